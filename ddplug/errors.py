@@ -1,0 +1,66 @@
+"""One small hierarchy of errors; every message names the value, the limit and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "DdplugError",
+    "DivergedError",
+    "FormatError",
+    "MissingExtraError",
+    "OptionError",
+    "unknown",
+]
+
+
+class DdplugError(Exception):
+    """Base of everything a user can cause and mend: one clear line; the command line exits with status 2."""
+
+
+class OptionError(DdplugError, ValueError):
+    """An unknown name or an option value outside its range."""
+
+
+class DataError(DdplugError, ValueError):
+    """Real data that cannot be used as they are: empty, one class, unreadable, NaN, wrong labels."""
+
+
+class FormatError(DdplugError, ValueError):
+    """A file that is not a ddplug file, or is truncated, altered, or newer than this version reads."""
+
+
+class CheckpointError(DdplugError, ValueError):
+    """A checkpoint that belongs to another configuration or data set."""
+
+
+class DivergedError(DdplugError, ArithmeticError):
+    """The optimisation produced NaN or infinity."""
+
+
+class MissingExtraError(DdplugError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> OptionError:
+    """Build the error for a name that is not known, with the nearest known names.
+
+    Args:
+        kind: what the name should have been, e.g. ``"distiller"``.
+        name: the name given.
+        known: every name that would have been accepted.
+
+    Returns:
+        The error, to be raised by the caller.
+
+    Example:
+        >>> print(unknown("distiller", "dmm", ["dc", "dm", "dsa"]))
+        unknown distiller 'dmm'; did you mean 'dm'? Known: dc, dm, dsa
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return OptionError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known) or 'none'}")
