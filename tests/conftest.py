@@ -1,0 +1,48 @@
+"""Fixtures of all tests, and the guard that nothing moves the global random state."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ddplug.datasets import load
+from ddplug.labelled import LabelledData
+
+
+def _global_state() -> dict[str, object]:
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": repr(np.random.get_state(legacy=False)),
+        "random": random.getstate(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def global_random_state() -> Iterator[None]:
+    """Fail a test that moved a global generator; a test that builds a module itself forks the generator first."""
+    before = _global_state()
+    yield
+    after = _global_state()
+    moved = [name for name in before if before[name] != after[name]]
+    assert not moved, f"the global random state of {', '.join(moved)} was moved"
+
+
+@pytest.fixture(scope="session")
+def digits() -> LabelledData:
+    """Training split of the digits."""
+    return load("digits")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real data sets that are too large for the repository."""
+    path = Path(os.environ.get("DDPLUG_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no shared data at {path}; set DDPLUG_SHARED_DATA to the folder that holds MNIST/raw")
+    return path
