@@ -1,0 +1,240 @@
+"""Files that are written whole or not at all, and the tensors-with-a-header file that sets and checkpoints share.
+
+Such a file is safetensors, never pickle; its metadata hold three strings: ``format`` (``ddplug/1``), ``kind``
+(``synthetic-set`` or ``checkpoint``) and ``header``, a JSON object without NaN or repeated keys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import reprlib
+import secrets
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from ddplug.errors import FormatError, OptionError
+
+__all__ = ["check_writable", "read_tensors", "write_file", "write_tensors"]
+
+_VERSION = 1
+_MAX_HEADER = 8 << 20
+"""Bytes of the safetensors header, ours included: room for 20,000 class names, and little to parse."""
+_MAX_DEPTH = 64
+_DTYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool)
+_STORED = {"F32", "F64", "I64", "I32", "U8", "BOOL"}
+
+
+def check_writable(path: str | Path) -> Path:
+    """Check that a file can be written at a path, so that a long run does not fail at its end.
+
+    Args:
+        path: the file to be written; links are followed.
+
+    Returns:
+        The resolved path.
+
+    Raises:
+        OptionError: the folder is missing or not writable, or the path is something other than a regular file.
+    """
+    target = Path(os.path.realpath(path))
+    if not os.path.isdir(target.parent):
+        raise OptionError(f"cannot write {path}: the folder {target.parent} does not exist; create it first")
+    # os.path: the methods of Path raise where a name is too long
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise OptionError(f"cannot write {path}: it is not a regular file; choose another path")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OptionError(f"cannot write {path}: the folder {target.parent} is not writable; choose another path")
+    return target
+
+
+def write_file(path: str | Path, content: bytes) -> None:
+    """Write a file whole or not at all: a temporary name beside it, flushed to the disk, then renamed.
+
+    Args:
+        path: the file; an existing one is replaced, and stays as it was if anything fails.
+        content: all of it.
+
+    Raises:
+        OptionError: the path cannot be written or the disk is full.
+    """
+    target = check_writable(path)
+    temporary = target.with_name(f".ddplug-{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OptionError(
+            f"cannot write {path}: {error.strerror or error}; nothing was changed: free space or choose another path"
+        ) from None
+    finally:
+        # after a rename there is nothing left to remove; a failing disk must not hide the first error
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON header to one safetensors file, atomically.
+
+    Args:
+        path: the file.
+        kind: what it holds, e.g. ``"checkpoint"``; :func:`read_tensors` asks for the same.
+        tensors: float32, float64, int64, int32, uint8 or bool, any shape, any device.
+        header: JSON-ready values, no NaN, at most 64 levels deep.
+
+    Raises:
+        OptionError: the path cannot be written, or the header or a tensor cannot be stored.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise OptionError(f"cannot store {name!r}: {tensor.dtype} is none of {', '.join(map(str, _DTYPES))}")
+    try:
+        text = json.dumps(header, ensure_ascii=False, allow_nan=False)
+        _parse(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OptionError(f"cannot store the header of {path}: {error}") from None
+    # clones: safetensors refuses tensors that share memory, which states may well do
+    own = {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()}
+    content = to_bytes(own, {"format": f"ddplug/{_VERSION}", "kind": kind, "header": text})
+    if int.from_bytes(content[:8], "little") > _MAX_HEADER:
+        raise OptionError(f"cannot store {path}: its header is longer than {_MAX_HEADER} bytes; shorten the provenance")
+    write_file(path, content)
+
+
+def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`write_tensors` wrote; the content is not trusted.
+
+    Args:
+        path: the file.
+        kind: what it must hold.
+
+    Returns:
+        Tensors on the CPU, and the header.
+
+    Raises:
+        OptionError: the file does not exist or cannot be read.
+        FormatError: it is not a ddplug file, of another kind, truncated, altered or from a newer version.
+    """
+    try:
+        _check_file(path)
+        with safe_open(str(path), framework="pt") as file:
+            header = _header(file.metadata() or {}, kind)
+            # the parser lets the last of repeated names win, and knows types that ours does not store
+            _unique(path)
+            for name in file.keys():  # noqa: SIM118  not a mapping
+                _check_layout(name, file.get_slice(name).get_dtype(), file.get_slice(name).get_shape())
+            # clones: nothing stays mapped to a file that may be replaced or unmounted
+            tensors = {name: _sound(name, file.get_tensor(name)).clone() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, FormatError) as error:
+        raise FormatError(f"{path} is not a ddplug file that can be read: {_one_line(error)}") from None
+    except OSError as error:
+        raise OptionError(f"cannot read {path}: {error.strerror or error}") from None
+    return tensors, header
+
+
+def _one_line(error: Exception) -> str:
+    """Give a message that may quote a hostile file: one line, printable, not too long."""
+    text = "".join(c if c.isprintable() else "?" for c in str(error))
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def _check_file(path: str | Path) -> None:
+    """Refuse what cannot be mapped into memory, and headers that would take long to parse."""
+    # a named pipe would block for ever when opened
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OptionError(f"cannot read {path}: it is not a regular file")
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > _MAX_HEADER:
+        raise FormatError(f"its header is {length} bytes long, the limit is {_MAX_HEADER}")
+
+
+def _check_layout(name: str, dtype: str, shape: list[int]) -> None:
+    """Refuse types that are not stored, and shapes that torch cannot hold though they have no element."""
+    if dtype not in _STORED:
+        raise FormatError(f"tensor {reprlib.repr(name)} is of the type {dtype}, which is not one of ours")
+    if len(shape) > 16 or math.prod(max(size, 1) for size in shape) >= 2**48:
+        raise FormatError(f"tensor {reprlib.repr(name)} has the shape {reprlib.repr(shape)}")
+
+
+def _sound(name: str, tensor: Tensor) -> Tensor:
+    """Refuse booleans that are neither 0 nor 1, on which operations disagree."""
+    if tensor.dtype == torch.bool and bool((tensor.view(torch.uint8) > 1).any()):
+        raise FormatError(f"tensor {reprlib.repr(name)} holds bytes that are neither true nor false")
+    return tensor
+
+
+def _unique(path: str | Path) -> None:
+    """Refuse repeated names in the safetensors header itself."""
+    with open(path, "rb") as file:
+        _load_json(file.read(int.from_bytes(file.read(8), "little")).decode())
+
+
+def _header(metadata: Mapping[str, str], kind: str) -> dict[str, Any]:
+    """Check format, version and kind, and give the JSON header."""
+    version = re.fullmatch(r"ddplug/([1-9][0-9]{0,8})", metadata.get("format", ""), re.ASCII)
+    if version is None:
+        raise FormatError("it has no ddplug header")
+    if int(version[1]) > _VERSION:
+        raise FormatError(
+            f"it has the format {version[0]}, written by a newer version, and this one reads ddplug/{_VERSION}: "
+            "update ddplug"
+        )
+    if metadata.get("kind") != kind:
+        raise FormatError(f"it holds a {reprlib.repr(metadata.get('kind'))}, not a {kind!r}")
+    return _load_json(metadata.get("header", ""))
+
+
+def _load_json(text: str) -> dict[str, Any]:
+    """Parse JSON that may be hostile.
+
+    Raises:
+        FormatError: it is not an object, or not plain JSON.
+    """
+    try:
+        return _parse(text)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"its header is not valid JSON: {error}") from None
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Parse a JSON object without repeated keys, NaN, infinity, lone surrogates or deep nesting."""
+    value = json.loads(text, object_pairs_hook=_pairs)
+    # writing it again finds NaN, numbers that overflowed to infinity, and text that is not Unicode
+    json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    if not isinstance(value, dict):
+        raise ValueError("it is not an object")
+    if _depth(value) > _MAX_DEPTH:
+        raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
+    return value
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object, refusing repeated keys."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key is repeated")
+    return result
+
+
+def _depth(value: Any) -> int:
+    """Count the levels of nesting."""
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        below = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
+        level = [item for items in below for item in items]
+    return depth

@@ -1,0 +1,337 @@
+"""What a distiller gives: a few images, their labels, and everything needed to train on them elsewhere."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ddplug.errors import DataError, FormatError, OptionError
+from ddplug.preprocess import Preprocess, _per_channel
+
+__all__ = ["Recipe", "SyntheticSet"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is to be trained on a set.
+
+    The defaults are the published evaluation protocol of gradient and distribution matching.
+
+    Attributes:
+        epochs: passes over the set.
+        learning_rate: of SGD.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        batch_size: samples a step.
+        schedule: ``"step"`` divides the learning rate by ten once, at epoch ``epochs // 2 + 1``, and restarts the
+            momentum there, as the published protocol does; ``"cosine"`` goes down to zero; ``"constant"`` stays.
+        augment: operations of :mod:`ddplug.augment` joined by ``_``, drawn for each sample; ``""`` for none.
+
+    Reference: Zhao, Mopuri & Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021, section 4.1.
+
+    Example:
+        >>> Recipe.paper(augment="crop_flip").epochs
+        1001
+    """
+
+    epochs: int = 301
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch_size: int = 256
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    augment: str = ""
+
+    def __post_init__(self) -> None:
+        least = {"epochs": 1, "batch_size": 1, "learning_rate": 0, "momentum": 0, "weight_decay": 0}
+        for name, low in least.items():
+            if not low <= getattr(self, name) <= 10**9:
+                raise OptionError(f"{name} is {getattr(self, name)!r}; it must lie between {low} and 1000000000")
+        if self.schedule not in ("step", "cosine", "constant"):
+            raise OptionError(f"schedule is {self.schedule!r}; it must be step, cosine or constant")
+
+    @classmethod
+    def paper(cls, augment: str = "") -> Recipe:
+        """Give the published protocol: 301 epochs without augmentation, 1001 with it."""
+        return cls(epochs=1001 if augment else 301, augment=augment)
+
+    @classmethod
+    def quick(cls, augment: str = "") -> Recipe:
+        """Give a protocol for a fast answer: a fifth of the published epochs, at a larger, cosine-annealed rate.
+
+        The learning rates of all epochs sum to about what they do in the published protocol.
+        """
+        return cls(epochs=200 if augment else 60, learning_rate=0.05, schedule="cosine", augment=augment)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the fields as JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Recipe:
+        """Build a recipe from stored fields.
+
+        Raises:
+            FormatError: a field is unknown, of the wrong type or out of range.
+        """
+        types = {f.name: type(f.default) for f in fields(cls)}
+        for name, value in values.items():
+            if name not in types:
+                known = ", ".join(types)
+                raise FormatError(
+                    f"unknown recipe field {reprlib.repr(name)}; this version reads {known}: update ddplug"
+                )
+            wanted = (int, float) if types[name] is float else types[name]
+            if not isinstance(value, wanted) or isinstance(value, bool) or len(str(value)) > 100:
+                raise FormatError(f"recipe field {name!r} is {reprlib.repr(value)}, not a short {types[name].__name__}")
+        try:
+            return cls(**values)
+        except OptionError as error:
+            raise FormatError(f"recipe: {error}") from None
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
+    """A synthetic set: a map-style torch ``Dataset`` that knows how it is to be used.
+
+    Attributes:
+        inputs: ``(M, *shape)`` float32, model space.
+        targets: ``(M,)`` int64 class indices, or ``(M, num_classes)`` float32 soft labels (class probabilities).
+        num_classes: number of classes.
+        preprocess: the map that real data must go through before they meet a network trained on this set, and back.
+        recipe: how to train on the set.
+        class_names: one name a class.
+        provenance: JSON-ready account of how the set was made: method, config, seed, steps, data, versions, seconds.
+        levels: ``None`` for float32 storage; ``(2, C)`` float32 pixel values that the bytes 0 and 255 stand for in
+            each channel, where the inputs lie on the 256 levels of uint8 storage (see :meth:`quantise`).
+
+    Raises:
+        DataError: shapes, labels or values that do not fit together; the message says which.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    num_classes: int
+    preprocess: Preprocess
+    recipe: Recipe = field(default_factory=Recipe)
+    class_names: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    levels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not self.class_names:
+            object.__setattr__(self, "class_names", tuple(map(str, range(self.num_classes))))
+        problem = self._problem()
+        if problem:
+            raise DataError(f"not a synthetic set: {problem}")
+
+    def _problem(self) -> str | None:
+        """Say what is wrong with the fields, if anything."""
+        soft = self.targets.ndim == 2
+        checks = (
+            (self.inputs.ndim >= 2 and self.inputs.numel() > 0, f"inputs have the shape {tuple(self.inputs.shape)}"),
+            (self.inputs.dtype == torch.float32, f"inputs are {self.inputs.dtype}, not torch.float32"),
+            (len(self.inputs) == len(self.targets), f"{len(self.inputs)} inputs but {len(self.targets)} targets"),
+            (len(self.class_names) == self.num_classes, f"{len(self.class_names)} names, {self.num_classes} classes"),
+            (self.targets.dtype == (torch.float32 if soft else torch.int64), f"targets are {self.targets.dtype}"),
+            (soft or self.targets.ndim == 1, f"targets have the shape {tuple(self.targets.shape)}"),
+        )
+        for fine, complaint in checks:
+            if not fine:
+                return complaint
+        return self._values_problem(soft) or (None if self.levels is None else self._levels_problem(self.levels))
+
+    def _values_problem(self, soft: bool) -> str | None:
+        """Say what is wrong with labels and values, given that the shapes fit."""
+        if soft and self.targets.shape[1] != self.num_classes:
+            return f"soft labels have {self.targets.shape[1]} columns for {self.num_classes} classes"
+        if not soft and not bool(((self.targets >= 0) & (self.targets < self.num_classes)).all()):
+            return f"a label is outside 0..{self.num_classes - 1}"
+        if not bool(self.inputs.isfinite().all()) or not bool(self.targets.isfinite().all()):
+            return "it holds NaN or infinity"
+        return None
+
+    def _levels_problem(self, levels: Tensor) -> str | None:
+        """Say what is wrong with the levels, given that the inputs are right."""
+        if levels.dtype != torch.float32 or tuple(levels.shape) != (2, self.shape[0]):
+            return f"levels are {levels.dtype} {tuple(levels.shape)}, not torch.float32 {(2, self.shape[0])}"
+        if not bool(levels.isfinite().all()) or bool((levels[0] > levels[1]).any()):
+            return "levels are not finite, or the lowest is above the highest"
+        return None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
+        return self.inputs[index], self.targets[index]
+
+    @property
+    def hard_targets(self) -> Tensor:
+        """``(M,)`` int64: the labels, or the most probable class where they are soft."""
+        return self.targets if self.targets.ndim == 1 else self.targets.argmax(1)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return tuple(self.inputs.shape[1:])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is stored: inputs as float32 or uint8 (with their levels), and the labels.
+
+        A hard label takes one byte up to 256 classes and four above; a soft label four a class. The preprocessing is
+        not counted: whoever trains on the data needs it with or without this set.
+        """
+        label = self.targets[:1].numel() * 4 if self.targets.ndim == 2 else 1 if self.num_classes <= 256 else 4
+        number = 4 if self.levels is None else 1
+        extra = 0 if self.levels is None else self.levels.numel() * 4
+        return self.inputs.numel() * number + len(self) * label + extra
+
+    def pixels(self) -> Tensor:
+        """Give the inputs in pixel space, ``(M, *shape)``; synthetic pixels may lie outside ``[0, 1]``."""
+        return self.preprocess.inverse(self.inputs)
+
+    def to(self, device: torch.device | str) -> SyntheticSet:
+        """Move every tensor to a device."""
+        levels = None if self.levels is None else self.levels.to(device)
+        preprocess = self.preprocess.to(device)
+        inputs, targets = self.inputs.to(device), self.targets.to(device)
+        return replace(self, inputs=inputs, targets=targets, preprocess=preprocess, levels=levels)
+
+    def select(self, labels: Sequence[int]) -> SyntheticSet:
+        """Keep the samples of some classes; labels and ``num_classes`` stay as they are.
+
+        Raises:
+            OptionError: a label is not a class of the set, or no sample is left.
+        """
+        for label in labels:
+            if not 0 <= label < self.num_classes:
+                raise OptionError(f"label {label} is outside 0..{self.num_classes - 1}")
+        keep = torch.isin(self.hard_targets, torch.tensor(list(labels), dtype=torch.int64, device=self.inputs.device))
+        if not bool(keep.any()):
+            raise OptionError(f"the set has no sample of the classes {list(labels)}")
+        return replace(self, inputs=self.inputs[keep], targets=self.targets[keep])
+
+    def merge(self, other: SyntheticSet) -> SyntheticSet:
+        """Append another set of the same data: same shape, classes, kind of labels and preprocessing.
+
+        Sets quantised on different levels are merged as float32; quantise the result again.
+
+        Raises:
+            DataError: the two do not fit together.
+        """
+        mine, theirs = self.preprocess.tensors(), other.preprocess.tensors()
+        same = self.preprocess.kind == other.preprocess.kind and all(torch.equal(mine[k], theirs[k]) for k in mine)
+        for what, a, b in (
+            ("shape", self.shape, other.shape),
+            ("number of classes", self.num_classes, other.num_classes),
+            ("class names", self.class_names, other.class_names),
+            ("label kind", self.targets.ndim, other.targets.ndim),
+            ("preprocessing", True, same),
+        ):
+            if a != b:
+                raise DataError(f"cannot merge sets of different {what}: {a} and {b}")
+        levels = self.levels
+        if levels is None or other.levels is None or not torch.equal(levels, other.levels):
+            levels = None
+        return replace(
+            self,
+            inputs=torch.cat([self.inputs, other.inputs]),
+            targets=torch.cat([self.targets, other.targets]),
+            levels=levels,
+            provenance={"merged": [*self._parts(), *other._parts()]},
+        )
+
+    def _parts(self) -> list[Any]:
+        """Give the provenance of each merged part; flat, so that a thousand merges are no deeper than one."""
+        return list(self.provenance["merged"]) if set(self.provenance) == {"merged"} else [dict(self.provenance)]
+
+    def quantise(self, dtype: Literal["uint8", "float32"] = "uint8") -> SyntheticSet:
+        """Round the inputs to what fits in a byte each, on 256 equal levels a channel in pixel space.
+
+        The levels span the values present; for images they span at least ``[0, 1]``, so that real images stored as
+        bytes come back bit for bit. No pixel moves by more than half a level. The root-mean-square error in model space
+        is written to ``provenance["quantisation_rmse"]``. A quantised set is given back as it is.
+
+        Args:
+            dtype: ``"uint8"``, or ``"float32"`` to declare float32 storage again (the values stay rounded).
+
+        Returns:
+            A set a quarter of the size.
+
+        Raises:
+            OptionError: the type is not one of the two, or the preprocessing is too ill-conditioned for bytes.
+        """
+        if dtype == "float32":
+            return replace(self, levels=None)
+        if dtype != "uint8":
+            raise OptionError(f"dtype is {dtype!r}; it must be uint8 or float32")
+        if self.levels is not None:
+            return self
+        rounded = replace(self, levels=self._span().to(self.inputs.device))
+        inputs = rounded.decode(rounded.codes())
+        error = float((inputs - self.inputs).square().mean().sqrt())
+        result = replace(rounded, inputs=inputs, provenance={**self.provenance, "quantisation_rmse": error})
+        if not torch.equal(result.decode(result.codes()), inputs):
+            raise OptionError("the preprocessing is too ill-conditioned for uint8 storage; keep float32")
+        return result
+
+    def _exact_pixels(self) -> Tensor:
+        """Give the pixels in float64 on the CPU: rounding must not move a code, nor depend on the device."""
+        fields = {name: tensor.cpu().double() for name, tensor in self.preprocess.tensors().items()}
+        return type(self.preprocess)(**fields).inverse(self.inputs.cpu().double())
+
+    def _span(self) -> Tensor:
+        """Choose the pixel values of the bytes 0 and 255 in each channel, ``(2, C)``."""
+        pixels = self._exact_pixels()
+        channels = pixels.transpose(0, 1).flatten(1)
+        low, high = channels.amin(1), channels.amax(1)
+        if pixels.ndim >= 4:
+            # up to half a level outside [0, 1] is rounding of what was inside
+            low = torch.where(low < -1 / 510, low, torch.zeros_like(low))
+            high = torch.where(high > 1 + 1 / 510, high, torch.ones_like(high))
+        return torch.stack([low, high]).float()
+
+    def codes(self) -> Tensor:
+        """Give the ``(M, *shape)`` uint8 codes of a quantised set.
+
+        Raises:
+            OptionError: the set is not quantised.
+        """
+        pixels = self._exact_pixels()
+        low, high = (_per_channel(level.double(), pixels) for level in self._levels())
+        # a constant channel has one level, the code 0
+        span = torch.where(high > low, high - low, torch.full_like(low, torch.inf))
+        return ((pixels - low) / span * 255).round_().clamp_(0, 255).to(torch.uint8).to(self.inputs.device)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Turn ``(M, *shape)`` uint8 codes into model-space inputs; the inverse of :meth:`codes`.
+
+        The numbers are the same on every device and whatever samples are decoded together.
+        """
+        return self.preprocess.to("cpu").decode(codes.cpu(), self._levels()).to(self.inputs.device)
+
+    def _levels(self) -> Tensor:
+        if self.levels is None:
+            raise OptionError("the set is stored as float32; call quantise() first")
+        return self.levels.cpu()
+
+    def save(self, path: str | Path) -> None:
+        """Write the set to one ``.safetensors`` file; see :func:`ddplug.storage.save`."""
+        from ddplug.storage import save
+
+        save(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> SyntheticSet:
+        """Read a set; see :func:`ddplug.storage.load`."""
+        from ddplug.storage import load
+
+        return load(path)
