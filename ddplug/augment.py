@@ -1,0 +1,214 @@
+"""Differentiable augmentation whose draws are data: the same draw can be applied to real and to synthetic images.
+
+A *strategy* names operations joined by ``_``, e.g. ``"color_crop_cutout_flip_scale_rotate"``; one of them, drawn
+uniformly, is applied to a batch. A :class:`Draw` with one row is *Siamese*: every image gets the same transformation.
+
+Reference: Zhao & Bilen, "Dataset Condensation with Differentiable Siamese Augmentation", ICML 2021, section 3 and
+table of operations; ranges as in the published experiments.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample, pad
+
+from ddplug.errors import OptionError, unknown
+
+__all__ = ["OPERATIONS", "Draw", "apply", "augment", "check", "draw"]
+
+BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
+CROP, CUTOUT, SCALE, ROTATE = 0.125, 0.5, 1.2, 15.0
+_NUMBERS = 3
+"""Uniform numbers a row carries: as many as the neediest operation takes."""
+
+
+def _color(x: Tensor, u: Tensor) -> Tensor:
+    """Brightness, saturation and contrast, in this order."""
+    u = u.view(-1, _NUMBERS, 1, 1, 1)
+    x = x + (u[:, 0] - 0.5) * BRIGHTNESS
+    grey = x.mean(1, keepdim=True)
+    x = (x - grey) * (u[:, 1] * SATURATION) + grey
+    mean = x.mean((1, 2, 3), keepdim=True)
+    return (x - mean) * (u[:, 2] + CONTRAST) + mean
+
+
+def _shift(x: Tensor, offset: Tensor, dim: int) -> Tensor:
+    """Shift each image by its own ``(n,)`` integer offset along a dimension, filling with zeros."""
+    size = x.shape[dim]
+    reach = int(CROP * size + 0.5)
+    source = torch.arange(size, device=x.device) + offset.view(-1, 1) + reach
+    shape = [len(x), 1, 1, 1]
+    shape[dim] = size
+    edges = (0, 0, reach, reach) if dim == 2 else (reach, reach, 0, 0)
+    return pad(x, edges).gather(dim, source.expand(len(x), -1).view(shape).expand_as(x))
+
+
+def _integer(u: Tensor, low: int, high: int) -> Tensor:
+    """Turn uniform numbers in [0, 1) into integers in ``low..high``, both included."""
+    return (u * (high - low + 1)).long().clamp_max(high - low) + low
+
+
+def _crop(x: Tensor, u: Tensor) -> Tensor:
+    for dim in (2, 3):
+        reach = int(CROP * x.shape[dim] + 0.5)
+        x = _shift(x, _integer(u[:, dim - 2], -reach, reach), dim)
+    return x
+
+
+def _cutout(x: Tensor, u: Tensor) -> Tensor:
+    hit = []
+    for dim in (2, 3):
+        size = x.shape[dim]
+        side = int(CUTOUT * size + 0.5)
+        first = _integer(u[:, dim - 2], 0, size - side % 2) - side // 2
+        position = torch.arange(size, device=x.device) - first.view(-1, 1)
+        hit.append((position >= 0) & (position < side))
+    return x * ~(hit[0].unsqueeze(2) & hit[1].unsqueeze(1)).unsqueeze(1)
+
+
+def _flip(x: Tensor, u: Tensor) -> Tensor:
+    return torch.where(u[:, 0].view(-1, 1, 1, 1) < 0.5, x.flip(3), x)
+
+
+def _warp(x: Tensor, rows: list[Tensor]) -> Tensor:
+    """Sample at affine coordinates; ``rows`` are the four ``(n,)`` entries of the 2 x 2 matrices, row by row."""
+    matrix = torch.stack(rows, 1).view(-1, 2, 2)
+    theta = torch.cat([matrix, matrix.new_zeros(len(matrix), 2, 1)], 2).to(x.dtype)
+    grid = affine_grid(theta, [len(theta), *x.shape[1:]], align_corners=False)
+    return grid_sample(x, grid.expand(len(x), -1, -1, -1), "bilinear", "zeros", align_corners=False)
+
+
+def _scale(x: Tensor, u: Tensor) -> Tensor:
+    factor = 1 / SCALE + u[:, :2] * (SCALE - 1 / SCALE)
+    zero = torch.zeros_like(factor[:, 0])
+    return _warp(x, [factor[:, 0], zero, zero, factor[:, 1]])
+
+
+def _rotate(x: Tensor, u: Tensor) -> Tensor:
+    angle = (u[:, 0] - 0.5) * 2 * ROTATE * math.pi / 180
+    cos, sin = angle.cos(), angle.sin()
+    return _warp(x, [cos, -sin, sin, cos])
+
+
+OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "color": _color,
+    "crop": _crop,
+    "cutout": _cutout,
+    "flip": _flip,
+    "scale": _scale,
+    "rotate": _rotate,
+}
+"""Name -> function of ``(n, C, H, W)`` images and ``(n or 1, 3)`` uniform numbers in [0, 1)."""
+
+_NAMES = tuple(OPERATIONS)
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """What was drawn: an operation and its numbers for each row.
+
+    Attributes:
+        operation: ``(n,)`` int64 on the CPU, position in :data:`OPERATIONS`, or -1 for no operation.
+        numbers: ``(n, 3)`` float32 in [0, 1).
+    """
+
+    operation: Tensor
+    numbers: Tensor
+
+    def __len__(self) -> int:
+        return len(self.operation)
+
+    def __getitem__(self, rows: slice) -> Draw:
+        return Draw(self.operation[rows], self.numbers[rows])
+
+    def repeat_interleave(self, n: int) -> Draw:
+        """Repeat every row ``n`` times, as for the ``n`` images of each class."""
+        return Draw(self.operation.repeat_interleave(n), self.numbers.repeat_interleave(n, 0))
+
+
+def check(strategy: str, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Split a strategy into its operations.
+
+    Args:
+        strategy: operations joined by ``_``; ``""`` for none.
+        shape: of one input.
+
+    Returns:
+        The operations.
+
+    Raises:
+        OptionError: an operation is unknown, or the inputs are not ``(C, H, W)`` images.
+
+    Example:
+        >>> check("crop_rotate", (1, 28, 28))
+        ('crop', 'rotate')
+    """
+    names = tuple(strategy.split("_")) if strategy else ()
+    for name in names:
+        if name not in OPERATIONS:
+            raise unknown("augmentation", name, OPERATIONS)
+    if names and len(shape) != 3:
+        raise OptionError(f"augmentation {strategy!r} needs (C, H, W) images, not inputs of shape {shape}; use ''")
+    return names
+
+
+def draw(strategy: str, n: int, rng: torch.Generator, *, common: bool = True) -> Draw:
+    """Draw a transformation for each of ``n`` rows.
+
+    Args:
+        strategy: operations joined by ``_``; ``""`` for none.
+        n: number of rows; 1 for a Siamese draw.
+        rng: generator on the CPU.
+        common: whether one operation is drawn for all rows (with numbers of their own), as in the published training
+            loop, or one for each row, as for the classes of a Siamese step.
+
+    Returns:
+        The draw.
+    """
+    if not strategy:
+        return Draw(torch.full((n,), -1), torch.zeros(n, _NUMBERS))
+    known = torch.tensor([_NAMES.index(name) for name in strategy.split("_")])
+    picks = torch.randint(len(known), (1 if common else n,), generator=rng)
+    return Draw(known[picks].expand(n), torch.rand(n, _NUMBERS, generator=rng))
+
+
+def apply(x: Tensor, drawn: Draw) -> Tensor:
+    """Transform images by a draw; differentiable in ``x``.
+
+    Args:
+        x: ``(n, C, H, W)`` in model space.
+        drawn: of ``n`` rows, or of one row for all images.
+
+    Returns:
+        ``(n, C, H, W)``.
+    """
+    numbers = drawn.numbers.to(x)
+    present = drawn.operation.unique().tolist()
+    if len(present) == 1:
+        return x if present[0] < 0 else OPERATIONS[_NAMES[present[0]]](x, numbers)
+    out = x
+    for operation in present:
+        rows = (drawn.operation == operation).nonzero().flatten().to(x.device)
+        if operation >= 0:
+            changed = OPERATIONS[_NAMES[operation]](x[rows], numbers[rows])
+            out = out.index_copy(0, rows, changed)
+    return out
+
+
+def augment(x: Tensor, strategy: str, rng: torch.Generator) -> Tensor:
+    """Transform a batch as in ordinary training: one operation, numbers of its own for each image.
+
+    Args:
+        x: ``(n, C, H, W)`` in model space.
+        strategy: operations joined by ``_``; ``""`` for none.
+        rng: generator on the CPU.
+
+    Returns:
+        ``(n, C, H, W)``.
+    """
+    return apply(x, draw(strategy, len(x), rng)) if strategy else x

@@ -1,0 +1,164 @@
+"""Networks as data: their numbers in plain dictionaries, called functionally, and stacked into banks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from ddplug.data import LabelledData
+from ddplug.networks import build, embed, has_batch_norm
+
+__all__ = [
+    "CHUNK",
+    "Network",
+    "Tensors",
+    "fill",
+    "forward",
+    "fresh",
+    "loss_gradient",
+    "pick",
+    "prefixed",
+    "replaced",
+    "skeleton",
+    "unprefixed",
+]
+
+Network = str | Callable[[], nn.Module]
+"""A network's name with its options, e.g. ``"convnet:width=32"``, or a function that builds one."""
+
+Tensors = dict[str, Tensor]
+"""Parameters and buffers of a network by name."""
+
+
+CHUNK = 32
+"""Images that go through a network at once on a CPU: larger activations fall out of the cache, at twice the cost."""
+
+
+class _Embedding(nn.Module):
+    """Let a functional call reach the features of a network."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return embed(self.network, x)
+
+
+@lru_cache(maxsize=32)
+def skeleton(
+    network: Network, shape: tuple[int, ...], num_classes: int, *, embedding: bool = False, training: bool = True
+) -> nn.Module:
+    """Give a network's structure, for functional calls only: its own numbers are never used.
+
+    Args:
+        network: name or function.
+        shape: of one input.
+        num_classes: number of outputs.
+        embedding: whether a call gives features instead of logits.
+        training: whether batch normalisation uses the batch's own statistics.
+
+    Returns:
+        A module shared by all callers with the same arguments.
+    """
+    module = build(network, shape, num_classes, torch.Generator().manual_seed(0))
+    return (_Embedding(module) if embedding else module).train(training).requires_grad_(False)
+
+
+def fresh(network: Network, data: LabelledData, rng: torch.Generator) -> Tensors:
+    """Initialise a new network for some data.
+
+    Args:
+        network: name or function.
+        data: gives the input shape, the number of classes and the device.
+        rng: generator on the CPU.
+
+    Returns:
+        Its parameters and buffers, detached, on the data's device.
+    """
+    module = build(network, data.shape, data.num_classes, rng)
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {name: tensor.detach().to(data.device) for name, tensor in tensors.items()}
+
+
+def _parts(module: nn.Module, *batch: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Cut a batch into what goes through the network at once: all of it, but on a CPU where samples do not mix."""
+    if batch[0].device.type != "cpu" or has_batch_norm(module):
+        return [batch]
+    return zip(*(tensor.split(CHUNK) for tensor in batch), strict=True)
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    """Put a prefix before every name, to keep several networks in one state."""
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    """Take the tensors whose names have a prefix, without it; the inverse of :func:`prefixed`."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def fill(views: Sequence[Tensors]) -> Tensors:
+    """Stack views (a network and what real data look like through it) into the part ``bank.*`` of a state."""
+    return prefixed(
+        "bank.", {name: torch.stack([view[name] for view in views]) for name in (views[0] if views else ())}
+    )
+
+
+def pick(state: Mapping[str, Tensor], size: int, rng: torch.Generator) -> Tensors:
+    """Draw one of the ``size`` views of a state's bank."""
+    k = int(torch.randint(size, (), generator=rng))
+    return {name: stacked[k] for name, stacked in unprefixed("bank.", state).items()}
+
+
+def replaced(state: Mapping[str, Tensor], k: int, view: Tensors) -> Tensors:
+    """Give the state with another ``k``-th view in its bank."""
+    new = prefixed("bank.", view)
+    position = {name: torch.tensor([k], device=tensor.device) for name, tensor in new.items()}
+    return {name: t.index_copy(0, position[name], new[name][None]) if name in new else t for name, t in state.items()}
+
+
+def forward(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """Call a network given as a :func:`skeleton` and its numbers, which stay as they are.
+
+    Args:
+        module: the structure.
+        tensors: parameters and buffers, as :func:`fresh` names them.
+        x: ``(n, *shape)`` in model space.
+
+    Returns:
+        ``(n, D)`` features or ``(n, num_classes)`` logits.
+    """
+    if isinstance(module, _Embedding):
+        tensors = prefixed("network.", tensors)
+    # batch normalisation writes its running statistics into the buffers it is given: hand it copies
+    own = {**tensors, **{name: tensors[name].clone() for name, _ in module.named_buffers()}}
+    return torch.cat([functional_call(module, own, part) for part in _parts(module, x)])
+
+
+def loss_gradient(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensors, Tensors]:
+    """Gradient of the mean cross-entropy in a network's parameters, without a graph.
+
+    Args:
+        module: from :func:`skeleton`.
+        tensors: parameters and buffers.
+        x: ``(n, *shape)`` in model space.
+        y: ``(n,)`` labels.
+
+    Returns:
+        The gradients, and the buffers after the call (batch normalisation in training mode moves them).
+    """
+    buffers = {name: tensors[name].clone() for name, _ in module.named_buffers()}
+    leaves = {name: tensors[name].detach().requires_grad_() for name, _ in module.named_parameters()}
+    total = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+    for part, labels in _parts(module, x, y):
+        loss = cross_entropy(functional_call(module, {**leaves, **buffers}, (part,)), labels, reduction="sum")
+        # not every parameter need take part in the outputs
+        parts = torch.autograd.grad(loss / len(x), list(leaves.values()), materialize_grads=True)
+        total = {name: total[name] + part_gradient for name, part_gradient in zip(leaves, parts, strict=True)}
+    return total, buffers

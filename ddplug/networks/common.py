@@ -1,0 +1,124 @@
+"""What the networks share: the layers their options name, and a classifier that shows its features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from ddplug.errors import OptionError, unknown
+
+__all__ = ["ACTIVATIONS", "NORMS", "POOLS", "Classifier", "at_least", "image_shape", "norm_layer", "pick"]
+
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leakyrelu": lambda: nn.LeakyReLU(0.01),
+    "sigmoid": nn.Sigmoid,
+    "swish": nn.SiLU,
+}
+"""Activations by name."""
+
+POOLS: Mapping[str, Callable[[], nn.Module]] = {
+    "avg": lambda: nn.AvgPool2d(2),
+    "max": lambda: nn.MaxPool2d(2),
+    "none": nn.Identity,
+}
+"""Pooling layers by name; all but ``none`` halve the sides, rounding down."""
+
+NORMS: Mapping[str, Callable[[int, int, int], nn.Module]] = {
+    "instance": lambda channels, height, width: nn.GroupNorm(channels, channels),
+    "batch": lambda channels, height, width: nn.BatchNorm2d(channels),
+    "group": lambda channels, height, width: nn.GroupNorm(4, channels),
+    "layer": lambda channels, height, width: nn.LayerNorm([channels, height, width]),
+    "none": lambda channels, height, width: nn.Identity(),
+}
+"""Normalisation layers by name, for maps of a number of channels, a height and a width; all are affine."""
+
+
+def pick(option: str, value: str, table: Mapping[str, Callable[..., nn.Module]]) -> Callable[..., nn.Module]:
+    """Look an option's value up in its table.
+
+    Raises:
+        OptionError: the table does not have it.
+    """
+    if value not in table:
+        raise unknown(f"value of option {option!r},", value, table)
+    return table[value]
+
+
+def at_least(least: int, **options: int) -> None:
+    """Refuse options below a limit.
+
+    Raises:
+        OptionError: an option is.
+    """
+    for name, value in options.items():
+        if value < least:
+            raise OptionError(f"network option {name}={value}; it must be at least {least}")
+
+
+def norm_layer(norm: str, channels: int, height: int, width: int) -> nn.Module:
+    """Make a normalisation layer.
+
+    Args:
+        norm: a key of :data:`NORMS`.
+        channels: of the map.
+        height: of the map.
+        width: of the map.
+
+    Returns:
+        The layer.
+
+    Raises:
+        OptionError: the name is not known, or four groups do not divide the channels, or instance normalisation
+            would see a single pixel, which it always turns into zero.
+    """
+    make = pick("norm", norm, NORMS)
+    if norm == "group" and channels % 4:
+        raise OptionError(f"norm=group splits channels into 4 groups, which do not divide width={channels}")
+    if norm == "instance" and height * width == 1:
+        raise OptionError("norm=instance meets a 1x1 map, of which it leaves nothing; use norm=batch or larger images")
+    return make(channels, height, width)
+
+
+def image_shape(network: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Check that inputs are images.
+
+    Args:
+        network: name, for the message.
+        shape: of one input.
+
+    Returns:
+        Channels, height and width.
+
+    Raises:
+        OptionError: the shape is another.
+    """
+    if len(shape) != 3:
+        raise OptionError(f"{network} needs (C, H, W) images, not inputs of shape {tuple(shape)}; use mlp")
+    return shape[0], shape[1], shape[2]
+
+
+class Classifier(nn.Module):
+    """Features, flattened, and a head that classifies them.
+
+    Args:
+        features: maps a batch of inputs to a batch of anything.
+        head: maps ``(n, D)`` features to ``(n, num_classes)`` logits.
+    """
+
+    def __init__(self, features: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+        self.head = head
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Give the ``(n, D)`` features of a batch."""
+        features: Tensor = self.features(x)
+        # .view would fail on channels-last maps, which one-channel inputs can lead to
+        return features.flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give the ``(n, num_classes)`` logits of a batch."""
+        logits: Tensor = self.head(self.embed(x))
+        return logits

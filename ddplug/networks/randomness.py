@@ -1,0 +1,30 @@
+"""Lend the global random state to code that knows no other, and put it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+__all__ = ["lent_randomness"]
+
+
+@contextmanager
+def lent_randomness(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Seed the global generators of the CPU and of a CUDA device, and restore them at the end.
+
+    Modules initialise themselves, and dropout draws, from global generators only.
+
+    Args:
+        seed: for both generators.
+        device: where the code inside works.
+    """
+    device = torch.device(device)
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield

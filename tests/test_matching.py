@@ -1,0 +1,89 @@
+"""Matching losses against loops that spell the formulas out in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ddplug.errors import OptionError
+from ddplug.matching import GRADIENT_DISTANCES, gradient_matching, mean_matching
+
+SHAPES = [(4, 3, 3, 3), (4,), (4, 5, 5), (2, 7), (2,)]
+"""A convolution, its bias, a layer norm's scale, a linear layer and its bias."""
+
+
+def gradients(seed: int) -> list[Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    return [torch.randn(3, *shape, generator=rng, dtype=torch.float64) for shape in SHAPES]
+
+
+def slow(real: list[Tensor], synthetic: list[Tensor], distance: str) -> float:
+    """The three distances, one class and one output unit at a time."""
+    total = 0.0
+    for label in range(3):
+        a = [g[label].numpy() for g in real]
+        b = [g[label].numpy() for g in synthetic]
+        if distance == "layerwise":
+            for x, y in zip(a, b, strict=True):
+                if x.ndim == 1:
+                    continue
+                for u, v in zip(x.reshape(len(x), -1), y.reshape(len(y), -1), strict=True):
+                    total += 1 - float(u @ v) / (float(np.linalg.norm(u) * np.linalg.norm(v)) + 1e-6)
+        else:
+            u, v = (np.concatenate([g.ravel() for g in side]) for side in (a, b))
+            cosine = float(u @ v) / (float(np.linalg.norm(u) * np.linalg.norm(v)) + 1e-6)
+            total += float(((u - v) ** 2).sum()) if distance == "mse" else 1 - cosine
+    return total
+
+
+@pytest.mark.parametrize("distance", GRADIENT_DISTANCES)
+def test_distances_agree_with_the_slow_form(distance: str) -> None:
+    real, synthetic = gradients(0), gradients(1)
+    ours = float(gradient_matching(real, synthetic, distance))
+    assert ours == pytest.approx(slow(real, synthetic, distance), rel=1e-12)
+
+
+@pytest.mark.parametrize("distance", GRADIENT_DISTANCES)
+def test_equal_gradients_are_at_distance_zero_and_classes_add_up(distance: str) -> None:
+    real, synthetic = gradients(0), gradients(1)
+    assert float(gradient_matching(real, real, distance)) == pytest.approx(0, abs=1e-4)
+    each = [gradient_matching([r[[c]] for r in real], [s[[c]] for s in synthetic], distance) for c in range(3)]
+    assert float(sum(each)) == pytest.approx(float(gradient_matching(real, synthetic, distance)))
+
+
+def test_cosines_do_not_see_the_length_of_a_gradient() -> None:
+    real, synthetic = gradients(0), gradients(1)
+    longer = [10 * g for g in synthetic]
+    assert float(gradient_matching(real, longer)) == pytest.approx(float(gradient_matching(real, synthetic)), rel=1e-5)
+    assert float(gradient_matching(real, longer, "mse")) > 2 * float(gradient_matching(real, synthetic, "mse"))
+
+
+def test_a_dead_unit_does_not_spoil_the_derivative() -> None:
+    real = gradients(0)
+    synthetic = gradients(1)
+    synthetic[0][:, 0] = 0  # a unit that never fires has a gradient of zero
+    leaves = [g.requires_grad_() for g in synthetic]
+    gradient_matching(real, leaves).backward()
+    assert all(bool(leaf.grad.isfinite().all()) for leaf in leaves if leaf.grad is not None)
+
+
+@pytest.mark.parametrize("distance", GRADIENT_DISTANCES)
+def test_derivatives(distance: str) -> None:
+    real = gradients(0)
+    inputs = tuple(g.requires_grad_() for g in gradients(1))
+    assert torch.autograd.gradcheck(lambda *g: gradient_matching(real, g, distance), inputs)
+
+
+def test_mean_matching_is_the_squared_distance_summed_over_classes() -> None:
+    a, b = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = sum(np.linalg.norm(u - v) ** 2 for u, v in zip(a.numpy(), b.numpy(), strict=True))
+    assert float(mean_matching(a, b)) == pytest.approx(expected)
+    turn, _ = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+    assert float(mean_matching(a @ turn, b @ turn)) == pytest.approx(float(mean_matching(a, b)))
+
+
+def test_an_unknown_distance_names_the_known_ones() -> None:
+    with pytest.raises(OptionError, match=r"unknown gradient distance 'cosin'; did you mean 'cosine'\?"):
+        gradient_matching(gradients(0), gradients(1), "cosin")
