@@ -1,0 +1,136 @@
+"""The few lines that every distiller shares: check the request, start from images, hand over a set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from ddplug.data import LabelledData
+from ddplug.errors import OptionError, unknown
+from ddplug.synthetic import Recipe, SyntheticSet
+
+__all__ = [
+    "STARTS",
+    "at_least",
+    "balanced_labels",
+    "check_images_per_class",
+    "initial_images",
+    "momentum_step",
+    "pick_augmentation",
+    "to_set",
+]
+
+
+def check_images_per_class(data: LabelledData, images_per_class: int) -> None:
+    """Refuse a number of images per class below one or above the smallest class.
+
+    Raises:
+        OptionError: it is; the message names the class.
+    """
+    if images_per_class < 1:
+        raise OptionError(f"images per class is {images_per_class}; it must be at least 1")
+    counts = [len(members) for members in data.class_indices]
+    least = min(range(data.num_classes), key=counts.__getitem__)
+    if images_per_class > counts[least]:
+        raise OptionError(
+            f"images per class is {images_per_class}, but class {data.class_names[least]!r} has only "
+            f"{counts[least]} samples; ask for at most {counts[least]}"
+        )
+
+
+def balanced_labels(data: LabelledData, images_per_class: int) -> Tensor:
+    """Give the labels ``[0, .., 0, 1, .., 1, ..]`` of a balanced set, ``(C * images_per_class,)`` int64."""
+    return torch.arange(data.num_classes, device=data.device).repeat_interleave(images_per_class)
+
+
+def pick_augmentation(augment: str, data: LabelledData) -> str:
+    """Resolve ``"auto"`` to what suits the data."""
+    return data.augmentation if augment == "auto" else augment
+
+
+def to_set(data: LabelledData, inputs: Tensor, targets: Tensor, recipe: Recipe) -> SyntheticSet:
+    """Wrap ``(M, *shape)`` model-space inputs and their labels with the data's preprocessing and names."""
+    return SyntheticSet(
+        inputs=inputs.detach().clone(),
+        targets=targets,
+        num_classes=data.num_classes,
+        preprocess=data.preprocess,
+        recipe=recipe,
+        class_names=data.class_names,
+    )
+
+
+def at_least(options: object, **limits: float) -> None:
+    """Refuse hyper-parameters below their limits.
+
+    Args:
+        options: the object that has them.
+        limits: least value of each.
+
+    Raises:
+        OptionError: one is below; the message names it.
+    """
+    for name, least in limits.items():
+        if not getattr(options, name) >= least:
+            raise OptionError(f"{name} is {getattr(options, name)}; it must be at least {least}")
+
+
+def _noise(data: LabelledData, images_per_class: int, rng: torch.Generator) -> Tensor:
+    return torch.randn(data.num_classes * images_per_class, *data.shape, generator=rng).to(data.device)
+
+
+def _real(data: LabelledData, images_per_class: int, rng: torch.Generator) -> Tensor:
+    return torch.cat([data.sample(label, images_per_class, rng) for label in range(data.num_classes)])
+
+
+def _kmeans(data: LabelledData, images_per_class: int, rng: torch.Generator) -> Tensor:
+    from ddplug.distillers.kmeans import KMeansCentroid
+
+    return KMeansCentroid(images_per_class).init(data, rng)["inputs"]
+
+
+STARTS: Mapping[str, Callable[[LabelledData, int, torch.Generator], Tensor]] = {
+    "noise": _noise,
+    "real": _real,
+    "kmeans": _kmeans,
+}
+"""What synthetic images can start from: normal noise, real images, or the centroids of each class."""
+
+
+def initial_images(start: str, data: LabelledData, images_per_class: int, rng: torch.Generator) -> Tensor:
+    """Give the images to start from, ``(C * images_per_class, *shape)`` in model space, sorted by class.
+
+    Args:
+        start: a key of :data:`STARTS`.
+        data: real data.
+        images_per_class: of each class.
+        rng: generator on the CPU.
+
+    Returns:
+        The images, on the data's device.
+
+    Raises:
+        OptionError: the start is not known, or ``images_per_class`` is out of range.
+    """
+    check_images_per_class(data, images_per_class)
+    if start not in STARTS:
+        raise unknown("start", start, STARTS)
+    return STARTS[start](data, images_per_class, rng)
+
+
+def momentum_step(state: Mapping[str, Tensor], gradient: Tensor, rate: float, momentum: float) -> dict[str, Tensor]:
+    """Move ``state["inputs"]`` by SGD with momentum, keeping the old tensors.
+
+    Args:
+        state: holds ``inputs`` and ``velocity``, of the gradient's shape.
+        gradient: of the loss in the inputs.
+        rate: learning rate.
+        momentum: share of the old velocity that is kept.
+
+    Returns:
+        The new ``inputs`` and ``velocity``.
+    """
+    velocity = momentum * state["velocity"] + gradient
+    return {"inputs": state["inputs"] - rate * velocity, "velocity": velocity}

@@ -1,0 +1,135 @@
+r"""DM: match the mean features of synthetic and real images in many randomly initialised networks.
+
+.. math::  L = \sum_c \Big\| \tfrac1{|B_c|} \sum_{x \in B_c} \psi_\theta(A_\omega(x))
+           - \tfrac1{n} \sum_{s \in S_c} \psi_\theta(A_\omega(s)) \Big\|^2
+
+with a network :math:`\psi_\theta` that is never trained and a Siamese augmentation :math:`A_\omega`. The real side does
+not depend on the synthetic images. The published loop computes it anew at every step and throws it away; the *bank*
+computes it once for a number of networks with their augmentations, and a step costs one small batch.
+
+Reference: Zhao & Bilen, "Dataset Condensation with Distribution Matching", WACV 2023, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ddplug import augment
+from ddplug.bank import Network, Tensors, fill, forward, fresh, pick, prefixed, replaced, skeleton, unprefixed
+from ddplug.data import LabelledData
+from ddplug.distillers.common import (
+    at_least,
+    balanced_labels,
+    initial_images,
+    momentum_step,
+    pick_augmentation,
+    to_set,
+)
+from ddplug.matching import mean_matching
+from ddplug.networks import has_batch_norm
+from ddplug.synthetic import Recipe, SyntheticSet
+
+__all__ = ["DM"]
+
+
+@dataclass(frozen=True)
+class DM:
+    """Distribution matching.
+
+    Attributes:
+        images_per_class: synthetic images of each class.
+        steps: updates of the images; the paper takes 20,000 with its own loop.
+        network: the architecture whose random instances give the features.
+        learning_rate: of the images, for one image per class; multiplied by ``images_per_class``, because the mean
+            over a class divides each image's gradient by it.
+        momentum: of the images' SGD.
+        batch_real: real images of each class behind one mean.
+        start: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
+        augment: operations for the Siamese augmentation joined by ``_``, ``"auto"`` for what suits the data, or ``""``.
+        bank: networks in the bank; 0 for the published loop (a new network and a new real batch at every step).
+        renew: steps after which the oldest network of the bank is replaced by a new one; 0 for never.
+
+    Raises:
+        OptionError: an option is unknown or outside its range.
+
+    Example:
+        >>> from ddplug.testing import toy_images
+        >>> from ddplug import distill
+        >>> distill(toy_images(), DM(images_per_class=1, network="convnet:width=8,depth=1", bank=2), steps=3).shape
+        (1, 8, 8)
+    """
+
+    name: ClassVar[str] = "dm"
+    images_per_class: int = 10
+    steps: int = 1000
+    network: Network = "convnet:width=32"
+    learning_rate: float = 1.0
+    momentum: float = 0.5
+    batch_real: int = 256
+    start: str = "real"
+    augment: str = "auto"
+    bank: int = 20
+    renew: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(self, images_per_class=1, steps=0, batch_real=1, bank=0, renew=0, learning_rate=0, momentum=0)
+
+    def init(self, data: LabelledData, rng: torch.Generator) -> Tensors:
+        augment.check(pick_augmentation(self.augment, data), data.shape)
+        inputs = initial_images(self.start, data, self.images_per_class, rng)
+        state = {"inputs": inputs, "velocity": torch.zeros_like(inputs), "done": torch.tensor(0)}
+        return {**state, **fill([self._view(data, rng) for _ in range(self.bank)])}
+
+    def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
+        done = int(state["done"])
+        if self.bank and self.renew and done and done % self.renew == 0:
+            state = replaced(state, done // self.renew % self.bank, self._view(data, rng))
+        view = pick(state, self.bank, rng) if self.bank else self._view(data, rng)
+        inputs = state["inputs"].detach().requires_grad_()
+        loss = mean_matching(view["means"], self._means(inputs, torch.arange(data.num_classes), view, data))
+        (gradient,) = torch.autograd.grad(loss, inputs)
+        rate = self.learning_rate * self.images_per_class
+        moved = momentum_step(state, gradient, rate, self.momentum)
+        return {**state, **moved, "done": torch.tensor(done + 1)}, {"loss": loss.detach()}
+
+    def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
+        recipe = Recipe.paper(pick_augmentation(self.augment, data))
+        return to_set(data, state["inputs"], balanced_labels(data, self.images_per_class), recipe)
+
+    def _view(self, data: LabelledData, rng: torch.Generator) -> Tensors:
+        """Draw a network and an augmentation for each class, and what real data look like through them.
+
+        Returns:
+            The network's numbers under ``network.*``, ``operation`` ``(C,)`` and ``numbers`` ``(C, 3)`` of the
+            augmentation, and ``means`` ``(C, D)``.
+        """
+        tensors = fresh(self.network, data, rng)
+        drawn = augment.draw(pick_augmentation(self.augment, data), data.num_classes, rng, common=False)
+        view = {**prefixed("network.", tensors), "operation": drawn.operation.clone(), "numbers": drawn.numbers}
+        return {**view, "means": self._real_means(view, data, rng)}
+
+    @torch.no_grad()
+    def _real_means(self, view: Tensors, data: LabelledData, rng: torch.Generator) -> Tensor:
+        """Mean features ``(C, D)`` of a new real batch; class by class, unless batch statistics need them together."""
+        labels = torch.arange(data.num_classes)
+        groups = [labels] if has_batch_norm(self._module(data)) else labels.split(1)
+        means = []
+        for group in groups:
+            images = torch.cat([data.sample(int(label), self.batch_real, rng) for label in group])
+            means.append(self._means(images, group, view, data))
+        return torch.cat(means)
+
+    def _module(self, data: LabelledData) -> nn.Module:
+        return skeleton(self.network, data.shape, data.num_classes, embedding=True)
+
+    def _means(self, images: Tensor, labels: Tensor, view: Mapping[str, Tensor], data: LabelledData) -> Tensor:
+        """Mean features ``(len(labels), D)`` of as many images of each label, sorted by label, through a view."""
+        each = len(images) // len(labels)
+        drawn = augment.Draw(view["operation"][labels], view["numbers"][labels]).repeat_interleave(each)
+        features = forward(self._module(data), unprefixed("network.", view), augment.apply(images, drawn))
+        return features.view(len(labels), each, -1).mean(1)

@@ -1,0 +1,102 @@
+"""Published hyper-parameters as data, each with its source.
+
+A preset is looked up by method and name: ``"paper"`` holds for any data set, ``"<data>-<images per class>"`` for one.
+Presets restore the published schedules, which were run on GPUs; the methods' own defaults suit a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ddplug.errors import unknown
+
+__all__ = ["PRESETS", "Preset", "get"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Hyper-parameters of a method and where they were published.
+
+    Attributes:
+        options: fields of the method's dataclass.
+        source: paper, section or released default.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+
+
+_DC = Preset(
+    {"network": "convnet", "batch_real": 256, "learning_rate": 0.1, "start": "noise"},
+    "Zhao, Mopuri & Bilen, ICLR 2021, section 4.1 and released defaults",
+)
+_DSA = Preset(
+    {"network": "convnet", "batch_real": 256, "learning_rate": 0.1, "start": "real", "augment": "auto"},
+    "Zhao & Bilen, ICML 2021, section 4.1 and released defaults",
+)
+_DM = Preset(
+    {"network": "convnet", "batch_real": 256, "start": "real", "augment": "auto", "bank": 0, "steps": 20_000},
+    "Zhao & Bilen, WACV 2023, section 4.1 and released defaults",
+)
+_MLP = Preset({**_DC.options, "network": "mlp", "learning_rate": 0.01}, "released instructions for an MLP, ICLR 2021")
+
+_LOOPS = {1: 1, 10: 10, 50: 50}
+"""Images per class -> outer loops a network; 1,000 networks make 1,000 times as many steps."""
+
+_DATA = ("mnist", "fashion-mnist", "svhn", "cifar10", "cifar100")
+
+
+def _per_class(base: Preset, images_per_class: int, **more: Any) -> Preset:
+    return Preset({**base.options, "images_per_class": images_per_class, **more}, base.source)
+
+
+def _table(base: Preset, options: Mapping[int, Mapping[str, Any]]) -> dict[str, Preset]:
+    return {f"{data}-{n}": _per_class(base, n, **more) for data in _DATA for n, more in options.items()}
+
+
+# the published image learning rate of DM is 1 whatever the images per class; ours is multiplied by them, so divide
+_DM_RATES = {1: 1.0, 10: 1.0, 50: 1.0}
+_DM_CIFAR10 = {n: 10.0 for n in (100, 200, 500, 1000, 1250)}
+
+PRESETS: Mapping[str, Mapping[str, Preset]] = {
+    "dc": {
+        "paper": Preset({**_DC.options, "steps": 1000}, _DC.source),
+        "paper-mlp": _MLP,
+        **_table(_DC, {n: {"steps": 1000 * outer} for n, outer in _LOOPS.items()}),
+    },
+    "dsa": {
+        "paper": Preset({**_DSA.options, "steps": 1000}, _DSA.source),
+        **_table(_DSA, {n: {"steps": 1000 * outer} for n, outer in _LOOPS.items()}),
+    },
+    "dm": {
+        "paper": _DM,
+        **_table(_DM, {n: {"learning_rate": rate / n} for n, rate in _DM_RATES.items()}),
+        **{f"cifar10-{n}": _per_class(_DM, n, learning_rate=rate / n) for n, rate in _DM_CIFAR10.items()},
+    },
+}
+"""Method -> name -> preset."""
+
+
+def get(method: str, name: str) -> dict[str, Any]:
+    """Give the options of a preset.
+
+    Args:
+        method: registered name of the method.
+        name: a key of ``PRESETS[method]``.
+
+    Returns:
+        Fields of the method's dataclass.
+
+    Raises:
+        OptionError: the method has no such preset.
+
+    Example:
+        >>> get("dm", "mnist-10")["learning_rate"]
+        0.1
+    """
+    known = PRESETS.get(method, {})
+    if name not in known:
+        raise unknown(f"preset of {method!r},", name, known)
+    return dict(known[name].options)
