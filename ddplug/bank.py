@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from ddplug.chunks import batch_pieces
 from ddplug.data import LabelledData
-from ddplug.networks import build, embed, has_batch_norm
+from ddplug.networks import build, embed
 
 __all__ = [
-    "CHUNK",
     "Network",
     "Tensors",
     "fill",
@@ -33,10 +33,6 @@ Network = str | Callable[[], nn.Module]
 
 Tensors = dict[str, Tensor]
 """Parameters and buffers of a network by name."""
-
-
-CHUNK = 32
-"""Images that go through a network at once on a CPU: larger activations fall out of the cache, at twice the cost."""
 
 
 class _Embedding(nn.Module):
@@ -86,11 +82,16 @@ def fresh(network: Network, data: LabelledData, rng: torch.Generator) -> Tensors
     return {name: tensor.detach().to(data.device) for name, tensor in tensors.items()}
 
 
-def _parts(module: nn.Module, *batch: Tensor) -> Iterable[tuple[Tensor, ...]]:
-    """Cut a batch into what goes through the network at once: all of it, but on a CPU where samples do not mix."""
-    if batch[0].device.type != "cpu" or has_batch_norm(module):
-        return [batch]
-    return zip(*(tensor.split(CHUNK) for tensor in batch), strict=True)
+@lru_cache(maxsize=64)
+def _cuts(module: nn.Module, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> list[slice]:
+    """Cut batches of a shape into what is best passed through a structure at once; found out once, then remembered."""
+    return batch_pieces(module, torch.zeros((1, *shape[1:]), dtype=dtype, device=device), shape[0])
+
+
+def _parts(module: nn.Module, *batch: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    first = batch[0]
+    cuts = [slice(None)] if first.device.type != "cpu" else _cuts(module, first.shape, first.dtype, first.device)
+    return (tuple(tensor[cut] for tensor in batch) for cut in cuts)
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:

@@ -1,0 +1,234 @@
+"""A set beside what else its bytes could hold, and beside training on all the real data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ddplug.bank import Network
+from ddplug.distillation import distill, pick_device
+from ddplug.errors import OptionError
+from ddplug.evaluation.results import Evaluation, judge, markdown, name_of, same_space
+from ddplug.labelled import LabelledData
+from ddplug.registry import resolve
+from ddplug.synthetic import Recipe, SyntheticSet
+
+__all__ = ["WHOLE_RECIPE", "Comparison", "Row", "compare", "images_in"]
+
+WHOLE_RECIPE = Recipe(learning_rate=0.05, batch_size=64, schedule="cosine")
+"""How a network is trained on all the real data; the number of steps is an option of :func:`compare`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to come by training data.
+
+    Attributes:
+        method: name; ``"whole data"`` for all the real data.
+        images_per_class: samples kept of each class; a mean where classes differ.
+        nbytes: what they take.
+        evaluation: accuracies of the networks trained on them.
+        fits: whether they take no more than the set does.
+        steps: SGD steps, where they are bounded instead of following the recipe.
+    """
+
+    method: str
+    images_per_class: float
+    nbytes: int
+    evaluation: Evaluation
+    fits: bool = True
+    steps: int | None = None
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy, in [0, 1]."""
+        return self.evaluation.mean
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the accuracy over the networks."""
+        return self.evaluation.std
+
+    @property
+    def n(self) -> int:
+        """Number of networks."""
+        return len(self.evaluation.accuracies)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give everything as JSON-ready values."""
+        return {
+            **self.evaluation.to_json(),
+            "method": self.method,
+            "images_per_class": self.images_per_class,
+            "nbytes": self.nbytes,
+            "fits": self.fits,
+            "steps": self.steps,
+        }
+
+    def cells(self) -> list[str]:
+        """Give the cells of the row in a table."""
+        name = self.method if self.steps is None else f"{self.method}, {self.steps} steps"
+        spread = f" ± {100 * self.std:.1f}" if self.n > 1 else ""
+        # that all the data take more goes without saying
+        note = "" if self.fits or self.steps is not None else " (more than the set)"
+        return [
+            name,
+            f"{self.images_per_class:.4g}",
+            f"{self.nbytes:,}{note}",
+            f"{100 * self.mean:.1f}{spread}",
+            str(self.n),
+        ]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A set and what it was compared with.
+
+    Attributes:
+        rows: the set first, then the baselines of the same bytes, then the whole data.
+        network: name of the architecture.
+        recipe: how the networks were trained on everything but the whole data.
+        seconds: for all of it.
+    """
+
+    rows: tuple[Row, ...]
+    network: str
+    recipe: Recipe
+    seconds: float
+
+    def table(self) -> str:
+        """Give a Markdown table; accuracies in percent, mean and standard deviation over the networks."""
+        head = ["training data", "images per class", "bytes", "accuracy (%)", "networks"]
+        return markdown(head, [row.cells() for row in self.rows])
+
+    def to_json(self) -> dict[str, Any]:
+        """Give everything as JSON-ready values."""
+        return {
+            "network": self.network,
+            "recipe": self.recipe.to_json(),
+            "seconds": self.seconds,
+            "rows": [row.to_json() for row in self.rows],
+        }
+
+
+def images_in(nbytes: int, data: LabelledData) -> tuple[int, bool]:
+    """Tell how many real images of each class, stored as bytes, fit in a number of bytes.
+
+    Args:
+        nbytes: the budget, labels included.
+        data: the images.
+
+    Returns:
+        Images per class, at least 1 and at most what the smallest class has, and whether they fit.
+
+    Example:
+        >>> from ddplug.testing import toy_images
+        >>> images_in(1000, toy_images((12, 11)))  # 8 x 8 pixels and a label, 2 classes; 8 bytes for the levels
+        (7, True)
+    """
+    one = _quantised_bytes(data, 1)
+    each = _quantised_bytes(data, 2) - one
+    fitting = 1 + (nbytes - one) // each
+    return max(1, min(fitting, *map(len, data.class_indices))), fitting >= 1
+
+
+def _quantised_bytes(data: LabelledData, images_per_class: int) -> int:
+    """Count the bytes of a balanced set of the data's shape, stored as uint8."""
+    samples = images_per_class * data.num_classes
+    hollow = SyntheticSet(
+        inputs=torch.zeros(1, *data.shape).expand(samples, *data.shape),
+        targets=torch.zeros(samples, dtype=torch.int64),
+        num_classes=data.num_classes,
+        preprocess=data.preprocess.to("cpu"),
+        levels=torch.zeros(2, data.shape[0]),
+    )
+    return hollow.nbytes
+
+
+def compare(
+    synthetic: SyntheticSet,
+    train: LabelledData,
+    test: LabelledData,
+    *,
+    network: Network = "convnet",
+    repeats: int = 5,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    baselines: Sequence[str] = ("random", "class-mean", "kmeans"),
+    whole: bool = True,
+    whole_steps: int = 500,
+    progress: bool = False,
+) -> Comparison:
+    """Evaluate a set beside baselines of the same bytes and beside all the real data.
+
+    A baseline gets as many images per class as fit, as uint8 and with their labels, in the bytes of the set: a set
+    kept as float32 stands against four times as many. Every network of a baseline is trained on a selection of its
+    own seed, by the same recipe. The network for the whole data is one, trained without augmentation for a bounded
+    number of steps: a bound that is cheap to have, not the best that can be had.
+
+    Args:
+        synthetic: the set.
+        train: the real data it was made from.
+        test: real data it was not made from.
+        network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
+        repeats: networks to train on the set, and on each baseline, at least 1.
+        recipe: how to train; the set's own if not given.
+        seed: of everything.
+        device: see :func:`ddplug.distillation.pick_device`.
+        baselines: registered methods; any with ``images_per_class``.
+        whole: whether to train on the whole data too.
+        whole_steps: SGD steps for that, at least 1.
+        progress: show a progress bar.
+
+    Returns:
+        The rows.
+
+    Raises:
+        OptionError: an option is unknown or outside its range, or does not suit the data.
+        DataError: set and data do not fit together.
+        DivergedError: a network became NaN or infinite.
+
+    Example:
+        >>> from ddplug.testing import toy_images
+        >>> train = toy_images((12, 11))
+        >>> made = distill(train, "random", device="cpu").quantise()
+        >>> short = Recipe(epochs=20)
+        >>> result = compare(made, train, train, network="mlp", recipe=short, whole_steps=20, device="cpu")
+        >>> [(row.method, row.images_per_class) for row in result.rows]
+        [('random', 10.0), ('random', 10.0), ('class-mean', 10.0), ('kmeans', 10.0), ('whole data', 11.5)]
+    """
+    began = time.monotonic()
+    if whole_steps < 1:
+        raise OptionError(f"whole_steps is {whole_steps}; it must be at least 1, or leave the whole data out")
+    if repeats < 1:
+        raise OptionError(f"repeats is {repeats}; it must be at least 1")
+    place, recipe = pick_device(device), recipe or synthetic.recipe
+    train, test = same_space(synthetic, train, "train", place), same_space(synthetic, test, "test", place)
+    for name in baselines:
+        resolve("distiller", name)  # a misspelt name is said before minutes of training
+    options: dict[str, Any] = {"seed": seed, "device": place, "progress": progress}
+    own = judge([synthetic.to(place)] * repeats, test, network, recipe, **options)
+    label = str(synthetic.provenance.get("method", "this set"))
+    rows = [Row(label, len(synthetic) / synthetic.num_classes, synthetic.nbytes, own)]
+    images_per_class, fits = images_in(synthetic.nbytes, train)
+    for name in baselines:
+        method = resolve("distiller", name)(images_per_class=images_per_class)
+        made = [distill(train, method, seed=seed + k, device=place).quantise().to(place) for k in range(repeats)]
+        result = judge(made, test, network, recipe, **options)
+        rows.append(Row(name, float(images_per_class), made[0].nbytes, result, fits))
+    if whole:
+        result = judge([train], test, network, WHOLE_RECIPE, steps=whole_steps, **options)
+        nbytes = _bytes(train)
+        fits = nbytes <= synthetic.nbytes
+        rows.append(Row("whole data", len(train) / train.num_classes, nbytes, result, fits, whole_steps))
+    return Comparison(tuple(rows), name_of(network), recipe, time.monotonic() - began)
+
+
+def _bytes(data: LabelledData) -> int:
+    """Count the bytes of real data as they are stored, labels as in a set."""
+    return data.inputs.numel() * data.inputs.element_size() + len(data) * (1 if data.num_classes <= 256 else 4)

@@ -1,0 +1,273 @@
+"""Judge a set: train fresh networks on it, test them on real data."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddplug import augment
+from ddplug.bank import Network
+from ddplug.chunks import batch_pieces
+from ddplug.distillation import pick_device
+from ddplug.errors import DataError, OptionError
+from ddplug.evaluation.train import Trainable, train_each
+from ddplug.labelled import LabelledData
+from ddplug.networks import build
+from ddplug.synthetic import Recipe, SyntheticSet
+
+__all__ = ["Evaluation", "accuracy", "cross_architecture", "evaluate", "judge", "markdown", "name_of", "same_space"]
+
+NETWORKS = ("convnet", "mlp", "lenet", "alexnet", "vgg11", "resnet18")
+"""The networks of the papers' cross-architecture tables."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Test accuracies of networks trained on a set.
+
+    Attributes:
+        accuracies: of the networks after their last epoch, in [0, 1].
+        network: name of the architecture, with options.
+        recipe: how the networks were trained.
+        seconds: for all of it.
+    """
+
+    accuracies: tuple[float, ...]
+    network: str
+    recipe: Recipe
+    seconds: float
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy."""
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation over the networks, as the papers take it (divided by their number)."""
+        return statistics.pstdev(self.accuracies)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give everything as JSON-ready values."""
+        return {
+            "network": self.network,
+            "mean": self.mean,
+            "std": self.std,
+            "n": len(self.accuracies),
+            "accuracies": list(self.accuracies),
+            "recipe": self.recipe.to_json(),
+            "seconds": self.seconds,
+        }
+
+
+def name_of(network: Network) -> str:
+    """Give a network's name for a table."""
+    return network if isinstance(network, str) else getattr(network, "__qualname__", type(network).__qualname__)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a Markdown table.
+
+    Example:
+        >>> print(markdown(["a", "b"], [["1", "2"]]))
+        | a | b |
+        |---|---|
+        | 1 | 2 |
+    """
+    lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def same_space(synthetic: SyntheticSet, data: LabelledData, what: str, device: torch.device) -> LabelledData:
+    """Put real data into the model space of a set, and onto a device if they are in memory.
+
+    Args:
+        synthetic: the set.
+        data: real data.
+        what: ``"test"`` or ``"train"``, for messages.
+        device: to work on; memory-mapped data, which may be larger than it, stay where they are.
+
+    Returns:
+        The data with the set's preprocessing.
+
+    Raises:
+        DataError: shapes or numbers of classes differ, or there are no data.
+    """
+    for name, mine, theirs in (
+        ("shape", synthetic.shape, data.shape),
+        ("number of classes", synthetic.num_classes, data.num_classes),
+    ):
+        if mine != theirs:
+            raise DataError(
+                f"the set and the {what} data {data.name!r} differ in {name}: {mine} and {theirs}; "
+                "use the data that the set was made from"
+            )
+    if len(data) == 0:
+        raise DataError(f"the {what} data {data.name!r} have 0 samples; give at least one")
+    data = data.to(device) if data.scratch is None else data
+    return replace(data, preprocess=synthetic.preprocess.to(data.device))
+
+
+def accuracy(module: nn.Module, data: LabelledData, batch_size: int = 256) -> float:
+    """Measure the share of samples that a network labels rightly.
+
+    Args:
+        module: a network; it is left in the mode it was in.
+        data: real data in the network's model space; they are read a batch at a time.
+        batch_size: samples to read at once, at least 1.
+
+    Returns:
+        The accuracy, in [0, 1].
+
+    Raises:
+        OptionError: the batch size is less than 1.
+        DataError: there are no data.
+    """
+    if batch_size < 1:
+        raise OptionError(f"batch_size is {batch_size}; it must be at least 1")
+    if len(data) == 0:
+        raise DataError(f"data {data.name!r} have 0 samples to measure an accuracy on; give at least one")
+    parameter = next(module.parameters(), None)
+    device = data.device if parameter is None else parameter.device
+    training = module.training
+    module.eval()
+    try:
+        right = sum((_right(module, data, index, device) for index in torch.arange(len(data)).split(batch_size)), 0)
+    finally:
+        module.train(training)
+    return int(right) / len(data)
+
+
+@torch.no_grad()
+def _right(module: nn.Module, data: LabelledData, index: Tensor, device: torch.device) -> Tensor:
+    """Count the samples of a batch that a network labels rightly, on the device."""
+    x = data.batch(index).to(device)
+    guesses = torch.cat([module(x[piece]).argmax(1) for piece in batch_pieces(module, x[:1], len(x))])
+    return (guesses == data.targets[index.to(data.device)].to(device)).sum()
+
+
+def judge(
+    data: Sequence[Trainable],
+    test: LabelledData,
+    network: Network,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    steps: int | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Train one fresh network on each of several sets, and test them all.
+
+    Args:
+        data: what to train on, as for :func:`~ddplug.evaluation.train.train_each`.
+        test: real data in the same model space.
+        network: name with options, or a function that builds one.
+        recipe: how to train.
+        seed: of initialisations, orders and augmentations.
+        device: to work on.
+        steps: SGD steps; the recipe's epochs if not given.
+        progress: show a progress bar.
+
+    Returns:
+        The accuracies, one a set.
+    """
+    began, rng = time.monotonic(), torch.Generator().manual_seed(seed)
+    modules = train_each(data, network, recipe, rng=rng, device=device, steps=steps, progress=progress)
+    accuracies = tuple(accuracy(module, test) for module in modules)
+    return Evaluation(accuracies, name_of(network), recipe, time.monotonic() - began)
+
+
+def evaluate(
+    synthetic: SyntheticSet,
+    test: LabelledData,
+    *,
+    network: Network = "convnet",
+    repeats: int = 5,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    progress: bool = False,
+) -> Evaluation:
+    """Train fresh networks on a set and test them on real data, after their last epoch.
+
+    Nothing is chosen on the test data. They go through the set's own preprocessing, whatever theirs.
+
+    Args:
+        synthetic: the set.
+        test: real data that the set was not made from.
+        network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
+        repeats: networks to train, at least 1.
+        recipe: how to train; the set's own if not given. :meth:`~ddplug.synthetic.Recipe.quick` is a fast one.
+        seed: of initialisations, orders and augmentations.
+        device: see :func:`ddplug.distillation.pick_device`.
+        progress: show a progress bar.
+
+    Returns:
+        The accuracies.
+
+    Raises:
+        OptionError: an option is unknown or outside its range, or does not suit the data.
+        DataError: set and data do not fit together.
+        DivergedError: a network became NaN or infinite.
+
+    Example:
+        >>> from ddplug.distillation import distill
+        >>> from ddplug.testing import toy_images
+        >>> train, test = toy_images((20, 20)).split(0.4)
+        >>> made = distill(train, "random", device="cpu")
+        >>> evaluate(made, test, network="mlp", repeats=2, recipe=Recipe(epochs=20), device="cpu").accuracies
+        (1.0, 1.0)
+
+    Reference: Zhao, Mopuri & Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021, section 4.1.
+    """
+    if repeats < 1:
+        raise OptionError(f"repeats is {repeats}; it must be at least 1")
+    place = pick_device(device)
+    test = same_space(synthetic, test, "test", place)
+    sets = [synthetic.to(place)] * repeats
+    return judge(sets, test, network, recipe or synthetic.recipe, seed=seed, device=place, progress=progress)
+
+
+def cross_architecture(
+    synthetic: SyntheticSet,
+    test: LabelledData,
+    networks: Sequence[Network] = NETWORKS,
+    *,
+    repeats: int = 5,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    progress: bool = False,
+) -> list[Evaluation]:
+    """Evaluate a set with several architectures.
+
+    Args:
+        synthetic: the set.
+        test: real data that the set was not made from.
+        networks: names with options, or functions that build one.
+        repeats: networks to train of each architecture, at least 1.
+        recipe: how to train; the set's own if not given.
+        seed: of each evaluation.
+        device: see :func:`ddplug.distillation.pick_device`.
+        progress: show a progress bar.
+
+    Returns:
+        An evaluation for each architecture, in order.
+
+    Raises:
+        OptionError: as for :func:`evaluate`; an architecture that does not suit the inputs is named before any is
+            trained.
+        DataError: set and data do not fit together.
+    """
+    augment.check((recipe or synthetic.recipe).augment, synthetic.shape)
+    for network in networks:
+        build(network, synthetic.shape, synthetic.num_classes, torch.Generator().manual_seed(seed))
+    options: dict[str, Any] = {"recipe": recipe, "seed": seed, "device": device, "progress": progress}
+    return [evaluate(synthetic, test, network=network, repeats=repeats, **options) for network in networks]

@@ -1,0 +1,296 @@
+"""Train fresh networks, as a set's recipe says; no ``DataLoader``, and no randomness but the generators given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
+
+from ddplug import augment
+from ddplug.bank import Network
+from ddplug.chunks import batch_pieces, go_together
+from ddplug.distillation import pick_device
+from ddplug.errors import DivergedError, OptionError
+from ddplug.labelled import LabelledData
+from ddplug.networks import build
+from ddplug.networks.randomness import lent_randomness
+from ddplug.synthetic import Recipe, SyntheticSet
+
+__all__ = ["fit", "spawn", "train_each", "train_on"]
+
+Trainable = SyntheticSet | LabelledData
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Networks that take their steps together: parameters, and logits ``(K, n, C)`` of batches ``(K, n, *shape)``."""
+
+    parameters: list[Tensor]
+    forward: Callable[[Tensor], Tensor]
+
+
+def _alone(module: nn.Module) -> _Group:
+    def forward(x: Tensor) -> Tensor:
+        logits: Tensor = module(x[0])
+        return logits[None]
+
+    return _Group([p for p in module.parameters() if p.requires_grad], forward)
+
+
+def _stacked(modules: Sequence[nn.Module]) -> tuple[_Group, Callable[[], None]]:
+    """Stack networks; the function given beside the group writes its parameters back into them."""
+    parameters, buffers = stack_module_state(list(modules))
+
+    def one(own: dict[str, Tensor], fixed: dict[str, Tensor], x: Tensor) -> Tensor:
+        logits: Tensor = functional_call(modules[0], (own, fixed), (x,))
+        return logits
+
+    def write_back() -> None:
+        with torch.no_grad():
+            for k, module in enumerate(modules):
+                for name, parameter in module.named_parameters():
+                    parameter.copy_(parameters[name][k])
+
+    forward = vmap(one)
+    return _Group(list(parameters.values()), lambda x: forward(parameters, buffers, x)), write_back
+
+
+def _samples(data: Trainable, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Give inputs and labels at positions, in model space."""
+    if isinstance(data, LabelledData):
+        inputs, targets = data.batch(index), data.targets[index.to(data.device)]
+    else:
+        inputs, targets = data[index.to(data.inputs.device)]
+    return inputs.to(device), targets.to(device)
+
+
+def _batches(data: Sequence[Trainable], recipe: Recipe, rngs: Sequence[torch.Generator]) -> Iterator[list[Tensor]]:
+    """Give, without end, the positions of the next batch of each network: every epoch in an order of its own."""
+    while True:
+        orders = [torch.randperm(len(data[0]), generator=rng).split(recipe.batch_size) for rng in rngs]
+        yield from map(list, zip(*orders, strict=True))
+
+
+def _rate(recipe: Recipe, step: int, total: int, drop: int) -> float:
+    """Give the learning rate of a step (counted from 0) of ``total``; ``"step"`` divides it by ten at ``drop``."""
+    factors = {
+        "constant": 1.0,
+        "cosine": 0.5 * (1 + math.cos(math.pi * step / total)),
+        "step": 0.1 if step >= drop else 1.0,
+    }
+    return recipe.learning_rate * factors[recipe.schedule]
+
+
+def _gradients(group: _Group, x: Tensor, y: Tensor, cuts: Sequence[slice]) -> list[Tensor]:
+    """Give the gradient of the sum over networks of the mean loss over a batch, accumulated over pieces of it."""
+    totals: list[Tensor] = []
+    for cut in cuts:
+        logits, labels = group.forward(x[:, cut]).flatten(0, 1), y[:, cut].flatten(0, 1)
+        loss = cross_entropy(logits, labels, reduction="sum") / x.shape[1]
+        gradients = torch.autograd.grad(loss, group.parameters, materialize_grads=True)
+        totals = [t + g for t, g in zip(totals, gradients, strict=True)] if totals else list(gradients)
+    return totals
+
+
+@torch.no_grad()
+def _descend(
+    parameters: Sequence[Tensor], gradients: Sequence[Tensor], momenta: Sequence[Tensor], recipe: Recipe, rate: float
+) -> None:
+    """Take a step of SGD with momentum and weight decay; torch.optim would first import a compiler, for seconds."""
+    for parameter, gradient, momentum in zip(parameters, gradients, momenta, strict=True):
+        momentum.mul_(recipe.momentum).add_(gradient).add_(parameter, alpha=recipe.weight_decay)
+        parameter.add_(momentum, alpha=-rate)
+
+
+def fit(
+    modules: Sequence[nn.Module],
+    data: Sequence[Trainable],
+    recipe: Recipe,
+    rngs: Sequence[torch.Generator],
+    *,
+    steps: int | None = None,
+    together: bool | None = None,
+    tick: Callable[[int], object] = lambda steps: None,
+) -> None:
+    """Train networks of one kind in place, each on its own data and with its own generator.
+
+    Args:
+        modules: networks, on one device, in training mode.
+        data: for each network what to train it on; all of one size and shape.
+        recipe: how to train.
+        rngs: for each network a generator on the CPU, for the order of the samples and the augmentation.
+        steps: SGD steps; the recipe's epochs if not given.
+        together: whether to train them together; by rule if not given. The results are equal up to rounding.
+        tick: called after each step, with the number of networks that took it.
+
+    Raises:
+        DivergedError: a parameter became NaN or infinite.
+    """
+    device = next(modules[0].parameters()).device
+    sample = _samples(data[0], torch.zeros(1, dtype=torch.int64), device)[0]
+    seeds = [int(torch.randint(2**63 - 1, (), generator=rng)) for rng in rngs]
+    if together is None:
+        together = go_together(modules, sample, min(recipe.batch_size, len(data[0])))
+    if together:
+        group, write_back = _stacked(modules)
+        _train(group, modules[0], data, recipe, rngs, sample, steps, tick)
+        write_back()
+    else:
+        for module, own, rng, seed in zip(modules, data, rngs, seeds, strict=True):
+            with lent_randomness(seed, device):  # for dropout
+                _train(_alone(module), module, [own], recipe, [rng], sample, steps, tick)
+    if not all(bool(p.isfinite().all()) for module in modules for p in module.parameters()):
+        raise DivergedError(
+            f"training diverged to NaN or infinity with learning_rate={recipe.learning_rate}; lower it in the recipe"
+        )
+
+
+def _train(
+    group: _Group,
+    module: nn.Module,
+    data: Sequence[Trainable],
+    recipe: Recipe,
+    rngs: Sequence[torch.Generator],
+    sample: Tensor,
+    steps: int | None,
+    tick: Callable[[int], object],
+) -> None:
+    epoch = -(-len(data[0]) // recipe.batch_size)
+    total = recipe.epochs * epoch if steps is None else steps
+    drop = (total // epoch // 2 + 1) * epoch
+    sizes = {len(part) for part in torch.arange(len(data[0])).split(recipe.batch_size)}
+    cuts = {n: batch_pieces(module, sample, n) for n in sizes}
+    batches = _batches(data, recipe, rngs)
+    momenta = [torch.zeros_like(p) for p in group.parameters]
+    for step in range(total):
+        x, y = _drawn(data, next(batches), recipe, rngs, sample.device)
+        if recipe.schedule == "step" and step == drop:
+            momenta = [torch.zeros_like(p) for p in group.parameters]  # the published protocol restarts the optimiser
+        gradients = _gradients(group, x, y, cuts[x.shape[1]])
+        _descend(group.parameters, gradients, momenta, recipe, _rate(recipe, step, total, drop))
+        tick(len(data))
+
+
+def _drawn(
+    data: Sequence[Trainable],
+    indices: Sequence[Tensor],
+    recipe: Recipe,
+    rngs: Sequence[torch.Generator],
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Give the augmented inputs ``(K, n, *shape)`` and the labels ``(K, n)`` or ``(K, n, C)`` at positions."""
+    pairs = [_samples(own, index, device) for own, index in zip(data, indices, strict=True)]
+    x, y = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+    if recipe.augment:
+        draws = [augment.draw(recipe.augment, x.shape[1], rng) for rng in rngs]
+        joined = augment.Draw(torch.cat([d.operation for d in draws]), torch.cat([d.numbers for d in draws]))
+        x = augment.apply(x.flatten(0, 1), joined).view_as(x)
+    return x, y
+
+
+def spawn(rng: torch.Generator, number: int) -> list[torch.Generator]:
+    """Make independent generators, one for each repeat, seeded from one."""
+    seeds = torch.randint(2**63 - 1, (number,), generator=rng).tolist()
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def train_each(
+    data: Sequence[Trainable],
+    network: Network,
+    recipe: Recipe,
+    *,
+    rng: torch.Generator,
+    device: torch.device | str = "auto",
+    steps: int | None = None,
+    progress: bool = False,
+) -> list[nn.Module]:
+    """Train one fresh network on each of several sets of one size.
+
+    Args:
+        data: synthetic or real, of the same shape, classes and size.
+        network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
+        recipe: how to train.
+        rng: generator on the CPU; every network gets one of its own from it.
+        device: see :func:`ddplug.distillation.pick_device`.
+        steps: SGD steps; the recipe's epochs if not given.
+        progress: show a progress bar.
+
+    Returns:
+        The networks, in evaluation mode.
+
+    Raises:
+        OptionError: an option is unknown or outside its range, or does not suit the data.
+        DivergedError: a network became NaN or infinite.
+    """
+    first, place = data[0], pick_device(device)
+    augment.check(recipe.augment, first.shape)
+    rngs = spawn(rng, len(data))
+    modules = [build(network, first.shape, first.num_classes, own).to(place) for own in rngs]
+    _check_outputs(modules[0], first, place)
+    number = recipe.epochs * -(-len(first) // recipe.batch_size) if steps is None else steps
+    with tqdm(total=number * len(data), desc="train", unit="step", disable=not progress, leave=False) as bar:
+        fit(modules, data, recipe, rngs, steps=steps, tick=bar.update)
+    return [module.eval() for module in modules]
+
+
+def _check_outputs(module: nn.Module, data: Trainable, device: torch.device) -> None:
+    """Refuse a network that has nothing to train, or as many outputs as there are not classes."""
+    if not any(p.requires_grad for p in module.parameters()):
+        raise OptionError(f"network {type(module).__name__} has no parameters to train; give it some")
+    sample = _samples(data, torch.zeros(1, dtype=torch.int64), device)[0]
+    with torch.no_grad():
+        shape = tuple(module.eval()(sample).shape)
+    module.train()
+    if shape != (1, data.num_classes):
+        raise OptionError(
+            f"network {type(module).__name__} turns one input into the shape {shape}; it must give "
+            f"(1, {data.num_classes}), one logit a class"
+        )
+
+
+def train_on(
+    data: SyntheticSet,
+    network: Network,
+    *,
+    recipe: Recipe | None = None,
+    repeats: int = 1,
+    rng: torch.Generator,
+    device: torch.device | str = "auto",
+    progress: bool = False,
+) -> list[nn.Module]:
+    """Train fresh networks on a synthetic set.
+
+    Args:
+        data: the set; hard or soft labels.
+        network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
+        recipe: how to train; the set's own if not given.
+        repeats: networks to train, at least 1.
+        rng: generator on the CPU; every network gets one of its own from it.
+        device: see :func:`ddplug.distillation.pick_device`.
+        progress: show a progress bar.
+
+    Returns:
+        The networks, in evaluation mode.
+
+    Raises:
+        OptionError: an option is unknown or outside its range, or does not suit the data.
+        DivergedError: a network became NaN or infinite.
+
+    Example:
+        >>> from ddplug.distillation import distill
+        >>> from ddplug.testing import toy_images
+        >>> made = distill(toy_images((12, 11)), "random", device="cpu")
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> len(train_on(made, "mlp", recipe=Recipe(epochs=2), repeats=3, rng=rng, device="cpu"))
+        3
+    """
+    if repeats < 1:
+        raise OptionError(f"repeats is {repeats}; it must be at least 1")
+    moved = data.to(pick_device(device))
+    return train_each([moved] * repeats, network, recipe or data.recipe, rng=rng, device=device, progress=progress)
