@@ -1,0 +1,79 @@
+"""The options that name real data, and the loading of them, shared by the commands."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from ddplug.commands.options import SEED_LIMIT, Parser, number
+
+if TYPE_CHECKING:
+    from ddplug.data import LabelledData
+
+__all__ = ["add_data_options", "add_run_options", "load", "show_progress"]
+
+
+def add_data_options(parser: Parser) -> None:
+    """Add the options that say which real data."""
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--data", required=True, metavar="NAME", help="a data set (see `ddplug list`), or imagefolder:DIR"
+    )
+    group.add_argument("--data-root", metavar="DIR", help="folder that data sets from the network are kept in")
+    group.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
+    group.add_argument("--size", type=_size, metavar="N|HxW", help="resize the pictures of imagefolder:DIR")
+    group.add_argument("--cache", metavar="DIR", help="decode images once into files here; memory use stays bounded")
+    group.add_argument(
+        "--validation",
+        type=number(float, 0, 1),
+        metavar="FRACTION",
+        help="share of the training data to hold out of distilling, and to evaluate on instead of the test data",
+    )
+
+
+def add_run_options(parser: Parser) -> None:
+    """Add the seed and the device."""
+    parser.add_argument(
+        "--seed", type=number(int, 0, SEED_LIMIT), default=0, metavar="N", help="of all randomness (default: 0)"
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (default: auto)"
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Read ``32`` or ``32x48``."""
+    height, _, width = text.partition("x")
+    convert = number(int, 1)
+    return convert(height), convert(width or height)
+
+
+def show_progress() -> bool:
+    """Tell whether somebody is looking at standard error."""
+    return sys.stderr.isatty()
+
+
+def load(arguments: argparse.Namespace, split: str) -> LabelledData:
+    """Load the ``"train"`` or ``"test"`` part that a command asked for.
+
+    With ``--validation`` these are the two parts of the training data, the same ones for every command and seed.
+
+    Raises:
+        OptionError: the name or an option is not usable.
+        DataError: the data are not.
+    """
+    from ddplug import datasets
+
+    found = datasets.load(
+        arguments.data,
+        root=arguments.data_root,
+        split="train" if arguments.validation is not None else split,
+        download=arguments.download,
+        size=arguments.size,
+        cache=arguments.cache,
+        progress=show_progress(),
+    )
+    if arguments.validation is None:
+        return found
+    return found.split(arguments.validation)[0 if split == "train" else 1]

@@ -1,0 +1,178 @@
+"""``ddplug distill METHOD``: distil a data set and save the synthetic set."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+from ddplug.commands import Answer, table
+from ddplug.commands.data import add_data_options, add_run_options, load
+from ddplug.commands.options import Parser, add_fields, given_fields
+from ddplug.errors import CheckpointError, FormatError, OptionError
+
+if TYPE_CHECKING:
+    from ddplug.callbacks import Callback
+    from ddplug.synthetic import SyntheticSet
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: Parser, argv: list[str]) -> list[str]:
+    """Add the common options, and those of the method, which comes first."""
+    parser.usage = "ddplug distill METHOD --data NAME -o FILE [options]"
+    _add_common(parser)
+    if argv and argv[0] in ("-h", "--help"):
+        parser.epilog = "`ddplug list` gives the methods; `ddplug distill METHOD --help` the options of one."
+        return argv
+    if not argv or argv[0].startswith("-"):
+        raise OptionError("the method comes first: ddplug distill METHOD --data NAME -o FILE (see `ddplug list`)")
+    from ddplug import registry
+    from ddplug.presets import PRESETS
+
+    method = registry.resolve("distiller", argv[0])
+    parser.prog = f"ddplug distill {argv[0]}"
+    parser.usage = f"{parser.prog} --data NAME -o FILE [options]"
+    parser.description = (method.__doc__ or "").strip().partition("\n")[0]
+    parser.set_defaults(name=argv[0], method=method)
+    known = ", ".join(PRESETS.get(argv[0], {})) or "none"
+    try:
+        add_fields(parser.add_argument_group(f"options of {argv[0]}", fill(f"presets: {known}", 105)), method)
+    except (argparse.ArgumentError, TypeError) as error:
+        raise OptionError(f"the fields of method {argv[0]!r} cannot be made options: {error}; rename them") from None
+    return argv[1:]
+
+
+def _add_common(parser: Parser) -> None:
+    add_data_options(parser)
+    add_run_options(parser)
+    parser.add_argument("--preset", metavar="NAME", help="published options; the ones given beside it win")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
+    parser.add_argument("--quantise", action="store_true", help="store a byte a number instead of four")
+    group = parser.add_argument_group("the run")
+    group.add_argument("--checkpoint", metavar="FILE", help="(default: beside the output); removed at success")
+    group.add_argument("--no-resume", action="store_true", help="begin anew where a checkpoint exists")
+    group.add_argument("--csv", metavar="FILE", help="write the metrics of every step")
+    group.add_argument("--tensorboard", metavar="DIR", help="write TensorBoard events")
+
+
+def _distiller(arguments: argparse.Namespace) -> Any:
+    """Build the method: its defaults, then the preset, then what was given."""
+    given = given_fields(arguments)
+    if arguments.preset is not None:
+        from ddplug import presets
+
+        given = {**presets.get(arguments.name, arguments.preset), **given}
+    return arguments.method(**given)
+
+
+def _holds(kind: str, path: str) -> bool:
+    """Tell whether a file is one of ours, so that writing over it loses nothing of somebody else's."""
+    from ddplug.files import read_tensors
+
+    if kind == "log":
+        with open(path, "rb") as file:
+            return file.read(12) in (b"step,seconds", b"")
+    try:
+        return bool(read_tensors(path, kind))
+    except FormatError:
+        return False
+
+
+def _probe(path: str, folder: Path) -> None:
+    """Make and remove a file in a folder: permissions alone do not tell of every place that takes no files."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OptionError(f"cannot write {path}: {error.strerror or error}; choose another path") from None
+
+
+def _check_outputs(arguments: argparse.Namespace, checkpoint: str) -> None:
+    """Refuse what cannot be written, or is not ours to overwrite, before any work is done."""
+    from ddplug.files import check_writable
+
+    kinds = {"synthetic-set": arguments.output, "checkpoint": checkpoint, "log": arguments.csv}
+    wanted = {kind: path for kind, path in kinds.items() if path is not None}
+    if len(set(map(os.path.realpath, wanted.values()))) < len(wanted):
+        raise OptionError(f"the output, checkpoint and CSV files must differ: {', '.join(wanted.values())}")
+    for kind, path in wanted.items():
+        _probe(path, check_writable(path).parent)
+        if os.path.exists(path) and not _holds(kind, path):
+            raise OptionError(f"{path} exists and is not a {kind} of ddplug; choose another path, or remove it")
+    folder = arguments.tensorboard
+    if folder is not None and os.path.exists(folder) and not os.path.isdir(folder):
+        raise OptionError(f"cannot write {folder}: it is not a folder; choose another path")
+
+
+@contextmanager
+def _saying_how_to_go_on(checkpoint: str) -> Iterator[None]:
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} (--checkpoint FILE, or --no-resume)") from None
+    except KeyboardInterrupt:
+        kept = os.path.exists(checkpoint)
+        how = f"continues from {checkpoint}" if kept else "begins anew; nothing was done yet"
+        raise KeyboardInterrupt(f"the same command {how}") from None
+
+
+def _callbacks(arguments: argparse.Namespace) -> list[Callback]:
+    from ddplug import callbacks
+
+    found: list[Callback] = [callbacks.ProgressBar()]
+    if arguments.csv:
+        found.append(callbacks.CsvLog(arguments.csv))
+    if arguments.tensorboard:
+        found.append(callbacks.TensorBoardLog(arguments.tensorboard))
+    return found
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Distil, save, and remove the checkpoint."""
+    checkpoint = arguments.checkpoint or f"{arguments.output}.checkpoint"
+    with _saying_how_to_go_on(checkpoint):
+        method = _distiller(arguments)
+        _check_outputs(arguments, checkpoint)
+        synthetic = _distil(arguments, method, checkpoint)
+        synthetic.save(arguments.output)
+    with suppress(FileNotFoundError):
+        os.unlink(checkpoint)
+    return _answer(arguments, synthetic)
+
+
+def _distil(arguments: argparse.Namespace, method: Any, checkpoint: str) -> SyntheticSet:
+    from ddplug.distillation import distill, pick_device
+
+    device = pick_device(arguments.device)
+    synthetic = distill(
+        load(arguments, "train"),
+        method,
+        seed=arguments.seed,
+        device=device,
+        callbacks=_callbacks(arguments),
+        checkpoint=checkpoint,
+        resume=not arguments.no_resume,
+    )
+    return synthetic.quantise() if arguments.quantise else synthetic
+
+
+def _answer(arguments: argparse.Namespace, synthetic: SyntheticSet) -> Answer:
+    from ddplug.export import inspect
+
+    values = {"file": arguments.output, **inspect(synthetic), "file_bytes": Path(arguments.output).stat().st_size}
+    made = synthetic.provenance
+    rows = [
+        ("saved", arguments.output),
+        ("method", f"{made['method']}, {made['steps']} steps, {made['seconds']:.1f} s on {made['device']}"),
+        ("holds", f"{len(synthetic)} samples of {synthetic.num_classes} classes in {synthetic.nbytes} bytes"),
+    ]
+    if "quantisation_rmse" in made:
+        rows.append(("quantised", f"root-mean-square error {made['quantisation_rmse']:.3g}"))
+    rows.append(("next", f"ddplug evaluate {arguments.output} --data {arguments.data}"))
+    return Answer(values, table(rows))

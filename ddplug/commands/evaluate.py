@@ -1,0 +1,141 @@
+"""``ddplug evaluate FILE``: train networks on a set, beside baselines, and test them on real data."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ddplug.commands import Answer, table
+from ddplug.commands.data import add_data_options, add_run_options, load, show_progress
+from ddplug.commands.options import Parser, number, one_of
+from ddplug.errors import DataError
+
+if TYPE_CHECKING:
+    from ddplug.evaluation import Evaluation, Row
+    from ddplug.labelled import LabelledData
+    from ddplug.synthetic import Recipe, SyntheticSet
+
+__all__ = ["PROTOCOLS", "configure", "run"]
+
+
+def _paper(recipe: Recipe) -> Recipe:
+    return type(recipe).paper(recipe.augment)
+
+
+def _quick(recipe: Recipe) -> Recipe:
+    return type(recipe).quick(recipe.augment)
+
+
+PROTOCOLS: Mapping[str, Callable[[Recipe], Recipe]] = {"set": lambda recipe: recipe, "paper": _paper, "quick": _quick}
+"""Name of a protocol -> how to train, given the recipe that the set brings."""
+
+
+def configure(parser: Parser, argv: list[str]) -> list[str]:
+    """Add the file, the data and what to do."""
+    parser.add_argument("file", metavar="FILE", help="a set made by `ddplug distill`")
+    add_data_options(parser)
+    add_run_options(parser)
+    parser.add_argument(
+        "--network",
+        action="append",
+        metavar="SPEC",
+        help="network to train, e.g. convnet:width=32,depth=2; again for a table over networks (default: convnet)",
+    )
+    parser.add_argument(
+        "--repeats", type=number(int, 1), default=5, metavar="N", help="networks to train on each set (default: 5)"
+    )
+    parser.add_argument(
+        "--protocol",
+        type=one_of("protocol", list(PROTOCOLS)),
+        default="set",
+        metavar="{" + ",".join(PROTOCOLS) + "}",
+        help="how to train: as the set says, as published, or quickly (default: set)",
+    )
+    parser.add_argument(
+        "--baselines",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also train on random, class-mean and k-means sets of the same bytes, and on all real data",
+    )
+    parser.add_argument(
+        "--whole-steps",
+        type=number(int, 1),
+        default=500,
+        metavar="N",
+        help="steps of training on all real data (default: 500)",
+    )
+    return argv
+
+
+def _check_held_out(arguments: argparse.Namespace, synthetic: SyntheticSet, train: LabelledData) -> None:
+    """Refuse to judge a set on a validation part that it was made from."""
+    data = synthetic.provenance.get("data")
+    seen = data.get("fingerprint") if isinstance(data, dict) else None
+    if arguments.validation is not None and seen != train.fingerprint:
+        raise DataError(
+            f"{arguments.file} was not made with --validation {arguments.validation} of these data, so it may have "
+            "seen what is held out; distil it with the same option, or evaluate it without"
+        )
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Evaluate on real test data, or on the held-out part of the training data."""
+    from ddplug.evaluation import compare, cross_architecture
+    from ddplug.storage import load as load_set
+
+    synthetic = load_set(arguments.file)
+    train, test = load(arguments, "train"), load(arguments, "test")
+    _check_held_out(arguments, synthetic, train)
+    networks = arguments.network or ["convnet"]
+    settings: dict[str, Any] = {
+        "repeats": arguments.repeats,
+        "recipe": PROTOCOLS[arguments.protocol](synthetic.recipe),
+        "seed": arguments.seed,
+        "device": arguments.device,
+        "progress": show_progress(),
+    }
+    # the first network is the one that the baselines are trained with too
+    alone = networks[1:] if arguments.baselines else networks
+    rows: tuple[Row, ...] = ()
+    if arguments.baselines:
+        _check_networks(synthetic, networks)
+        rows = compare(synthetic, train, test, network=networks[0], whole_steps=arguments.whole_steps, **settings).rows
+    found = [row.evaluation for row in rows[:1]] + cross_architecture(synthetic, test, alone, **settings)
+    return _answer(arguments, synthetic, test, rows, found)
+
+
+def _check_networks(synthetic: SyntheticSet, networks: list[str]) -> None:
+    """Refuse a network that does not suit the data before minutes of training of another."""
+    import torch
+
+    from ddplug.networks import build
+
+    for network in networks:
+        build(network, synthetic.shape, synthetic.num_classes, torch.Generator().manual_seed(0))
+
+
+def _answer(
+    arguments: argparse.Namespace,
+    synthetic: SyntheticSet,
+    test: LabelledData,
+    rows: Sequence[Row],
+    found: Sequence[Evaluation],
+) -> Answer:
+    values = {
+        "file": arguments.file,
+        "nbytes": synthetic.nbytes,
+        "test": {"name": test.name, "size": len(test), "validation": arguments.validation},
+        "protocol": arguments.protocol,
+        "rows": [row.to_json() for row in rows],
+        "networks": [evaluation.to_json() for evaluation in found],
+    }
+    part = "held-out training" if arguments.validation is not None else "test"
+    parts = [f"{arguments.file} on {len(test)} {part} samples of {test.name}"]
+    if rows:
+        head = ["training data", "images per class", "bytes", "accuracy (%)", "networks"]
+        parts.append(f"trained: {found[0].network}\n{table([head, *(row.cells() for row in rows)])}")
+    if len(found) > len(rows[:1]):
+        accuracies = [(e.network, f"{100 * e.mean:.1f} ± {100 * e.std:.1f}", len(e.accuracies)) for e in found]
+        parts.append(table([("network", "accuracy (%)", "networks"), *accuracies]))
+    return Answer(values, "\n\n".join(parts))

@@ -1,0 +1,117 @@
+"""The demo writes everything that it says, repeats itself, and touches no folder that is not its own."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddplug.demo import CHAPTERS, Demo, Size, run_demo
+from ddplug.errors import OptionError
+from ddplug.storage import load
+
+SMALL = Size(
+    budgets={1: 2, 2: 2},
+    network="convnet:width=4,depth=1",
+    methods={"dm": {"steps": 3, "bank": 2}, "dc": {"steps": 2, "batch_real": 8, "inner_loop": 1}},
+    repeats=2,
+    whole_steps=5,
+)
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, said: list[str]) -> Demo:
+    return run_demo(tmp_path_factory.mktemp("demo") / "out", seed=3, size=SMALL, say=said.append)
+
+
+def test_every_file_is_there_and_nothing_else(made: Demo) -> None:
+    names = [f"digits-{method}-{n}" for method in ("dm", "dc") for n in (1, 2)]
+    wanted = {f"{name}.{kind}" for name in names for kind in ("safetensors", "png")}
+    assert {path.name for path in made.folder.iterdir()} == wanted | {"accuracy.png", "report.html", "results.json"}
+    for path in made.folder.glob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
+    for name in names:
+        assert load(made.folder / f"{name}.safetensors").provenance["seed"] == 3
+
+
+def test_results_hold_every_set_beside_its_baselines_and_the_bound(made: Demo) -> None:
+    values = json.loads((made.folder / "results.json").read_text())
+    assert values == json.loads(json.dumps(made.values))
+    assert set(CHAPTERS) <= set(values)
+    assert (values["finished"], values["seed"]) == (True, 3)
+    rows = values["distillation"]["rows"]
+    for number in (1, 2):
+        own = {row["method"]: row for row in rows if row["budget"] == number and row["method"] != "whole data"}
+        assert list(own) == ["dm", "dc", "random", "class-mean", "kmeans"]
+        assert {row["nbytes"] for row in own.values()} == {load(made.folder / f"digits-dm-{number}.safetensors").nbytes}
+        assert all(row["n"] == 2 and len(row["accuracies"]) == 2 for row in own.values())
+    assert [row["steps"] for row in rows if row["method"] == "whole data"] == [5]
+
+
+def test_report_holds_every_figure_and_picture(made: Demo) -> None:
+    page = made.report.read_text()
+    cells = [unescape(re.sub("<[^>]*>", "", cell)) for cell in re.findall("<td.*?</td>", page)]
+    for row in made.summary[0][1:]:
+        place = cells.index(row[0])
+        assert any(tuple(cells[n : n + len(row)]) == row for n in range(place, len(cells)))
+    assert page.count("data:image/png;base64,") == 1 + 4
+    assert page.count("<table>") == 2
+    assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_progress_is_said(made: Demo, said: list[str]) -> None:
+    assert [line for line in said if line.startswith("distilling")] == [
+        f"distilling digits-{method}-{number}" for number in (1, 2) for method in ("dm", "dc")
+    ]
+
+
+def test_same_seed_gives_the_same_figures_and_an_earlier_demo_is_replaced(made: Demo, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text('{"format": "ddplug-demo/1", "finished": false}')
+    (tmp_path / "notes.txt").write_text("mine")
+    again = run_demo(tmp_path, seed=3, size=SMALL)
+    figures = [[row["accuracies"] for row in demo.values["distillation"]["rows"]] for demo in (made, again)]
+    assert figures[0] == figures[1]
+    assert torch.equal(*(load(demo.folder / "digits-dc-2.safetensors").inputs for demo in (made, again)))
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_number_of_threads_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chapter(stage: object) -> None:
+        assert torch.get_num_threads() == 1
+        raise KeyboardInterrupt
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr("ddplug.demo.CHAPTERS", {"broken": chapter})
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_demo(tmp_path / "out", size=SMALL)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["finished"] is False
+
+
+@pytest.mark.parametrize("content", ["mine", '{"format": "other"}', '["ddplug-demo/1"]'])
+def test_foreign_folders_are_refused_and_stay_as_they_are(content: str, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(OptionError, match=re.escape(f"{tmp_path} is not empty and not of an earlier demo")):
+        run_demo(tmp_path, size=SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    assert (tmp_path / "results.json").read_text() == content
+
+
+def test_folders_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for path, reason in ((tmp_path / "file", "File exists"), (tmp_path / "none" / "out", "No such file")):
+        with pytest.raises(OptionError, match=f"{re.escape(str(path))}: {reason}"):
+            run_demo(path, size=SMALL)
