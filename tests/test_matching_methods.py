@@ -102,6 +102,7 @@ def test_a_dm_step_is_the_papers(norm: str, bank: int) -> None:
         images_per_class=2,
         network=partial(double_convnet, 1, norm),
         batch_real=7,
+        start="real",
         augment=STRATEGY,
         bank=bank,
         learning_rate=0.3,
@@ -142,7 +143,7 @@ def test_a_dm_step_is_the_papers(norm: str, bank: int) -> None:
 def test_the_bank_holds_what_the_papers_loop_would_compute(norm: str) -> None:
     data = toy_images((9, 12))
     network = f"convnet:width=8,depth=1,norm={norm}"
-    method = DM(images_per_class=1, network=network, batch_real=40, augment="flip", bank=1)
+    method = DM(images_per_class=1, network=network, batch_real=40, start="real", augment="flip", bank=1)
     rng = generator(1)
     other = twin(rng)
     state = method.init(data, rng)

@@ -107,7 +107,7 @@ class DC:
     inner_loop: int = 0
     network_learning_rate: float = 0.01
     batch_train: int = 256
-    bank: int = 20
+    bank: int = 60
 
     def __post_init__(self) -> None:
         at_least(self, images_per_class=1, steps=0, batch_real=1, learning_rate=0, momentum=0)

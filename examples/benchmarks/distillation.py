@@ -1,0 +1,197 @@
+"""Distil real data with the methods of the table, evaluate as the papers do, and write docs/benchmarks/*.json.
+
+Every row is distilled and evaluated in a process of its own, so that its peak memory is its own; rows that the result
+file already has are kept, so that the benchmark can be stopped and continued.
+
+    python examples/benchmarks/distillation.py mnist-1 --data mnist --data-root DIR
+    python examples/benchmarks/distillation.py cifar10-10 --data imagefolder:DIR
+
+Everything here was chosen on a held-out part of the training data; the test set is touched once a row, at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+NETWORK = "convnet"
+"""ConvNet-3 of width 128: what the papers evaluate with."""
+
+WHOLE_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row: a method with its options, how many networks judge it, and with what augmentation if not the set's own."""
+
+    method: str
+    options: dict[str, Any] = field(default_factory=dict)
+    networks: int = 5
+    augment: str | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A table: its title, what was to be shown, and its rows."""
+
+    title: str
+    claim: str
+    rows: tuple[Entry, ...]
+
+
+def _baselines(n: int, networks: int) -> tuple[Entry, ...]:
+    names = ("random", "kmeans-centroid", "kmeans")
+    return tuple(Entry(name, {"images_per_class": n}, networks) for name in names)
+
+
+_BANK = {"network": "convnet:width=32", "batch_real": 64, "start": "kmeans", "bank": 60}
+_GRADIENTS = {**_BANK, "images_per_class": 1, "batch_real": 256, "start": "noise", "learning_rate": 1.0, "steps": 2000}
+
+BENCHMARKS = {
+    "mnist-1": Benchmark(
+        "MNIST, 1 image per class",
+        "Wanted: DM 88 % after at most 30 s of distilling on two CPU cores, DC and DSA 89 % after at most 10 minutes.",
+        (
+            Entry("dm", {**_BANK, "images_per_class": 1, "steps": 300}),
+            Entry("dc", _GRADIENTS, augment="crop_scale_rotate"),
+            Entry("dsa", _GRADIENTS),
+            *_baselines(1, 3),
+            Entry("whole", {}, 1),
+        ),
+    ),
+    "mnist-10": Benchmark(
+        "MNIST, 10 images per class",
+        "Wanted: DM 96.5 % after at most 3 minutes of distilling on two CPU cores.",
+        (Entry("dm", {**_BANK, "images_per_class": 10, "steps": 500}, 2), *_baselines(10, 2)),
+    ),
+    "cifar10-10": Benchmark(
+        "CIFAR-10 (a slightly lossy JPEG copy, read as an image folder), 10 images per class",
+        "Wanted: DM 40 % after at most 10 minutes of distilling on two CPU cores.",
+        (
+            Entry("dm", {**_BANK, "images_per_class": 10, "start": "real", "bank": 100, "steps": 2000}, 2),
+            *_baselines(10, 2),
+        ),
+    ),
+}
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    from ddplug.datasets import load
+
+    where = {"root": arguments.data_root, "cache": arguments.cache}
+    pair = [load(arguments.data, split=split, **where) for split in ("train", "test")]
+    if not arguments.validate:
+        return pair[0], pair[1]
+    train, held = pair[0].split(0.1)
+    return train, held
+
+
+def measure(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Distil and evaluate one row, in this process."""
+    from ddplug import distill, registry
+    from ddplug.distillation import pick_device
+    from ddplug.evaluation.comparison import WHOLE_RECIPE
+    from ddplug.evaluation.results import judge
+    from ddplug.synthetic import Recipe
+
+    train, test = _load(arguments)
+    sets: list[Any] = [train]
+    seconds: float | None = None
+    recipe = WHOLE_RECIPE
+    if entry.method != "whole":
+        method = registry.resolve("distiller", entry.method)(**entry.options)
+        # a method that selects draws anew for each network; a distilled set is one set for all of them
+        seeds = range(entry.networks if method.steps == 0 else 1)
+        sets = []
+        for seed in seeds:
+            began = time.monotonic()
+            sets.append(distill(train, method, seed=seed).quantise())
+            seconds = time.monotonic() - began
+        recipe = sets[0].recipe if entry.augment is None else Recipe.paper(entry.augment)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    whole = entry.method == "whole"
+    judged = sets * entry.networks if len(sets) == 1 else sets
+    steps = WHOLE_STEPS if whole else None
+    result = judge(judged, test, NETWORK, recipe, seed=0, device=pick_device(), steps=steps)
+    accuracies = [100 * a for a in result.accuracies]
+    return {
+        "training data": f"whole data, {WHOLE_STEPS} steps" if whole else entry.method,
+        "bytes": train.inputs.numel() * train.inputs.itemsize if whole else sets[0].nbytes,
+        "distilling (s)": None if seconds is None else round(seconds, 1),
+        "peak memory (MiB)": round(peak),
+        "accuracy (%)": round(statistics.fmean(accuracies), 2),
+        "deviation": round(statistics.stdev(accuracies), 2) if len(accuracies) > 1 else None,
+        "networks": len(accuracies),
+        "options": ", ".join(f"{k}={v}" for k, v in entry.options.items() if k != "images_per_class"),
+    }
+
+
+def _versions() -> dict[str, str]:
+    import torch
+
+    import ddplug
+
+    return {"ddplug": ddplug.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+def _run(name: str, arguments: argparse.Namespace, path: Path) -> None:
+    """Measure the rows that are missing, and write the file after each."""
+    benchmark = BENCHMARKS[name]
+    keys = [json.dumps(asdict(entry), sort_keys=True) for entry in benchmark.rows]
+    found: dict[str, Any] = {"keys": [], "rows": [], "seconds": 0.0}
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+    rows, seconds = dict(zip(found["keys"], found["rows"], strict=True)), found["seconds"]
+    for key in keys:
+        if key in rows:
+            continue
+        began = time.monotonic()
+        command = [sys.executable, __file__, *sys.argv[1:], "--entry", key]
+        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        rows[key] = json.loads(answer)
+        seconds += time.monotonic() - began
+        kept = [known for known in keys if known in rows]
+        result = {
+            "title": benchmark.title,
+            "claim": benchmark.claim,
+            "rows": [rows[known] for known in kept],
+            "keys": kept,
+            "how": f"python examples/benchmarks/distillation.py {name} --data {arguments.data.partition(':')[0]} ...",
+            "machine": f"{os.cpu_count()} CPU cores",
+            "versions": _versions(),
+            "seconds": seconds,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(name, rows[key], file=sys.stderr)
+
+
+def main() -> None:
+    """Run a benchmark, or one row of it in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benchmark", choices=BENCHMARKS)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--data-root")
+    parser.add_argument("--cache", help="folder for decoded images")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "docs" / "benchmarks")
+    parser.add_argument("--validate", action="store_true", help="judge on a held-out tenth of the training data")
+    parser.add_argument("--entry", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.entry is not None:
+        print(json.dumps(measure(Entry(**json.loads(arguments.entry)), arguments)))
+    else:
+        _run(arguments.benchmark, arguments, arguments.out / f"distillation-{arguments.benchmark}.json")
+
+
+if __name__ == "__main__":
+    main()
