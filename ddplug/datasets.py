@@ -169,6 +169,10 @@ class TorchvisionLoader:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
+    def __post_init__(self) -> None:
+        # what `ddplug list` says of a plug-in is the first line of its documentation: each instance has its own
+        object.__setattr__(self, "__doc__", f"Read torchvision's {self.cls} from a folder, or fetch it there.")
+
     def __call__(
         self, *, root: str | Path | None = None, split: str = "train", download: bool = False, **options: Any
     ) -> LabelledData:

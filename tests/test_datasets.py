@@ -204,3 +204,8 @@ def test_the_real_mnist(shared_data: Path) -> None:
     assert [round(float(value), 4) for value in (pixels.mean(), pixels.std())] == [0.1307, 0.3081]
     assert train.inputs.dtype == torch.uint8
     assert fashion_mnist.augmentation != train.augmentation
+
+
+def test_every_named_data_set_says_what_it_is() -> None:
+    documentation = [registry.resolve("dataset", name).__doc__ for name in registry.names("dataset")]
+    assert len(set(documentation)) == len(documentation)
