@@ -29,11 +29,11 @@ class Preset:
 
 
 _DC = Preset(
-    {"network": "convnet", "batch_real": 256, "learning_rate": 0.1, "start": "noise"},
+    {"network": "convnet", "batch_real": 256, "learning_rate": 0.1, "start": "noise", "bank": 0},
     "Zhao, Mopuri & Bilen, ICLR 2021, section 4.1 and released defaults",
 )
 _DSA = Preset(
-    {"network": "convnet", "batch_real": 256, "learning_rate": 0.1, "start": "real", "augment": "auto"},
+    {"network": "convnet", "batch_real": 256, "learning_rate": 0.1, "start": "real", "augment": "auto", "bank": 0},
     "Zhao & Bilen, ICML 2021, section 4.1 and released defaults",
 )
 _DM = Preset(

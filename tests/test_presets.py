@@ -1,0 +1,42 @@
+"""Presets are options that their methods have, and restore the published schedules."""
+
+from __future__ import annotations
+
+import pytest
+
+from ddplug import presets, registry
+from ddplug.errors import OptionError
+from ddplug.presets import PRESETS
+
+ALL = [(method, name) for method, table in PRESETS.items() for name in table]
+
+
+@pytest.mark.parametrize(("method", "name"), ALL)
+def test_every_preset_is_a_published_loop_with_its_source(method: str, name: str) -> None:
+    made = registry.resolve("distiller", method)(**presets.get(method, name))
+    assert made.bank == 0 and made.batch_real == 256
+    assert made.network == ("mlp" if name == "paper-mlp" else "convnet")
+    assert PRESETS[method][name].source
+
+
+def test_published_numbers() -> None:
+    assert presets.get("dc", "mnist-10")["steps"] == 1000 * 10
+    assert presets.get("dsa", "cifar10-50")["steps"] == 1000 * 50
+    assert presets.get("dm", "svhn-1")["steps"] == 20_000
+    # the published rate of DM does not depend on the images per class; ours is multiplied by them
+    rates = {name: presets.get("dm", name) for name in PRESETS["dm"] if name != "paper"}
+    published = {name: options["learning_rate"] * options["images_per_class"] for name, options in rates.items()}
+    large = {name for name in published if options_are_large(rates[name])}
+    assert all(published[name] == pytest.approx(10 if name in large else 1) for name in published)
+    assert large == {f"cifar10-{n}" for n in (100, 200, 500, 1000, 1250)}
+
+
+def options_are_large(options: dict[str, int]) -> bool:
+    return options["images_per_class"] >= 100
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(OptionError, match="unknown preset of 'dc', 'papers'; did you mean 'paper'"):
+        presets.get("dc", "papers")
+    with pytest.raises(OptionError, match="unknown preset of 'random', 'paper'"):
+        presets.get("random", "paper")
