@@ -164,7 +164,9 @@ def test_a_state_that_cannot_be_stored_is_named(path: Path) -> None:
 
 
 _SCRIPT = """
-import sys, time
+import signal, sys, time
+# a process that a shell starts in the background ignores the signal, and so do its children
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from ddplug.callbacks import CsvLog
 from ddplug.distillation import distill
 from ddplug.testing import toy_images
