@@ -69,7 +69,7 @@ def main() -> None:
         "claim": "Wanted: 20 times less once the bank stands, with the same network and a real batch of 256 a class.",
         "rows": rows,
         "how": "python examples/benchmarks/dm_speed.py --data mnist --data-root DIR",
-        "machine": f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} threads",
+        "machine": f"{os.cpu_count()} CPU cores, threads used: {torch.get_num_threads()}",
         "versions": {
             "ddplug": ddplug.__version__,
             "torch": str(torch.__version__),
