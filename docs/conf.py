@@ -46,7 +46,7 @@ autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 # Nothing is fetched while building, so names of other packages are not links.
-FOREIGN = "PIL|Path|abc|argparse|collections|importlib|matplotlib|nn|np|numpy|pathlib|torch|typing"
+FOREIGN = "PIL|Path|abc|argparse|avalanche|collections|importlib|matplotlib|nn|np|numpy|pathlib|torch|typing"
 nitpick_ignore_regex = [(r"py:.*", rf"({FOREIGN})(\..*)?")]
 # The docstring of a constant or a property is prose; napoleon would take what stands before a colon for its type.
 GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # type: ignore[method-assign]
@@ -88,13 +88,14 @@ def class_members(cls: type) -> Iterator[tuple[str, str | None]]:
     """Name and docstring of each public method and property; a field counts when a class docstring lists it."""
     listed = "\n".join(inspect.getdoc(base) or "" for base in cls.__mro__[:-1])
     annotations = inspect.get_annotations(cls)
+    foreign = {name for base in cls.__mro__ if not base.__module__.startswith("ddplug.") for name in vars(base)}
     for name in sorted({*vars(cls), *annotations}):
         # class constants, such as the name a method is registered under, are explained with the protocol
         if name.startswith("_") or "ClassVar" in str(annotations.get(name)):
             continue
         if isinstance(inspect.getattr_static(cls, name, None), CODE):
             yield name, inspect.getdoc(getattr(cls, name)) or promise(cls, name)
-        else:
+        elif name not in foreign:
             yield name, name if re.search(rf"^\s*{name}: ", listed, re.MULTILINE) else promise(cls, name)
 
 

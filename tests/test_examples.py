@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from torchvision.datasets import ImageFolder
 
 from ddplug.storage import load
@@ -32,7 +33,12 @@ def in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_example_is_tested() -> None:
-    assert {path.stem for path in FOLDER.glob("*.py")} == {"add_a_method", "distil_digits", "own_images"}
+    assert {path.stem for path in FOLDER.glob("[!_]*.py")} == {
+        "add_a_method",
+        "avalanche_replay",
+        "distil_digits",
+        "own_images",
+    }
 
 
 def test_distil_digits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,3 +63,15 @@ def test_add_a_method(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "the contract holds" in out
     assert "10 images, 2570 bytes" in out
+
+
+def test_avalanche_replay(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("avalanche", reason="Avalanche is not installed")
+    with torch.random.fork_rng():
+        example("avalanche_replay").main(epochs=1, distiller="kmeans")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[:2] for line in lines] == [["Naive", "0"], ["Replay", "10"], ["DistilledReplay", "10"]]
+    naive, stock, distilled = (float(line[4]) for line in lines)
+    # the last two of ten classes are all that Naive knows
+    assert naive < 0.25
+    assert distilled > stock + 0.1

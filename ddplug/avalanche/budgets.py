@@ -1,0 +1,116 @@
+"""How many groups a stream will bring, and how many images each of them may have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from avalanche.benchmarks.scenarios import OnlineCLExperience
+from avalanche.benchmarks.scenarios.generic_scenario import SequenceCLStream
+
+from ddplug.errors import OptionError
+
+__all__ = ["Pair", "count_groups", "experience_number", "images_in", "is_online", "shares", "stream_pairs"]
+
+Pair = tuple[int, int]
+"""A task label and a class label."""
+
+
+def is_online(exp: Any) -> bool:
+    """Tell whether an experience is a piece of a larger one, as ``split_online_stream`` makes them."""
+    return isinstance(exp, OnlineCLExperience)
+
+
+def _whole(exp: Any) -> Any:
+    """Give the experience with all that is known of it; for a piece, the one that it was cut from."""
+    if not hasattr(exp, "logging"):
+        return exp
+    return getattr(exp.logging(), "origin_experience", None) or exp.logging()
+
+
+def experience_number(exp: Any) -> int | None:
+    """Give the position of an experience in its stream; pieces of one experience share it."""
+    number = getattr(_whole(exp), "_current_experience", None)
+    return None if number is None else int(number)
+
+
+def stream_pairs(exp: Any) -> list[set[Pair]] | None:
+    """Give the (task, class) pairs of each experience of the stream that one comes from, from its labels alone.
+
+    Returns:
+        ``None`` where they cannot be known without loading data: no stream, a lazy one, or one without labels.
+    """
+    stream = getattr(_whole(exp), "_origin_stream", None)
+    if not isinstance(stream, SequenceCLStream):
+        return None
+    definition = getattr(stream.benchmark, "stream_definitions", {}).get(stream.name)
+    if definition is not None and definition.is_lazy:
+        return None
+    pairs = [_dataset_pairs(each.dataset) for each in stream]
+    return None if None in pairs else [each for each in pairs if each is not None]
+
+
+def _dataset_pairs(dataset: Any) -> set[Pair] | None:
+    labels, tasks = getattr(dataset, "targets", None), getattr(dataset, "targets_task_labels", None)
+    if labels is None:
+        return None
+    if tasks is None or not tasks.use_in_getitem:
+        return {(0, int(label)) for label in labels}
+    if len(tasks.uniques) == 1:
+        return {(int(task), int(label)) for task in tasks.uniques for label in labels.uniques}
+    return {(int(task), int(label)) for task, label in zip(tasks, labels, strict=True)}
+
+
+def count_groups(pairs: Iterable[set[Pair]], groupby: str) -> int:
+    """Count the groups that a stream will bring.
+
+    Args:
+        pairs: the (task, class) pairs of each experience.
+        groupby: ``"class"``, ``"experience"``, or ``"auto"``: an experience without any new pair is a domain of its
+            own.
+
+    Example:
+        >>> stream = [{(0, 0), (0, 1)}, {(0, 0), (0, 1)}, {(0, 1), (0, 2)}]
+        >>> [count_groups(stream, by) for by in ("class", "experience", "auto")]
+        [3, 6, 5]
+    """
+    seen: set[Pair] = set()
+    count = 0
+    for new in pairs:
+        own = groupby == "experience" or (groupby == "auto" and new <= seen)
+        count += len(new) if own else len(new - seen)
+        seen |= new
+    return count
+
+
+def shares(size: int, groups: int) -> list[int]:
+    """Divide images over groups; the first groups get the remainder.
+
+    Example:
+        >>> shares(8, 3)
+        [3, 3, 2]
+    """
+    return [size // groups + (position < size % groups) for position in range(groups)]
+
+
+def images_in(max_bytes: int, groups: int, image: int, levels: int) -> int:
+    """Give how many images fit.
+
+    Args:
+        max_bytes: for all groups.
+        groups: number of groups.
+        image: bytes of an image with its label.
+        levels: bytes that each group with images takes on top.
+
+    Raises:
+        OptionError: not one does.
+
+    Example:
+        >>> images_in(100, 4, 10, 5), images_in(100, 20, 10, 5)
+        (8, 6)
+    """
+    number = max((max_bytes - groups * levels) // image, min(groups, max_bytes // (image + levels)))
+    if number < 1:
+        needed = image + levels
+        raise OptionError(f"max_bytes is {max_bytes}, but one image takes {needed} bytes; give at least that many")
+    return number

@@ -1,0 +1,145 @@
+"""What a distilled memory costs and looks like, through Avalanche's evaluator and loggers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from avalanche.evaluation import PluginMetric
+from avalanche.evaluation.metric_results import MetricValue, TensorImage
+from avalanche.evaluation.metric_utils import get_metric_name
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from ddplug.errors import OptionError
+
+__all__ = ["MemoryMetric", "distillation_metrics"]
+
+_PER_ROW = 20
+"""Images of a class in the picture, so that what the evaluator keeps of each experience stays small."""
+
+
+class MemoryMetric(PluginMetric):
+    """One figure of a distilled memory, emitted after each training experience in which it was distilled.
+
+    Attributes:
+        name: ``"Distillation_Seconds"``, ``"Memory_Images"``, ``"Memory_Bytes"`` or ``"Memory_Picture"``.
+        policy: the memory, or ``None`` to look for it on the strategy.
+    """
+
+    def __init__(self, name: str, policy: Any = None) -> None:
+        super().__init__()
+        self.name = name
+        self.policy = policy
+        self._updates = 0
+        self._most = 0
+        self._value: Any = None
+
+    def result(self) -> Any:
+        """Give the figure of the last emission, ``None`` before the first."""
+        return self._value
+
+    def reset(self) -> None:
+        """Forget the last figure."""
+        self._value = None
+
+    def after_training_exp(self, strategy: Any) -> list[Any] | None:
+        """Emit the figure, unless this experience left the memory as it was."""
+        policy = _find(strategy) if self.policy is None else self.policy
+        if policy is None:
+            return None
+        # real samples that wait in an online stream take room, and are gone once the memory was distilled
+        self._most = max(self._most, int(policy.nbytes))
+        if policy.updates == self._updates:
+            return None
+        self._value = self._most if self.name == "Memory_Bytes" else _READERS[self.name](policy)
+        self._updates, self._most = policy.updates, 0
+        if self._value is None:
+            return None
+        # the memory belongs to no single task or experience: one curve over the iterations
+        name = get_metric_name(self, strategy, add_experience=False, add_task=False)
+        return [MetricValue(self, name, self._value, strategy.clock.train_iterations)]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def distillation_metrics(policy: Any = None, *, picture: bool = False) -> list[MemoryMetric]:
+    """Give metrics of a distilled memory for an ``EvaluationPlugin``.
+
+    Seconds spent distilling, images and bytes held, after each training experience; no metric of Avalanche's own
+    includes the time between experiences. In an online stream they appear only where the memory was distilled, and the
+    bytes are the most that were held since the last time, with the real samples that waited. With a strategy that has
+    no distilled memory nothing is emitted, so that one evaluator serves a comparison.
+
+    Args:
+        policy: the :class:`~ddplug.avalanche.buffer.DistilledBuffer`; ``None`` for the one that a plugin of the
+            strategy, or the strategy itself, has as ``storage_policy``.
+        picture: show the memory too, a row for each task and class; at most 20 images of each, evenly chosen. Values
+            outside ``[0, 1]`` are stretched over all images together. Inputs that are not ``(C, H, W)`` of one or
+            three channels give no picture.
+
+    Returns:
+        Metrics with the names ``Distillation_Seconds``, ``Memory_Images``, ``Memory_Bytes`` (and ``Memory_Picture``),
+        each followed by ``/train_phase/`` and the name of the stream, such as ``train_stream``.
+
+    Raises:
+        OptionError: the policy given is not a distilled memory.
+    """
+    if policy is not None and not hasattr(policy, "nbytes"):
+        raise OptionError(
+            f"the policy is a {type(policy).__name__}, which does not know its bytes; give a DistilledBuffer or nothing"
+        )
+    names = ["Distillation_Seconds", "Memory_Images", "Memory_Bytes", *(["Memory_Picture"] if picture else [])]
+    return [MemoryMetric(name, policy) for name in names]
+
+
+def _find(strategy: Any) -> Any:
+    """Look for a distilled memory on the plugins of a strategy, then on the strategy; ``None`` if there is none."""
+    policies = (getattr(holder, "storage_policy", None) for holder in (*strategy.plugins, strategy))
+    return next((policy for policy in policies if hasattr(policy, "nbytes")), None)
+
+
+def _seconds(policy: Any) -> float:
+    return float(policy.seconds)
+
+
+def _images(policy: Any) -> int:
+    """Count stored images: one may be decoded into several rows of the buffer."""
+    return sum(map(len, policy.buffer_groups.values())) // policy.factor**2
+
+
+def _picture(policy: Any) -> Any:
+    rows = policy.rows()
+    if rows.x.ndim != 4 or rows.x.shape[1] not in (1, 3) or not len(rows.x):
+        return None
+    return TensorImage(_grid(rows.x, rows.y, rows.t))
+
+
+def _grid(x: Tensor, y: Tensor, t: Tensor) -> Tensor:
+    """Lay out images, one row for each task and class, in the order of the two.
+
+    Args:
+        x: ``(n, C, H, W)`` images of one or three channels; at least one image.
+        y: ``(n,)`` classes.
+        t: ``(n,)`` tasks.
+
+    Returns:
+        ``(3, height, width)`` uint8; single-channel images become grey.
+    """
+    low, high = x.min(), x.max()
+    inside = low >= 0 and high <= 1
+    x = x.float() if inside else (x.float() - low) / (high - low).clamp_min(1e-12)
+    groups = torch.stack([t, y], 1).unique(dim=0)
+    members = [((t == task) & (y == label)).nonzero().flatten() for task, label in groups.tolist()]
+    columns = min(_PER_ROW, max(map(len, members)))
+    blank = x.new_ones(columns, *x.shape[1:])
+    lines = []
+    for index in members:
+        even = torch.linspace(0, len(index) - 1, min(columns, len(index))).round().long()
+        lines.append(torch.cat([x[index[even]], blank])[:columns])
+    grid: Tensor = make_grid(torch.cat(lines), nrow=columns, pad_value=1.0)
+    return (grid.expand(3, -1, -1) * 255).round().to(torch.uint8)
+
+
+_READERS = {"Distillation_Seconds": _seconds, "Memory_Images": _images, "Memory_Picture": _picture}

@@ -1,0 +1,287 @@
+"""Replay from a small memory: as a loss term of its own, or mixed into the batches so that it is really seen."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from avalanche.benchmarks import OnlineCLExperience
+from avalanche.training.plugins import ReplayPlugin, SupervisedPlugin
+from avalanche.training.storage_policy import ExemplarsBuffer
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ddplug.avalanche.buffer import DistilledBuffer
+from ddplug.avalanche.drawing import Memory, check_augment, contents, fitted, generator, pick_augment, tiled
+from ddplug.avalanche.schema import Rows
+from ddplug.errors import OptionError, unknown
+
+__all__ = ["DistilledReplayPlugin"]
+
+_KEPT = 8
+"""Last batches of an experience whose differences serve the fine-tuning after it."""
+
+
+class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # type: ignore[call-arg]
+    """Replay from a distilled memory, or from any other storage policy.
+
+    A memory of a few images says little in stock replay, which never repeats a sample inside a batch and takes a plain
+    mean over all rows. Here it gets a loss of its own (``mode="loss"``): ``loss(current) + weight * loss(memory)``, on
+    a memory batch drawn for each step. Metrics and other plugins see the batch of the stream alone. ``mode="batch"``
+    is stock mixing with the memory repeated until each batch holds exactly ``batch_size_mem`` rows of it, also with
+    ``drop_last=True``.
+
+    Works with and without task labels. The memory's tensors are on the learner's device during an experience only;
+    nothing but the policy and a few numbers is kept between experiences, so the plugin can be pickled there.
+
+    Args:
+        mem_size: images in the memory; ``None`` if ``max_bytes`` is given. Not used with ``storage_policy``.
+        storage_policy: a memory to use instead of a new :class:`~ddplug.avalanche.DistilledBuffer`.
+        distiller: of the new memory, by name or as an object.
+        mode: ``"loss"`` or ``"batch"``.
+        batch_size_mem: memory rows a step, the learner's ``train_mb_size`` by default. A memory that is no larger is
+            used whole; a larger one is gone through in a random order, every row before any comes again.
+        weight: of the memory's loss. ``"experiences"``: the number of experiences that were put into the memory, so
+            that each weighs as much as the present one. ``"classes"``: groups in the memory over groups in the present
+            experience. Or a number. On the parts of an online stream ``"experiences"`` means ``"classes"``: where an
+            experience ends may not be known there, and the memory holds the present classes too.
+        translate: strength with which memory rows are moved by differences between samples of the present classes, see
+            :mod:`ddplug.avalanche.translation`; 0 for not at all. ``"auto"`` is 1 where the present experience brings
+            classes that are new, and 0 where it brings another domain of known ones, which vary in another way.
+            Without effect on mixed batches.
+        augment: operations of :mod:`ddplug.augment` joined by ``_``, drawn for each memory row; ``"auto"`` for what
+            suits the shape, ``""`` for none. Without effect on mixed batches.
+        batch_norm: ``"update"`` lets memory rows move running statistics, as stock replay does; ``"keep"`` normalises
+            them by their own batch and leaves the running statistics to the stream. Without effect on mixed batches.
+        finetune_steps: steps of the learner's own optimizer on memory batches alone, in training mode, each time the
+            memory has been updated (on online streams: distilled anew), unless it was empty before. Balanced
+            fine-tuning: Castro et al., "End-to-End Incremental Learning", ECCV 2018, section 3.2.
+        seed: of the memory and of every draw from it.
+        **buffer_options: of the new :class:`~ddplug.avalanche.DistilledBuffer`.
+
+    Soft labels of a distilled memory are used by ``mode="loss"`` and by the fine-tuning as a cross-entropy with
+    probabilities, cut or zero-padded to the present width of the output; mixed batches carry hard labels only.
+
+    Raises:
+        OptionError: an option is unknown or outside its range.
+
+    Example:
+        >>> DistilledReplayPlugin(10, distiller="random", weight=2.0).storage_policy.max_size
+        10
+    """
+
+    def __init__(
+        self,
+        mem_size: int | None = 200,
+        *,
+        storage_policy: Any = None,
+        distiller: Any = "dm",
+        mode: str = "loss",
+        batch_size_mem: int | None = None,
+        weight: str | float = "experiences",
+        translate: str | float = "auto",
+        augment: str = "",
+        batch_norm: str = "update",
+        finetune_steps: int = 0,
+        seed: int = 0,
+        **buffer_options: Any,
+    ) -> None:
+        super().__init__()
+        _one_of("mode", mode, ("batch", "loss"))
+        _one_of("batch_norm", batch_norm, ("keep", "update"))
+        _check_number("weight", weight, ("classes", "experiences"))
+        _check_number("translate", translate, ("auto",))
+        at_least("batch_size_mem", 1 if batch_size_mem is None else batch_size_mem, 1)
+        at_least("finetune_steps", finetune_steps, 0)
+        check_augment(augment)
+        self.storage_policy = make_policy(storage_policy, mem_size, distiller=distiller, seed=seed, **buffer_options)
+        self.mode = mode
+        self.batch_size_mem = batch_size_mem
+        self.weight = weight
+        self.translate = translate
+        self.augment = augment
+        self.batch_norm = batch_norm
+        self.finetune_steps = finetune_steps
+        self.seed = seed
+        self.experiences = 0
+        """Experiences put into the memory so far; the parts of an online stream do not count."""
+        self._draws = 0
+        self._memory: Memory | None = None
+        self._moves: list[Tensor] = []
+        self._factor = 0.0
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Bring the memory to the device, or mix it into the loader."""
+        if len(self.storage_policy.buffer) == 0:
+            return
+        if self.mode == "batch":
+            size = self._size(strategy)
+            memory = tiled(self.storage_policy.buffer, size, exactly=True)
+            stock = ReplayPlugin(len(memory), batch_size_mem=size, storage_policy=_Fixed(memory, len(memory)))
+            stock.before_training_exp(strategy, **kwargs)
+        else:
+            self._memory = self._take(strategy, self._strength(strategy))
+            self._factor = self._weigh(strategy, self._memory)
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
+        """Add the memory's loss."""
+        memory = self._memory
+        if memory is None:
+            return
+        moves = None
+        if memory.translate:
+            moves = memory.moves(*_batch(strategy))
+            self._moves = [*self._moves[1 - _KEPT :], moves]
+        strategy.loss += self._factor * self._loss(strategy, memory, moves)
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Update the memory, and fine-tune on it."""
+        memory, self._memory = self._memory, None
+        policy, online = self.storage_policy, isinstance(strategy.experience, OnlineCLExperience)
+        filled, updates = len(policy.buffer) > 0, getattr(policy, "updates", None)
+        update(policy, strategy, **kwargs)
+        self.experiences += not online and len(strategy.experience.dataset) > 0
+        renewed = not online if updates is None else policy.updates != updates
+        if self.finetune_steps and filled and renewed:
+            self._finetune(strategy, 0.0 if memory is None else memory.translate)
+        self._moves = []
+
+    def _size(self, strategy: Any) -> int:
+        return int(strategy.train_mb_size) if self.batch_size_mem is None else self.batch_size_mem
+
+    def _take(self, strategy: Any, translate: float) -> Memory:
+        """Bring the memory to the learner's device, with a generator of its own."""
+        rows, soft = contents(self.storage_policy)
+        self._draws += 1
+        rng = generator(self.seed, self._draws)
+        chosen = pick_augment(self.augment, tuple(rows.x.shape[1:]))
+        rows = Rows(*(tensor.to(strategy.device) for tensor in (rows.x, rows.y, rows.t)))
+        soft = None if soft is None else soft.to(strategy.device)
+        return Memory(rows, soft, self._size(strategy), chosen, rng, translate)
+
+    def _strength(self, strategy: Any) -> float:
+        """Give the strength of translation in the present experience."""
+        if not isinstance(self.translate, str):
+            return float(self.translate)
+        online = isinstance(strategy.experience, OnlineCLExperience)
+        return float(online or not _pairs(strategy.experience.dataset) <= _pairs(self.storage_policy.buffer))
+
+    def _weigh(self, strategy: Any, memory: Memory) -> float:
+        """Give the weight of the memory's loss in the present experience."""
+        if not isinstance(self.weight, str):
+            return float(self.weight)
+        if self.weight == "experiences" and not isinstance(strategy.experience, OnlineCLExperience):
+            return float(max(1, self.experiences))
+        policy, rows = self.storage_policy, memory.rows
+        distilled = isinstance(policy, DistilledBuffer)
+        stored = len(policy.buffer_groups) if distilled else torch.stack([rows.t, rows.y]).unique(dim=1).shape[1]
+        return stored / len(_pairs(strategy.experience.dataset))
+
+    def _loss(self, strategy: Any, memory: Memory, moves: Tensor | None) -> Tensor:
+        """Give the learner's loss on a memory batch."""
+        x, y, t, soft = memory.batch(moves)
+        # the learner's own forward: it knows when a model takes task labels
+        kept, strategy.mbatch = strategy.mbatch, [x, y, t]
+        try:
+            with _running_statistics(strategy.model, self.batch_norm == "update"):
+                out = strategy.forward()
+        finally:
+            strategy.mbatch = kept
+        loss: Tensor = strategy._criterion(out, y) if soft is None else cross_entropy(out, fitted(soft, out))
+        return loss
+
+    def _finetune(self, strategy: Any, translate: float) -> None:
+        memory, training = self._take(strategy, translate), strategy.model.training
+        moves = torch.cat(self._moves) if self._moves else None
+        strategy.model.train()
+        for _ in range(self.finetune_steps):
+            strategy.optimizer.zero_grad()
+            self._loss(strategy, memory, moves).backward()
+            strategy.optimizer.step()
+        strategy.model.train(training)
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """As much of a storage policy as the stock plugin looks at."""
+
+    buffer: Any
+    max_size: int
+
+
+def make_policy(policy: Any, mem_size: int | None, **options: Any) -> Any:
+    """Give the policy, or a new distilled memory with the options.
+
+    Raises:
+        OptionError: both are given, the policy is none, or an option is unknown.
+    """
+    known = {name for name in inspect.signature(DistilledBuffer).parameters if name != "max_size"}
+    for name in options:
+        if name not in known:
+            raise unknown("option of the memory,", name, known)
+    if policy is None:
+        return DistilledBuffer(mem_size, **options)
+    if not isinstance(policy, ExemplarsBuffer):
+        raise OptionError(f"storage_policy is a {type(policy).__name__}; it must be an avalanche ExemplarsBuffer")
+    extra = ", ".join(sorted(options.keys() - {"distiller", "seed"}))
+    if extra:
+        raise OptionError(f"{extra} would make a new memory beside storage_policy; give them to the policy itself")
+    return policy
+
+
+def update(policy: Any, strategy: Any, **kwargs: Any) -> None:
+    """Put the present experience into a memory; a policy that knows only the old ``update`` gets that."""
+    if type(policy).post_adapt is not ExemplarsBuffer.post_adapt:
+        policy.post_adapt(strategy, strategy.experience)
+    else:
+        policy.update(strategy, **kwargs)
+
+
+def at_least(name: str, value: int, low: int) -> None:
+    """Refuse what is not an integer from ``low`` on."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise OptionError(f"{name} is {value!r}; it must be an integer of at least {low}")
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise unknown(name, value, known)
+
+
+def _check_number(name: str, value: str | float, words: tuple[str, ...]) -> None:
+    if isinstance(value, str):
+        _one_of(name, value, words)
+    elif not 0 <= value < math.inf:
+        raise OptionError(f"{name} is {value}; it must be a finite number of at least 0, or {' or '.join(words)}")
+
+
+def _pairs(dataset: Any) -> set[tuple[int, int]]:
+    """Give the (task, class) pairs of a dataset, without loading it."""
+    labels = list(map(int, dataset.targets))
+    tasks = getattr(dataset, "targets_task_labels", None)
+    return set(zip([0] * len(labels) if tasks is None else map(int, tasks), labels, strict=True))
+
+
+def _batch(strategy: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Give inputs, labels and task labels of the present batch of the stream."""
+    x, y, *rest = strategy.mbatch
+    return x, y, rest[-1] if rest else torch.zeros_like(y)
+
+
+@contextmanager
+def _running_statistics(module: nn.Module, move: bool) -> Iterator[None]:
+    """Let batch normalisation use a batch's own statistics without noting them, unless they are to move."""
+    norms = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+    held = [m for m in module.modules() if isinstance(m, norms) and m.training and m.track_running_stats]
+    for layer in () if move else held:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in held:
+            layer.track_running_stats = True

@@ -1,0 +1,166 @@
+"""How the items of a stream look: an experience read into tensors, and tensors written as a dataset that mirrors it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from avalanche.benchmarks.utils import (
+    AvalancheDataset,
+    DataAttribute,
+    TaskAwareSupervisedClassificationDataset,
+    TaskLabels,
+)
+from avalanche.benchmarks.utils.classification_dataset import ClassificationDataset
+from avalanche.benchmarks.utils.flat_data import ConstantSequence, FlatData
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from ddplug.errors import DataError
+from ddplug.networks.randomness import lent_randomness
+
+__all__ = ["SOFT_TARGETS", "Rows", "Schema", "read", "write"]
+
+SOFT_TARGETS = "soft_targets"
+"""Name of the data attribute that carries soft labels."""
+
+_CHUNK = 256
+"""Items collated at once."""
+
+_KINDS = (TaskAwareSupervisedClassificationDataset, ClassificationDataset, AvalancheDataset)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Samples as tensors.
+
+    Attributes:
+        x: ``(n, *shape)`` floating point, as the stream gives them under its ``eval`` transforms.
+        y: ``(n,)`` int64 class labels.
+        t: ``(n,)`` int64 task labels, zeros where the stream has none.
+    """
+
+    x: Tensor
+    y: Tensor
+    t: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """How the items of a stream look, so that a memory can mirror them.
+
+    Attributes:
+        shape: of one input.
+        dtype: of the inputs.
+        tensor_label: whether a label comes as a 0-d tensor rather than an ``int``.
+        label_dtype: of such a tensor.
+        task_labels: whether items end with a task label.
+        kind: Avalanche's class of the stream's datasets; a concatenation has that of its first part.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    tensor_label: bool = False
+    label_dtype: torch.dtype = torch.int64
+    task_labels: bool = True
+    kind: type = TaskAwareSupervisedClassificationDataset
+
+
+class _Stored(Dataset[tuple[Tensor, Any]]):
+    """Inputs and labels in memory; ``TensorDataset`` cannot give ``int`` labels."""
+
+    def __init__(self, x: Tensor, y: Tensor | list[int]) -> None:
+        self.x = x
+        self.y = y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        return self.x[index], self.y[index]
+
+
+def read(dataset: Any) -> tuple[Rows, Schema]:
+    """Read a dataset of a stream, each item once, under its ``eval`` transforms.
+
+    Transforms that draw at random draw the same every time, and leave the global random state alone.
+
+    Args:
+        dataset: of the items ``(x, y)`` or ``(x, y, task label)``.
+
+    Returns:
+        Its samples, and how its items look. An empty dataset has rows of length and shape 0.
+
+    Raises:
+        DataError: inputs are not floating-point tensors of one shape, labels are not whole numbers, or items have
+            other parts.
+    """
+    if len(dataset) == 0:
+        none = torch.zeros(0, dtype=torch.int64)
+        return Rows(torch.zeros(0, 0), none, none), Schema((0,), torch.float32)
+    dataset = dataset.eval() if isinstance(dataset, AvalancheDataset) else dataset
+    collate = getattr(dataset, "collate_fn", None) or default_collate
+    with lent_randomness(0):
+        schema = _schema(dataset, dataset[0])
+        try:
+            cuts = [range(start, min(start + _CHUNK, len(dataset))) for start in range(0, len(dataset), _CHUNK)]
+            parts = [collate([dataset[i] for i in cut]) for cut in cuts]
+            x, y = (torch.cat([part[k] for part in parts]) for k in (0, 1))
+        except (TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"the experience's items do not form batches: {reason}; give inputs of one shape") from None
+    t = torch.cat([part[2] for part in parts]).long() if schema.task_labels else torch.zeros(len(y), dtype=torch.int64)
+    return Rows(x, y.long(), t), schema
+
+
+def _schema(dataset: Any, item: Any) -> Schema:
+    """Look at one item."""
+    x, y = item[0], item[1]
+    attribute = getattr(dataset, "targets_task_labels", None)
+    task_labels = isinstance(attribute, DataAttribute) and bool(attribute.use_in_getitem)
+    if len(item) != 2 + task_labels:
+        raise DataError(f"the experience's items have {len(item)} parts; a memory holds (x, y) or (x, y, task label)")
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        what = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise DataError(f"the experience's inputs are {what}, not floating-point tensors; add a transform to eval")
+    whole = not y.is_floating_point() and y.ndim == 0 if isinstance(y, Tensor) else int(y) == y
+    if not whole:
+        raise DataError(f"the experience's labels are like {y}, not whole numbers; give class indices")
+    kind = next((kind for kind in _KINDS if isinstance(dataset, kind)), AvalancheDataset)
+    label_dtype = y.dtype if isinstance(y, Tensor) else torch.int64
+    return Schema(tuple(x.shape), x.dtype, isinstance(y, Tensor), label_dtype, task_labels, kind)
+
+
+def _task_labels(tasks: list[int]) -> Any:
+    """Give task labels as runs: a single list cannot be concatenated with a stream's ``ConstantSequence``."""
+    runs = [ConstantSequence(task, len(list(run))) for task, run in groupby(tasks)]
+    return runs[0] if len(runs) == 1 else FlatData(runs)
+
+
+def write(rows: Rows, schema: Schema, soft: Tensor | None = None) -> Any:
+    """Write samples as a dataset whose items look like a stream's.
+
+    Args:
+        rows: the samples.
+        schema: how the stream's items look.
+        soft: ``(n, K)`` class probabilities, carried as the data attribute ``"soft_targets"``, which no item shows.
+
+    Returns:
+        An ``AvalancheDataset`` of the stream's kind, without transforms, that concatenates and collates with it. It
+        has ``targets``, and ``targets_task_labels`` where the stream has; it holds nothing but the tensors given.
+    """
+    labels = rows.y.tolist()
+    stored = _Stored(rows.x.to(schema.dtype), rows.y.to(schema.label_dtype) if schema.tensor_label else labels)
+    attributes = [DataAttribute(labels, "targets")]
+    if schema.task_labels:
+        attributes.append(TaskLabels(_task_labels(rows.t.tolist())))
+    if soft is not None:
+        # rows of their own, and dropped with the samples: a subset then carries no more than it shows
+        payload = FlatData([[row.clone() for row in soft]], discard_elements_not_in_indices=True)
+        attributes.append(DataAttribute(payload, SOFT_TARGETS))
+    return schema.kind([stored], data_attributes=attributes)

@@ -1,0 +1,70 @@
+r"""Let a few memory images stand for whole classes: add to them how samples of the present classes vary.
+
+A memory of one image a class says where a class lies, not how wide it is. Within a class, samples of the present
+experience vary much as those of past classes did; so a memory row is moved by the difference of two present samples of
+one class,
+
+.. math:: \tilde s = s + \tfrac{\alpha}{\sqrt 2}\,(x_i - x_j), \qquad y_i = y_j,
+
+which has, for :math:`\alpha = 1` and random :math:`i, j`, the covariance of the present classes. Where the memory holds
+several rows a class, each stands for a part of it only: :math:`x_j` is then the nearest of as many random samples.
+Nothing is stored for it.
+
+Translation of present samples to past classes, in feature space and from class means: Petit et al., "FeTrIL: Feature
+Translation for Exemplar-Free Class-Incremental Learning", WACV 2023, equation 1. Here it is done to inputs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["differences", "translated"]
+
+
+def differences(x: Tensor, groups: Tensor, among: int, rng: torch.Generator) -> Tensor:
+    r"""Give how samples differ from others of their group, divided by :math:`\sqrt 2`.
+
+    Args:
+        x: ``(n, *shape)`` samples.
+        groups: ``(n,)`` group of each.
+        among: each sample is compared with the nearest of so many random others of its group, at least 1.
+        rng: generator on the CPU.
+
+    Returns:
+        ``(m, *shape)``, ``m <= n``: samples without another of their group are left out.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [2.0], [5.0]])
+        >>> differences(x, torch.tensor([0, 0, 1]), 1, torch.Generator())
+        tensor([[-1.4142],
+                [ 1.4142]])
+    """
+    n = len(x)
+    others = (groups[:, None] == groups[None]) & ~torch.eye(n, dtype=torch.bool, device=x.device)
+    # candidates: the others with the `among` least random numbers
+    order = torch.rand(n, n, generator=rng).to(x.device).masked_fill(~others, 2.0)
+    ranks = order.argsort(1).argsort(1)
+    far = torch.cdist(x.flatten(1).float(), x.flatten(1).float()).masked_fill(~others | (ranks >= among), math.inf)
+    some = others.any(1)
+    return (x - x[far.argmin(1)])[some] * math.sqrt(0.5)
+
+
+def translated(rows: Tensor, moves: Tensor, strength: float, rng: torch.Generator) -> Tensor:
+    """Move memory rows by random differences.
+
+    Args:
+        rows: ``(n, *shape)`` memory rows.
+        moves: ``(m, *shape)`` from :func:`differences`; none leave the rows as they are.
+        strength: factor of the differences; 1 for the present classes' own spread.
+        rng: generator on the CPU.
+
+    Returns:
+        ``(n, *shape)``, in the rows' type.
+    """
+    if not len(moves):
+        return rows
+    pick = torch.randint(len(moves), (len(rows),), generator=rng).to(moves.device)
+    return rows + strength * moves[pick].to(rows.dtype)

@@ -1,0 +1,55 @@
+"""Multi-formation: in the place of one image, several at a fraction of the resolution.
+
+Neighbouring pixels say nearly the same, so ``factor**2`` images of a side ``1 / factor`` often serve better than one
+whole image, in the same bytes. They are brought back to full size by bilinear interpolation before anything sees them.
+
+Reference: Kim et al., "Dataset Condensation via Efficient Synthetic-Data Parameterization" (IDC), ICML 2022, section
+3.2.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ddplug.errors import OptionError
+
+__all__ = ["enlarge", "reduce", "reduced_shape"]
+
+
+def reduced_shape(shape: tuple[int, ...], factor: int) -> tuple[int, ...]:
+    """Give the shape of an image reduced by a factor; sides are rounded down.
+
+    Raises:
+        OptionError: the inputs are not ``(C, H, W)`` images, or a side is smaller than the factor.
+
+    Example:
+        >>> reduced_shape((1, 28, 28), 2), reduced_shape((8,), 1)
+        ((1, 14, 14), (8,))
+    """
+    if factor == 1:
+        return shape
+    if len(shape) != 3:
+        raise OptionError(
+            f"factor is {factor}, which needs (C, H, W) images, not inputs of shape {shape}; use factor=1"
+        )
+    if min(shape[1:]) < factor:
+        raise OptionError(f"factor is {factor}, but images are {shape[1]}x{shape[2]}; use at most {min(shape[1:])}")
+    return shape[0], shape[1] // factor, shape[2] // factor
+
+
+def reduce(x: Tensor, factor: int) -> Tensor:
+    """Average ``(n, C, H, W)`` images down by a factor; the images themselves for 1.
+
+    Raises:
+        OptionError: see :func:`reduced_shape`.
+    """
+    shape = reduced_shape(tuple(x.shape[1:]), factor)
+    return x if factor == 1 else interpolate(x, size=shape[1:], mode="area")
+
+
+def enlarge(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Interpolate ``(n, C, h, w)`` images bilinearly to a shape ``(C, H, W)``; those of that shape stay as they are."""
+    if tuple(x.shape[1:]) == shape:
+        return x
+    return interpolate(x, size=shape[1:], mode="bilinear", align_corners=False)

@@ -1,0 +1,328 @@
+"""Continual learning on real images: distilled memories beside stock replay, and write docs/benchmarks/*.json.
+
+Class-incremental, five experiences of two classes in the order 0 to 9, mean accuracy on the test data over the five
+experiences after the last one. Runs that the result file already has are kept, so that it can be stopped and continued.
+
+    python examples/benchmarks/avalanche_split.py mnist --data-root DIR
+    python examples/benchmarks/avalanche_split.py cifar10 --data-root DIR
+
+Options of the distilled memories were chosen with ``--validate`` (a held-out tenth of the training data takes the place
+of the test data); the test data are touched once a run, at its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+EXPERIENCES = 5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row: a strategy, its memory in images, epochs an experience, and options."""
+
+    strategy: str
+    memory: int = 0
+    epochs: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+    seeds: int = 5
+
+    @property
+    def key(self) -> str:
+        """Names the row in the result file."""
+        return json.dumps({name: value for name, value in asdict(self).items() if name != "seeds"}, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A table: its title, what was to be shown, what the learner is, and the rows."""
+
+    title: str
+    claim: str
+    data: str
+    model: str
+    learning_rate: float
+    rows: tuple[Entry, ...]
+
+
+def _rows(memories: tuple[int, ...], ours: Mapping[str, Any], factor: int) -> tuple[Entry, ...]:
+    """The rows of a class-incremental table: bounds, stock strategies, and our strategy with several memories."""
+    rows = [Entry("Naive"), Entry("joint training")]
+    for memory in memories:
+        rows += [
+            Entry("Replay", memory),
+            Entry("GDumb", memory, 50),
+            *(
+                Entry("DistilledReplay", memory, 1, {**ours, "distiller": d})
+                for d in ("random", "kmeans-centroid", "dm")
+            ),
+            Entry("DistilledReplay", memory, 1, {**ours, "distiller": "kmeans-centroid", "factor": factor}),
+            Entry("DistilledReplay", memory, 1, {**ours, "distiller": "dm", "factor": factor}),
+        ]
+    return tuple(rows)
+
+
+MNIST = {"translate": 1.0, "finetune_steps": 300}
+CIFAR = {"translate": 0.5, "finetune_steps": 300}
+
+BENCHMARKS = {
+    "mnist": Benchmark(
+        "Split-MNIST, class-incremental",
+        "Wanted: 90 % with 10 images, 94 % with 100 and 95.5 % with 500 after one epoch an experience; 88 % with 10 "
+        "images after four.",
+        "mnist",
+        "SimpleMLP",
+        0.05,
+        (
+            *_rows((10, 100, 500), MNIST, 2),
+            Entry("Replay", 1000),
+            Entry("Naive", 0, 4),
+            Entry("Replay", 10, 4),
+            Entry("DistilledReplay", 10, 4, {**MNIST, "distiller": "dm"}),
+            Entry("DistilledReplay", 10, 4, {**MNIST, "distiller": "dm", "factor": 2}),
+        ),
+    ),
+    "cifar10": Benchmark(
+        "Split-CIFAR-10 (a slightly lossy JPEG copy), class-incremental",
+        "Wanted: 8 points above the best stock policy with 10, 100 and 500 images.",
+        "cifar10",
+        "convnet:width=32",
+        0.05,
+        _rows((10, 100, 500), CIFAR, 2),
+    ),
+}
+
+
+@cache
+def _tensors(data: str, root: str, cache_folder: str | None, validate: bool) -> list[tuple[Any, Any]]:
+    """Training and judging data in model space, grouped into experiences by nothing yet."""
+    from ddplug.datasets import load
+
+    name = "mnist" if data == "mnist" else f"imagefolder:{root}"
+    where = {"root": root if data == "mnist" else None, "cache": cache_folder}
+    train, test = (load(name, split=split, **where) for split in ("train", "test"))
+    if validate:
+        train, test = train.split(0.1)
+    import torch
+
+    return [(part.batch(torch.arange(len(part))), part.targets) for part in (train, test)]
+
+
+def _stream(pair: list[tuple[Any, Any]], whole: bool = False) -> Any:
+    """Make the benchmark, as one experience if it is for joint training."""
+    from avalanche.benchmarks import nc_benchmark
+    from torch.utils.data import TensorDataset
+
+    sets = []
+    for x, y in pair:
+        data = TensorDataset(x, y)
+        data.targets = y.tolist()
+        sets.append(data)
+    order = list(range(10))
+    return nc_benchmark(*sets, n_experiences=1 if whole else EXPERIENCES, task_labels=False, fixed_class_order=order)
+
+
+def _model(name: str, shape: tuple[int, ...], seed: int) -> Any:
+    import torch
+    from avalanche.models import SimpleMLP
+
+    from ddplug.networks import build
+
+    torch.manual_seed(seed)
+    return (
+        SimpleMLP(num_classes=10)
+        if name == "SimpleMLP"
+        else build(name, shape, 10, torch.Generator().manual_seed(seed))
+    )
+
+
+def _replay(common: dict[str, Any], entry: Entry, seed: int) -> Any:
+    from avalanche.training.plugins import ReplayPlugin
+    from avalanche.training.storage_policy import ClassBalancedBuffer
+    from avalanche.training.supervised import Naive
+
+    policy = ClassBalancedBuffer(entry.memory)
+    plugin = ReplayPlugin(entry.memory, batch_size_mem=100, storage_policy=policy)
+    return Naive(**common, plugins=[plugin])
+
+
+def _distilled(common: dict[str, Any], entry: Entry, seed: int) -> Any:
+    from ddplug.avalanche import DistilledReplay
+
+    return DistilledReplay(**common, mem_size=entry.memory, seed=seed, **entry.options)
+
+
+def _naive(common: dict[str, Any], entry: Entry, seed: int) -> Any:
+    from avalanche.training.supervised import Naive
+
+    return Naive(**common)
+
+
+def _gdumb(common: dict[str, Any], entry: Entry, seed: int) -> Any:
+    from avalanche.training.supervised import GDumb
+
+    return GDumb(**common, mem_size=entry.memory)
+
+
+STRATEGIES: Mapping[str, Callable[[dict[str, Any], Entry, int], Any]] = {
+    "Naive": _naive,
+    "joint training": _naive,
+    "Replay": _replay,
+    "GDumb": _gdumb,
+    "DistilledReplay": _distilled,
+}
+
+
+def measure(name: str, entry: Entry, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train and judge one strategy with one seed, in this process, on one thread."""
+    warnings.simplefilter("ignore")
+    import torch
+    from avalanche.evaluation.metrics import accuracy_metrics
+    from avalanche.logging import BaseLogger
+    from avalanche.training.plugins import EvaluationPlugin
+
+    torch.set_num_threads(1)
+    benchmark = BENCHMARKS[name]
+    pair = _tensors(benchmark.data, arguments.data_root, arguments.cache, arguments.validate)
+    stream = _stream(pair, entry.strategy == "joint training")
+    judged = _stream(pair).test_stream
+    model = _model(benchmark.model, tuple(pair[0][0].shape[1:]), seed)
+    common = {
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=benchmark.learning_rate),
+        "criterion": torch.nn.CrossEntropyLoss(),
+        "train_mb_size": 100,
+        "train_epochs": entry.epochs,
+        "eval_mb_size": 256,
+        "evaluator": EvaluationPlugin(accuracy_metrics(experience=True), loggers=[BaseLogger()]),
+    }
+    torch.manual_seed(seed)
+    strategy = STRATEGIES[entry.strategy](common, entry, seed)
+    began, matrix, distilling = time.monotonic(), [], []
+    for experience in stream.train_stream:
+        strategy.train(experience)
+        found = strategy.eval(judged)
+        row = [100 * value for key, value in sorted(found.items()) if key.startswith("Top1_Acc_Exp/eval_phase")]
+        matrix.append([round(value, 2) for value in row])
+        distilling.append(getattr(getattr(strategy, "storage_policy", None), "seconds", 0.0))
+    x = pair[0][0]
+    nbytes = getattr(getattr(strategy, "storage_policy", None), "nbytes", entry.memory * (x[0].numel() + 1))
+    return {
+        "accuracy": statistics.fmean(matrix[-1]),
+        "matrix": matrix,
+        "bytes": nbytes,
+        "distilling": max(distilling),
+        "seconds": time.monotonic() - began,
+    }
+
+
+def _label(entry: Entry) -> str:
+    options = {name: value for name, value in entry.options.items() if name not in ("translate", "finetune_steps")}
+    made = options.pop("distiller", "")
+    factor = options.pop("factor", 1)
+    extra = [made] if made else []
+    extra += [f"{factor * factor} to an image"] if factor > 1 else []
+    extra += [f"{name}={value}" for name, value in options.items()]
+    return entry.strategy + (f", {', '.join(extra)}" if extra else "")
+
+
+def _row(entry: Entry, runs: Mapping[str, Any]) -> dict[str, Any]:
+    done = list(runs.values())
+    accuracies = [run["accuracy"] for run in done]
+    return {
+        "strategy": _label(entry),
+        "images": entry.memory or None,
+        "bytes": done[0]["bytes"] or None,
+        "epochs": entry.epochs,
+        "accuracy (%)": round(statistics.fmean(accuracies), 2),
+        "deviation": round(statistics.stdev(accuracies), 2) if len(accuracies) > 1 else None,
+        "seeds": len(accuracies),
+        "distilling, longest (s)": round(max(run["distilling"] for run in done), 1) or None,
+    }
+
+
+def _write(name: str, runs: dict[str, dict[str, Any]], seconds: float, path: Path) -> None:
+    import torch
+
+    import ddplug
+
+    benchmark = BENCHMARKS[name]
+    known = [entry for entry in benchmark.rows if runs.get(entry.key)]
+    result = {
+        "title": benchmark.title,
+        "claim": benchmark.claim,
+        "rows": [_row(entry, runs[entry.key]) for entry in known],
+        "runs": {entry.key: runs[entry.key] for entry in known},
+        "how": f"python examples/benchmarks/avalanche_split.py {name} --data-root DIR",
+        "machine": f"{os.cpu_count()} CPU cores, one thread a run",
+        "versions": {
+            "ddplug": ddplug.__version__,
+            "avalanche-lib": version("avalanche-lib"),
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+        "seconds": seconds,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Run what the result file does not have."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benchmark", choices=BENCHMARKS)
+    parser.add_argument("--data-root", required=True, help="of torchvision's MNIST, or of the image folders")
+    parser.add_argument("--cache", help="folder for decoded images")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "docs" / "benchmarks")
+    parser.add_argument("--validate", action="store_true", help="judge on a held-out tenth of the training data")
+    parser.add_argument("--only", default="", help="rows whose label holds this text")
+    parser.add_argument("--seeds", type=int, help="at most so many")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    path = arguments.out / f"avalanche-{arguments.benchmark}.json"
+    runs: dict[str, dict[str, Any]] = {}
+    spent = 0.0
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        runs, spent = found["runs"], found["seconds"]
+    rows = [entry for entry in BENCHMARKS[arguments.benchmark].rows if arguments.only in _label(entry)]
+    most = arguments.seeds or 5
+    todo = [
+        (entry, seed)
+        for seed in range(most)
+        for entry in rows
+        if seed < entry.seeds and str(seed) not in runs.get(entry.key, {})
+    ]
+    began = time.monotonic()
+    with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
+        waiting = {pool.submit(measure, arguments.benchmark, *job, arguments): job for job in todo}
+        for future in as_completed(waiting):
+            entry, seed = waiting[future]
+            runs.setdefault(entry.key, {})[str(seed)] = future.result()
+            _write(arguments.benchmark, runs, spent + time.monotonic() - began, path)
+            run = runs[entry.key][str(seed)]
+            print(
+                f"{_label(entry):50} {entry.memory:5} images {entry.epochs:2} epochs seed {seed}: "
+                f"{run['accuracy']:.2f} % in {run['seconds']:.0f} s, distilling {run['distilling']:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
