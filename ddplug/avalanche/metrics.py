@@ -106,7 +106,7 @@ def _seconds(policy: Any) -> float:
 
 def _images(policy: Any) -> int:
     """Count stored images: one may be decoded into several rows of the buffer."""
-    return sum(map(len, policy.buffer_groups.values())) // policy.factor**2
+    return int(sum(map(len, policy.buffer_groups.values())) // policy.factor**2)
 
 
 def _picture(policy: Any) -> Any:

@@ -41,7 +41,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
 
     Args:
         mem_size: images in the memory; ``None`` if ``max_bytes`` is given. Not used with ``storage_policy``.
-        storage_policy: a memory to use instead of a new :class:`~ddplug.avalanche.DistilledBuffer`.
+        storage_policy: a memory to use instead of a new :class:`~ddplug.avalanche.buffer.DistilledBuffer`.
         distiller: of the new memory, by name or as an object.
         mode: ``"loss"`` or ``"batch"``.
         batch_size_mem: memory rows a step, the learner's ``train_mb_size`` by default. A memory that is no larger is
@@ -62,7 +62,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             memory has been updated (on online streams: distilled anew), unless it was empty before. Balanced
             fine-tuning: Castro et al., "End-to-End Incremental Learning", ECCV 2018, section 3.2.
         seed: of the memory and of every draw from it.
-        **buffer_options: of the new :class:`~ddplug.avalanche.DistilledBuffer`.
+        **buffer_options: of the new :class:`~ddplug.avalanche.buffer.DistilledBuffer`.
 
     Soft labels of a distilled memory are used by ``mode="loss"`` and by the fine-tuning as a cross-entropy with
     probabilities, cut or zero-padded to the present width of the output; mixed batches carry hard labels only.

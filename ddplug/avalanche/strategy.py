@@ -39,7 +39,7 @@ class DistilledReplay(SupervisedTemplate):
     """Experience replay from a distilled memory.
 
     After each experience its data are distilled into a few synthetic samples a class, which are replayed with a loss of
-    their own from then on; see :class:`~ddplug.avalanche.DistilledReplayPlugin`, which this strategy is a wrapper of.
+    their own from then on; see :class:`~ddplug.avalanche.plugin.DistilledReplayPlugin`, which this strategy wraps.
     Follows Rosasco et al., "Distilled Replay: Overcoming Forgetting through Synthetic Samples", 2021
     (https://arxiv.org/abs/2103.15851), with any distiller of ddplug and a weighted loss instead of mixed batches.
 
@@ -119,7 +119,7 @@ class DistilledReplay(SupervisedTemplate):
         :param plugins: more plugins; the list is copied. They come before the replay.
         :param evaluator: metrics and loggers.
         :param eval_every: epochs between evaluations; 0 for one after each experience, -1 for none.
-        :param base_kwargs: options of :class:`~ddplug.avalanche.DistilledBuffer`, and of Avalanche's template.
+        :param base_kwargs: options of :class:`~ddplug.avalanche.buffer.DistilledBuffer`, and of Avalanche's template.
 
         :raises OptionError: an option is unknown or outside its range.
         """
@@ -206,7 +206,7 @@ class DistilledGDumb(SupervisedTemplate):
         :param plugins: more plugins; the list is copied. They come before this strategy's own.
         :param evaluator: metrics and loggers.
         :param eval_every: epochs between evaluations; 0 for one after each experience, -1 for none.
-        :param base_kwargs: options of :class:`~ddplug.avalanche.DistilledBuffer`, and of Avalanche's template.
+        :param base_kwargs: options of :class:`~ddplug.avalanche.buffer.DistilledBuffer`, and of Avalanche's template.
 
         :raises OptionError: an option is unknown or outside its range.
         """

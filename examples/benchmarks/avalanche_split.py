@@ -114,8 +114,8 @@ def _tensors(data: str, root: str, cache_folder: str | None, validate: bool) -> 
     from ddplug.datasets import load
 
     name = "mnist" if data == "mnist" else f"imagefolder:{root}"
-    where = {"root": root if data == "mnist" else None, "cache": cache_folder}
-    train, test = (load(name, split=split, **where) for split in ("train", "test"))
+    where = root if data == "mnist" else None
+    train, test = (load(name, split=split, root=where, cache=cache_folder) for split in ("train", "test"))
     if validate:
         train, test = train.split(0.1)
     import torch
@@ -130,7 +130,7 @@ def _stream(pair: list[tuple[Any, Any]], whole: bool = False) -> Any:
 
     sets = []
     for x, y in pair:
-        data = TensorDataset(x, y)
+        data: Any = TensorDataset(x, y)
         data.targets = y.tolist()
         sets.append(data)
     order = list(range(10))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from tests.avalanche.streams import learner, nc, toy
 
 def _filled(policy: DistilledBuffer, *, vectors: bool = False) -> DistilledBuffer:
     stream = nc(3, data=toy(vectors=vectors)).train_stream
-    agent = learner(stream)
+    agent = SimpleNamespace(model=learner(stream))
     for experience in stream:
         policy.post_adapt(agent, experience)
     return policy
@@ -36,13 +37,13 @@ def test_a_budget_of_images_holds_four_times_as_many_rows(distiller: str) -> Non
 def test_rows_are_what_bilinear_interpolation_makes_of_half_the_resolution() -> None:
     stream = nc(3).train_stream
     policy = DistilledBuffer(600, distiller="random", factor=2, storage="float32")  # every sample is kept
-    policy.post_adapt(learner(stream), stream[0])
+    policy.post_adapt(SimpleNamespace(model=learner(stream)), stream[0])
     kept = policy.rows()
     x = torch.stack([item[0] for item in stream[0].dataset.eval()])
     small = interpolate(x.float(), scale_factor=0.5, mode="area")
     expected = interpolate(small, size=(8, 8), mode="bilinear", align_corners=False)
-    order = lambda rows: rows[rows.flatten(1)[:, 27].argsort()]  # noqa: E731
-    torch.testing.assert_close(order(kept.x), order(expected))
+    in_order, wanted = (rows[rows.flatten(1)[:, 27].argsort()] for rows in (kept.x, expected))
+    torch.testing.assert_close(in_order, wanted)
 
 
 def test_bytes_count_the_small_images() -> None:
