@@ -85,7 +85,9 @@ class DistilledBuffer(ExemplarsBuffer):
             of each group wait. A group never seen before is distilled at once, and so is whatever waits.
         queue: real samples of a group that wait at most, drawn uniformly. They come on top of the memory's size, and
             count in :attr:`nbytes`.
-        augmentation: operations of :mod:`ddplug.augment` that keep the label, for a distiller's ``augment="auto"``.
+        augmentation: operations of :mod:`ddplug.augment` for a distiller's ``augment="auto"``; ``"auto"`` for what
+            suits the shape. None by default: images matched under augmentations that the learner does not train with
+            were worse.
         seed: of all that is drawn.
         device: where to distil: ``"auto"``, ``"learner"`` for where the strategy works, or a name.
 
@@ -116,7 +118,7 @@ class DistilledBuffer(ExemplarsBuffer):
         soft_labels: bool = False,
         every: int = 1,
         queue: int | None = None,
-        augmentation: str = "auto",
+        augmentation: str = "",
         seed: int = 0,
         device: str = "auto",
     ) -> None:

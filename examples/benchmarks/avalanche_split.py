@@ -31,6 +31,9 @@ from typing import Any
 
 EXPERIENCES = 5
 
+METHODS: Mapping[str, Mapping[str, Any]] = {"dm": {"learning_rate": 0.3, "batch_real": 256}}
+"""Options of distillers that are not their defaults."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -60,25 +63,24 @@ class Benchmark:
     rows: tuple[Entry, ...]
 
 
-def _rows(memories: tuple[int, ...], ours: Mapping[str, Any], factor: int) -> tuple[Entry, ...]:
+def _rows(memories: tuple[int, ...]) -> tuple[Entry, ...]:
     """The rows of a class-incremental table: bounds, stock strategies, and our strategy with several memories."""
     rows = [Entry("Naive"), Entry("joint training")]
     for memory in memories:
         rows += [
             Entry("Replay", memory),
             Entry("GDumb", memory, 50),
-            *(
-                Entry("DistilledReplay", memory, 1, {**ours, "distiller": d})
-                for d in ("random", "kmeans-centroid", "dm")
-            ),
-            Entry("DistilledReplay", memory, 1, {**ours, "distiller": "kmeans-centroid", "factor": factor}),
-            Entry("DistilledReplay", memory, 1, {**ours, "distiller": "dm", "factor": factor}),
+            *(_ours(memory, distiller, 1) for distiller in ("random", "kmeans-centroid", "dm")),
+            *(_ours(memory, distiller, 2) for distiller in ("kmeans-centroid", "dm")),
         ]
     return tuple(rows)
 
 
-MNIST = {"translate": 1.0, "finetune_steps": 300}
-CIFAR = {"translate": 0.5, "finetune_steps": 300}
+def _ours(memory: int, distiller: str, factor: int, epochs: int = 1) -> Entry:
+    """Our strategy with a memory; the fine-tuning is longer where there is more to fit."""
+    options = {"distiller": distiller, "factor": factor, "finetune_steps": 300 if memory < 100 else 1000}
+    return Entry("DistilledReplay", memory, epochs, options)
+
 
 BENCHMARKS = {
     "mnist": Benchmark(
@@ -89,12 +91,12 @@ BENCHMARKS = {
         "SimpleMLP",
         0.05,
         (
-            *_rows((10, 100, 500), MNIST, 2),
+            *_rows((10, 100, 500)),
             Entry("Replay", 1000),
             Entry("Naive", 0, 4),
             Entry("Replay", 10, 4),
-            Entry("DistilledReplay", 10, 4, {**MNIST, "distiller": "dm"}),
-            Entry("DistilledReplay", 10, 4, {**MNIST, "distiller": "dm", "factor": 2}),
+            _ours(10, "dm", 1, 4),
+            _ours(10, "dm", 2, 4),
         ),
     ),
     "cifar10": Benchmark(
@@ -103,7 +105,7 @@ BENCHMARKS = {
         "cifar10",
         "convnet:width=32",
         0.05,
-        _rows((10, 100, 500), CIFAR, 2),
+        _rows((10, 100, 500)),
     ),
 }
 
@@ -162,9 +164,13 @@ def _replay(common: dict[str, Any], entry: Entry, seed: int) -> Any:
 
 
 def _distilled(common: dict[str, Any], entry: Entry, seed: int) -> Any:
+    from ddplug import resolve
     from ddplug.avalanche import DistilledReplay
 
-    return DistilledReplay(**common, mem_size=entry.memory, seed=seed, **entry.options)
+    options = dict(entry.options)
+    name = options.pop("distiller")
+    distiller = resolve("distiller", name)(**METHODS.get(name, {}))
+    return DistilledReplay(**common, mem_size=entry.memory, seed=seed, distiller=distiller, **options)
 
 
 def _naive(common: dict[str, Any], entry: Entry, seed: int) -> Any:
@@ -232,13 +238,10 @@ def measure(name: str, entry: Entry, seed: int, arguments: argparse.Namespace) -
 
 
 def _label(entry: Entry) -> str:
-    options = {name: value for name, value in entry.options.items() if name not in ("translate", "finetune_steps")}
-    made = options.pop("distiller", "")
-    factor = options.pop("factor", 1)
-    extra = [made] if made else []
-    extra += [f"{factor * factor} to an image"] if factor > 1 else []
-    extra += [f"{name}={value}" for name, value in options.items()]
-    return entry.strategy + (f", {', '.join(extra)}" if extra else "")
+    if not entry.options:
+        return entry.strategy
+    factor = entry.options["factor"]
+    return f"{entry.strategy}, {entry.options['distiller']}" + (f", {factor**2} to an image" if factor > 1 else "")
 
 
 def _row(entry: Entry, runs: Mapping[str, Any]) -> dict[str, Any]:

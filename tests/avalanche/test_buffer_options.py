@@ -231,11 +231,11 @@ def test_joint_or_one_class_at_a_time(joint: bool) -> None:
     ("shape", "wanted"), [("class", "crop_scale_rotate"), ("vectors", ""), ("colour", "color_crop")]
 )
 def test_the_augmentation_suits_the_inputs(shape: str, wanted: str) -> None:
-    made = remembered(SCENARIOS[shape](), distiller=QUICK)
+    made = remembered(SCENARIOS[shape](), distiller=QUICK, augmentation="auto")
     assert made.recipe is not None
     assert made.recipe.augment.startswith(wanted)
     assert made.recipe.augment or not wanted
-    plain = remembered(SCENARIOS[shape](), distiller=QUICK, augmentation="")
+    plain = remembered(SCENARIOS[shape](), distiller=QUICK)
     assert plain.recipe is not None
     assert plain.recipe.augment == ""
 
