@@ -27,6 +27,7 @@ import ddplug  # noqa: E402
 from ddplug.callbacks import Callback  # noqa: E402
 from ddplug.distillation import Distiller  # noqa: E402
 from ddplug.registry import GROUPS  # noqa: E402
+from examples.benchmarks.figures import draw  # noqa: E402
 from examples.benchmarks.tables import page  # noqa: E402
 
 project = "ddplug"
@@ -145,6 +146,7 @@ def generate(app: Sphinx) -> None:
     for name, text in pages.items():
         write(GENERATED / "api" / name, text)
     write(GENERATED / "benchmarks.md", page(HERE / "benchmarks"))
+    draw(HERE / "benchmarks", GENERATED)
     for module in modules:
         for name in undocumented(module):
             log.warning("%s is public and has no docstring", name)

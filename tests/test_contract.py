@@ -100,14 +100,12 @@ class Moving(MeanMatching):
 class Hidden(MeanMatching):
     """Keeps a part of its state outside the state: how many steps it took since it began or was loaded."""
 
-    counts: ClassVar[dict[int, int]] = {}
-
     def init(self, data: LabelledData, rng: torch.Generator) -> State:
-        self.counts[id(self)] = 0
+        self.__dict__["count"] = 0
         return super().init(data, rng)
 
     def step(self, state: State, data: LabelledData, rng: torch.Generator) -> tuple[State, Metrics]:
-        count = self.counts[id(self)] = self.counts.get(id(self), 0) + 1
+        count = self.__dict__["count"] = self.__dict__.get("count", 0) + 1
         following, metrics = super().step(state, data, rng)
         return {**following, "images": following["images"] + count}, metrics
 

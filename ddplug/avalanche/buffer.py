@@ -24,7 +24,11 @@ from ddplug.errors import OptionError, unknown
 from ddplug.formation import reduced_shape
 from ddplug.synthetic import Recipe
 
-__all__ = ["DistilledBuffer"]
+__all__ = ["OPTIONS", "DistilledBuffer"]
+
+OPTIONS: Mapping[str, Mapping[str, Any]] = {"dm": {"learning_rate": 0.3, "batch_real": 256}}
+"""What a method's name stands for here beside its defaults, which were chosen for other networks than learners are:
+validated on Split-MNIST with fresh copies of a multi-layer perceptron."""
 
 _QUEUE = 50
 """Real samples a group that wait for the next distillation, unless told otherwise."""
@@ -62,7 +66,7 @@ class DistilledBuffer(ExemplarsBuffer):
         max_bytes: bytes in all instead: uint8 images with their levels, and their labels. ``max_size`` follows once the
             shape of an input is known, and is ``max_bytes`` before that.
         distiller: any distiller or its registered name, selection baselines included. How many images it makes of a
-            class is chosen by the memory.
+            class is chosen by the memory. A name stands for the method's defaults with :data:`OPTIONS`.
         network: what the distiller matches with, if it has a network: ``"fresh"`` copies of the learner's architecture,
             the ``"learner"`` as it is, the distiller's ``"own"``, or a network's name or a function.
         groupby: ``"class"`` keeps (task, class) pairs apart, ``"experience"`` those of each experience. ``"auto"`` does
@@ -133,7 +137,7 @@ class DistilledBuffer(ExemplarsBuffer):
         _one_of(groupby=groupby, shrink=shrink, revisit=revisit, storage=storage)
         augment.check("" if augmentation == "auto" else augmentation, (3, 8, 8))
         super().__init__(max_bytes if max_size is None else max_size)
-        method: Distiller = registry.resolve("distiller", distiller)() if isinstance(distiller, str) else distiller
+        method: Distiller = _named(distiller) if isinstance(distiller, str) else distiller
         config_of(method)  # refuses what is not a distiller
         self.max_bytes = max_bytes
         self.groupby = groupby
@@ -324,3 +328,9 @@ class DistilledBuffer(ExemplarsBuffer):
                 widths.append(self._maker.label(queue.x[:1], group.task, learner, device).shape[1])
             label = 4 * max(widths)
         return images_in(max_bytes, groups, (each + label) * self.factor**2, levels)
+
+
+def _named(name: str) -> Distiller:
+    """Make the distiller that a name stands for."""
+    method: Distiller = registry.resolve("distiller", name)(**OPTIONS.get(name, {}))
+    return method

@@ -31,9 +31,6 @@ from typing import Any
 
 EXPERIENCES = 5
 
-METHODS: Mapping[str, Mapping[str, Any]] = {"dm": {"learning_rate": 0.3, "batch_real": 256}}
-"""Options of distillers that are not their defaults."""
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -164,13 +161,9 @@ def _replay(common: dict[str, Any], entry: Entry, seed: int) -> Any:
 
 
 def _distilled(common: dict[str, Any], entry: Entry, seed: int) -> Any:
-    from ddplug import resolve
     from ddplug.avalanche import DistilledReplay
 
-    options = dict(entry.options)
-    name = options.pop("distiller")
-    distiller = resolve("distiller", name)(**METHODS.get(name, {}))
-    return DistilledReplay(**common, mem_size=entry.memory, seed=seed, distiller=distiller, **options)
+    return DistilledReplay(**common, mem_size=entry.memory, seed=seed, **entry.options)
 
 
 def _naive(common: dict[str, Any], entry: Entry, seed: int) -> Any:

@@ -1,0 +1,95 @@
+"""Draw the continual-learning results in docs/benchmarks/avalanche-*.json.
+
+python examples/benchmarks/figures.py docs/benchmarks OUT
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+__all__ = ["draw", "matrices", "over_memory"]
+
+_SHOWN = 3
+"""Matrices side by side."""
+
+
+def over_memory(result: Mapping[str, Any]) -> Figure:
+    """Draw final accuracy over the memory, in images and in bytes, after one epoch an experience."""
+    figure = Figure(figsize=(10, 4.8), dpi=100, layout="constrained")
+    rows = [row for row in result["rows"] if row["epochs"] == 1 or row["strategy"] == "GDumb"]
+    with_memory = [row for row in rows if row["images"]]
+    for axes, key, label in zip(
+        figure.subplots(1, 2, sharey=True), ("images", "bytes"), ("images in memory", "bytes of memory"), strict=True
+    ):
+        for k, name in enumerate(dict.fromkeys(row["strategy"] for row in with_memory)):
+            line = sorted((row for row in with_memory if row["strategy"] == name), key=lambda row: row[key])
+            errors = [row["deviation"] or 0.0 for row in line]
+            style = {
+                "marker": "os^DvPX"[k % 7],
+                "linestyle": "--" if name in ("Replay", "GDumb") else "-",
+                "capsize": 3,
+            }
+            heights = [row["accuracy (%)"] for row in line]
+            axes.errorbar([row[key] for row in line], heights, errors, label=name, **style)
+        for row in rows:
+            if not row["images"]:
+                axes.axhline(row["accuracy (%)"], color="0.5", linewidth=1, linestyle=":")
+                axes.annotate(
+                    row["strategy"], (0.99, row["accuracy (%)"]), xycoords=("axes fraction", "data"), ha="right"
+                )
+        axes.set_xscale("log")
+        axes.set_xlabel(label)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("accuracy after the last experience, %")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
+    return figure
+
+
+def matrices(result: Mapping[str, Any]) -> Figure:
+    """Draw accuracy on each experience (column) after each experience (row), for the smallest memory."""
+    least = min(row["images"] for row in result["rows"] if row["images"])
+    entries = [(json.loads(key), runs) for key, runs in result["runs"].items()]
+    chosen = [(entry, runs) for entry, runs in entries if entry["memory"] == least and entry["epochs"] == 1]
+    stock = [pair for pair in chosen if pair[0]["strategy"] == "Replay"]
+    ours = [pair for pair in chosen if pair[0]["options"].get("distiller") == "dm"]
+    figure = Figure(figsize=(10, 3.6), dpi=100, layout="constrained")
+    shown = [*stock, *ours][:_SHOWN]
+    for axes, (entry, runs) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        tables = [run["matrix"] for run in runs.values()]
+        size = range(len(tables[0]))
+        mean = [[statistics.fmean(table[i][j] for table in tables) for j in size] for i in size]
+        axes.imshow(mean, vmin=0, vmax=100, cmap="viridis")
+        for i in size:
+            for j in size:
+                axes.text(
+                    j, i, f"{mean[i][j]:.0f}", ha="center", va="center", color="white" if mean[i][j] < 60 else "black"
+                )
+        options = entry["options"]
+        details = [options["distiller"]] if options else []
+        details += [f"{options['factor'] ** 2} to an image"] if options.get("factor", 1) > 1 else []
+        axes.set_title(f"{entry['strategy']}, {least} images\n{', '.join(details)}", fontsize="medium")
+        axes.set_xlabel("accuracy on experience, %")
+        axes.set_xticks(list(size), [str(i + 1) for i in size])
+        axes.set_yticks(list(size), [str(i + 1) for i in size])
+    figure.axes[0].set_ylabel("after experience")
+    return figure
+
+
+def draw(folder: Path, out: Path) -> None:
+    """Write the figures of every result of a folder as PNG."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.glob("avalanche-*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        over_memory(result).savefig(out / f"{path.stem}-memory.png")
+        matrices(result).savefig(out / f"{path.stem}-matrix.png")
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]), Path(sys.argv[2]))
