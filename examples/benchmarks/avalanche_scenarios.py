@@ -275,7 +275,9 @@ def main() -> None:
 
     torch.set_num_threads(1)
     path = arguments.out / f"scenarios-{arguments.benchmark}.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": {}, "seconds": 0.0}
+    found: dict[str, Any] = {"runs": {}, "seconds": 0.0}
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
     runs, spent, began = found["runs"], found["seconds"], time.monotonic()
     for seed in range(arguments.seeds):
         for entry in ROWS[arguments.benchmark]:

@@ -94,6 +94,7 @@ BENCHMARKS = {
             Entry("Replay", 10, 4),
             _ours(10, "dm", 1, 4),
             _ours(10, "dm", 2, 4),
+            Entry("DistilledGDumb", 10, 240, {"distiller": "dm", "factor": 2, "model": "convnet:width=32"}, 2),
         ),
     ),
     "cifar10": Benchmark(
@@ -178,12 +179,35 @@ def _gdumb(common: dict[str, Any], entry: Entry, seed: int) -> Any:
     return GDumb(**common, mem_size=entry.memory)
 
 
+def _from_scratch(common: dict[str, Any], entry: Entry, seed: int) -> Any:
+    """A network trained from scratch on the memory, as the papers train on a distilled set: momentum, one decay."""
+    import torch
+    from avalanche.training.plugins import LRSchedulerPlugin
+
+    from ddplug.avalanche import DistilledGDumb
+    from ddplug.distillers.dm import DM
+
+    optimizer = torch.optim.SGD(common["model"].parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4)
+    decay = torch.optim.lr_scheduler.StepLR(optimizer, entry.epochs * 2 // 3, 0.1)
+    return DistilledGDumb(
+        **{**common, "optimizer": optimizer},
+        mem_size=entry.memory,
+        distiller=DM(batch_real=128),
+        factor=entry.options["factor"],
+        augmentation="auto",
+        augment="auto",
+        seed=seed,
+        plugins=[LRSchedulerPlugin(decay, reset_scheduler=True, reset_lr=True)],
+    )
+
+
 STRATEGIES: Mapping[str, Callable[[dict[str, Any], Entry, int], Any]] = {
     "Naive": _naive,
     "joint training": _naive,
     "Replay": _replay,
     "GDumb": _gdumb,
     "DistilledReplay": _distilled,
+    "DistilledGDumb": _from_scratch,
 }
 
 
@@ -200,7 +224,7 @@ def measure(name: str, entry: Entry, seed: int, arguments: argparse.Namespace) -
     pair = _tensors(benchmark.data, arguments.data_root, arguments.cache, arguments.validate)
     stream = _stream(pair, entry.strategy == "joint training")
     judged = _stream(pair).test_stream
-    model = _model(benchmark.model, tuple(pair[0][0].shape[1:]), seed)
+    model = _model(entry.options.get("model", benchmark.model), tuple(pair[0][0].shape[1:]), seed)
     common = {
         "model": model,
         "optimizer": torch.optim.SGD(model.parameters(), lr=benchmark.learning_rate),
@@ -234,7 +258,13 @@ def _label(entry: Entry) -> str:
     if not entry.options:
         return entry.strategy
     factor = entry.options["factor"]
-    return f"{entry.strategy}, {entry.options['distiller']}" + (f", {factor**2} to an image" if factor > 1 else "")
+    model = entry.options.get("model", "").partition(":")[0]
+    details = [
+        entry.options["distiller"],
+        *([f"{factor**2} to an image"] if factor > 1 else []),
+        *filter(None, [model]),
+    ]
+    return f"{entry.strategy}, {', '.join(details)}"
 
 
 def _row(entry: Entry, runs: Mapping[str, Any]) -> dict[str, Any]:

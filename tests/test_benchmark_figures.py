@@ -1,0 +1,64 @@
+"""Figures of the continual-learning benchmarks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import pytest
+
+from examples.benchmarks.figures import draw, matrices, over_memory
+
+
+def result() -> dict[str, Any]:
+    """Two strategies with two memories, a bound, and the runs behind them."""
+
+    def row(strategy: str, images: int | None, accuracy: float) -> dict[str, Any]:
+        nbytes = images and images * 785
+        return {
+            "strategy": strategy,
+            "images": images,
+            "bytes": nbytes,
+            "epochs": 1,
+            "accuracy (%)": accuracy,
+            "deviation": 0.5,
+        }
+
+    runs = {}
+    for strategy, options in (("Replay", {}), ("DistilledReplay", {"distiller": "dm", "factor": 2})):
+        entry = {"strategy": strategy, "memory": 10, "epochs": 1, "options": options}
+        runs[json.dumps(entry)] = {"0": {"matrix": [[100, 0], [40, 90]]}, "1": {"matrix": [[98, 0], [50, 94]]}}
+    rows = [row("Naive", None, 20), row("Replay", 10, 38), row("Replay", 100, 78), row("DistilledReplay, dm", 10, 90)]
+    return {"rows": rows, "runs": runs}
+
+
+def test_accuracy_is_drawn_over_images_and_bytes() -> None:
+    figure = over_memory(result())
+    for axes, places in zip(figure.axes, ([10, 100], [7850, 78500]), strict=True):
+        lines = {line.get_label(): line for line in axes.containers}
+        assert set(lines) == {"Replay", "DistilledReplay, dm"}
+        assert lines["Replay"][0].get_xdata().tolist() == places
+        assert lines["Replay"][0].get_ydata().tolist() == [38, 78]
+
+
+def test_matrices_hold_means_over_seeds() -> None:
+    figure = matrices(result())
+    assert [axes.get_title() for axes in figure.axes] == [
+        "Replay, 10 images\n",
+        "DistilledReplay, 10 images\ndm, 4 to an image",
+    ]
+    shown = figure.axes[0].images[0].get_array()
+    assert shown is not None
+    assert shown.tolist() == [[99, 0], [45, 92]]
+
+
+@pytest.mark.filterwarnings("error")
+def test_pictures_are_written_for_each_result(tmp_path: Path) -> None:
+    (tmp_path / "avalanche-toy.json").write_text(json.dumps(result()))
+    (tmp_path / "other.json").write_text("{}")
+    draw(tmp_path, tmp_path / "out")
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["avalanche-toy-matrix.png", "avalanche-toy-memory.png"]
+    assert all(matplotlib.image.imread(tmp_path / "out" / name).std() > 0 for name in names)
