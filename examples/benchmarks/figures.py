@@ -42,7 +42,11 @@ def over_memory(result: Mapping[str, Any]) -> Figure:
             if not row["images"]:
                 axes.axhline(row["accuracy (%)"], color="0.5", linewidth=1, linestyle=":")
                 axes.annotate(
-                    row["strategy"], (0.99, row["accuracy (%)"]), xycoords=("axes fraction", "data"), ha="right"
+                    row["strategy"],
+                    (0.01, row["accuracy (%)"]),
+                    xycoords=("axes fraction", "data"),
+                    ha="left",
+                    va="bottom",
                 )
         axes.set_xscale("log")
         axes.set_xlabel(label)
@@ -59,7 +63,7 @@ def matrices(result: Mapping[str, Any]) -> Figure:
     chosen = [(entry, runs) for entry, runs in entries if entry["memory"] == least and entry["epochs"] == 1]
     stock = [pair for pair in chosen if pair[0]["strategy"] == "Replay"]
     ours = [pair for pair in chosen if pair[0]["options"].get("distiller") == "dm"]
-    figure = Figure(figsize=(10, 3.6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(10, 4.4), dpi=100, layout="constrained")
     shown = [*stock, *ours][:_SHOWN]
     for axes, (entry, runs) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         tables = [run["matrix"] for run in runs.values()]
