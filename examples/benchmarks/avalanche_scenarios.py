@@ -177,7 +177,7 @@ def _online(stream: str, memory: int, every: int) -> tuple[Entry, ...]:
     )
 
 
-_ROOT = {"digits": "", "online": " --data-root DIR"}
+_COMMANDS = {"digits": "digits", "online": "online --data-root DIR"}
 TITLES = {
     "digits": "Domain- and task-incremental digits",
     "online": "Split-MNIST online",
@@ -291,7 +291,7 @@ def main() -> None:
                 "claim": CLAIMS[arguments.benchmark],
                 "rows": [_row(each, runs[each.key]) for each in ROWS[arguments.benchmark] if each.key in runs],
                 "runs": runs,
-                "how": f"python examples/benchmarks/avalanche_scenarios.py {arguments.benchmark}{_ROOT[arguments.benchmark]}",
+                "how": f"python examples/benchmarks/avalanche_scenarios.py {_COMMANDS[arguments.benchmark]}",
                 "machine": f"{os.cpu_count()} CPU cores, one thread",
                 "versions": {
                     "ddplug": ddplug.__version__,
