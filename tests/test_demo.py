@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import sys
 from html import unescape
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from ddplug import datasets
 from ddplug.demo import CHAPTERS, Demo, Size, run_demo
+from ddplug.demo.continual import continual
+from ddplug.demo.stage import Stage
 from ddplug.errors import OptionError
 from ddplug.storage import load
 
@@ -20,7 +27,11 @@ SMALL = Size(
     methods={"dm": {"steps": 3, "bank": 2}, "dc": {"steps": 2, "batch_real": 8, "inner_loop": 1}},
     repeats=2,
     whole_steps=5,
+    memories=(10, 20),
+    epochs=1,
+    replayed={"random": {}, "dm": {"steps": 2, "bank": 2}},
 )
+AVALANCHE = find_spec("avalanche") is not None
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +47,10 @@ def made(tmp_path_factory: pytest.TempPathFactory, said: list[str]) -> Demo:
 def test_every_file_is_there_and_nothing_else(made: Demo) -> None:
     names = [f"digits-{method}-{n}" for method in ("dm", "dc") for n in (1, 2)]
     wanted = {f"{name}.{kind}" for name in names for kind in ("safetensors", "png")}
-    assert {path.name for path in made.folder.iterdir()} == wanted | {"accuracy.png", "report.html", "results.json"}
+    wanted |= {"accuracy.png", "report.html", "results.json"}
+    if AVALANCHE:
+        wanted |= {"continual.png", "memory-replay-20.png", "memory-random-20.png", "memory-dm-20.png"}
+    assert {path.name for path in made.folder.iterdir()} == wanted
     for path in made.folder.glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
     for name in names:
@@ -60,12 +74,55 @@ def test_results_hold_every_set_beside_its_baselines_and_the_bound(made: Demo) -
 def test_report_holds_every_figure_and_picture(made: Demo) -> None:
     page = made.report.read_text()
     cells = [unescape(re.sub("<[^>]*>", "", cell)) for cell in re.findall("<td.*?</td>", page)]
-    for row in made.summary[0][1:]:
-        place = cells.index(row[0])
-        assert any(tuple(cells[n : n + len(row)]) == row for n in range(place, len(cells)))
-    assert page.count("data:image/png;base64,") == 1 + 4
-    assert page.count("<table>") == 2
+    assert len(made.summary) == 1 + AVALANCHE
+    for row in [row for summary in made.summary for row in summary[1:]]:
+        assert any(tuple(cells[n : n + len(row)]) == row for n in range(len(cells)))
+    assert page.count("data:image/png;base64,") == 1 + 4 + 4 * AVALANCHE
+    assert page.count("<table>") == 2 + AVALANCHE
     assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+@pytest.mark.skipif(not AVALANCHE, reason="Avalanche is not installed")
+def test_continual_learning_compares_memories_of_equal_images(made: Demo) -> None:
+    values = made.values["continual"]
+    assert values["skipped"] is None
+    rows = {(row["strategy"], row["distiller"], row["images"]): row for row in values["rows"]}
+    kinds = [("Replay", None), ("DistilledReplay", "random"), ("DistilledReplay", "dm")]
+    assert list(rows) == [("Naive", None, 0), *((*kind, images) for images in (10, 20) for kind in kinds)]
+    for (strategy, _, images), row in rows.items():
+        assert row["nbytes"] == images * 65 + (80 if strategy == "DistilledReplay" else 0)  # 8x8, label; levels
+        assert len(row["accuracies"]) == row["n"] == 2
+        matrix = np.array(row["matrix"])
+        assert matrix.shape == (5, 5)
+        assert ((matrix >= 0) & (matrix <= 1)).all()
+        # classes that never came are not known: the other experiences are told apart, or the matrix is turned round
+        assert matrix[0, 0] > 0.5 > matrix[0, 1:].max()
+    # the last row of the matrix is the accuracy, but for uneven numbers of test samples
+    for row in rows.values():
+        assert np.mean(row["matrix"][-1]) == pytest.approx(row["mean"], abs=0.02)
+    assert rows["Naive", None, 0]["mean"] < 0.35 < rows["DistilledReplay", "dm", 20]["mean"]
+
+
+def test_without_avalanche_continual_learning_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[continual.__module__], "find_spec", lambda name: None)
+    data = datasets.load("digits")
+    part = continual(Stage(tmp_path, 0, SMALL, pytest.fail, data, data))
+    assert part.values == {"skipped": part.note}
+    assert part.summary == []
+    assert 'pip install "ddplug[avalanche]"' in part.note
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not AVALANCHE, reason="Avalanche is not installed")
+def test_continual_learning_leaves_the_global_generators(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = datasets.load("digits")
+    size = Size(memories=(10,), epochs=1, repeats=1, replayed={"random": {}})
+    before = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
+    continual(Stage(tmp_path, 0, size, lambda line: None, data, data))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == str(np.random.get_state())
+    assert before[2] == random.getstate()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_progress_is_said(made: Demo, said: list[str]) -> None:
@@ -78,7 +135,10 @@ def test_same_seed_gives_the_same_figures_and_an_earlier_demo_is_replaced(made: 
     (tmp_path / "results.json").write_text('{"format": "ddplug-demo/1", "finished": false}')
     (tmp_path / "notes.txt").write_text("mine")
     again = run_demo(tmp_path, seed=3, size=SMALL)
-    figures = [[row["accuracies"] for row in demo.values["distillation"]["rows"]] for demo in (made, again)]
+    figures = [
+        [row["accuracies"] for chapter in CHAPTERS for row in demo.values[chapter].get("rows", ())]
+        for demo in (made, again)
+    ]
     assert figures[0] == figures[1]
     assert torch.equal(*(load(demo.folder / "digits-dc-2.safetensors").inputs for demo in (made, again)))
     assert (tmp_path / "notes.txt").read_text() == "mine"

@@ -38,4 +38,4 @@ def run(arguments: argparse.Namespace) -> Answer:
     made = run_demo(arguments.output, seed=arguments.seed, say=_say)
     values = {"folder": str(made.folder), "report": str(made.report), **made.values}
     where = f"Everything is in {made.folder}; open {made.report}"
-    return Answer(values, "\n\n".join([*map(table, made.summary), where]))
+    return Answer(values, "\n\n".join([*map(table, made.summary), *made.notes, where]))

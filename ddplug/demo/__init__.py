@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ddplug import __version__, datasets
+from ddplug.demo.continual import continual
 from ddplug.demo.distillation import distillation
 from ddplug.demo.stage import Part, Size, Stage
 from ddplug.errors import OptionError
@@ -35,16 +36,18 @@ class Demo:
         folder: where everything lies.
         report: the page.
         values: what ``results.json`` holds.
-        summary: one table a chapter, each with its head first.
+        summary: one table a chapter that was run, each with its head first.
+        notes: a line for each chapter that was not.
     """
 
     folder: Path
     report: Path
     values: Mapping[str, Any]
     summary: Sequence[Sequence[Sequence[str]]]
+    notes: Sequence[str] = ()
 
 
-CHAPTERS: Mapping[str, Callable[[Stage], Part]] = {"distillation": distillation}
+CHAPTERS: Mapping[str, Callable[[Stage], Part]] = {"distillation": distillation, "continual": continual}
 """Chapter in ``results.json`` -> its maker; they run in order and share a :class:`~ddplug.demo.stage.Stage`."""
 
 
@@ -118,4 +121,5 @@ def run_demo(
     footer = f"ddplug {__version__}, torch {torch.__version__}, seed {seed}, {values['seconds']:.0f} seconds."
     stage.write(_REPORT, page("ddplug demo", lead, [part.chapter for part in parts.values()], footer).encode())
     stage.write(_RESULTS, json.dumps(values, indent=2).encode())
-    return Demo(folder, folder / _REPORT, values, [part.summary for part in parts.values()])
+    summary = [part.summary for part in parts.values() if part.summary]
+    return Demo(folder, folder / _REPORT, values, summary, [part.note for part in parts.values() if part.note])

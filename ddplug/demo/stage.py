@@ -26,8 +26,11 @@ class Size:
         budgets: images per class -> epochs of training on so many.
         network: to distil with, and to evaluate with.
         methods: options of each method.
-        repeats: networks trained on each set.
+        repeats: networks trained on each set, and on the stream with each strategy.
         whole_steps: steps of training on all real data.
+        memories: images in a replay memory.
+        epochs: passes over each experience of the stream.
+        replayed: distiller of a replay memory -> its options.
     """
 
     budgets: Mapping[int, int] = field(default_factory=lambda: {1: 150, 10: 80})
@@ -40,6 +43,15 @@ class Size:
     )
     repeats: int = 3
     whole_steps: int = 300
+    memories: Sequence[int] = (10, 50)
+    epochs: int = 4
+    replayed: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=lambda: {
+            "random": {},
+            "kmeans-centroid": {},
+            "dm": {"steps": 50, "bank": 20, "learning_rate": 0.3, "batch_real": 256},
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -81,9 +93,11 @@ class Part:
     Attributes:
         chapter: for the report.
         values: for ``results.json``.
-        summary: rows for the terminal, the head first.
+        summary: rows for the terminal, the head first; none where there is only a line to say.
+        note: the line.
     """
 
     chapter: Chapter
     values: Mapping[str, Any]
-    summary: Sequence[Sequence[str]]
+    summary: Sequence[Sequence[str]] = field(default_factory=list)
+    note: str = ""
