@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ddplug.registry import resolve as resolve
     from ddplug.synthetic import Recipe as Recipe
     from ddplug.synthetic import SyntheticSet as SyntheticSet
+    from ddplug.validation import holdout as holdout
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ __all__ = [
     "from_arrays",
     "from_dataset",
     "from_image_folder",
+    "holdout",
     "load_dataset",
     "names",
     "resolve",
@@ -59,6 +61,7 @@ _HOMES = {
     "from_arrays": "ddplug.data:from_arrays",
     "from_dataset": "ddplug.data:from_dataset",
     "from_image_folder": "ddplug.data:from_image_folder",
+    "holdout": "ddplug.validation:holdout",
     "load_dataset": "ddplug.datasets:load",
     "names": "ddplug.registry:names",
     "resolve": "ddplug.registry:resolve",

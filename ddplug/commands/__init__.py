@@ -17,6 +17,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "evaluate": ("ddplug.commands.evaluate", "train networks on a set, beside baselines, and test them on real data"),
     "inspect": ("ddplug.commands.inspect_", "show what a file holds and how it was made"),
     "export": ("ddplug.commands.export", "turn a set into pictures, arrays or a data set card"),
+    "holdout": ("ddplug.commands.holdout", "save a part of the real data, to judge candidates of a search by"),
+    "doctor": ("ddplug.commands.doctor", "show what is installed, what is known to be broken in it, and what to do"),
     "demo": ("ddplug.commands.demo", "distil, evaluate and plot real digits, end to end, in about a minute"),
 }
 """Name of a command -> its module, and what it does."""

@@ -22,7 +22,7 @@ from ddplug.networks import build
 from ddplug.networks.randomness import lent_randomness
 from ddplug.synthetic import Recipe, SyntheticSet
 
-__all__ = ["fit", "spawn", "train_each", "train_on"]
+__all__ = ["check_outputs", "fit", "spawn", "train_each", "train_on"]
 
 Trainable = SyntheticSet | LabelledData
 
@@ -232,15 +232,24 @@ def train_each(
     augment.check(recipe.augment, first.shape)
     rngs = spawn(rng, len(data))
     modules = [build(network, first.shape, first.num_classes, own).to(place) for own in rngs]
-    _check_outputs(modules[0], first, place)
+    check_outputs(modules[0], first, place)
     number = recipe.epochs * -(-len(first) // recipe.batch_size) if steps is None else steps
     with tqdm(total=number * len(data), desc="train", unit="step", disable=not progress, leave=False) as bar:
         fit(modules, data, recipe, rngs, steps=steps, tick=bar.update)
     return [module.eval() for module in modules]
 
 
-def _check_outputs(module: nn.Module, data: Trainable, device: torch.device) -> None:
-    """Refuse a network that has nothing to train, or as many outputs as there are not classes."""
+def check_outputs(module: nn.Module, data: Trainable, device: torch.device) -> None:
+    """Refuse a network that has nothing to train, or as many outputs as there are not classes.
+
+    Args:
+        module: a network on ``device``; it is left in training mode.
+        data: what it is to be trained on.
+        device: where the network is.
+
+    Raises:
+        OptionError: it has no parameters to train, or does not turn one input into one logit a class.
+    """
     if not any(p.requires_grad for p in module.parameters()):
         raise OptionError(f"network {type(module).__name__} has no parameters to train; give it some")
     sample = _samples(data, torch.zeros(1, dtype=torch.int64), device)[0]

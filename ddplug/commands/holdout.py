@@ -1,0 +1,47 @@
+"""``ddplug holdout``: save the validation part of a data set, to judge candidates of a search by."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from ddplug.commands import Answer, table
+from ddplug.commands.data import add_data_options, load
+from ddplug.commands.options import Parser
+from ddplug.errors import FormatError, OptionError
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: Parser, argv: list[str]) -> list[str]:
+    """Add the data and the file."""
+    add_data_options(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
+    return argv
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Save what ``ddplug distill`` with the same ``--validation`` leaves out."""
+    from ddplug.files import check_writable
+    from ddplug.storage import load as load_set
+    from ddplug.validation import holdout
+
+    if not arguments.validation:
+        raise OptionError("how much to hold out is not given; add --validation 0.1, here and to `ddplug distill`")
+    path = check_writable(arguments.output)
+    if os.path.exists(path):
+        try:
+            load_set(path)
+        except FormatError:
+            raise OptionError(f"{path} exists and is not a set of ddplug; choose another path, or remove it") from None
+    made = holdout(load(arguments, "test"))
+    made.save(path)
+    size = Path(path).stat().st_size
+    values = {"file": arguments.output, "samples": len(made), "classes": made.num_classes, "file_bytes": size}
+    rows = [
+        ("saved", arguments.output),
+        ("holds", f"{len(made)} real samples of {made.num_classes} classes in {size} bytes"),
+        ("next", f"ddplug distill dm --data {arguments.data} --validation {arguments.validation} -o FILE"),
+    ]
+    return Answer(values, table(rows))
