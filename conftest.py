@@ -2,4 +2,5 @@
 
 from importlib.util import find_spec
 
-collect_ignore_glob = [] if find_spec("avalanche") else ["ddplug/avalanche/[!_]*.py"]
+MISSING = [name for name in ("avalanche", "nni") if find_spec(name) is None]
+collect_ignore_glob = [f"ddplug/{name}/[!_]*.py" for name in MISSING]

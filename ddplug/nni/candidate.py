@@ -1,0 +1,262 @@
+"""Train and score one candidate network on files, as the set's own recipe says; nothing here needs NNI.
+
+Interim scores are taken on a part of the validation split that is equal for all candidates, and so small that all of
+them together cost at most 3 % of training and final scoring (or 32 images, if that is more). A candidate is judged on
+the whole split, at the end.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ddplug import augment
+from ddplug.distillation import pick_device
+from ddplug.errors import DivergedError, OptionError
+from ddplug.evaluation.results import accuracy
+from ddplug.evaluation.train import check_outputs, fit, spawn
+from ddplug.labelled import LabelledData
+from ddplug.networks.randomness import lent_randomness
+from ddplug.nni.outcome import CandidateError, HopelessError, OverTimeError, Result, over_time, reason
+from ddplug.nni.protocol import Protocol
+from ddplug.nni.sets import fingerprint, load_set
+from ddplug.preprocess import Identity
+from ddplug.synthetic import SyntheticSet
+
+__all__ = [
+    "CandidateError",
+    "Protocol",
+    "Result",
+    "fingerprint",
+    "fitted",
+    "load_set",
+    "over_time",
+    "reason",
+    "train_and_score",
+]
+
+INTERIM_SHARE = 0.03
+"""Cost of all interim scores, as a share of that of training and final scoring."""
+_MOST_INTERIM = 9
+_LEAST_IMAGES = 32
+
+
+class _Repeated(nn.Module):
+    """A network for coloured images that is given grey ones."""
+
+    def __init__(self, module: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.module = module
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Any:
+        return self.module(x.expand(-1, self.channels, *x.shape[2:]))
+
+
+def fitted(module: Any, train: SyntheticSet, channels: int | None, device: torch.device) -> nn.Module:
+    """Bring a network to a device, repeat the channel for it, and refuse it where its outputs do not fit.
+
+    Args:
+        module: what a space made.
+        train: what it is to be trained on, on the device.
+        channels: see :class:`Protocol`.
+        device: where to train.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        OptionError: it is no module, nothing in it can be trained, or it does not give one logit a class.
+        RuntimeError: its layers do not take such inputs.
+    """
+    if not isinstance(module, nn.Module):
+        raise OptionError(f"the space made a {type(module).__name__}; it must make a torch.nn.Module")
+    if channels is not None:
+        if train.shape[0] != 1:
+            raise OptionError(f"channels={channels} repeats a grey channel, but inputs are {train.shape}; leave it out")
+        module = _Repeated(module, channels)
+    placed: nn.Module = module.to(device)
+    check_outputs(placed, train, device)
+    return placed
+
+
+def _forward_flops(module: nn.Module, sample: Tensor) -> float | None:
+    """Count the floating-point operations of one input; ``None`` where counting fails."""
+    module.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            module(sample)
+        return float(counter.get_total_flops())
+    except Exception:
+        return None
+    finally:
+        module.train()
+
+
+class _Candidate:
+    """One candidate at work: where it is scored on the way, when it must end and what it has cost."""
+
+    def __init__(
+        self, train: SyntheticSet, validation: SyntheticSet, protocol: Protocol, report: Callable[[float], object]
+    ) -> None:
+        self.protocol = protocol
+        self.recipe = protocol.recipe(train.recipe)
+        augment.check(self.recipe.augment, train.shape)
+        self.device = pick_device(protocol.device)
+        self.train = train.to(self.device)
+        self.validation = _labelled(validation).to(self.device)
+        self.report = report
+        self.epoch = -(-len(train) // self.recipe.batch_size)
+        self._plan()
+        self.accuracies: list[float] = []
+        self.interim: list[float] = []
+        self.stopped: str | None = None
+        self.images = self.scored = 0
+        self.forward: float | None = None
+        self.began = time.perf_counter()
+
+    def _plan(self) -> None:
+        """Choose the steps of the interim scores and the part of the validation split that they look at."""
+        epochs, n = self.recipe.epochs, len(self.validation)
+        budget = int(INTERIM_SHARE * (3 * epochs * len(self.train) + n))
+        number = min(_MOST_INTERIM, epochs - 1, max(1, budget // _LEAST_IMAGES))
+        self.points = {round(k * epochs / (number + 1)) * self.epoch for k in range(1, number + 1)}
+        self.judged = math.inf
+        if self.protocol.patience is not None and epochs > 1:
+            self.judged = max(1, min(epochs - 1, math.ceil(self.protocol.patience * epochs))) * self.epoch
+            self.points.add(int(self.judged))
+        size = min(n, max(_LEAST_IMAGES, budget // max(1, len(self.points))))
+        # equal for all candidates, whatever their seed
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+        self.part = self.validation.subset(order[:size].sort().values)
+        guess = float(torch.bincount(self.validation.targets).max()) / n
+        self.hope = guess + 2 * math.sqrt(guess * (1 - guess) / size)
+
+    def run(self, build: Callable[[torch.Generator], nn.Module], seed: int) -> None:
+        """Train and score with one seed."""
+        own, order = spawn(torch.Generator().manual_seed(seed), 2)
+        with lent_randomness(seed, self.device):
+            module = fitted(build(own), self.train, self.protocol.channels, self.device)
+            if not self.accuracies:
+                self._count(module)
+        step = 0
+
+        def tick(networks: int) -> None:
+            nonlocal step
+            last = step % self.epoch == self.epoch - 1
+            self.images += (
+                len(self.train) - (self.epoch - 1) * self.recipe.batch_size if last else self.recipe.batch_size
+            )
+            step += 1
+            self._keep_time()
+            if step in self.points:
+                self._look(module, step)
+
+        try:
+            fit([module], [self.train], self.recipe, [order], tick=tick)
+        except HopelessError as stop:
+            self.stopped = str(stop)
+        self.accuracies.append(accuracy(module, self.validation))
+        self.scored += len(self.validation)
+
+    def _count(self, module: nn.Module) -> None:
+        """Count the operations of one input; that is no part of the candidate's time."""
+        before = time.perf_counter()
+        self.forward = _forward_flops(module, self.train.inputs[:1])
+        self.began += time.perf_counter() - before
+
+    def _keep_time(self) -> None:
+        limit = self.protocol.time_limit
+        if limit is not None and time.perf_counter() - self.began > limit:
+            raise OverTimeError(over_time(limit))
+
+    def _look(self, module: nn.Module, step: int) -> None:
+        """Take an interim score."""
+        if not all(bool(p.isfinite().all()) for p in module.parameters()):
+            # the same words as at the end of the training
+            rate = self.recipe.learning_rate
+            raise DivergedError(f"training diverged to NaN or infinity with learning_rate={rate}; lower it")
+        value = accuracy(module, self.part)
+        self.scored += len(self.part)
+        self.interim.append(value)
+        self.report(value)
+        if step >= self.judged and value <= self.hope:
+            epoch = step // self.epoch
+            raise HopelessError(f"guessing: {value:.3f} of {len(self.part)} right after epoch {epoch}")
+
+    def result(self, failure: str | None) -> Result:
+        """Sum up."""
+        flops = None if self.forward is None else self.forward * (3 * self.images + self.scored)
+        return Result(
+            metric=None if failure else sum(self.accuracies) / len(self.accuracies),
+            failure=failure,
+            accuracies=tuple(self.accuracies),
+            intermediate=tuple(self.interim),
+            stopped=self.stopped,
+            seconds=time.perf_counter() - self.began,
+            images=self.images,
+            flops=flops,
+        )
+
+
+def _labelled(validation: SyntheticSet) -> LabelledData:
+    """Give a set of real images, which are in model space already, as data to be scored on."""
+    names, targets = validation.class_names, validation.hard_targets
+    return LabelledData(validation.inputs, targets, validation.num_classes, Identity(), names, "validation")
+
+
+def train_and_score(
+    build: Callable[[torch.Generator], nn.Module],
+    train: SyntheticSet,
+    validation: SyntheticSet,
+    protocol: Protocol,
+    *,
+    report: Callable[[float], object] = lambda accuracy: None,
+) -> Result:
+    """Train a candidate on a set with each seed and score it on real data; a candidate that fails is a result too.
+
+    The global random state is lent to the candidate and put back.
+
+    Args:
+        build: makes the candidate from a generator of its own; called once a seed, while the global generators of
+            torch are seeded with it, so that the weights depend on the seed alone.
+        train: what to train on.
+        validation: real data with hard labels, in the model space of ``train``; see :func:`ddplug.nni.sets.check_pair`.
+        protocol: how.
+        report: called with every interim accuracy.
+
+    Returns:
+        Accuracy, or why there is none, and the costs. An exception of the candidate (also out of memory, outputs that
+        do not fit, divergence, the time limit) is in ``failure``.
+
+    Raises:
+        OptionError: the protocol does not suit the set or the machine.
+
+    Example:
+        >>> from ddplug.distillation import distill
+        >>> from ddplug.networks import build
+        >>> from ddplug.testing import toy_images
+        >>> data = toy_images((12, 11))
+        >>> made = distill(data, "random", device="cpu")
+        >>> real = SyntheticSet(data.batch(torch.arange(23)), data.targets, 2, data.preprocess)
+        >>> result = train_and_score(lambda rng: build("mlp", made.shape, 2, rng), made, real,
+        ...                          Protocol(epochs=5, device="cpu"))
+        >>> result.images, result.failure, len(result.accuracies)
+        (100, None, 1)
+    """
+    candidate = _Candidate(train, validation, protocol, report)
+    failure = None
+    try:
+        for seed in range(protocol.seed, protocol.seed + protocol.seeds):
+            candidate.run(build, seed)
+    except Exception as error:
+        failure = reason(error)
+    if failure and candidate.device.type == "cuda":
+        torch.cuda.empty_cache()  # what a candidate too large has left behind
+    return candidate.result(failure)

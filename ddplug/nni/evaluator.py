@@ -1,0 +1,268 @@
+"""NNI's evaluator that trains a candidate on a small set and scores it on real validation data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from nni.common.serializer import SerializableObject
+from nni.mutable import Mutable
+from nni.nas.evaluator import FrozenEvaluator, MutableEvaluator
+from nni.nas.space import BaseModelSpace, ExecutableModelSpace, SimplifiedModelSpace
+from torch import nn
+
+from ddplug import augment
+from ddplug.distillation import pick_device
+from ddplug.errors import DataError, OptionError
+from ddplug.evaluation.train import fit
+from ddplug.files import check_writable
+from ddplug.networks.randomness import lent_randomness
+from ddplug.nni.candidate import Result, fitted, reason, train_and_score
+from ddplug.nni.journal import key
+from ddplug.nni.judging import Case, judge
+from ddplug.nni.protocol import Protocol
+from ddplug.nni.samples import describe_space, plain
+from ddplug.nni.sets import check_pair, fingerprint, load_set, normal_path
+from ddplug.synthetic import SyntheticSet
+
+__all__ = ["ProxyEvaluator"]
+
+_PROTOCOL = tuple(entry.name for entry in fields(Protocol))
+_TRIES = 5
+"""Samples of a space that are tried before it is refused; some spaces hold a few networks that cannot be built."""
+
+
+class ProxyEvaluator(MutableEvaluator):
+    """Judges a candidate of a model space by its accuracy after training on a small set.
+
+    It works with every engine, strategy and training service of NNI. Data travel as paths, with the fingerprints of the
+    files: a trial whose file is missing or altered fails and says so. Every field of
+    :class:`ddplug.nni.protocol.Protocol` is an argument and may be a choice (``nni.choice("rate", [0.01, 0.1])``).
+
+    Each candidate is written to the journal before NNI hears of it, failures with their reason; a candidate that is in
+    the journal under equal settings and files is not trained again. A subclass with arguments of its own is to be
+    decorated with ``nni.trace``.
+
+    Args:
+        train: file of the set to train on; see :mod:`ddplug.storage`.
+        validation: file of real validation data in the same model space, as ``ddplug holdout`` writes it; never the
+            test set.
+        epochs: see :class:`ddplug.nni.protocol.Protocol`, as all that follow but the last three.
+        learning_rate: the recipe's own if ``None``.
+        batch_size: the recipe's own if ``None``.
+        momentum: the recipe's own if ``None``.
+        weight_decay: the recipe's own if ``None``.
+        augment: the recipe's own if ``None``.
+        seeds: trainings to average.
+        seed: of the first.
+        channels: 3 for grey images and a space that wants coloured ones.
+        patience: share of the training after which a candidate that still guesses is stopped.
+        time_limit: seconds a candidate. In a trial process it is kept even against a forward pass that never ends.
+        device: to train on.
+        journal: file that all results are appended to; ``None`` keeps none.
+        threads: of torch, in trial processes only; as many as the cores divided by the trials at once is best.
+        fingerprints: of both files. Taken here if ``None``, and then everything is checked here; given, they are
+            checked when a candidate is judged. NNI passes them on to trials.
+
+    Raises:
+        OptionError: a value is out of range, a path holds what NNI cannot transport, or a file cannot be read.
+        FormatError: a file holds no valid set.
+        DataError: the two files do not fit together, or the validation data are not real.
+    """
+
+    # The interface of `nni.trace`, as NNI's own FunctionalEvaluator has it: the decorator would keep relative paths.
+    _traced: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        train: str | Path,
+        validation: str | Path,
+        *,
+        epochs: Any = None,
+        learning_rate: Any = None,
+        batch_size: Any = None,
+        momentum: Any = None,
+        weight_decay: Any = None,
+        augment: Any = None,
+        seeds: Any = 1,
+        seed: Any = 0,
+        channels: Any = None,
+        patience: Any = None,
+        time_limit: Any = None,
+        device: Any = "auto",
+        journal: str | Path | None = None,
+        threads: int | None = None,
+        fingerprints: Sequence[str] | None = None,
+    ) -> None:
+        given = locals()
+        self.train = normal_path(train, "train")
+        self.validation = normal_path(validation, "validation")
+        self.journal = None if journal is None else normal_path(journal, "journal")
+        self.threads = threads
+        self._protocol = {name: given[name] for name in _PROTOCOL}
+        if fingerprints is None:
+            self.fingerprints = [fingerprint(self.train), fingerprint(self.validation)]
+            self._check_all()
+        else:
+            self.fingerprints = list(fingerprints)
+
+    def _check_all(self) -> None:
+        """Refuse what cannot work, before any search begins."""
+        if self.threads is not None and not 1 <= self.threads <= 4096:
+            raise OptionError(f"threads is {self.threads!r}; it must be between 1 and 4096")
+        if self.journal is not None:
+            check_writable(self.journal)
+        train, validation = self.sets()
+        if self.fingerprints[0] == self.fingerprints[1]:
+            raise DataError(f"{self.train} and {self.validation} are one file; cut off data with `ddplug holdout`")
+        check_pair(train, validation)
+        # what is still to be chosen is checked when it is
+        settled = {name: value for name, value in self._protocol.items() if not isinstance(value, Mutable)}
+        recipe = Protocol(**settled).recipe(train.recipe)
+        augment.check(recipe.augment, train.shape)
+
+    @property
+    def trace_symbol(self) -> type:
+        """The class, for NNI's serialiser."""
+        return type(self)
+
+    @property
+    def trace_args(self) -> list[Any]:
+        """Nothing: every argument is passed by keyword."""
+        return []
+
+    @property
+    def trace_kwargs(self) -> dict[str, Any]:
+        """The arguments, paths absolute and fingerprints taken."""
+        own = {name: getattr(self, name) for name in ("train", "validation", "journal", "threads", "fingerprints")}
+        return {**own, **self._protocol}
+
+    def trace_copy(self) -> Any:
+        """Give the class and the arguments without an instance."""
+        return SerializableObject(self.trace_symbol, [], self.trace_kwargs)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.trace_kwargs.items() if value is not None)
+
+    def freeze(self, sample: Any) -> Any:
+        # the shell that NNI gives would bypass _execute, and with it the seed and the journal
+        frozen = super().freeze(sample)
+        return frozen.get() if isinstance(frozen, FrozenEvaluator) else frozen
+
+    @property
+    def protocol(self) -> Protocol:
+        """What is done to a candidate.
+
+        Raises:
+            OptionError: something is still to be chosen, or out of range.
+        """
+        self._refuse_mutable()
+        return Protocol(**self._protocol)
+
+    def _refuse_mutable(self) -> None:
+        if self.is_mutable():
+            names = [name for name, value in self.trace_kwargs.items() if isinstance(value, Mutable)]
+            raise OptionError(f"{', '.join(names)} of the evaluator is not chosen yet; freeze the model space first")
+
+    def sets(self) -> tuple[SyntheticSet, SyntheticSet]:
+        """Load both sets, once a process.
+
+        Raises:
+            OptionError: a file cannot be read.
+            DataError: a file was altered since this evaluator was made.
+        """
+        return load_set(self.train, self.fingerprints[0]), load_set(self.validation, self.fingerprints[1])
+
+    def settings(self, model: Any) -> dict[str, Any]:
+        """Give everything but the sample that a candidate's metric depends on, JSON-ready.
+
+        Args:
+            model: a frozen :class:`nni.nas.space.ExecutableModelSpace`.
+
+        Raises:
+            OptionError: something of the evaluator is still to be chosen.
+        """
+        self._refuse_mutable()
+        files = dict(zip(("train", "validation"), self.fingerprints, strict=True))
+        return {**plain(self._protocol), **files, "space": describe_space(model)}
+
+    def key(self, model: Any) -> str:
+        """Name a frozen model as the journal does; see :func:`ddplug.nni.journal.key`."""
+        return key(plain(model.sample), self.settings(model))
+
+    def _execute(self, model: Any) -> float:
+        case = Case(
+            sample=plain(model.sample),
+            settings=self.settings(model),
+            journal=self.journal,
+            time_limit=self._protocol["time_limit"],
+            threads=self.threads,
+        )
+        return judge(case, lambda report: self._work(lambda rng: model.executable_model(), report))
+
+    def _work(self, build: Callable[[torch.Generator], Any], report: Callable[[float], object]) -> Result:
+        return train_and_score(build, *self.sets(), self.protocol, report=report)
+
+    def evaluate(self, model: nn.Module) -> float:
+        """Judge a network as it is: copies of it are trained, one a seed, from the weights that it has.
+
+        Nothing is journalled, because the weights are not this evaluator's. Within an experiment, or under
+        ``mock_runtime``, interim and final accuracies are reported.
+
+        Args:
+            model: a network; it is left alone.
+
+        Returns:
+            Accuracy in [0, 1].
+
+        Raises:
+            CandidateError: it failed.
+            OptionError: something of the evaluator is still to be chosen.
+        """
+        self._refuse_mutable()
+        # time limit and threads are those of the process that calls
+        case = Case(sample={"model": type(model).__name__}, settings={})
+        return judge(case, lambda report: self._work(lambda rng: copy.deepcopy(model), report))
+
+    def check(self, model_space: Any) -> None:
+        """Refuse a space whose networks do not take the set's inputs, or give another number of outputs.
+
+        Random samples are built and take one step, at most five; one that works is enough.
+
+        Args:
+            model_space: a model space of NNI.
+
+        Raises:
+            OptionError: none of them works; the message says why.
+        """
+        if not isinstance(model_space, BaseModelSpace):
+            raise OptionError(f"the model space is a {type(model_space).__name__}; give one of nni.nas.nn.pytorch")
+        ready = isinstance(model_space, ExecutableModelSpace)
+        space = model_space if ready else SimplifiedModelSpace.from_model(model_space)
+        train = self.sets()[0]
+        problems: list[Exception] = []
+        for seed in range(_TRIES):
+            try:
+                return self._try(space, train, seed)
+            except Exception as error:
+                problems.append(error)
+        grey = train.shape[0] == 1 and self._protocol["channels"] is None
+        hint = "; for a space of coloured images set channels=3" if grey else ""
+        raise OptionError(f"no network of the space can be trained on {self.train}: {reason(problems[0])}{hint}")
+
+    def _try(self, space: Any, train: SyntheticSet, seed: int) -> None:
+        """Build a random sample and take a step with it."""
+        settled = {name: value for name, value in self._protocol.items() if not isinstance(value, Mutable)}
+        protocol = Protocol(**settled)
+        device = pick_device(protocol.device)
+        with lent_randomness(seed, device):
+            model = space.random(random_state=np.random.RandomState(seed))
+            moved = train.to(device)
+            module = fitted(model.executable_model(), moved, protocol.channels, device)
+            rng = torch.Generator().manual_seed(seed)
+            fit([module], [moved], protocol.recipe(train.recipe), [rng], steps=1)

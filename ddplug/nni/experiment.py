@@ -1,0 +1,319 @@
+"""NNI's architecture search, made trustworthy: right pairs, nothing lost, taken up again from a folder."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from nni.nas.execution.event import ModelEventType
+from nni.nas.experiment import NasExperiment
+from nni.nas.experiment.config import SequentialEngineConfig, TrainingServiceEngineConfig
+from nni.nas.space import ModelStatus
+from nni.runtime.log import _handlers
+
+from ddplug.doctor import check_filelock
+from ddplug.errors import DdplugError, OptionError, unknown
+from ddplug.networks.randomness import lent_randomness
+from ddplug.nni.engine import Budget, ProxyEngine, SequentialEngine
+from ddplug.nni.journal import Journal, Record, key
+from ddplug.nni.running import configured, end_children, folder_at, free_port, run_workers, terminable
+from ddplug.nni.samples import plain
+
+__all__ = ["ProxyExperiment"]
+
+_logger = logging.getLogger(__name__)
+
+_STARTS = 5
+"""Attempts to start the manager: it has about 3 seconds to come up, too few on a busy machine."""
+_TAIL = 300
+"""Characters of a trial's last words."""
+
+
+class ProxyExperiment(NasExperiment):
+    """Multi-trial architecture search whose results are those of the candidates they are listed under.
+
+    It is a ``NasExperiment`` with these differences. Metrics are matched with candidates by what each trial received.
+    A candidate that fails is recorded with its reason, and the search goes on. Every outcome is appended to a journal
+    at once; candidates with a success in the journal are answered from it, so that a second experiment on the same
+    folder goes on where the first stopped, however that ended. :meth:`run` stops the experiment at its end, and results
+    can be exported afterwards.
+
+    Args:
+        model_space: an NNI model space, its choices labelled.
+        evaluator: a :class:`ddplug.nni.ProxyEvaluator`, or any other, whose results then count for this run only.
+        strategy: a multi-trial strategy; with a seed of its own, a search that is taken up again asks for the same
+            candidates first.
+        config: NNI's configuration, copied and used as it is but for the class of the engine; ``trials`` and
+            ``concurrency`` are then its own. ``None``: in this process if ``concurrency`` is 1, else on this machine
+            through NNI's training service, where every candidate costs some seconds for its process.
+        trials: candidates in all, those that the journal knows included.
+        concurrency: candidates trained at once.
+        folder: where the journal (``journal.jsonl``) and NNI's files are kept; made if it is missing. ``None``: the
+            journal that the evaluator has, or one among NNI's files of this experiment.
+
+    Raises:
+        OptionError: a number is out of range, the folder cannot be written, or the evaluator has another journal.
+    """
+
+    def __init__(
+        self,
+        model_space: Any,
+        evaluator: Any,
+        strategy: Any,
+        config: Any = None,
+        *,
+        trials: int = 20,
+        concurrency: int = 1,
+        folder: str | Path | None = None,
+    ) -> None:
+        place = None if folder is None else folder_at(folder)
+        own = copy.deepcopy(config) if config is not None else configured(trials, concurrency, place)
+        self.evaluator: Any
+        super().__init__(model_space, evaluator, strategy, own)
+        run_workers(self.config, evaluator)
+        self.journal = self._journal(place)
+        self._space: Any = None
+        self._before: Counter[str] = Counter()
+        self._started = False
+
+    def _journal(self, place: Path | None) -> Journal:
+        """Open the journal, and give it to the evaluator if that keeps one."""
+        mine = None if place is None else place / "journal.jsonl"
+        theirs = getattr(self.evaluator, "journal", None)
+        if theirs is not None and mine is not None and Path(theirs).absolute() != mine:
+            raise OptionError(f"the evaluator has the journal {theirs}, the folder {mine}; give one of them")
+        if theirs is not None:
+            return Journal(theirs)
+        if mine is None:
+            home = Path(self.config.canonical_copy().experiment_working_directory) / self.id
+            mine = folder_at(home) / "journal.jsonl"
+        if hasattr(self.evaluator, "journal"):
+            traced = self.evaluator.trace_copy()
+            traced.trace_kwargs["journal"] = str(mine)
+            self.evaluator = traced.get()
+        return Journal(mine)
+
+    def _key(self, model: Any) -> str:
+        """Name a candidate as its evaluator does; others' candidates are known within this experiment only."""
+        named = getattr(model.evaluator, "key", None)
+        return str(named(model)) if named is not None else key(plain(model.sample), {"experiment": self.id})
+
+    def _recall(self, model: Any) -> Record | None:
+        return self.journal.find(self._key(model))
+
+    def _pairs(self, records: list[Record]) -> list[tuple[Record, Any]]:
+        """Give the records that are of this space and evaluator, each with its candidate."""
+        if self._space is None:
+            self._space = self.executable_model_factory(self.config.canonical_copy().model_format)
+        # a choice that is no JSON comes back as another value, so that the candidates of this process come first
+        models = {} if self._engine is None else {self._key(model): model for model in self._engine.list_models()}
+        for record in records:
+            if record.key not in models:
+                try:
+                    model = self._space.freeze(dict(record.sample))
+                    models[self._key(model)] = model
+                except Exception:  # a sample of another space fails in as many ways as there are spaces
+                    continue
+        return [(record, models[record.key]) for record in records if record.key in models]
+
+    @property
+    def results(self) -> list[Record]:
+        """Every success in the journal of this space and evaluator, of earlier runs too; the pairs are true."""
+        return [record for record, _ in self._pairs(self.journal.results())]
+
+    @property
+    def failures(self) -> list[Record]:
+        """Candidates of this space and evaluator that failed and never succeeded, with the reason."""
+        return [record for record, _ in self._pairs(self.journal.failures())]
+
+    def execution_engine_factory(self, config: Any) -> Any:
+        limit = self.config.canonical_copy().max_trial_number
+        budget = Budget(math.inf if limit is None else limit, {record.key for record in self.results})
+        self._before = Counter(record.key for record in self.journal.read())
+        engine: Any
+        if isinstance(config, TrainingServiceEngineConfig):
+            engine = ProxyEngine(self, recall=self._recall, budget=budget)
+        elif isinstance(config, SequentialEngineConfig):
+            engine = SequentialEngine(recall=self._recall, budget=budget, max_duration=config.max_duration)
+        else:
+            raise OptionError(f"execution engine {config.name!r} is not supported; use 'ts' or 'sequential'")
+        engine.register_model_event_callback(ModelEventType.TrainingEnd, self._record)
+        return engine
+
+    def _record(self, event: Any) -> None:
+        """Write down what became of a candidate, unless its own process did."""
+        model = event.model
+        try:
+            name = self._key(model)
+            if self.journal.find(name) is None and len(self.journal.of(name)) == self._before[name]:
+                self.journal.append(self._outcome(name, model))
+        except DdplugError:
+            # this may run in the thread that listens to the manager, which must live
+            _logger.exception("An outcome could not be written down.")
+
+    def _outcome(self, name: str, model: Any) -> Record:
+        """Write up a candidate whose own process did not."""
+        if model.metric is not None and math.isfinite(model.metric):
+            return Record(name, plain(model.sample), float(model.metric))
+        failure = self._last_words(model) if model.metric is None else f"its metric is {model.metric}"
+        return Record(name, plain(model.sample), None, failure)
+
+    def _last_words(self, model: Any) -> str:
+        """Say in one line what is known of a candidate that failed without a word."""
+        if not isinstance(self._engine, ProxyEngine):
+            return "it failed in this process without a word; see experiment.log"
+        ending = self._engine.ending(model)
+        if ending is not None:
+            return f"{_end(*ending)} without a word{self._tail(ending[0])}"
+        if not self._engine.unheard:
+            return "no trial took it"
+        last = self._engine.unheard[-1]
+        number = len(self._engine.unheard)
+        return f"no trial took it: {number} died before that; {_end(*last)}{self._tail(last[0])}"
+
+    def _tail(self, trial: str) -> str:
+        """Quote the last line that a trial wrote to its standard error, where it can be read."""
+        home = Path(self.config.canonical_copy().experiment_working_directory) / self.id
+        for path in home.glob(f"environments/*/trials/{trial}/trial.stderr"):
+            lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+            if lines:
+                return f"; its stderr ends: {lines[-1][-_TAIL:]}"
+        return ""
+
+    def run(self, port: int | None = None, wait_completion: bool = True, debug: bool = False) -> bool:
+        """Search, and stop the experiment, whatever happens.
+
+        Args:
+            port: of NNI's manager, which listens on every interface without a password; a free one if ``None``.
+            wait_completion: has no effect, as in NNI: a search always waits for its end.
+            debug: log more.
+
+        Returns:
+            Whether there is any result.
+
+        Raises:
+            OptionError: the port is in use, or the evaluator finds that the space does not suit its files.
+            DdplugError: the manager does not start, or is lost.
+            SystemExit: the process was asked to terminate (SIGTERM).
+        """
+        check_filelock()
+        if hasattr(self.evaluator, "check"):
+            self.evaluator.check(self.model_space)
+        # the connection to the manager draws from Python's global generator
+        state = random.getstate()
+        with terminable():
+            try:
+                self.start(port, debug)
+                self._wait_completion()
+            except OSError as error:
+                if not self._nni_manager_required():
+                    raise
+                raise DdplugError(f"lost NNI's manager: {error}; what is done is in {self.journal.path}") from error
+            finally:
+                self.stop()
+                random.setstate(state)
+        failures, results = self.failures, self.results
+        if failures:
+            _logger.warning(
+                "%d candidates failed, %d did not; the last failure: %s",
+                len(failures),
+                len(results),
+                failures[-1].failure,
+            )
+        return bool(results)
+
+    def resume(self, *args: Any, **kwargs: Any) -> bool:
+        """Refuse: what NNI 3.0 saves cannot be taken up again; the journal can.
+
+        Raises:
+            OptionError: always.
+        """
+        raise OptionError("resume() does not work in NNI 3.0; make a ProxyExperiment with the same folder and run it")
+
+    def _start_nni_manager(self, port: int | None, *args: Any, **kwargs: Any) -> None:
+        """Start the manager on the port, or try some free ones."""
+        for attempt in range(1, _STARTS + 1):
+            try:
+                super()._start_nni_manager(port or free_port(), *args, **kwargs)
+                return
+            except (OSError, RuntimeError) as error:
+                if "not idle" in str(error) and port is not None:
+                    raise OptionError(f"port {port} is in use; leave it out to have a free one chosen") from None
+                if attempt == _STARTS:
+                    raise DdplugError(
+                        f"NNI's manager did not start in {_STARTS} attempts: {error}; see the logs in "
+                        f"{self.config.canonical_copy().experiment_working_directory}/{self.id}"
+                    ) from error
+
+    def _stop_logging(self) -> None:
+        # NNI forgets to close the file
+        handler = _handlers.get(self.id)
+        super()._stop_logging()
+        if handler is not None:
+            handler.close()
+
+    def start(self, port: int | None = None, *args: Any, **kwargs: Any) -> None:
+        """Do what :meth:`run` does, but leave stopping to the caller."""
+        self._started = True
+        super().start(port, *args, **kwargs)
+
+    def stop(self) -> None:
+        """Stop the experiment and its manager; results can still be exported. A second call does nothing."""
+        if not self._started:
+            return
+        self._started = False
+        try:
+            super().stop()
+        finally:
+            end_children(self.id)
+
+    def export_top_models(self, top_k: int = 1, *, formatter: str | None = None, **kwargs: Any) -> list[Any]:
+        """Give the best candidates of the journal of this space and evaluator, at any time.
+
+        Args:
+            top_k: how many at most.
+            formatter: ``None`` for NNI's executable models, ``"dict"`` for samples, ``"instance"`` for networks, whose
+                weights are those of a fixed seed.
+            kwargs: none; NNI's own takes more.
+
+        Returns:
+            Best first.
+
+        Raises:
+            OptionError: the formatter is not known.
+        """
+        if formatter not in _FORMATTERS:
+            raise unknown("formatter", str(formatter), [name for name in _FORMATTERS if name])
+        pairs = sorted(self._pairs(self.journal.results()), key=lambda pair: pair[0].metric or 0.0, reverse=True)
+        for record, model in pairs:
+            model.metrics.final = record.metric
+            model.status = ModelStatus.Trained
+        with lent_randomness(0):
+            return [_FORMATTERS[formatter](model) for _, model in pairs[:top_k]]
+
+
+_ENDS = {
+    "FAILED": "failed",
+    "SUCCEEDED": "ended",
+    "USER_CANCELED": "was killed",
+    "SYS_CANCELED": "was cancelled",
+    "EARLY_STOPPED": "was stopped at its time limit",
+}
+"""What NNI calls the ends of a trial."""
+
+
+def _end(trial: str, status: str) -> str:
+    """Say how a trial ended."""
+    return f"trial {trial} {_ENDS.get(status, status)}"
+
+
+_FORMATTERS: dict[str | None, Any] = {
+    None: lambda model: model,
+    "dict": lambda model: model.sample,
+    "instance": lambda model: model.executable_model(),
+}

@@ -1,0 +1,104 @@
+"""What is done to a candidate: how it is trained, how often, and when it is given up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
+
+from ddplug.errors import OptionError
+from ddplug.synthetic import Recipe
+
+__all__ = ["Protocol"]
+
+_LIMITS: dict[str, tuple[type, float, float]] = {
+    "epochs": (int, 1, 10**9),
+    "learning_rate": (float, 0, 10**9),
+    "batch_size": (int, 1, 10**9),
+    "momentum": (float, 0, 10**9),
+    "weight_decay": (float, 0, 10**9),
+    "seeds": (int, 1, 1000),
+    "seed": (int, 0, 2**31 - 1),
+    "channels": (int, 2, 4096),
+    "patience": (float, 0, 1),
+    "time_limit": (float, 0, 10**9),
+}
+"""Type and range of every number of a protocol."""
+_RECIPE = ("epochs", "learning_rate", "batch_size", "momentum", "weight_decay", "augment")
+"""What replaces a field of the set's recipe."""
+
+
+def _number(name: str, value: Any) -> int | float:
+    """Give a number as its type; whole numbers may come as floats, as tuners give them."""
+    kind, low, high = _LIMITS[name]
+    fine = isinstance(value, Real) and not isinstance(value, bool) and low <= float(value) <= high
+    if not fine or (kind is int and value != int(value)):
+        what = "a whole number" if kind is int else "a number"
+        raise OptionError(f"{name} is {value!r}; it must be {what} between {low:.10g} and {high:.10g}")
+    number: int | float = kind(value)
+    return number
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is done to a candidate; every field is JSON-ready.
+
+    Attributes:
+        epochs: passes over the set; the recipe's own if ``None``, as the five that follow.
+        learning_rate: of SGD.
+        batch_size: samples a step.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        augment: operations of :mod:`ddplug.augment` joined by ``_``; ``""`` for none.
+        seeds: trainings to average, each of its own weights and order of samples.
+        seed: of the first training; the others count on from it.
+        channels: repeat a grey channel so many times, for spaces whose stems take three; ``None`` leaves inputs alone.
+        patience: share of the training after which a candidate that still guesses is stopped and scored as it stands;
+            ``None`` trains every candidate to the end. From there on a candidate is hopeless where an interim accuracy
+            is not two standard errors above the share of the commonest class. Whether it is depends on the candidate
+            alone and not on the others, so that results stay comparable and can be taken up again. Deep networks
+            with sigmoids may guess for long and still learn: that is why it is off by default.
+        time_limit: seconds for all of it, looked at after every step.
+        device: see :func:`ddplug.distillation.pick_device`.
+
+    Raises:
+        OptionError: a value is of the wrong type or out of range.
+
+    Example:
+        >>> Protocol(epochs=30, batch_size=64.0).batch_size
+        64
+        >>> Protocol(epochs=0)
+        Traceback (most recent call last):
+        ...
+        ddplug.errors.OptionError: epochs is 0; it must be a whole number between 1 and 1000000000
+    """
+
+    epochs: int | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    momentum: float | None = None
+    weight_decay: float | None = None
+    augment: str | None = None
+    seeds: int = 1
+    seed: int = 0
+    channels: int | None = None
+    patience: float | None = None
+    time_limit: float | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in _LIMITS:
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _number(name, value))
+        for name, text in (("augment", self.augment), ("device", self.device)):
+            if text is not None and not isinstance(text, str):
+                raise OptionError(f"{name} is {text!r}; it must be text")
+        for name in ("seeds", "seed", "device"):
+            if getattr(self, name) is None:
+                raise OptionError(f"{name} is None; give it or leave it out")
+
+    def recipe(self, own: Recipe) -> Recipe:
+        """Give a set's recipe with what this protocol replaces."""
+        given = {name: getattr(self, name) for name in _RECIPE if getattr(self, name) is not None}
+        return replace(own, **given)

@@ -1,0 +1,147 @@
+"""Set files as trials use them: checked by fingerprint, loaded once a process, and of one kind with each other."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddplug.errors import DataError, OptionError
+from ddplug.storage import load
+from ddplug.synthetic import SyntheticSet
+from ddplug.validation import METHOD
+
+__all__ = ["check_pair", "fingerprint", "load_set", "normal_path"]
+
+_loaded: dict[str, tuple[tuple[int, int], str, SyntheticSet]] = {}
+"""By path: modification time and size, fingerprint, and the set."""
+
+
+def normal_path(path: str | Path, what: str) -> str:
+    """Make a path absolute, so that trials find the file from wherever they run.
+
+    Args:
+        path: of a file.
+        what: how to call it in an error.
+
+    Raises:
+        OptionError: it holds ``//`` or ``#``, which NNI takes for the start of a comment.
+
+    Example:
+        >>> normal_path("/data/./made.safetensors", "train")
+        '/data/made.safetensors'
+        >>> normal_path("/data/#1.safetensors", "train")
+        Traceback (most recent call last):
+        ...
+        ddplug.errors.OptionError: train is '/data/#1.safetensors'; NNI drops what follows // or #: rename it
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise OptionError(f"{what} is a {type(path).__name__}; give the path of a file")
+    absolute = os.path.abspath(path)
+    if "//" in absolute or "#" in absolute:
+        raise OptionError(f"{what} is {absolute!r}; NNI drops what follows // or #: rename it")
+    return absolute
+
+
+def fingerprint(path: str | Path) -> str:
+    """Give the SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OptionError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+    except OSError as error:
+        raise OptionError(
+            f"cannot read {path}: {error.strerror or error}; put the file back or correct the path"
+        ) from None
+    return digest.hexdigest()
+
+
+def _unreadable(path: str | Path, error: OSError) -> OptionError:
+    return OptionError(f"cannot read {path}: {error.strerror or error}; put the file back or correct the path")
+
+
+_digest = fingerprint
+
+
+def load_set(path: str | Path, fingerprint: str | None = None) -> SyntheticSet:
+    """Load a set, once a process while the file stays as it is.
+
+    Args:
+        path: of the file.
+        fingerprint: what the file must have; see :func:`fingerprint`.
+
+    Returns:
+        The set, on the CPU; shared by all who load it, so nothing may write to it.
+
+    Raises:
+        OptionError: the file cannot be read.
+        FormatError: it holds no valid set.
+        DataError: it has another fingerprint.
+    """
+    name = os.path.abspath(path)
+    try:
+        status = os.stat(name)
+    except OSError as error:
+        raise OptionError(
+            f"cannot read {path}: {error.strerror or error}; put the file back or correct the path"
+        ) from None
+    stamp = status.st_mtime_ns, status.st_size
+    if name not in _loaded or _loaded[name][0] != stamp:
+        _loaded[name] = stamp, _digest(name), load(name)
+    _, found, made = _loaded[name]
+    if fingerprint is not None and found != fingerprint:
+        raise DataError(
+            f"{path} was altered: its fingerprint is {found[:12]}, not {fingerprint[:12]}; restore it or start anew"
+        )
+    return made
+
+
+def check_pair(train: SyntheticSet, validation: SyntheticSet) -> None:
+    """Refuse a validation split that cannot judge networks trained on a set.
+
+    Args:
+        train: the set.
+        validation: real data with hard labels, in the model space of the set.
+
+    Raises:
+        DataError: shapes, classes or preprocessing differ, or the split is no real data.
+    """
+    problem = _difference(train, validation) or _unreal(validation)
+    if problem:
+        raise DataError(f"the validation split does not suit the set: {problem}; cut one off with `ddplug holdout`")
+
+
+def _difference(train: SyntheticSet, validation: SyntheticSet) -> str | None:
+    """Say in what the two differ that must agree."""
+    for what, mine, theirs in (
+        ("shape", train.shape, validation.shape),
+        ("number of classes", train.num_classes, validation.num_classes),
+        ("class names", train.class_names, validation.class_names),
+        ("preprocessing", train.preprocess.kind, validation.preprocess.kind),
+    ):
+        if mine != theirs:
+            return f"they differ in {what}, {mine} and {theirs}"
+    others = validation.preprocess.tensors()
+    differing = [name for name, tensor in train.preprocess.tensors().items() if not torch.equal(tensor, others[name])]
+    return f"they differ in the {differing[0]} of their preprocessing" if differing else None
+
+
+def _unreal(validation: SyntheticSet) -> str | None:
+    """Say why a set is no real data, if it is not."""
+    if validation.targets.ndim == 2:
+        return "it has soft labels"
+    merged: Any = validation.provenance.get("merged", ())
+    for part in (validation.provenance, *(merged if isinstance(merged, list) else ())):
+        method = part.get("method") if isinstance(part, Mapping) else None
+        if method not in (None, METHOD):
+            return f"it was made by {method!r}"
+    return None

@@ -1,0 +1,183 @@
+"""The published space of 720 convolutional networks as an NNI model space, and random samples of any space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import nni
+import torch
+from nni.mutable import SampleValidationError
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.space import model_context
+from numpy.random import RandomState
+from torch import Tensor
+
+from ddplug.errors import OptionError
+from ddplug.networks.common import ACTIVATIONS, POOLS, image_shape, pick
+from ddplug.networks.convnet import SPACE, ConvNet
+
+__all__ = ["ConvNetSpace", "architectures"]
+
+_OPTIONS = {"width": "width", "depth": "depth", "norm": "norm", "activation": "act", "pooling": "pool"}
+"""Label in a sample -> option of :class:`ddplug.networks.convnet.ConvNet`."""
+
+_PATIENCE = 10_000
+"""Draws in a row that give nothing new before a space counts as exhausted."""
+
+
+class ConvNetSpace(ModelSpace):
+    """The ConvNets of the published architecture-search experiments: every combination of five choices.
+
+    The choices are labelled ``width``, ``depth``, ``norm``, ``activation`` and ``pooling``. A frozen member *is*
+    ddplug's :class:`~ddplug.networks.convnet.ConvNet`. The space itself is no network: it has no weights and no
+    forward, and one-shot strategies, which need layers to mix, refuse it.
+
+    Args:
+        shape: ``(C, H, W)`` of one input.
+        num_classes: number of outputs.
+        widths: channels of every block.
+        depths: numbers of blocks.
+        norms: keys of :data:`ddplug.networks.common.NORMS`.
+        activations: keys of :data:`ddplug.networks.common.ACTIVATIONS`.
+        poolings: keys of :data:`ddplug.networks.common.POOLS`.
+
+    Raises:
+        OptionError: a list of choices is empty or repeats a value, a value is unknown or out of range, or a combination
+            does not suit the inputs, as where pooling leaves less than one pixel.
+
+    Reference: Zhao, Mopuri & Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021, section 4.3.
+
+    Example:
+        >>> space = ConvNetSpace((1, 28, 28), 10)
+        >>> sorted(space.simplify())
+        ['activation', 'depth', 'norm', 'pooling', 'width']
+        >>> choice = {"width": 32, "depth": 2, "norm": "instance", "activation": "relu", "pooling": "max"}
+        >>> space.freeze(choice).head
+        Linear(in_features=2048, out_features=10, bias=True)
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        num_classes: int,
+        widths: Sequence[int] = SPACE["width"],  # type: ignore[assignment]
+        depths: Sequence[int] = SPACE["depth"],  # type: ignore[assignment]
+        norms: Sequence[str] = SPACE["norm"],  # type: ignore[assignment]
+        activations: Sequence[str] = SPACE["act"],  # type: ignore[assignment]
+        poolings: Sequence[str] = SPACE["pool"],  # type: ignore[assignment]
+    ) -> None:
+        super().__init__()
+        values = (widths, depths, norms, activations, poolings)
+        choices = {label: list(own) for label, own in zip(_OPTIONS, values, strict=True)}
+        _check(tuple(shape), num_classes, choices)
+        for label, own in choices.items():
+            self.add_mutable(nni.choice(label, own))
+
+    @classmethod
+    def create_fixed_module(
+        cls, sample: Mapping[str, Any], shape: Sequence[int], num_classes: int, *choices: Any, **named: Any
+    ) -> ConvNet:
+        """Make the member that a sample names; NNI calls it instead of the constructor when it freezes a space."""
+        return _member(sample, tuple(shape), num_classes)
+
+    def freeze(self, sample: Mapping[str, Any]) -> ConvNet:
+        """Make the member that a sample names, with fresh weights from the global random state.
+
+        Args:
+            sample: label -> choice.
+
+        Returns:
+            The network, in training mode.
+        """
+        self.validate(sample)
+        with model_context(sample):
+            member: ConvNet = type(self)(*self.trace_args, **self.trace_kwargs)
+        return member
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refuse: a space is many networks.
+
+        Raises:
+            OptionError: always.
+        """
+        raise OptionError("a ConvNetSpace is many networks and computes nothing itself; call space.freeze(sample)")
+
+    def extra_oneshot_hooks(self, strategy: Any) -> list[Any]:
+        """Refuse one-shot strategies, which would train without searching anything.
+
+        Raises:
+            OptionError: always.
+        """
+        raise OptionError(
+            f"{type(strategy).__name__} cannot search a ConvNetSpace, which has no layers to mix; use Random, "
+            "GridSearch, RegularizedEvolution or TPE, or a space built of LayerChoice"
+        )
+
+
+def _member(sample: Mapping[str, Any], shape: tuple[int, ...], num_classes: int) -> ConvNet:
+    return ConvNet(shape, num_classes, **{option: sample[label] for label, option in _OPTIONS.items()})
+
+
+def _check(shape: tuple[int, ...], num_classes: int, choices: Mapping[str, list[Any]]) -> None:
+    """Try the deepest networks of the space, without memory or randomness; what suits them suits the others."""
+    image_shape("ConvNetSpace", shape)
+    for label, values in choices.items():
+        if not values or len(set(values)) < len(values):
+            raise OptionError(f"ConvNetSpace has the choices {values} of {label}; give one or more different values")
+    for option, label, table in (("act", "activation", ACTIVATIONS), ("pool", "pooling", POOLS)):
+        for value in choices[label]:
+            pick(option, value, table)
+    deepest = {**choices, "depth": sorted({min(choices["depth"]), max(choices["depth"])})}
+    deepest["activation"] = choices["activation"][:1]  # an activation changes no shape
+    for combination in product(*deepest.values()):
+        sample = dict(zip(deepest, combination, strict=True))
+        try:
+            with torch.device("meta"):
+                _member(sample, shape, num_classes)
+        except OptionError as error:
+            height, width = shape[1:]
+            raise OptionError(
+                f"ConvNetSpace holds {sample}, which does not suit {height}x{width} inputs: {error}; "
+                "leave that choice out of the space"
+            ) from None
+
+
+def architectures(space: ModelSpace, n: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Draw distinct architectures from a space, uniformly; no network is built.
+
+    Args:
+        space: any NNI model space.
+        n: how many, at least 1.
+        seed: of the draw; the first architectures of a longer draw are those of a shorter one.
+
+    Returns:
+        Samples, label -> choice, as ``space.freeze`` takes them.
+
+    Raises:
+        OptionError: ``n`` is below 1, or the space seems to have fewer architectures.
+
+    Example:
+        >>> [choice["width"] for choice in architectures(ConvNetSpace((3, 32, 32), 10), 4)]
+        [128, 128, 256, 32]
+    """
+    if n < 1:
+        raise OptionError(f"n is {n}; it must be at least 1")
+    mutables, state = list(space.simplify().values()), RandomState(seed)
+    found: dict[str, dict[str, Any]] = {}
+    idle = 0
+    while len(found) < n:
+        sample: dict[str, Any] = {}
+        try:
+            for mutable in mutables:
+                mutable.random(sample, state)
+        except SampleValidationError:  # a constraint of the space is broken: draw again
+            sample = {}
+        name = repr(sorted(sample.items()))
+        idle = idle + 1 if not sample or name in found else 0
+        if idle == 0:
+            found[name] = sample
+        elif idle == _PATIENCE:
+            raise OptionError(f"n is {n}, but the space seems to have {len(found)} architectures; ask for that many")
+    return list(found.values())

@@ -1,0 +1,122 @@
+r"""Scores of a network that is not trained at all: the controls that any proxy has to beat.
+
+======================= ============================================================================================
+``"parameters"``        number of trainable weights
+``"gradient-norm"``     Euclidean norm of the loss gradient over one batch (Abdelfattah et al. 2021, section 3.1)
+``"synflow"``           :math:`\sum_\theta |\theta|\,\partial R/\partial|\theta|`, with :math:`R` the sum of the outputs
+                        for an input of ones, all weights positive and no normalisation (Tanaka et al. 2020, eq. 1);
+                        its logarithm, which ranks equally
+``"nwot"``              log-determinant of how often two inputs switch the same units on (Mellor et al. 2021, eq. 2)
+======================= ============================================================================================
+
+References: Abdelfattah et al., "Zero-Cost Proxies for Lightweight NAS", ICLR 2021. Tanaka et al., "Pruning neural
+networks without any data by iteratively conserving synaptic flow", NeurIPS 2020. Mellor et al., "Neural Architecture
+Search without Training", ICML 2021.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ddplug.errors import unknown
+from ddplug.networks.randomness import lent_randomness
+
+__all__ = ["SCORES", "zero_cost"]
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+_SWITCHES = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.GELU, nn.SiLU, nn.Tanh)
+
+
+def _parameters(network: nn.Module, x: Tensor, y: Tensor) -> float:
+    return float(sum(p.numel() for p in network.parameters() if p.requires_grad))
+
+
+def _gradient_norm(network: nn.Module, x: Tensor, y: Tensor) -> float:
+    weights = [p for p in network.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(cross_entropy(network(x), y), weights, allow_unused=True)
+    return math.sqrt(sum(float(g.double().square().sum()) for g in gradients if g is not None))
+
+
+def _bare(network: nn.Module) -> nn.Module:
+    """Copy a network with positive weights in float64 and without normalisation."""
+    copied = copy.deepcopy(network).double()
+    for parent in list(copied.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, _NORMS):
+                setattr(parent, name, nn.Identity())
+    with torch.no_grad():
+        for weight in copied.parameters():
+            weight.abs_()
+    return copied
+
+
+def _synflow(network: nn.Module, x: Tensor, y: Tensor) -> float:
+    positive = _bare(network)
+    weights = [p for p in positive.parameters() if p.requires_grad]
+    flow = positive(torch.ones_like(x[:1], dtype=torch.float64)).sum()
+    gradients = torch.autograd.grad(flow, weights, allow_unused=True)
+    total = sum(float((w * g).abs().sum()) for w, g in zip(weights, gradients, strict=True) if g is not None)
+    return math.log(total) if 0 < total < math.inf else 0.0
+
+
+@torch.no_grad()
+def _nwot(network: nn.Module, x: Tensor, y: Tensor) -> float:
+    kernel = torch.zeros(len(x), len(x), dtype=torch.float64, device=x.device)
+
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        on = (inputs[0] > 0).flatten(1).double()
+        kernel.add_(on @ on.T + (1 - on) @ (1 - on).T)
+
+    hooks = [m.register_forward_hook(add) for m in network.modules() if isinstance(m, _SWITCHES)]
+    try:
+        network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    sign, value = torch.linalg.slogdet(kernel)
+    # inputs that switch alike make it singular; the worst network there is
+    return float(value) if float(sign) > 0 and bool(value.isfinite()) else -1e9
+
+
+SCORES: Mapping[str, Callable[[nn.Module, Tensor, Tensor], float]] = {
+    "parameters": _parameters,
+    "gradient-norm": _gradient_norm,
+    "synflow": _synflow,
+    "nwot": _nwot,
+}
+"""Name -> score of a fresh network on a batch ``(n, *shape)`` with labels ``(n,)``; higher is better."""
+
+
+def zero_cost(name: str, build: Callable[[], Any], x: Tensor, y: Tensor, seed: int = 0) -> float:
+    """Score a network as it comes from its constructor.
+
+    Args:
+        name: a key of :data:`SCORES`.
+        build: makes the network, with weights from the global random state, which is lent to it and put back.
+        x: ``(n, *shape)`` inputs in model space.
+        y: ``(n,)`` int64 labels.
+        seed: of the weights.
+
+    Returns:
+        The score; higher should be better.
+
+    Raises:
+        OptionError: the name is not known.
+
+    Example:
+        >>> x, y = torch.zeros(2, 3), torch.tensor([0, 1])
+        >>> zero_cost("parameters", lambda: nn.Linear(3, 2), x, y)
+        8.0
+    """
+    if name not in SCORES:
+        raise unknown("zero-cost score", name, SCORES)
+    with lent_randomness(seed, x.device):
+        network = build().to(x.device).train()
+        return SCORES[name](network, x, y)

@@ -1,0 +1,262 @@
+"""Training and scoring one candidate: against a plain loop, with every way to fail, and what it costs."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ddplug.distillation import distill
+from ddplug.distillers.random_ import Random
+from ddplug.errors import OptionError
+from ddplug.networks import build
+from ddplug.nni.candidate import INTERIM_SHARE, Protocol, Result, train_and_score
+from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.testing import toy_images
+
+RECIPE = Recipe(epochs=6, learning_rate=0.05, schedule="constant", batch_size=1000)
+CPU = Protocol(device="cpu")
+
+
+def pair(images: int = 8, counts: tuple[int, ...] = (80, 72, 60)) -> tuple[SyntheticSet, SyntheticSet]:
+    data, held = toy_images(counts).split(0.5)
+    made = distill(data, Random(images_per_class=images), device="cpu")
+    train = SyntheticSet(made.inputs, made.targets, 3, made.preprocess, RECIPE)
+    return train, SyntheticSet(held.batch(torch.arange(len(held))), held.targets, 3, made.preprocess)
+
+
+TRAIN, REAL = pair()
+
+
+def linear(rng: Generator) -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+
+def run(make: Callable[[Generator], Any] = linear, protocol: Protocol = CPU, **settings: Any) -> Result:
+    return train_and_score(make, TRAIN, REAL, protocol, **settings)
+
+
+def test_it_is_what_a_plain_loop_gives() -> None:
+    kept: list[nn.Module] = []
+
+    def make(rng: Generator) -> nn.Module:
+        kept.append(linear(rng))
+        kept.append(copy.deepcopy(kept[0]))
+        return kept[0]
+
+    result = run(make)
+    plain = kept[1]
+    optimiser = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    for _ in range(6):  # the whole set is one batch, so that its order does not matter
+        optimiser.zero_grad()
+        cross_entropy(plain(TRAIN.inputs), TRAIN.targets).backward()
+        optimiser.step()
+    for mine, theirs in zip(kept[0].parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    expected = (plain(REAL.inputs).argmax(1) == REAL.targets).float().mean()
+    assert result.metric == pytest.approx(float(expected))
+    assert result.failure is None
+
+
+def test_protocol_replaces_the_recipe_and_repeats_itself() -> None:
+    mlp = lambda rng: build("mlp:width=16", TRAIN.shape, 3, rng)  # noqa: E731
+    protocol = replace(CPU, epochs=4, learning_rate=0.01, batch_size=5, augment="flip", momentum=0.5, weight_decay=0.0)
+    result = run(mlp, protocol)
+    assert result.images == 4 * 24
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        again = run(mlp, protocol)
+    assert replace(again, seconds=0.0) == replace(result, seconds=0.0)
+    slower = run(mlp, replace(protocol, learning_rate=1e-9))
+    assert slower.metric != result.metric
+
+
+def test_weights_depend_on_the_seed_alone() -> None:
+    seen: list[Tensor] = []
+
+    def make(rng: Generator) -> nn.Module:
+        module = linear(rng)
+        seen.append(next(module.parameters()).detach().clone())
+        return module
+
+    three = run(make, replace(CPU, seeds=3))
+    with torch.random.fork_rng():
+        torch.rand(7)
+        last = run(make, replace(CPU, seed=2))
+    assert torch.equal(seen[2], seen[3])
+    assert not torch.equal(seen[0], seen[1])
+    assert three.accuracies[2] == last.metric
+    assert three.metric == pytest.approx(sum(three.accuracies) / 3)
+    assert three.images == 3 * 6 * 24
+
+
+class _Bad(nn.Module):
+    def __init__(self, act: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 3)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.layer(x.flatten(1))
+        return self.act(y) if self.training else y
+
+
+def _raise(y: Tensor) -> Tensor:
+    raise ValueError("no such layer\nand a second line")
+
+
+def _huge(y: Tensor) -> Tensor:
+    return torch.empty(1 << 55) + y
+
+
+def _late(y: Tensor) -> Tensor:
+    time.sleep(0.2)
+    return y
+
+
+@pytest.mark.parametrize(
+    ("make", "protocol", "words"),
+    [
+        (lambda rng: _Bad(_raise), CPU, ["ValueError: no such layer"]),
+        (lambda rng: _Bad(lambda y: (y, y)), CPU, ["tuple"]),
+        (lambda rng: _Bad(_huge), CPU, ["out of memory"]),
+        (lambda rng: _Bad(_late), replace(CPU, time_limit=0.5), ["time limit of 0.5 s"]),
+        (linear, replace(CPU, learning_rate=1e9, epochs=200), ["diverged", "learning_rate"]),
+        (lambda rng: _Bad(lambda y: y * float("nan")), CPU, ["diverged"]),
+        (lambda rng: nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), CPU, ["(1, 4)", "(1, 3)"]),
+        (lambda rng: nn.Flatten(), CPU, ["no parameters"]),
+        (lambda rng: nn.Conv2d(3, 3, 1), CPU, ["3 channels"]),
+        (lambda rng: "network", CPU, ["str", "torch.nn.Module"]),
+        (lambda rng: 1 / 0, CPU, ["ZeroDivisionError"]),
+    ],
+)
+def test_every_failure_is_a_result_with_its_reason(make: Any, protocol: Protocol, words: list[str]) -> None:
+    before = torch.get_rng_state()
+    result = run(make, protocol)
+    assert result.metric is None
+    assert result.failure is not None
+    assert all(word in result.failure for word in words), result.failure
+    assert "\n" not in result.failure
+    assert result.seconds < 5
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_divergence_ends_the_training_early() -> None:
+    result = run(protocol=replace(CPU, learning_rate=1e9, epochs=2000))
+    assert result.failure is not None
+    assert 0 < result.images < 500 * 24
+
+
+def test_seeds_that_came_to_their_end_are_kept_when_a_later_one_fails() -> None:
+    made = iter([linear, _Bad])
+
+    def make(rng: Generator) -> nn.Module:
+        return next(made)(_raise)  # type: ignore[operator,no-any-return]
+
+    result = run(make, replace(CPU, seeds=2))
+    assert (result.metric, len(result.accuracies)) == (None, 1)
+    assert result.failure == "ValueError: no such layer"
+
+
+class _Counting(nn.Module):
+    """Counts the samples that it sees in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 3)
+        self.seen: list[int] = []
+
+    def forward(self, x: Tensor) -> Any:
+        if not self.training:
+            self.seen.append(len(x))
+        return self.layer(x.flatten(1))
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 30, 200])
+def test_interim_scores_are_reported_and_cost_little(epochs: int) -> None:
+    train, real = pair(images=20, counts=(1000, 960, 920))
+    made: list[_Counting] = []
+    reports: list[float] = []
+
+    def make(rng: Generator) -> nn.Module:
+        made.append(_Counting())
+        return made[0]
+
+    result = train_and_score(make, train, real, replace(CPU, epochs=epochs), report=reports.append)
+    assert tuple(reports) == result.intermediate
+    assert len(reports) <= 9
+    assert (len(reports) > 0) == (epochs > 1)
+    # single samples are looks at shapes
+    interim = sum(n for n in made[0].seen if n > 1) - len(real)
+    assert interim <= INTERIM_SHARE * (3 * epochs * len(train) + len(real)) + 32
+
+
+def test_hopeless_candidates_are_stopped_and_scored_as_they_stand() -> None:
+    coin = lambda rng: linear(rng).append(nn.Threshold(1e9, 0.0))  # noqa: E731
+    patient = run(coin, replace(CPU, epochs=10, patience=0.5))
+    assert patient.stopped is not None
+    assert "after epoch 5" in patient.stopped
+    assert patient.images == 5 * 24
+    assert patient.failure is None
+    assert patient.metric is not None
+    assert run(coin, replace(CPU, epochs=10)).images == 10 * 24
+    learns = run(linear, replace(CPU, epochs=10, patience=0.5))
+    assert (learns.stopped, learns.images) == (None, 10 * 24)
+
+
+def test_operations_of_a_linear_layer_are_counted_in_closed_form() -> None:
+    result = run(protocol=replace(CPU, epochs=1))
+    forward = 2 * 64 * 3
+    assert result.flops == forward * (3 * 24 + len(REAL))
+
+
+def test_a_grey_channel_is_repeated() -> None:
+    def colour(rng: Generator) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(72, 3))
+
+    assert run(colour).metric is None
+    assert run(colour, replace(CPU, channels=3)).failure is None
+    repeated = replace(
+        TRAIN,
+        inputs=TRAIN.inputs.expand(-1, 3, -1, -1),
+        preprocess=type(TRAIN.preprocess)(*(tensor.expand(3) for tensor in TRAIN.preprocess.tensors().values())),
+    )
+    real = replace(REAL, inputs=REAL.inputs.expand(-1, 3, -1, -1), preprocess=repeated.preprocess)
+    both = train_and_score(colour, repeated, real, CPU).metric, run(colour, replace(CPU, channels=3)).metric
+    assert both[0] == pytest.approx(both[1])
+    refused = train_and_score(colour, repeated, real, replace(CPU, channels=3)).failure
+    assert refused is not None
+    assert "channels=3" in refused
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": 2.5}, "whole number"),
+        ({"learning_rate": "0.1"}, "'0.1'"),
+        ({"learning_rate": float("nan")}, "nan"),
+        ({"seeds": 0}, "between 1 and 1000"),
+        ({"seeds": True}, "True"),
+        ({"seed": None}, "seed is None"),
+        ({"patience": 1.5}, "1.5"),
+        ({"augment": 3}, "augment is 3"),
+    ],
+)
+def test_values_that_are_no_protocol_are_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        Protocol(**values)
+
+
+def test_what_does_not_suit_set_or_machine_is_refused_and_not_recorded() -> None:
+    with pytest.raises(OptionError, match="warp"):
+        run(protocol=replace(CPU, augment="warp"))
+    with pytest.raises(OptionError, match="tpu"):
+        run(protocol=Protocol(device="tpu"))

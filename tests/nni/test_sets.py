@@ -1,0 +1,100 @@
+"""Set files on their way to trials: fingerprints, one load a process, and pairs that do not fit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ddplug.errors import DataError, FormatError, OptionError
+from ddplug.nni.sets import check_pair, fingerprint, load_set, normal_path
+from ddplug.preprocess import Identity, Standardise
+from ddplug.synthetic import SyntheticSet
+
+SET = SyntheticSet(
+    torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 2, 2, Identity()
+)
+
+
+def test_fingerprint_is_the_digest_of_the_bytes(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 9000
+    (tmp_path / "file").write_bytes(content)
+    assert fingerprint(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+    with pytest.raises(OptionError, match=r"missing.*No such file"):
+        fingerprint(tmp_path / "missing")
+
+
+def test_a_file_is_loaded_once_and_again_when_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    SET.save(path)
+    first = load_set(path)
+    assert torch.equal(first.inputs, SET.inputs)
+    assert load_set(os.path.relpath(path), fingerprint(path)) is first
+    replace(SET, targets=1 - SET.targets).save(path)
+    os.utime(path, ns=(1, 1))
+    assert not torch.equal(load_set(path).targets, first.targets)
+
+
+def test_altered_missing_and_broken_files_say_so_in_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    SET.save(path)
+    mark = fingerprint(path)
+    load_set(path, mark)
+    replace(SET, targets=1 - SET.targets).save(path)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(DataError, match=rf"a\.safetensors was altered: .*{fingerprint(path)[:12]}, not {mark[:12]}"):
+        load_set(path, mark)
+    path.write_bytes(b"no set")
+    with pytest.raises(FormatError, match=r"a\.safetensors"):
+        load_set(path)
+    path.unlink()
+    with pytest.raises(OptionError, match=r"a\.safetensors") as caught:
+        load_set(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["#1.safetensors", "a#b/c", 3, None])
+def test_paths_that_nni_cannot_carry_are_refused(name: Any) -> None:
+    with pytest.raises(OptionError, match=r"train is .*(#|int|None)"):
+        normal_path(name, "train")
+
+
+def test_paths_become_absolute_and_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert normal_path("x//./y/../a", "train") == str(tmp_path / "x" / "a")
+    # a leading // is kept by the system, and lost by NNI
+    with pytest.raises(OptionError, match="//"):
+        normal_path("//server/a", "train")
+
+
+def test_a_pair_of_one_kind_is_fine() -> None:
+    check_pair(SET, replace(SET, provenance={"method": "holdout"}))
+    check_pair(replace(SET, targets=torch.eye(2)[SET.targets]), SET)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"inputs": torch.zeros(6, 1, 5, 5)}, r"shape, \(1, 4, 4\) and \(1, 5, 5\)"),
+        ({"num_classes": 3, "class_names": ("a", "b", "c")}, "number of classes, 2 and 3"),
+        ({"class_names": ("a", "b")}, "class names"),
+        ({"preprocess": Standardise(torch.zeros(1), torch.ones(1))}, "preprocessing, identity and standardise"),
+        ({"targets": torch.eye(2)[SET.targets]}, "soft labels"),
+        ({"provenance": {"method": "dm"}}, "made by 'dm'"),
+        ({"provenance": {"merged": [{}, {"method": "kmeans"}]}}, "made by 'kmeans'"),
+    ],
+)
+def test_a_split_that_does_not_suit_the_set_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        check_pair(SET, replace(SET, **changes))
+
+
+def test_two_standardisations_differ_by_their_numbers() -> None:
+    mine, theirs = (replace(SET, preprocess=Standardise(torch.zeros(1), torch.ones(1) * k)) for k in (1, 2))
+    with pytest.raises(DataError, match="std of their preprocessing"):
+        check_pair(mine, theirs)

@@ -1,0 +1,114 @@
+"""Trials of hyper-parameter experiments: by hand, with mistakes, and tuned by the example's own configuration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddplug.networks import build
+from ddplug.nni import trial
+from ddplug.nni.candidate import CandidateError, Protocol, train_and_score
+from ddplug.nni.journal import Journal
+from ddplug.nni.sets import load_set
+from ddplug.nni.trial import main, results
+from tests.nni.toy_experiments import ROOT, run
+from tests.nni.toy_space import SHAPE, files
+
+NETWORK = "convnet:width=4,depth=1"
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return files(tmp_path_factory.mktemp("sets"))
+
+
+def argv(pair: tuple[Path, Path], *more: str) -> list[str]:
+    return ["--train", str(pair[0]), "--validation", str(pair[1]), "--network", NETWORK, "--device", "cpu", *more]
+
+
+def test_by_hand_it_runs_once_and_prints_the_accuracy(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = tmp_path / "j.jsonl"
+    assert main(argv(pair, "--epochs", "5", "--seeds", "2", "--journal", str(journal))) == 0
+    expected = train_and_score(
+        lambda rng: build(NETWORK, SHAPE, 3, rng),
+        load_set(pair[0]),
+        load_set(pair[1]),
+        Protocol(epochs=5, seeds=2, device="cpu"),
+    )
+    assert capsys.readouterr() == (f"accuracy {expected.metric:.4f}\n", "")
+    assert results(journal) == [({}, expected.metric)]
+    assert main(argv(pair, "--epochs", "5", "--seeds", "2", "--journal", str(journal))) == 0
+    assert len(Journal(journal).read()) == 1  # known, not trained again
+
+
+def test_tuned_values_have_precedence_and_may_be_whole_floats(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    values = {"epochs": 3.0, "batch_size": 8.0, "network.width": 6.0, "network.norm": "none", "momentum": 0.5}
+    metric = trial.run(argv(pair, "--epochs", "50", "--journal", str(tmp_path / "j.jsonl")), values)
+    expected = train_and_score(
+        lambda rng: build("convnet:width=6,depth=1,norm=none", SHAPE, 3, rng),
+        load_set(pair[0]),
+        load_set(pair[1]),
+        Protocol(epochs=3, batch_size=8, momentum=0.5, device="cpu"),
+    )
+    assert metric == expected.metric
+    assert results(tmp_path / "j.jsonl") == [(values, metric)]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"learning_rat": 0.1}, "learning_rate"),
+        ({"epochs": 2.5}, "epochs is 2.5"),
+        ({"network.widht": 8}, "width"),
+        ({"network.depth": 9}, "depth=9"),
+    ],
+)
+def test_values_that_no_network_takes_are_journalled_failures(
+    values: dict[str, Any], words: str, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(CandidateError, match=words) as caught:
+        trial.run(argv(pair, "--journal", str(tmp_path / "j.jsonl")), values)
+    assert "\n" not in str(caught.value)
+    (record,) = Journal(tmp_path / "j.jsonl").read()
+    assert record.sample == values
+    assert words in (record.failure or "")
+
+
+def test_mistakes_in_the_command_are_one_line(pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    cases = {
+        "--epochz": ["--epochz", "3"],
+        "epochs is 0": ["--epochs", "0"],
+        "missing": ["--train", "missing"],
+    }
+    for words, more in cases.items():
+        assert main(argv(pair, *more)) in (1, 2)
+        line = capsys.readouterr().err
+        assert words in line
+        assert line.count("\n") == 1
+
+
+def test_the_example_tunes_and_every_trial_journals_its_own(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    listed = run("tuning", tmp_path, *pair)
+    records = Journal(tmp_path / "journal.jsonl").read()
+    assert len(records) == 4
+    assert all(record.failure is None for record in records)
+    space = json.loads((ROOT / "examples" / "nni_trial" / "search_space.json").read_text())
+    assert all(set(record.sample) == set(space) for record in records)
+    assert len({record.trial for record in records}) == 4
+    # NNI may pair them wrongly: metrics and parameters are the same, each for itself
+    truth = results(tmp_path / "journal.jsonl")
+    assert [metric for _, metric in truth] == sorted((value for _, value in listed), reverse=True)
+    assert sorted(str(parameters) for parameters, _ in truth) == sorted(str(parameters) for parameters, _ in listed)
+    best, metric = truth[0]
+    again = train_and_score(
+        lambda rng: build(f"convnet:depth=2,width={best['network.width']},norm={best['network.norm']}", SHAPE, 3, rng),
+        load_set(pair[0]),
+        load_set(pair[1]),
+        Protocol(epochs=20, device="cpu", **{name: value for name, value in best.items() if "." not in name}),
+    )
+    assert again.metric == metric
