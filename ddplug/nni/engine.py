@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable
+from threading import Lock
 from typing import Any
 
 from nni.nas.execution.engine import ExecutionEngine
@@ -123,20 +124,26 @@ class ProxyEngine(_Engine, TrainingServiceExecutionEngine):
         nodejs_binding: the experiment.
         recall: gives the record of a candidate that has been trained before.
         budget: of candidates.
+        spoke: tells whether a candidate's own process wrote down what became of it.
 
     It needs trials that run :mod:`ddplug.nni.worker`: one that ends and never said which candidate it received is taken
-    to have died before it asked, and that candidate goes to another trial. Candidates left over when no trial is left
-    have failed.
+    to have died before it asked, and that candidate goes to another trial. A candidate whose trial died without a word
+    (killed, say, or out of memory), or that none took, gets one more trial, and has failed if that dies too.
     """
 
-    def __init__(self, nodejs_binding: Any, *, recall: Recall, budget: Budget) -> None:
+    def __init__(self, nodejs_binding: Any, *, recall: Recall, budget: Budget, spoke: Callable[[Any], bool]) -> None:
         # the listening thread starts in the base class
         self.recall = recall
         self.budget = budget
+        self.spoke = spoke
+        self.closing = False
         self.submitted: list[Any] = []
         self.endings: dict[int, tuple[str, str]] = {}
         self.unheard: list[tuple[str, str]] = []
         self._received: dict[str, int] = {}
+        self._second: set[int] = set()
+        self._made_up = 0
+        self._sending = Lock()
         super().__init__(nodejs_binding)
 
     def ending(self, model: Any) -> tuple[str, str] | None:
@@ -149,7 +156,31 @@ class ProxyEngine(_Engine, TrainingServiceExecutionEngine):
             # the base class keeps weak references only, and a strategy may drop its own
             self.submitted.append(model)
             if not self._known(model):
-                super().submit_models(model)
+                self._send(model)
+
+    def _send(self, model: Any) -> None:
+        # the search sends candidates, and the thread that hears of the end of trials sends some again
+        with self._sending:
+            super().submit_models(model)
+
+    def _again(self, model: Any) -> bool:
+        """Give a candidate another trial; tell whether it may have one."""
+        if self.closing or id(model) in self._second:
+            return False
+        self._second.add(id(model))
+        self._send(model)
+        return True
+
+    def _make_up(self, left: list[Any]) -> bool:
+        """Start a trial for each that died before it took a candidate, where candidates are left; tell if there is one.
+
+        Trials take what waits longest, whatever they were started for.
+        """
+        owed = min(len(self.unheard), len(self.submitted)) - self._made_up
+        for model in left[: max(0, owed)]:
+            self._made_up += 1
+            self._send(model)
+        return owed > 0 and bool(left)
 
     def budget_available(self) -> bool:
         # the manager counts trials, and candidates that were known have none
@@ -171,8 +202,13 @@ class ProxyEngine(_Engine, TrainingServiceExecutionEngine):
             self.unheard.append((command.trial_job_id, command.event))
             return
         model = self._find_reference_model(number)
-        if model is not None:
-            self.endings[id(model)] = command.trial_job_id, command.event
+        if model is None:
+            return
+        self.endings[id(model)] = command.trial_job_id, command.event
+        lost = model.metric is None and not self.spoke(model)
+        if lost and self._again(model):
+            _logger.warning("Trial %s died without a word; its candidate is tried once more.", command.trial_job_id)
+        else:
             self._end(model)
 
     def _end(self, model: Any) -> None:
@@ -197,6 +233,8 @@ class ProxyEngine(_Engine, TrainingServiceExecutionEngine):
             ended = self.nodejs_binding.get_status() in ("DONE", "STOPPED", "ERROR")
             quiet = max(quiet + 1, _PATIENCE - _GRACE) if ended else 0 if self._trials_in_sight() else quiet + 1
             time.sleep(1)
+            if quiet >= _PATIENCE and self._make_up(_open(wanted)):
+                quiet = 0
         for model in _open(wanted):
             self._end(model)
 

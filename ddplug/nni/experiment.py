@@ -76,6 +76,10 @@ class ProxyExperiment(NasExperiment):
         self.evaluator: Any
         super().__init__(model_space, evaluator, strategy, own)
         run_workers(self.config, evaluator)
+        self._limit = self.config.max_trial_number
+        if self._limit is not None:
+            # of the manager, which counts trials: a candidate may take two
+            self.config.max_trial_number = 2 * self._limit
         self.journal = self._journal(place)
         self._space: Any = None
         self._before: Counter[str] = Counter()
@@ -132,12 +136,12 @@ class ProxyExperiment(NasExperiment):
         return [record for record, _ in self._pairs(self.journal.failures())]
 
     def execution_engine_factory(self, config: Any) -> Any:
-        limit = self.config.canonical_copy().max_trial_number
-        budget = Budget(math.inf if limit is None else limit, {record.key for record in self.results})
+        limit = math.inf if self._limit is None else self._limit
+        budget = Budget(limit, {record.key for record in self.results})
         self._before = Counter(record.key for record in self.journal.read())
         engine: Any
         if isinstance(config, TrainingServiceEngineConfig):
-            engine = ProxyEngine(self, recall=self._recall, budget=budget)
+            engine = ProxyEngine(self, recall=self._recall, budget=budget, spoke=self._spoke)
         elif isinstance(config, SequentialEngineConfig):
             engine = SequentialEngine(recall=self._recall, budget=budget, max_duration=config.max_duration)
         else:
@@ -145,13 +149,17 @@ class ProxyExperiment(NasExperiment):
         engine.register_model_event_callback(ModelEventType.TrainingEnd, self._record)
         return engine
 
+    def _spoke(self, model: Any) -> bool:
+        """Tell whether the process of a candidate wrote down what became of it, in this run or, if well, before."""
+        found = self.journal.of(self._key(model))
+        return len(found) > self._before[self._key(model)] or any(record.failure is None for record in found)
+
     def _record(self, event: Any) -> None:
         """Write down what became of a candidate, unless its own process did."""
         model = event.model
         try:
-            name = self._key(model)
-            if self.journal.find(name) is None and len(self.journal.of(name)) == self._before[name]:
-                self.journal.append(self._outcome(name, model))
+            if not self._spoke(model):
+                self.journal.append(self._outcome(self._key(model), model))
         except DdplugError:
             # this may run in the thread that listens to the manager, which must live
             _logger.exception("An outcome could not be written down.")
@@ -267,6 +275,9 @@ class ProxyExperiment(NasExperiment):
         if not self._started:
             return
         self._started = False
+        if isinstance(self._engine, ProxyEngine):
+            # the trials that are ended now have not died
+            self._engine.closing = True
         try:
             super().stop()
         finally:

@@ -124,7 +124,6 @@ def tuning(folder: Path, train: Path, validation: Path) -> Any:
     # a trial that is stopped early has no result to compare
     config.assessor.class_args["start_step"] = 100
 
-
     def listed(experiment: Any) -> Any:
         return [[dict(trial.parameter), trial.value] for trial in experiment.export_data()]
 

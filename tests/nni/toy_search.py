@@ -75,6 +75,7 @@ class _Toy(MutableEvaluator):
 
     def _execute(self, model: Any) -> float:
         width = model.sample["width"]
+        before = executed(Path(self.trail))
         fate = self.fates.get(str(width), "")
         with Path(self.trail).open("a") as file:
             file.write(f"{os.environ.get('NNI_TRIAL_JOB_ID', '-')} {width}\n")
@@ -83,7 +84,7 @@ class _Toy(MutableEvaluator):
             raise RuntimeError("bad luck")
         if fate == "complain":
             raise RuntimeError("bad luck that nobody wrote down")
-        if fate == "die":
+        if fate == "die" or (fate == "die once" and width not in before):
             os.kill(os.getpid(), signal.SIGKILL)
         if fate == "hang":
             time.sleep(1000)
