@@ -5,10 +5,9 @@ Needs the extra ``avalanche``: ``pip install "ddplug[avalanche]"``. Importing th
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ddplug.errors import MissingExtraError
+from ddplug.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ddplug.avalanche.buffer import DistilledBuffer as DistilledBuffer
@@ -36,22 +35,4 @@ __all__ = [
     "distillation_metrics",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = import_module(f"{__name__}.{_HOMES[name]}")
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "avalanche":
-            raise
-        raise MissingExtraError(
-            f'{__name__}.{name} needs Avalanche, which is not installed; run pip install "ddplug[avalanche]"'
-        ) from error
-    value = getattr(module, name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, framework="Avalanche", needs=("avalanche",))

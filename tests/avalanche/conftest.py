@@ -12,8 +12,7 @@ import pytest
 import torch
 
 if find_spec("avalanche") is None:
-    # all but the tests of what happens without it
-    collect_ignore = [path.name for path in Path(__file__).parent.glob("test_*.py") if path.name != "test_import.py"]
+    collect_ignore = [path.name for path in Path(__file__).parent.glob("test_*.py")]
 
 
 @pytest.fixture(autouse=True)
