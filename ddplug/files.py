@@ -108,10 +108,20 @@ def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], he
         raise OptionError(f"cannot store the header of {path}: {error}") from None
     # clones: safetensors refuses tensors that share memory, which states may well do
     own = {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()}
-    content = to_bytes(own, {"format": f"ddplug/{_VERSION}", "kind": kind, "header": text})
+    content = _ordered(to_bytes(own, {"format": f"ddplug/{_VERSION}", "kind": kind, "header": text}))
     if int.from_bytes(content[:8], "little") > _MAX_HEADER:
         raise OptionError(f"cannot store {path}: its header is longer than {_MAX_HEADER} bytes; shorten the provenance")
     write_file(path, content)
+
+
+def _ordered(content: bytes) -> bytes:
+    """Order the metadata: safetensors draws their order anew each time, and what is equal should be equal files."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    head = json.loads(content[8:end])
+    head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
+    text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
+    size = -(-len(text) // 8) * 8  # the tensors stay aligned
+    return b"".join([size.to_bytes(8, "little"), text.ljust(size), content[end:]])
 
 
 def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

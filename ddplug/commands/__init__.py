@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "inspect": ("ddplug.commands.inspect_", "show what a file holds and how it was made"),
     "export": ("ddplug.commands.export", "turn a set into pictures, arrays or a data set card"),
     "holdout": ("ddplug.commands.holdout", "save a part of the real data, to judge candidates of a search by"),
+    "agreement": ("ddplug.commands.agreement", "tell how far small sets rank architectures as full training does"),
     "doctor": ("ddplug.commands.doctor", "show what is installed, what is known to be broken in it, and what to do"),
     "demo": ("ddplug.commands.demo", "distil, evaluate and plot real digits, end to end, in about a minute"),
 }

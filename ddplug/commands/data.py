@@ -7,11 +7,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from ddplug.commands.options import SEED_LIMIT, Parser, number
+from ddplug.errors import DataError, OptionError
 
 if TYPE_CHECKING:
     from ddplug.data import LabelledData
+    from ddplug.synthetic import SyntheticSet
 
-__all__ = ["add_data_options", "add_run_options", "load", "show_progress"]
+__all__ = ["add_data_options", "add_run_options", "check_held_out", "load", "require_validation", "show_progress"]
 
 
 def add_data_options(parser: Parser) -> None:
@@ -77,3 +79,34 @@ def load(arguments: argparse.Namespace, split: str) -> LabelledData:
     if arguments.validation is None:
         return found
     return found.split(arguments.validation)[0 if split == "train" else 1]
+
+
+def check_held_out(file: str, synthetic: SyntheticSet, train: LabelledData, fraction: float | None) -> None:
+    """Refuse to judge by a validation part what was made from it.
+
+    Args:
+        file: of the set.
+        synthetic: the set.
+        train: what is left of the training data.
+        fraction: that is held out; ``None`` for none, which lets everything pass.
+
+    Raises:
+        DataError: the set was made from other data.
+    """
+    data = synthetic.provenance.get("data")
+    seen = data.get("fingerprint") if isinstance(data, dict) else None
+    if fraction is not None and seen != train.fingerprint:
+        raise DataError(
+            f"{file} was not made with --validation {fraction} of these data, so it may have seen what is held out; "
+            "distil it with the same option, or evaluate it without"
+        )
+
+
+def require_validation(arguments: argparse.Namespace) -> None:
+    """Refuse to go on without a part that is held out.
+
+    Raises:
+        OptionError: ``--validation`` is not given, or 0.
+    """
+    if not arguments.validation:
+        raise OptionError("how much to hold out is not given; add --validation 0.1, here and to `ddplug distill`")

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ddplug.commands import Answer, table
-from ddplug.commands.data import add_data_options, add_run_options, load, show_progress
+from ddplug.commands.data import add_data_options, add_run_options, check_held_out, load, show_progress
 from ddplug.commands.options import Parser, number, one_of
-from ddplug.errors import DataError
 
 if TYPE_CHECKING:
     from ddplug.evaluation import Evaluation, Row
@@ -68,17 +67,6 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     return argv
 
 
-def _check_held_out(arguments: argparse.Namespace, synthetic: SyntheticSet, train: LabelledData) -> None:
-    """Refuse to judge a set on a validation part that it was made from."""
-    data = synthetic.provenance.get("data")
-    seen = data.get("fingerprint") if isinstance(data, dict) else None
-    if arguments.validation is not None and seen != train.fingerprint:
-        raise DataError(
-            f"{arguments.file} was not made with --validation {arguments.validation} of these data, so it may have "
-            "seen what is held out; distil it with the same option, or evaluate it without"
-        )
-
-
 def run(arguments: argparse.Namespace) -> Answer:
     """Evaluate on real test data, or on the held-out part of the training data."""
     from ddplug.evaluation import compare, cross_architecture
@@ -86,7 +74,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
     synthetic = load_set(arguments.file)
     train, test = load(arguments, "train"), load(arguments, "test")
-    _check_held_out(arguments, synthetic, train)
+    check_held_out(arguments.file, synthetic, train, arguments.validation)
     networks = arguments.network or ["convnet"]
     settings: dict[str, Any] = {
         "repeats": arguments.repeats,

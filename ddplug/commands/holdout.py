@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ddplug.commands import Answer, table
-from ddplug.commands.data import add_data_options, load
+from ddplug.commands.data import add_data_options, load, require_validation
 from ddplug.commands.options import Parser
 from ddplug.errors import FormatError, OptionError
 
@@ -27,8 +27,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     from ddplug.storage import load as load_set
     from ddplug.validation import holdout
 
-    if not arguments.validation:
-        raise OptionError("how much to hold out is not given; add --validation 0.1, here and to `ddplug distill`")
+    require_validation(arguments)
     path = check_writable(arguments.output)
     if os.path.exists(path):
         try:

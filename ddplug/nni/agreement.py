@@ -28,11 +28,12 @@ from ddplug.nni.evaluator import ProxyEvaluator
 from ddplug.nni.experiment import ProxyExperiment
 from ddplug.nni.journal import Journal, Record
 from ddplug.nni.listed import Listed
+from ddplug.nni.running import folder_at
 from ddplug.nni.sets import load_set
 from ddplug.nni.zero_cost import zero_cost
 from ddplug.scatter import scatter
 
-__all__ = ["HEAD", "Study", "cost", "early_stopping", "epochs_within", "table"]
+__all__ = ["HEAD", "Study", "cost", "early_stopping", "epochs_within", "selection_file", "table"]
 
 
 def cost(evaluator: ProxyEvaluator) -> float:
@@ -73,6 +74,32 @@ def epochs_within(budget: float, images: int, scored: int) -> int:
     return epochs
 
 
+def selection_file(data: LabelledData, method: str, images_per_class: int, path: str | Path, seed: int = 0) -> Path:
+    """Write a selection of real samples, unless the file holds it already: another file would be judged anew.
+
+    Args:
+        data: to select from.
+        method: ``"random"``, ``"kmeans"`` or another name of a distiller that needs no steps.
+        images_per_class: samples of each class.
+        path: of the file.
+        seed: of the selection.
+
+    Returns:
+        The path.
+    """
+    place, chosen = Path(path), registry.resolve("distiller", method)(images_per_class=images_per_class)
+    if place.exists():
+        made = load_set(place)
+        known = made.provenance
+        data_known = known.get("data")
+        fingerprint = data_known.get("fingerprint") if isinstance(data_known, Mapping) else None
+        wanted = (method, seed, images_per_class * data.num_classes, data.fingerprint)
+        if (known.get("method"), known.get("seed"), len(made), fingerprint) == wanted:
+            return place
+    distill(data, chosen, seed=seed, device="cpu").quantise().save(place)
+    return place
+
+
 def early_stopping(
     data: LabelledData, path: str | Path, validation: str | Path, budget: float, **options: Any
 ) -> ProxyEvaluator:
@@ -94,9 +121,7 @@ def early_stopping(
     per_class = number // data.num_classes
     if per_class < 1:
         raise OptionError(f"a cost of {budget:.0f} image passes allows {number} images, less than one a class")
-    chosen = registry.resolve("distiller", "random")(images_per_class=per_class)
-    made = distill(data, chosen, seed=options.get("seed", 0), device="cpu")
-    made.save(path)
+    selection_file(data, "random", per_class, path, options.get("seed", 0))
     return ProxyEvaluator(path, validation, **{"augment": "", **options, "epochs": 1})
 
 
@@ -130,6 +155,7 @@ class Study:
         taken = {"full", *self.zero} & set(self.proxies)
         if taken:
             raise OptionError(f"a proxy is named {sorted(taken)[0]!r}, which is taken; choose another name")
+        self.folder = folder_at(self.folder)
 
     @property
     def evaluators(self) -> dict[str, ProxyEvaluator]:

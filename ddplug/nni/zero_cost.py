@@ -62,7 +62,7 @@ def _synflow(network: nn.Module, x: Tensor, y: Tensor) -> float:
     weights = [p for p in positive.parameters() if p.requires_grad]
     flow = positive(torch.ones_like(x[:1], dtype=torch.float64)).sum()
     gradients = torch.autograd.grad(flow, weights, allow_unused=True)
-    total = sum(float((w * g).abs().sum()) for w, g in zip(weights, gradients, strict=True) if g is not None)
+    total = sum(float((w.detach() * g).abs().sum()) for w, g in zip(weights, gradients, strict=True) if g is not None)
     return math.log(total) if 0 < total < math.inf else 0.0
 
 

@@ -1,0 +1,176 @@
+"""``ddplug agreement``: how far a small set ranks architectures as training on all data would."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddplug.commands import Answer, table
+from ddplug.commands.data import add_data_options, add_run_options, check_held_out, load, require_validation
+from ddplug.commands.options import Parser, number
+from ddplug.errors import MissingExtraError, OptionError
+
+if TYPE_CHECKING:
+    from ddplug.labelled import LabelledData
+    from ddplug.nni.agreement import Study
+    from ddplug.synthetic import SyntheticSet
+
+__all__ = ["configure", "run"]
+
+_ZERO = ("parameters", "gradient-norm", "synflow", "nwot")
+_CONTROLS = ("random", "kmeans")
+_EARLY = "early stopping"
+_CHOICES = {"widths": int, "depths": int, "norms": str, "activations": str, "poolings": str}
+
+
+def configure(parser: Parser, argv: list[str]) -> list[str]:
+    """Add the data, the sets, the space, and how candidates are trained."""
+    add_data_options(parser)
+    add_run_options(parser)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_named,
+        metavar="NAME=FILE",
+        help="a set to rank with, made with the same --validation; again for several",
+    )
+    parser.add_argument("--folder", required=True, metavar="DIR", help="for results; the same one goes on where it was")
+    parser.add_argument(
+        "-n", "--architectures", type=number(int, 2), default=40, metavar="N", help="to sample (default: 40)"
+    )
+    group = parser.add_argument_group("space (the published one by default)")
+    for name, kind in _CHOICES.items():
+        group.add_argument(f"--{name}", type=_listed(kind), metavar="A,B,...", help=f"{name} to choose from")
+    group = parser.add_argument_group("training")
+    group.add_argument("--epochs", type=number(int, 1), default=10, metavar="N", help="of full training (default: 10)")
+    group.add_argument(
+        "--learning-rate", type=number(float, 0), default=0.02, metavar="RATE", help="of all (default: 0.02)"
+    )
+    group.add_argument(
+        "--batch-size", type=number(int, 1), default=64, metavar="N", help="of full training (default: 64)"
+    )
+    group.add_argument(
+        "--share",
+        type=number(float, 0, 1),
+        default=0.02,
+        metavar="FRACTION",
+        help="cost of every proxy as a share of full training (default: 0.02)",
+    )
+    return argv
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise argparse.ArgumentTypeError(f"is {text!r}; give a name and a file, as dm=dm.safetensors")
+    return name, path
+
+
+def _listed(kind: type) -> Callable[[str], list[Any]]:
+    def convert(text: str) -> list[Any]:
+        try:
+            return [kind(part) for part in text.split(",")]
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"is {text!r}; give whole numbers and commas, as 4,8,16") from None
+
+    return convert
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Judge every architecture by every set and in full, and compare."""
+    try:
+        # NNI prints, and standard output is for the answer alone
+        with redirect_stdout(sys.stderr):
+            return _run(arguments)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("nni", "psutil", "pytorch_lightning"):
+            raise
+        raise MissingExtraError(
+            'this command needs NNI, which is not installed; run pip install "ddplug[nni]"'
+        ) from None
+
+
+def _run(arguments: argparse.Namespace) -> Answer:
+    from ddplug.files import write_file
+    from ddplug.networks.randomness import lent_randomness
+
+    require_validation(arguments)
+    # importing NNI draws from the global generators, and warns
+    with lent_randomness(0), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ddplug.nni import agreement
+
+    train, rest = load(arguments, "train"), load(arguments, "test")
+    study = _study(arguments, train, rest)
+    study.run(say=lambda line: sys.stderr.write(f"{line}\n"))
+    rows, scores = study.rows(seed=arguments.seed), study.scores()
+    folder = Path(study.folder)
+    values = {"folder": str(folder), "architectures": len(study.samples), "share": arguments.share, "rows": rows}
+    full = {**values, "samples": [dict(sample) for sample in study.samples], "scores": scores}
+    write_file(folder / "agreement.json", json.dumps(full, indent=1).encode())
+    picture = io.BytesIO()
+    study.figure(rows).savefig(picture, format="png")
+    write_file(folder / "agreement.png", picture.getvalue())
+    where = f"Everything is in {folder / 'agreement.json'}, a scatter plot in {folder / 'agreement.png'}"
+    return Answer(values, f"{table(agreement.table(rows))}\n\n{where}")
+
+
+def _study(arguments: argparse.Namespace, train: LabelledData, rest: LabelledData) -> Study:
+    """Write the files that are missing, and plan who is judged by what, all at one cost."""
+    from ddplug.nni import ConvNetSpace, ProxyEvaluator, agreement, architectures
+    from ddplug.nni.running import folder_at
+    from ddplug.storage import load as load_set
+    from ddplug.validation import holdout
+
+    given = {name: load_set(path) for name, path in arguments.set}
+    for name, path in arguments.set:
+        check_held_out(path, given[name], train, arguments.validation)
+    names = [name for name, _ in arguments.set] + [*_CONTROLS, _EARLY]
+    if len(set(names)) < len(names):
+        raise OptionError(f"two scores have one name among {', '.join(names)}; choose other names in --set")
+    choices = {name: getattr(arguments, name) for name in _CHOICES if getattr(arguments, name)}
+    space = ConvNetSpace(train.shape, train.num_classes, **choices)
+    folder = folder_at(arguments.folder)
+    files = {name: folder / f"{name}.safetensors" for name in ("whole", "validation")}
+    holdout(train).save(files["whole"])
+    holdout(rest).save(files["validation"])
+    common = {"learning_rate": arguments.learning_rate, "seed": arguments.seed, "device": arguments.device}
+    batch = {"batch_size": arguments.batch_size, "augment": ""}
+    full = ProxyEvaluator(files["whole"], files["validation"], epochs=arguments.epochs, **batch, **common)
+    budget = arguments.share * agreement.cost(full)
+    paths = {name: Path(path) for name, path in arguments.set} | _controls(arguments, train, given, folder)
+    proxies = {
+        name: ProxyEvaluator(
+            path,
+            files["validation"],
+            epochs=agreement.epochs_within(budget, len(load_set(path)), len(rest)),
+            **common,
+        )
+        for name, path in paths.items()
+    }
+    proxies[_EARLY] = agreement.early_stopping(
+        train, folder / "early.safetensors", files["validation"], budget, **batch, **common
+    )
+    samples = architectures(space, arguments.architectures, arguments.seed)
+    return agreement.Study(space, samples, full, proxies, folder, zero=_ZERO)
+
+
+def _controls(
+    arguments: argparse.Namespace, train: LabelledData, given: dict[str, SyntheticSet], folder: Path
+) -> dict[str, Path]:
+    """Make real samples of as many images as the largest set has, 10 a class without one."""
+    from ddplug.nni.agreement import selection_file
+
+    images = max((len(made) for made in given.values()), default=10 * train.num_classes)
+    each = max(1, images // train.num_classes)
+    return {
+        name: selection_file(train, name, each, folder / f"{name}.safetensors", arguments.seed) for name in _CONTROLS
+    }

@@ -1,0 +1,113 @@
+"""A study: the same candidates judged cheaply and in full through NNI, taken up again from its journal."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scipy import stats
+
+import ddplug
+from ddplug.distillers.random_ import Random
+from ddplug.errors import DataError, OptionError
+from ddplug.networks.randomness import lent_randomness
+from ddplug.storage import load
+
+with lent_randomness(0):
+    from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
+    from ddplug.nni.agreement import HEAD, Study, cost, early_stopping, epochs_within, table
+    from ddplug.nni.journal import Journal
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    train, rest = ddplug.load_dataset("digits").split(0.2)
+    ddplug.holdout(train.subset(torch.arange(300))).save(folder / "whole.safetensors")
+    ddplug.holdout(rest.subset(torch.arange(100))).save(folder / "rest.safetensors")
+    ddplug.distill(train, Random(images_per_class=2)).save(folder / "few.safetensors")
+    return folder
+
+
+def study(files: Path, folder: Path, **options: Any) -> Study:
+    pair = files / "whole.safetensors", files / "rest.safetensors"
+    full = ProxyEvaluator(*pair, epochs=4, learning_rate=0.05, batch_size=32, device="cpu")
+    proxies = {
+        # the truth itself under another key: its ranking is perfect
+        "twin": ProxyEvaluator(*pair, epochs=4, learning_rate=0.05, batch_size=32, device="cpu", time_limit=1000),
+        "few": ProxyEvaluator(files / "few.safetensors", pair[1], epochs=5, device="cpu"),
+    }
+    space = ConvNetSpace((1, 8, 8), 10, widths=(4, 8), depths=(1, 2))
+    return Study(space, architectures(space, 6), full, proxies, folder, **options)
+
+
+def test_a_study_compares_with_the_truth_and_goes_on_where_it_was(files: Path, tmp_path: Path) -> None:
+    whole = study(files, tmp_path / "a", zero=("parameters",))
+    with pytest.raises(DataError, match="0 of 6 candidates have every score; run the study first"):
+        whole.rows()
+    said: list[str] = []
+    whole.run(said.append)
+    assert said == [f"{name}: judging 6 candidates" for name in ("twin", "few", "full")]
+    rows = {row["name"]: row for row in whole.rows(resamples=20)}
+    assert set(rows) == {"twin", "few", "parameters"}
+    assert rows["twin"]["spearman"][0] == 1
+    assert rows["twin"]["regret"][0] == 0
+    assert (rows["twin"]["cost"], rows["parameters"]["cost"]) == (1, 0)
+    assert rows["few"]["cost"] == pytest.approx((3 * 20 * 5 + 100) / (3 * 300 * 4 + 100))
+    scores = whole.scores()
+    for name in ("few", "parameters"):
+        expected = stats.spearmanr(scores[name], scores["full"]).statistic
+        assert rows[name]["spearman"][0] == pytest.approx(expected)
+        assert rows[name]["regret"][0] >= 0
+    with lent_randomness(0):
+        networks = [whole.space.freeze(sample) for sample in whole.samples]
+    assert scores["parameters"] == [sum(p.numel() for p in network.parameters()) for network in networks]
+    json.dumps(list(rows.values()), allow_nan=False)
+    cells = table(whole.rows(resamples=20))
+    assert cells[0] == HEAD
+    assert {len(row) for row in cells} == {len(HEAD)}
+    titles = [axes.get_title() for axes in whole.figure().axes if axes.get_visible()]
+    assert titles[0] == "twin\nSpearman 1.00"
+
+    # again: nothing is trained, and one that is longer trains only what is new
+    lines = len(Journal(tmp_path / "a" / "journal.jsonl").read())
+    assert lines == 18
+    again = study(files, tmp_path / "a")
+    assert again.records("few") == whole.records("few")
+    again.run()
+    again.samples = architectures(again.space, 7)
+    again.run()
+    assert len(Journal(tmp_path / "a" / "journal.jsonl").read()) == lines + 3
+    assert again.scores()["few"][:6] == scores["few"]
+
+
+def test_early_stopping_is_one_pass_over_what_the_cost_allows(files: Path, tmp_path: Path) -> None:
+    data = ddplug.load_dataset("digits")
+    made = early_stopping(data, tmp_path / "begun.safetensors", files / "rest.safetensors", 1000, device="cpu", seed=3)
+    chosen = load(tmp_path / "begun.safetensors")
+    assert torch.bincount(chosen.hard_targets).tolist() == [30] * 10
+    assert cost(made) == 1000
+    assert made.protocol.epochs == 1
+    with pytest.raises(OptionError, match="a cost of 120 image passes allows 6 images, less than one a class"):
+        early_stopping(data, tmp_path / "none.safetensors", files / "rest.safetensors", 120)
+    assert not (tmp_path / "none.safetensors").exists()
+
+
+@pytest.mark.parametrize(("budget", "epochs"), [(400, 1), (699, 1), (700, 2)])
+def test_epochs_fill_the_cost_and_never_exceed_it(budget: float, epochs: int) -> None:
+    assert epochs_within(budget, images=100, scored=100) == epochs
+
+
+def test_mistakes_are_refused(files: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="a cost of 399 image passes does not allow one epoch of 100 images"):
+        epochs_within(399, images=100, scored=100)
+    fine = study(files, tmp_path)
+    with pytest.raises(OptionError, match="a study of 1 candidates ranks nothing"):
+        Study(fine.space, fine.samples[:1], fine.full, fine.proxies, tmp_path)
+    for name in ("full", "synflow"):
+        with pytest.raises(OptionError, match=re.escape(f"a proxy is named {name!r}, which is taken")):
+            Study(fine.space, fine.samples, fine.full, {name: fine.full}, tmp_path, zero=("synflow",))
