@@ -103,9 +103,8 @@ def test_nbytes_is_what_the_file_keeps(name: str, tmp_path: Path) -> None:
 
 
 def test_equal_sets_are_equal_files(tmp_path: Path) -> None:
-    made = image_set(class_names=("ä", '"\n', "c")) if image_set().num_classes == 3 else image_set()
     for n in range(8):
-        save(made, tmp_path / str(n))
+        save(image_set(), tmp_path / str(n))
     assert len({(tmp_path / str(n)).read_bytes() for n in range(8)}) == 1
     # nothing is lost by it: the library's own reader gives the same tensors
     assert set(load_file(tmp_path / "0")) >= {"inputs", "targets"}

@@ -112,7 +112,7 @@ def early_stopping(
         path: where to write these samples.
         validation: file of real validation data.
         budget: as :func:`cost` counts, for one seed.
-        options: of :class:`ddplug.nni.ProxyEvaluator`, those of full training but for the epochs.
+        options: of :class:`ddplug.nni.evaluator.ProxyEvaluator`, those of full training but for the epochs.
 
     Raises:
         OptionError: the cost allows not a single image a class.
@@ -131,7 +131,7 @@ class Study:
 
     Args:
         space: an NNI model space.
-        samples: the candidates, label -> choice each, as :func:`ddplug.nni.architectures` draws them.
+        samples: the candidates, label -> choice each, as :func:`ddplug.nni.spaces.architectures` draws them.
         full: the evaluator whose results count as the truth.
         proxies: name -> evaluator that is to predict them.
         folder: where ``journal.jsonl`` and NNI's own files are kept; made if it is missing.
@@ -162,7 +162,7 @@ class Study:
         """All evaluators, the cheap ones first."""
         return {**self.proxies, "full": self.full}
 
-    def run(self, say: Callable[[str], None] = lambda line: None) -> None:
+    def run(self, say: Callable[[str], object] = lambda line: None) -> None:
         """Judge every candidate by every evaluator, except what the journal has already.
 
         Args:
@@ -222,9 +222,9 @@ class Study:
             seed: of the bootstrap.
 
         Returns:
-            A JSON-ready row a score, best Spearman correlation first: name, figures of
+            One JSON-ready row for each score, the best Spearman correlation first, with its name, the figures of
             :meth:`ddplug.evaluation.ranking.Agreement.to_json`, ``cost`` as a share of full training, ``seconds`` a
-            candidate, ``failed`` candidates.
+            candidate and the number of ``failed`` candidates.
 
         Raises:
             DataError: fewer than 2 candidates have every score.

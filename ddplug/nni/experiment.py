@@ -45,7 +45,8 @@ class ProxyExperiment(NasExperiment):
 
     Args:
         model_space: an NNI model space, its choices labelled.
-        evaluator: a :class:`ddplug.nni.ProxyEvaluator`, or any other, whose results then count for this run only.
+        evaluator: a :class:`ddplug.nni.evaluator.ProxyEvaluator`, or any other, whose results then count for this run
+            only.
         strategy: a multi-trial strategy; with a seed of its own, a search that is taken up again asks for the same
             candidates first.
         config: NNI's configuration, copied and used as it is but for the class of the engine; ``trials`` and
@@ -136,6 +137,7 @@ class ProxyExperiment(NasExperiment):
         return [record for record, _ in self._pairs(self.journal.failures())]
 
     def execution_engine_factory(self, config: Any) -> Any:
+        """Make the engine; NNI calls this when a search starts."""
         limit = math.inf if self._limit is None else self._limit
         budget = Budget(limit, {record.key for record in self.results})
         self._before = Counter(record.key for record in self.journal.read())

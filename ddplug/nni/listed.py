@@ -26,6 +26,7 @@ class Listed(Strategy):
         self.samples = [dict(sample) for sample in samples]
 
     def extra_repr(self) -> str:
+        """Say how many there are."""
         return f"samples={len(self.samples)}"
 
     def _run(self) -> None:
@@ -35,7 +36,9 @@ class Listed(Strategy):
             self.engine.submit_models(self.model_space.freeze(sample))
 
     def state_dict(self) -> dict[str, Any]:
+        """Give the samples."""
         return {"samples": self.samples}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the samples back."""
         self.samples = list(state_dict["samples"])

@@ -22,10 +22,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import nni
 import psutil
 import torch
-from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from nni.nas.space import SimplifiedModelSpace
 from torch import Tensor, nn
 
@@ -41,21 +40,33 @@ TRIALS, CRASH, HANG = 50, (3, 11, 19, 27, 35), (8, 30)
 LIMIT = 30.0
 
 
-class Mixed(ModelSpace):
-    """Fifty candidates, of which some raise and some hang."""
+class Member(nn.Module):
+    """One of fifty candidates: it raises, hangs or classifies, each with a layer of another width."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
         super().__init__()
-        self.number = self.add_mutable(nni.choice("number", list(range(TRIALS))))
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        self.number = number
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 4 + number), nn.ReLU(), nn.Linear(4 + number, 10))
 
     def forward(self, x: Tensor) -> Any:
-        """Raise, hang or classify."""
+        """Do what its number says."""
         if self.number in CRASH:
             raise RuntimeError(f"candidate {self.number} is broken")
         while self.number in HANG:
             time.sleep(1)
         return self.body(x)
+
+
+class Mixed(ModelSpace):
+    """Fifty candidates, of which some raise and some hang."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.member = LayerChoice({str(n): Member(n) for n in range(TRIALS)}, label="number")
+
+    def forward(self, x: Tensor) -> Any:
+        """Do what the chosen member does."""
+        return self.member(x)
 
 
 def _files(folder: Path) -> tuple[Path, Path]:
@@ -87,7 +98,7 @@ def survival() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         evaluator = ProxyEvaluator(*_files(folder), epochs=20, time_limit=LIMIT, device="cpu", threads=1)
-        listed = Listed([{"number": n} for n in range(TRIALS)])
+        listed = Listed([{"number": str(n)} for n in range(TRIALS)])
         # `check` takes one step with a sample, which must not hang
         experiment = ProxyExperiment(Mixed(), evaluator, listed, trials=TRIALS, concurrency=2, folder=folder)
         killed: list[int] = []

@@ -48,7 +48,7 @@ def test_gradient_norm_is_that_of_finite_differences() -> None:
     x, y = data()
     linear = chain(3)
     found = zero_cost("gradient-norm", lambda: linear, x, y)
-    weight = linear[1].weight.detach().double()
+    weight = next(linear.parameters()).detach().double()
     slopes = []
     for i in range(weight.numel()):
         values = []
@@ -63,8 +63,9 @@ def test_gradient_norm_is_that_of_finite_differences() -> None:
 def test_synflow_of_a_linear_chain_is_the_number_of_layers_times_its_flow() -> None:
     # R is linear in each layer, so that |theta| dR/d|theta| sums to R for each of them (no biases)
     two = chain(5, 3)
-    flow = (two[3].weight.abs().double() @ two[1].weight.abs().double() @ torch.ones(64).double()).sum()
-    assert zero_cost("synflow", lambda: two, *data()) == pytest.approx(math.log(2 * float(flow.detach())), rel=1e-9)
+    first, second = (p.detach().abs().double() for p in two.parameters())
+    flow = (second @ first @ torch.ones(64).double()).sum()
+    assert zero_cost("synflow", lambda: two, *data()) == pytest.approx(math.log(2 * float(flow)), rel=1e-9)
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "layer", "instance", "group"])
