@@ -150,6 +150,11 @@ class ProxyEvaluator(MutableEvaluator):
         return ", ".join(f"{name}={value!r}" for name, value in self.trace_kwargs.items() if value is not None)
 
     def freeze(self, sample: Any) -> Any:
+        """Give the evaluator with its choices made.
+
+        Args:
+            sample: label -> choice.
+        """
         # the shell that NNI gives would bypass _execute, and with it the seed and the journal
         frozen = super().freeze(sample)
         return frozen.get() if isinstance(frozen, FrozenEvaluator) else frozen

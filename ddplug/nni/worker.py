@@ -1,4 +1,4 @@
-"""The trial process of a :class:`ddplug.nni.ProxyExperiment`: say which candidate came, then execute it.
+"""The trial process of a :class:`ddplug.nni.experiment.ProxyExperiment`: say which candidate came, then execute it.
 
 Run as ``python -m ddplug.nni.worker FRAMEWORK THREADS``; what follows is ignored. Two environment variables are set
 before anything heavy is imported, unless they are set already: ``NNI_FRAMEWORK`` to ``FRAMEWORK``, since ``none``
