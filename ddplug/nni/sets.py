@@ -59,9 +59,7 @@ def fingerprint(path: str | Path) -> str:
             while part := file.read(1 << 20):
                 digest.update(part)
     except OSError as error:
-        raise OptionError(
-            f"cannot read {path}: {error.strerror or error}; put the file back or correct the path"
-        ) from None
+        raise _unreadable(path, error) from None
     return digest.hexdigest()
 
 
@@ -91,9 +89,7 @@ def load_set(path: str | Path, fingerprint: str | None = None) -> SyntheticSet:
     try:
         status = os.stat(name)
     except OSError as error:
-        raise OptionError(
-            f"cannot read {path}: {error.strerror or error}; put the file back or correct the path"
-        ) from None
+        raise _unreadable(path, error) from None
     stamp = status.st_mtime_ns, status.st_size
     if name not in _loaded or _loaded[name][0] != stamp:
         _loaded[name] = stamp, _digest(name), load(name)
