@@ -117,8 +117,11 @@ def tuning(folder: Path, train: Path, validation: Path) -> Any:
 
     example = ROOT / "examples" / "nni_trial"
     config = ExperimentConfig.load(str(example / "config.yml"))
-    options = f"--train {shlex.quote(str(train))} --validation {shlex.quote(str(validation))} --epochs 20 --device cpu"
-    config.trial_command = f"{sys.executable} -m ddplug.nni.trial {options} --journal {folder / 'journal.jsonl'}"
+    # the last of an option given twice holds: the network and all else stay the example's
+    files = {"--train": train, "--validation": validation, "--journal": folder / "journal.jsonl"}
+    more = [text for option, path in files.items() for text in (option, str(path))]
+    command = [sys.executable, *shlex.split(config.trial_command)[1:], *more, "--epochs", "20", "--device", "cpu"]
+    config.trial_command = shlex.join(command)
     config.experiment_working_directory = str(folder / "experiments")
     config.max_trial_number = 4
     # a trial that is stopped early has no result to compare
