@@ -24,7 +24,7 @@ def scatter(
         notes: name -> a line for its title, such as a rank correlation.
 
     Returns:
-        The figure; the candidate that each score would choose is ringed.
+        The figure; the candidates that a score would choose among are ringed.
 
     Raises:
         DataError: a score has not one value a candidate, or there are no scores.
@@ -46,8 +46,15 @@ def scatter(
     percent = [100 * value for value in truth]
     for axes, (name, own) in zip(panels, scores.items(), strict=False):
         axes.scatter(own, percent, s=16, color="#0072B2", alpha=0.75, linewidths=0)
-        chosen = max(range(len(own)), key=own.__getitem__)
-        axes.scatter([own[chosen]], [percent[chosen]], s=80, facecolors="none", edgecolors="#D55E00", linewidths=1.4)
+        chosen = [n for n, value in enumerate(own) if value == max(own)]
+        axes.scatter(
+            [own[n] for n in chosen],
+            [percent[n] for n in chosen],
+            s=80,
+            facecolors="none",
+            edgecolors="#D55E00",
+            linewidths=1.4,
+        )
         title = "\n".join(filter(None, [name, (notes or {}).get(name, "")]))
         axes.set_title(title, fontsize="medium", parse_math=False)
         axes.set_xlabel("score")

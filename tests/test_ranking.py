@@ -198,3 +198,11 @@ def test_intervals_cover_the_correlation_of_a_normal_population() -> None:
     # Fisher's transform: half-width 1.96 sqrt((1 + rho^2 / 2) / (n - 3)) before the inverse hyperbolic tangent
     half = 1.96 * math.sqrt((1 + population**2 / 2) / (number - 3)) * (1 - population**2)
     assert sum(widths) / trials == pytest.approx(2 * half, rel=0.15)
+
+
+@pytest.mark.parametrize(("truth", "value"), [([0.1, 0.2], 1.0), ([0.2, 0.1], -1.0), ([0.1, 0.1], None)])
+def test_two_architectures_can_be_compared(truth: list[float], value: float | None) -> None:
+    assert kendall([1.0, 3.0], truth) == value
+    assert spearman([1.0, 3.0], truth) == (None if value is None else pytest.approx(value))
+    found = agreement([1.0, 3.0], truth, resamples=20, rng=torch.Generator().manual_seed(0))
+    assert found.kendall.value == value

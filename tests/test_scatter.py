@@ -21,8 +21,10 @@ def test_panels_hold_every_candidate_and_ring_the_choice(tmp_path: Path) -> None
     for axes, own in zip(shown, scores.values(), strict=True):
         dots, ring = axes.collections
         assert np.allclose(dots.get_offsets(), list(zip(own, [50, 90, 70], strict=True)))
-        best = own.index(max(own))
-        assert np.allclose(ring.get_offsets(), [(own[best], 100 * truth[best])])
+        best = [n for n, value in enumerate(own) if value == max(own)]
+        assert np.allclose(ring.get_offsets(), [(own[n], 100 * truth[n]) for n in best])
+    ties = scatter(truth, {"ties": [1.0, 2.0, 2.0]}).axes[0].collections[1]
+    assert np.allclose(ties.get_offsets(), [(2, 90), (2, 70)])
     figure.savefig(tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 

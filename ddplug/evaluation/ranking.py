@@ -122,6 +122,8 @@ def kendall(proxy: Scores, truth: Scores) -> float | None:
     x, y = _pair(proxy, truth)
     if _constant(x) or _constant(y):
         return None
+    if len(x) == 2:  # one pair without ties, for which scipy divides by zero
+        return float(np.sign((x[1] - x[0]) * (y[1] - y[0])))
     # asymptotic: the p-value, which is not used, is exact and slow otherwise
     return float(stats.kendalltau(x, y, method="asymptotic").statistic)
 

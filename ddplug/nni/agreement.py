@@ -1,8 +1,7 @@
 """How far a proxy's ranking of architectures can be trusted: the same candidates judged cheaply and trained in full.
 
 Everything goes through NNI and into one journal, so that a study can be stopped at any time and goes on where it was.
-What is compared costs the same: an evaluator's cost is counted in images, ``3 x images trained on + images scored``,
-because a training step is a forward and a backward pass of about twice the cost.
+What is compared costs the same, as :mod:`ddplug.nni.budget` counts.
 """
 
 from __future__ import annotations
@@ -18,111 +17,20 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from nni.nas.space import SimplifiedModelSpace
+from nni.runtime.log import _handlers
 
-from ddplug import registry
-from ddplug.distillation import distill
 from ddplug.errors import DataError, OptionError
 from ddplug.evaluation.ranking import agreement
-from ddplug.labelled import LabelledData
+from ddplug.nni.budget import cost, early_stopping, epochs_within, selection_file
 from ddplug.nni.evaluator import ProxyEvaluator
 from ddplug.nni.experiment import ProxyExperiment
 from ddplug.nni.journal import Journal, Record
 from ddplug.nni.listed import Listed
 from ddplug.nni.running import folder_at
-from ddplug.nni.sets import load_set
 from ddplug.nni.zero_cost import zero_cost
 from ddplug.scatter import scatter
 
 __all__ = ["HEAD", "Study", "cost", "early_stopping", "epochs_within", "selection_file", "table"]
-
-
-def cost(evaluator: ProxyEvaluator) -> float:
-    """Give what judging one candidate costs, in forward passes of one image.
-
-    Args:
-        evaluator: with nothing left to choose.
-
-    Example:
-        A set of 100 images for 30 epochs, scored on 1,000, costs ``3 * 100 * 30 + 1000``.
-    """
-    train, validation = evaluator.sets()
-    protocol = evaluator.protocol
-    return float(protocol.seeds * (3 * len(train) * protocol.recipe(train.recipe).epochs + len(validation)))
-
-
-def epochs_within(budget: float, images: int, scored: int) -> int:
-    """Give the epochs of training on a set that a cost allows.
-
-    Args:
-        budget: as :func:`cost` counts, for one seed.
-        images: in the set.
-        scored: images of the validation file.
-
-    Raises:
-        OptionError: not even one epoch is allowed.
-
-    Example:
-        >>> epochs_within(10_000, images=100, scored=1000)
-        30
-    """
-    epochs = int((budget - scored) // (3 * images))
-    if epochs < 1:
-        raise OptionError(
-            f"a cost of {budget:.0f} image passes does not allow one epoch of {images} images scored on {scored}; "
-            "allow a larger share, or take fewer images or a smaller validation file"
-        )
-    return epochs
-
-
-def selection_file(data: LabelledData, method: str, images_per_class: int, path: str | Path, seed: int = 0) -> Path:
-    """Write a selection of real samples, unless the file holds it already: another file would be judged anew.
-
-    Args:
-        data: to select from.
-        method: ``"random"``, ``"kmeans"`` or another name of a distiller that needs no steps.
-        images_per_class: samples of each class.
-        path: of the file.
-        seed: of the selection.
-
-    Returns:
-        The path.
-    """
-    place, chosen = Path(path), registry.resolve("distiller", method)(images_per_class=images_per_class)
-    if place.exists():
-        made = load_set(place)
-        known = made.provenance
-        data_known = known.get("data")
-        fingerprint = data_known.get("fingerprint") if isinstance(data_known, Mapping) else None
-        wanted = (method, seed, images_per_class * data.num_classes, data.fingerprint)
-        if (known.get("method"), known.get("seed"), len(made), fingerprint) == wanted:
-            return place
-    distill(data, chosen, seed=seed, device="cpu").quantise().save(place)
-    return place
-
-
-def early_stopping(
-    data: LabelledData, path: str | Path, validation: str | Path, budget: float, **options: Any
-) -> ProxyEvaluator:
-    """Make the evaluator that trains on the whole data, but stops at a cost.
-
-    One pass over as many random samples as the cost allows is how training on all data begins.
-
-    Args:
-        data: what full training is on.
-        path: where to write these samples.
-        validation: file of real validation data.
-        budget: as :func:`cost` counts, for one seed.
-        options: of :class:`ddplug.nni.evaluator.ProxyEvaluator`, those of full training but for the epochs.
-
-    Raises:
-        OptionError: the cost allows not a single image a class.
-    """
-    number = int((budget - len(load_set(validation))) // 3)
-    per_class = number // data.num_classes
-    if per_class < 1:
-        raise OptionError(f"a cost of {budget:.0f} image passes allows {number} images, less than one a class")
-    selection_file(data, "random", per_class, path, options.get("seed", 0))
-    return ProxyEvaluator(path, validation, **{"augment": "", **options, "epochs": 1})
 
 
 @dataclass
@@ -173,14 +81,20 @@ class Study:
         """
         for name, evaluator in self.evaluators.items():
             say(f"{name}: judging {len(self.samples)} candidates")
-            with _quiet():
-                experiment = self._experiment(evaluator)
-                experiment.run()
-            self._records[name] = self._found(evaluator)
+            found = self._found(evaluator)
+            missing = [sample for sample, record in zip(self.samples, found, strict=True) if record is None]
+            if missing:
+                with _quiet():
+                    self._experiment(evaluator, missing).run()
+                found = self._found(evaluator)
+            self._records[name] = found
 
-    def _experiment(self, evaluator: ProxyEvaluator) -> ProxyExperiment:
-        listed = Listed(self.samples)
-        return ProxyExperiment(self.space, evaluator, listed, trials=len(self.samples), folder=self.folder)
+    def _experiment(self, evaluator: ProxyEvaluator, samples: Sequence[Mapping[str, Any]]) -> ProxyExperiment:
+        def made(trials: int) -> ProxyExperiment:
+            return _Unlisted(self.space, evaluator, Listed(samples), trials=trials, folder=self.folder)
+
+        # the limit counts what the journal knows, which may be other candidates than these
+        return made(len(samples) + len(made(len(samples)).results))
 
     def _found(self, evaluator: ProxyEvaluator) -> list[Record | None]:
         """Look up the candidates' successes, in order."""
@@ -210,6 +124,8 @@ class Study:
         train = self.full.sets()[0]
         index = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:64]
         x, y = train[index]
+        channels = self.full.protocol.channels
+        x = x if channels is None else x.expand(-1, channels, *x.shape[2:])
         for name in self.zero:
             found[name] = [zero_cost(name, partial(self.space.freeze, sample), x, y) for sample in self.samples]
         return found
@@ -232,7 +148,11 @@ class Study:
         scores = self.scores()
         both = [n for n in range(len(self.samples)) if all(own[n] is not None for own in scores.values())]
         if len(both) < 2:
-            raise DataError(f"{len(both)} of {len(self.samples)} candidates have every score; run the study first")
+            least = min(scores, key=lambda name: len(scores[name]) - scores[name].count(None))
+            raise DataError(
+                f"{len(both)} of {len(self.samples)} candidates have every score, and {least!r} has the fewest; "
+                "run the study first, or leave out what fails"
+            )
         truth = [scores["full"][n] or 0.0 for n in both]
         rows = []
         for name, own in scores.items():
@@ -294,15 +214,26 @@ def _text(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
+class _Unlisted(ProxyExperiment):
+    """An experiment that stays out of the list that NNI keeps in the home folder: there is nothing to look at there."""
+
+    def _start_without_nni_manager(self) -> None:
+        """Do not list it."""
+
+    def _stop_without_nni_manager(self) -> None:
+        """Do not change the list."""
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep NNI's log lines off the screen; they stay in the experiment's own log file."""
-    logger = logging.getLogger("nni")
-    before = [(handler, handler.level) for handler in logger.handlers]
-    for handler, _ in before:
-        handler.setLevel(logging.ERROR)
+    """Keep NNI's log lines off the screen, those of failures too: the journal and the log file have them."""
+    handler = _handlers.get("_stdout_")
+    if handler is None:
+        yield
+        return
+    before = handler.level
+    handler.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        for handler, level in before:
-            handler.setLevel(level)
+        handler.setLevel(before)

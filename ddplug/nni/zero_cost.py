@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,6 +33,8 @@ __all__ = ["SCORES", "zero_cost"]
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 _SWITCHES = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.GELU, nn.SiLU, nn.Tanh)
+_LEAST = 1e-6
+"""Eigenvalues below it count as zero, and zero as this."""
 
 
 def _parameters(network: nn.Module, x: Tensor, y: Tensor) -> float:
@@ -63,7 +66,8 @@ def _synflow(network: nn.Module, x: Tensor, y: Tensor) -> float:
     flow = positive(torch.ones_like(x[:1], dtype=torch.float64)).sum()
     gradients = torch.autograd.grad(flow, weights, allow_unused=True)
     total = sum(float((w.detach() * g).abs().sum()) for w, g in zip(weights, gradients, strict=True) if g is not None)
-    return math.log(total) if 0 < total < math.inf else 0.0
+    # no flow at all is the worst, overflow the best
+    return math.log(min(max(total, sys.float_info.min), sys.float_info.max))
 
 
 @torch.no_grad()
@@ -71,8 +75,10 @@ def _nwot(network: nn.Module, x: Tensor, y: Tensor) -> float:
     kernel = torch.zeros(len(x), len(x), dtype=torch.float64, device=x.device)
 
     def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        on = (inputs[0] > 0).flatten(1).double()
-        kernel.add_(on @ on.T + (1 - on) @ (1 - on).T)
+        # sums of zeros and ones are exact in float32 up to 16 million units
+        on = (inputs[0] > 0).flatten(1).float()
+        both, count = (on @ on.T).double(), on.double().sum(1)
+        kernel.add_(2 * both - count[:, None] - count + on.shape[1])
 
     hooks = [m.register_forward_hook(add) for m in network.modules() if isinstance(m, _SWITCHES)]
     try:
@@ -80,9 +86,8 @@ def _nwot(network: nn.Module, x: Tensor, y: Tensor) -> float:
     finally:
         for hook in hooks:
             hook.remove()
-    sign, value = torch.linalg.slogdet(kernel)
-    # inputs that switch alike make it singular; the worst network there is
-    return float(value) if float(sign) > 0 and bool(value.isfinite()) else -1e9
+    # inputs that switch alike make it singular: a low score, but one that can be drawn beside others
+    return float(torch.linalg.eigvalsh(kernel).clamp(min=_LEAST).log().sum())
 
 
 SCORES: Mapping[str, Callable[[nn.Module, Tensor, Tensor], float]] = {

@@ -47,7 +47,9 @@ def study(files: Path, folder: Path, **options: Any) -> Study:
 
 def test_a_study_compares_with_the_truth_and_goes_on_where_it_was(files: Path, tmp_path: Path) -> None:
     whole = study(files, tmp_path / "a", zero=("parameters",))
-    with pytest.raises(DataError, match="0 of 6 candidates have every score; run the study first"):
+    with pytest.raises(
+        DataError, match="0 of 6 candidates have every score, and 'twin' has the fewest; run the study first"
+    ):
         whole.rows()
     said: list[str] = []
     whole.run(said.append)
@@ -83,6 +85,56 @@ def test_a_study_compares_with_the_truth_and_goes_on_where_it_was(files: Path, t
     again.run()
     assert len(Journal(tmp_path / "a" / "journal.jsonl").read()) == lines + 3
     assert again.scores()["few"][:6] == scores["few"]
+
+
+def test_other_candidates_in_the_same_folder_are_judged_too(files: Path, tmp_path: Path) -> None:
+    first = study(files, tmp_path)
+    first.run()
+    drawn = architectures(first.space, 12)
+    first.samples = drawn[6:10]
+    assert [first._found(first.full), first._found(first.proxies["few"])] == [[None] * 4] * 2
+    first.run()
+    assert all(None not in first.records(name) for name in first.evaluators)
+
+
+def test_nothing_is_printed_or_left_in_the_home_folder(
+    files: Path, tmp_path: Path, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pair = files / "few.safetensors", files / "rest.safetensors"
+    space = ConvNetSpace((1, 8, 8), 10, widths=(4,), depths=(1,))
+    # every candidate fails
+    full = ProxyEvaluator(*pair, epochs=2, time_limit=1e-9, device="cpu")
+    failing = Study(space, architectures(space, 2), full, {}, tmp_path / "a")
+    capfd.readouterr()
+    failing.run()
+    out, err = capfd.readouterr()
+    assert out == ""
+    # one line for the experiment, none of NNI's tracebacks
+    assert "Traceback" not in err
+    with pytest.raises(DataError, match="0 of 2 candidates have every score, and 'full' has the fewest"):
+        failing.rows()
+    assert failing.records("full") == [None, None]
+    assert not (home / "nni-experiments" / ".experiment").exists()
+
+
+def test_untrained_scores_of_spaces_of_coloured_images(files: Path, tmp_path: Path) -> None:
+    space = ConvNetSpace((3, 8, 8), 10, widths=(4,), depths=(1,))
+    full = ProxyEvaluator(files / "whole.safetensors", files / "rest.safetensors", channels=3, device="cpu")
+    zero = ("parameters", "gradient-norm", "synflow", "nwot")
+    scores = Study(space, architectures(space, 2), full, {}, tmp_path, zero=zero).scores()
+    assert all(None not in scores[name] for name in zero)
+
+
+def test_early_stopping_goes_over_the_data_again_where_the_cost_allows(files: Path, tmp_path: Path) -> None:
+    data = ddplug.load_dataset("digits")
+    least = min(map(len, data.class_indices))
+    rest = files / "rest.safetensors"
+    for each, epochs in ((least, 1), (least + 1, 2), (3 * least, 3)):
+        budget = 100 + 3 * 10 * each
+        made = early_stopping(data, tmp_path / "begun.safetensors", rest, budget, device="cpu")
+        assert made.protocol.epochs == epochs
+        # less by one image a class and epoch at most
+        assert budget - 3 * 10 * epochs < cost(made) <= budget
 
 
 def test_early_stopping_is_one_pass_over_what_the_cost_allows(files: Path, tmp_path: Path) -> None:

@@ -90,9 +90,22 @@ def test_nwot_is_the_determinant_of_the_agreements() -> None:
     assert found == pytest.approx(float(torch.tensor(kernel, dtype=torch.float64).logdet()), rel=1e-9)
 
 
-def test_nwot_of_inputs_that_switch_alike_is_the_worst() -> None:
+def test_nwot_of_inputs_that_switch_alike_is_low_and_finite() -> None:
     x, y = data(3)
-    assert zero_cost("nwot", network(), x[:1].repeat(3, 1, 1, 1), y) == -1e9
+    alike = zero_cost("nwot", network(), x[:1].repeat(3, 1, 1, 1), y)
+    # one eigenvalue, the number of units times the inputs; two that are zero
+    units = sum(4 * side * side for side in (12, 6))
+    assert alike == pytest.approx(math.log(3 * units) + 2 * math.log(1e-6), rel=1e-6)
+    assert alike < zero_cost("nwot", network(), x, y)
+    assert zero_cost("nwot", lambda: nn.Flatten(), x, y) == pytest.approx(3 * math.log(1e-6))
+
+
+def test_synflow_without_flow_is_the_worst_and_finite() -> None:
+    dead = chain(5, 3)
+    with torch.no_grad():
+        for p in dead.parameters():
+            p.zero_()
+    assert -800 < zero_cost("synflow", lambda: dead, *data()) < -700
 
 
 @pytest.mark.parametrize("name", SCORES)
