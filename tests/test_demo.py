@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import subprocess
 import sys
 from html import unescape
 from importlib.util import find_spec
@@ -17,6 +19,7 @@ import torch
 from ddplug import datasets
 from ddplug.demo import CHAPTERS, Demo, Size, run_demo
 from ddplug.demo.continual import continual
+from ddplug.demo.search import search
 from ddplug.demo.stage import Stage
 from ddplug.errors import OptionError
 from ddplug.storage import load
@@ -30,8 +33,14 @@ SMALL = Size(
     memories=(10, 20),
     epochs=1,
     replayed={"random": {}, "dm": {"steps": 2, "bank": 2}},
+    candidates=6,
+    space={"widths": (4, 8), "depths": (1,), "poolings": ("avg", "max")},
+    searched={"dm": {"network": "convnet:width=4,depth=1", "steps": 2, "bank": 2}, "random": {}},
+    search_epochs=3,
+    share=0.3,
 )
 AVALANCHE = find_spec("avalanche") is not None
+NNI = find_spec("nni") is not None and find_spec("pytorch_lightning") is not None
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +59,8 @@ def test_every_file_is_there_and_nothing_else(made: Demo) -> None:
     wanted |= {"accuracy.png", "report.html", "results.json"}
     if AVALANCHE:
         wanted |= {"continual.png", "memory-replay-20.png", "memory-random-20.png", "memory-dm-20.png"}
+    if NNI:
+        wanted |= {"search.png"}
     assert {path.name for path in made.folder.iterdir()} == wanted
     for path in made.folder.glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
@@ -74,11 +85,11 @@ def test_results_hold_every_set_beside_its_baselines_and_the_bound(made: Demo) -
 def test_report_holds_every_figure_and_picture(made: Demo) -> None:
     page = made.report.read_text()
     cells = [unescape(re.sub("<[^>]*>", "", cell)) for cell in re.findall("<td.*?</td>", page)]
-    assert len(made.summary) == 1 + AVALANCHE
+    assert len(made.summary) == 1 + AVALANCHE + NNI
     for row in [row for summary in made.summary for row in summary[1:]]:
         assert any(tuple(cells[n : n + len(row)]) == row for n in range(len(cells)))
-    assert page.count("data:image/png;base64,") == 1 + 4 + 4 * AVALANCHE
-    assert page.count("<table>") == 2 + AVALANCHE
+    assert page.count("data:image/png;base64,") == 1 + 4 + 4 * AVALANCHE + NNI
+    assert page.count("<table>") == 2 + AVALANCHE + NNI
     assert not re.search(r'(src|href)="(?!data:)', page)
 
 
@@ -125,6 +136,80 @@ def test_continual_learning_leaves_the_global_generators(tmp_path: Path, capfd: 
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.skipif(not NNI, reason="NNI is not installed")
+def test_search_compares_cheap_scores_with_full_training_at_equal_cost(made: Demo) -> None:
+    values = made.values["search"]
+    assert values["skipped"] is None
+    assert {row["name"]: bool(row["cost"]) for row in values["rows"]} == {
+        "dm": True,
+        "random": True,
+        "early stopping": True,
+        "parameters": False,
+        "synflow": False,
+    }
+    # never above the cost, and less by an epoch at most
+    assert all(0.8 * 0.3 < row["cost"] <= 0.3 for row in values["rows"] if row["cost"])
+    assert len(values["samples"]) == len(set(map(str, values["samples"]))) == 6
+    for name, scores in values["scores"].items():
+        assert len(scores) == 6
+        assert name in ("parameters", "synflow") or all(0 <= score <= 1 for score in scores)
+    ranks = [row["spearman"][0] for row in values["rows"]]
+    assert ranks == sorted(ranks, reverse=True)
+    # full training must have taught something, or there is nothing to rank
+    assert max(values["scores"]["full"]) > 0.5
+    assert min(values["scores"]["full"]) < max(values["scores"]["full"])
+
+
+@pytest.mark.parametrize("missing", ["nni", "pytorch_lightning"])
+def test_without_nni_the_search_is_a_line(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[search.__module__], "find_spec", lambda name: None if name == missing else name)
+    data = datasets.load("digits")
+    part = search(Stage(tmp_path, 0, SMALL, pytest.fail, data, data))
+    assert part.values == {"skipped": part.note}
+    assert part.summary == []
+    assert 'pip install "ddplug[nni]"' in part.note
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not NNI, reason="NNI is not installed")
+def test_the_search_is_silent_and_leaves_test_data_home_and_the_global_generators(tmp_path: Path) -> None:
+    code = """
+import random, sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np, torch
+from ddplug import datasets
+from ddplug.demo import Size, Stage
+from ddplug.demo.search import search
+
+size = Size(candidates=2, space={"widths": (4,), "depths": (1,), "poolings": ("max",)}, search_epochs=2, share=0.5,
+            searched={"random": {}})
+data = datasets.load("digits")
+before = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
+part = search(Stage(Path(sys.argv[1]), 0, size, lambda line: print("said", line), data, None))
+assert part.values["skipped"] is None
+assert torch.equal(before[0], torch.get_rng_state())
+assert before[1:] == (str(np.random.get_state()), random.getstate())
+"""
+    out, home = tmp_path / "out", tmp_path / "home"
+    out.mkdir()
+    home.mkdir()
+    known = {"HOME": str(home), "NNI_CONFIG_DIR": str(home / "nni"), "MPLCONFIGDIR": str(tmp_path / "mpl")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(out)],
+        env={**os.environ, **known},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("said architecture search: ") for line in lines)
+    assert [path.name for path in out.iterdir()] == ["search.png"]
+    assert [path.name for path in home.rglob("*") if "experiment" in path.name] == []
+
+
 def test_progress_is_said(made: Demo, said: list[str]) -> None:
     assert [line for line in said if line.startswith("distilling")] == [
         f"distilling digits-{method}-{number}" for number in (1, 2) for method in ("dm", "dc")
@@ -136,7 +221,13 @@ def test_same_seed_gives_the_same_figures_and_an_earlier_demo_is_replaced(made: 
     (tmp_path / "notes.txt").write_text("mine")
     again = run_demo(tmp_path, seed=3, size=SMALL)
     figures = [
-        [row["accuracies"] for chapter in CHAPTERS for row in demo.values[chapter].get("rows", ())]
+        [
+            row["accuracies"]
+            for chapter in CHAPTERS
+            for row in demo.values[chapter].get("rows", ())
+            if "accuracies" in row
+        ]
+        + [demo.values["search"].get("scores")]
         for demo in (made, again)
     ]
     assert figures[0] == figures[1]

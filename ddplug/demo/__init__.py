@@ -15,6 +15,7 @@ import torch
 from ddplug import __version__, datasets
 from ddplug.demo.continual import continual
 from ddplug.demo.distillation import distillation
+from ddplug.demo.search import search
 from ddplug.demo.stage import Part, Size, Stage
 from ddplug.errors import OptionError
 from ddplug.files import write_file
@@ -47,7 +48,11 @@ class Demo:
     notes: Sequence[str] = ()
 
 
-CHAPTERS: Mapping[str, Callable[[Stage], Part]] = {"distillation": distillation, "continual": continual}
+CHAPTERS: Mapping[str, Callable[[Stage], Part]] = {
+    "distillation": distillation,
+    "continual": continual,
+    "search": search,
+}
 """Chapter in ``results.json`` -> its maker; they run in order and share a :class:`~ddplug.demo.stage.Stage`."""
 
 

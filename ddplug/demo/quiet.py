@@ -12,23 +12,18 @@ import numpy as np
 
 from ddplug.networks.randomness import lent_randomness
 
-__all__ = ["quietly"]
+__all__ = ["quietly", "unmoved"]
 
 
 @contextmanager
-def quietly(seed: int) -> Iterator[None]:
-    """Seed the global generators of torch, NumPy and Python; swallow warnings and prints; put all back at the end.
+def unmoved(seed: int) -> Iterator[None]:
+    """Seed the global generators of torch, NumPy and Python and put them back at the end; swallow warnings.
 
     Args:
         seed: for the three generators, at least 0.
     """
     before = np.random.get_state(), random.getstate()
-    with (
-        warnings.catch_warnings(),
-        redirect_stdout(io.StringIO()),
-        redirect_stderr(io.StringIO()),
-        lent_randomness(seed),
-    ):
+    with warnings.catch_warnings(), lent_randomness(seed):
         warnings.simplefilter("ignore")
         np.random.seed(seed % 2**32)
         random.seed(seed)
@@ -37,3 +32,14 @@ def quietly(seed: int) -> Iterator[None]:
         finally:
             np.random.set_state(before[0])
             random.setstate(before[1])
+
+
+@contextmanager
+def quietly(seed: int) -> Iterator[None]:
+    """Do what :func:`unmoved` does, and swallow prints.
+
+    Args:
+        seed: for the three generators, at least 0.
+    """
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), unmoved(seed):
+        yield

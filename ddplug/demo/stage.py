@@ -31,6 +31,13 @@ class Size:
         memories: images in a replay memory.
         epochs: passes over each experience of the stream.
         replayed: distiller of a replay memory -> its options.
+        candidates: networks of the architecture search.
+        space: choices that they are drawn from, as :class:`ddplug.nni.spaces.ConvNetSpace` takes them.
+        searched: distiller of a set to rank them by -> its options; the distilled set comes first.
+        search_epochs: of full training of each of them.
+        search_rate: learning rate of all training in the search.
+        search_batch: images a step of all training in the search.
+        share: cost of a cheap score, as a share of full training.
     """
 
     budgets: Mapping[int, int] = field(default_factory=lambda: {1: 150, 10: 80})
@@ -52,6 +59,25 @@ class Size:
             "dm": {"steps": 50, "bank": 20, "learning_rate": 0.3, "batch_real": 256},
         }
     )
+    candidates: int = 16
+    space: Mapping[str, Sequence[Any]] = field(default_factory=lambda: {"widths": (4, 8), "depths": (1, 2)})
+    searched: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=lambda: {
+            "dm": {
+                "network": "convnet:width=32,depth=2",
+                "steps": 100,
+                "batch_real": 128,
+                "start": "kmeans",
+                "learning_rate": 0.3,
+            },
+            "random": {},
+            "kmeans": {},
+        }
+    )
+    search_epochs: int = 6
+    search_rate: float = 0.02
+    search_batch: int = 32
+    share: float = 0.1
 
 
 @dataclass(frozen=True)
