@@ -13,7 +13,7 @@ METHOD = "holdout"
 """The method that such a file names in its provenance."""
 
 
-def holdout(data: LabelledData) -> SyntheticSet:
+def holdout(data: LabelledData, cut_from: LabelledData | None = None) -> SyntheticSet:
     """Turn real data into a set, to be saved beside the distilled one and judged by wherever the data are not at hand.
 
     Choose nothing by test data: take the second part of :meth:`LabelledData.split
@@ -21,6 +21,8 @@ def holdout(data: LabelledData) -> SyntheticSet:
 
     Args:
         data: real data; all of them are held in memory as float32.
+        cut_from: the data that they are a part of; a set made from all of these has seen what it would be judged by,
+            and is refused wherever this file judges.
 
     Returns:
         The same samples in the same order. Images that are bytes are stored as bytes, bit for bit.
@@ -31,12 +33,15 @@ def holdout(data: LabelledData) -> SyntheticSet:
         >>> len(rest) == len(holdout(rest)), holdout(rest).provenance["method"]
         (True, 'holdout')
     """
+    source = {"name": data.name, "fingerprint": data.fingerprint}
+    if cut_from is not None:
+        source["cut_from"] = cut_from.fingerprint
     made = SyntheticSet(
         data.batch(torch.arange(len(data))).cpu(),
         data.targets.cpu(),
         data.num_classes,
         data.preprocess.to("cpu"),
         class_names=data.class_names,
-        provenance={"method": METHOD, "data": {"name": data.name, "fingerprint": data.fingerprint}},
+        provenance={"method": METHOD, "data": source},
     )
     return made.quantise() if data.inputs.dtype == torch.uint8 else made

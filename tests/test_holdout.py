@@ -46,6 +46,8 @@ def test_command_saves_what_distilling_leaves_out(tmp_path: Path, capsys: pytest
         "file_bytes": path.stat().st_size,
     }
     assert torch.equal(load(path).targets, rest.targets)
+    # so that a set of all data is not judged by a part of them
+    assert load(path).provenance["data"]["cut_from"] == ddplug.load_dataset("digits").fingerprint
     assert main(["holdout", "--data", "digits", "--validation", "0.2", "-o", str(path)]) == 0  # our own file
     assert f"{len(rest)} real samples" in capsys.readouterr().out
 

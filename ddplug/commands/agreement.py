@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ddplug.commands import Answer, table
 from ddplug.commands.data import add_data_options, add_run_options, check_held_out, load, require_validation
 from ddplug.commands.options import Parser, number
-from ddplug.errors import MissingExtraError, OptionError
+from ddplug.errors import OptionError
 
 if TYPE_CHECKING:
     from ddplug.labelled import LabelledData
@@ -45,6 +45,9 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     parser.add_argument("--folder", required=True, metavar="DIR", help="for results; the same one goes on where it was")
     parser.add_argument(
         "-n", "--architectures", type=number(int, 2), default=40, metavar="N", help="to sample (default: 40)"
+    )
+    parser.add_argument(
+        "--seeds", type=number(int, 1, 1000), default=1, metavar="N", help="trainings to average (default: 1)"
     )
     group = parser.add_argument_group("space (the published one by default)")
     for name, kind in _CHOICES.items():
@@ -90,12 +93,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         # NNI prints, and standard output is for the answer alone
         with redirect_stdout(sys.stderr):
             return _run(arguments)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("nni", "psutil", "pytorch_lightning"):
-            raise
-        raise MissingExtraError(
-            'this command needs NNI, which is not installed; run pip install "ddplug[nni]"'
-        ) from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"the same command goes on from {arguments.folder}") from None
 
 
 def _run(arguments: argparse.Namespace) -> Answer:
@@ -106,7 +105,8 @@ def _run(arguments: argparse.Namespace) -> Answer:
     # importing NNI draws from the global generators, and warns
     with lent_randomness(0), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from ddplug.nni import agreement
+        from ddplug.nni import ProxyEvaluator  # noqa: F401, names the extra where it is missing
+        from ddplug.nni.agreement import table as cells
 
     train, rest = load(arguments, "train"), load(arguments, "test")
     study = _study(arguments, train, rest)
@@ -120,15 +120,16 @@ def _run(arguments: argparse.Namespace) -> Answer:
     study.figure(rows).savefig(picture, format="png")
     write_file(folder / "agreement.png", picture.getvalue())
     where = f"Everything is in {folder / 'agreement.json'}, a scatter plot in {folder / 'agreement.png'}"
-    return Answer(values, f"{table(agreement.table(rows))}\n\n{where}")
+    return Answer(values, f"{table(cells(rows))}\n\n{where}")
 
 
 def _study(arguments: argparse.Namespace, train: LabelledData, rest: LabelledData) -> Study:
     """Write the files that are missing, and plan who is judged by what, all at one cost."""
-    from ddplug.nni import ConvNetSpace, ProxyEvaluator, agreement, architectures
+    from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
+    from ddplug.nni.agreement import Study
+    from ddplug.nni.budget import cost, data_file, early_stopping, epochs_within
     from ddplug.nni.running import folder_at
     from ddplug.storage import load as load_set
-    from ddplug.validation import holdout
 
     given = {name: load_set(path) for name, path in arguments.set}
     for name, path in arguments.set:
@@ -138,39 +139,32 @@ def _study(arguments: argparse.Namespace, train: LabelledData, rest: LabelledDat
         raise OptionError(f"two scores have one name among {', '.join(names)}; choose other names in --set")
     choices = {name: getattr(arguments, name) for name in _CHOICES if getattr(arguments, name)}
     space = ConvNetSpace(train.shape, train.num_classes, **choices)
-    folder = folder_at(arguments.folder)
-    files = {name: folder / f"{name}.safetensors" for name in ("whole", "validation")}
-    holdout(train).save(files["whole"])
-    holdout(rest).save(files["validation"])
-    common = {"learning_rate": arguments.learning_rate, "seed": arguments.seed, "device": arguments.device}
+    folder, parts = folder_at(arguments.folder), {"whole": train, "validation": rest}
+    files = {name: data_file(data, folder / f"{name}.safetensors") for name, data in parts.items()}
+    common = {name: getattr(arguments, name) for name in ("learning_rate", "seeds", "seed", "device")}
     batch = {"batch_size": arguments.batch_size, "augment": ""}
     full = ProxyEvaluator(files["whole"], files["validation"], epochs=arguments.epochs, **batch, **common)
-    budget = arguments.share * agreement.cost(full)
+    budget = arguments.share * cost(full) / arguments.seeds
     paths = {name: Path(path) for name, path in arguments.set} | _controls(arguments, train, given, folder)
     proxies = {
         name: ProxyEvaluator(
             path,
             files["validation"],
-            epochs=agreement.epochs_within(budget, len(load_set(path)), len(rest)),
+            epochs=epochs_within(budget, len(load_set(path)), len(rest)),
             **common,
         )
         for name, path in paths.items()
     }
-    proxies[_EARLY] = agreement.early_stopping(
-        train, folder / "early.safetensors", files["validation"], budget, **batch, **common
-    )
+    proxies[_EARLY] = early_stopping(train, folder, files["validation"], budget, **batch, **common)
     samples = architectures(space, arguments.architectures, arguments.seed)
-    return agreement.Study(space, samples, full, proxies, folder, zero=_ZERO)
+    return Study(space, samples, full, proxies, folder, zero=_ZERO)
 
 
 def _controls(
     arguments: argparse.Namespace, train: LabelledData, given: dict[str, SyntheticSet], folder: Path
 ) -> dict[str, Path]:
-    """Make real samples of as many images as the largest set has, 10 a class without one."""
-    from ddplug.nni.agreement import selection_file
+    """Make real samples of as many bytes as the largest set has, 10 a class without one."""
+    from ddplug.nni.budget import images_within, selection_file
 
-    images = max((len(made) for made in given.values()), default=10 * train.num_classes)
-    each = max(1, images // train.num_classes)
-    return {
-        name: selection_file(train, name, each, folder / f"{name}.safetensors", arguments.seed) for name in _CONTROLS
-    }
+    each = max((images_within(made.nbytes, train) for made in given.values()), default=10)
+    return {name: selection_file(train, name, each, folder, arguments.seed) for name in _CONTROLS}

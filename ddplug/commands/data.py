@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from ddplug.data import LabelledData
     from ddplug.synthetic import SyntheticSet
 
-__all__ = ["add_data_options", "add_run_options", "check_held_out", "load", "require_validation", "show_progress"]
+__all__ = [
+    "add_data_options",
+    "add_run_options",
+    "check_held_out",
+    "load",
+    "load_whole",
+    "require_validation",
+    "show_progress",
+]
 
 
 def add_data_options(parser: Parser) -> None:
@@ -65,20 +73,29 @@ def load(arguments: argparse.Namespace, split: str) -> LabelledData:
         OptionError: the name or an option is not usable.
         DataError: the data are not.
     """
+    if arguments.validation is None:
+        return load_whole(arguments, split)
+    return load_whole(arguments, "train").split(arguments.validation)[0 if split == "train" else 1]
+
+
+def load_whole(arguments: argparse.Namespace, split: str) -> LabelledData:
+    """Load the ``"train"`` or ``"test"`` data that a command names, of which nothing is held out.
+
+    Raises:
+        OptionError: the name or an option is not usable.
+        DataError: the data are not.
+    """
     from ddplug import datasets
 
-    found = datasets.load(
+    return datasets.load(
         arguments.data,
         root=arguments.data_root,
-        split="train" if arguments.validation is not None else split,
+        split=split,
         download=arguments.download,
         size=arguments.size,
         cache=arguments.cache,
         progress=show_progress(),
     )
-    if arguments.validation is None:
-        return found
-    return found.split(arguments.validation)[0 if split == "train" else 1]
 
 
 def check_held_out(file: str, synthetic: SyntheticSet, train: LabelledData, fraction: float | None) -> None:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ddplug.commands import Answer, table
-from ddplug.commands.data import add_data_options, load, require_validation
+from ddplug.commands.data import add_data_options, load_whole, require_validation
 from ddplug.commands.options import Parser
 from ddplug.errors import FormatError, OptionError
 
@@ -34,7 +34,8 @@ def run(arguments: argparse.Namespace) -> Answer:
             load_set(path)
         except FormatError:
             raise OptionError(f"{path} exists and is not a set of ddplug; choose another path, or remove it") from None
-    made = holdout(load(arguments, "test"))
+    whole = load_whole(arguments, "train")
+    made = holdout(whole.split(arguments.validation)[1], cut_from=whole)
     made.save(path)
     size = Path(path).stat().st_size
     values = {"file": arguments.output, "samples": len(made), "classes": made.num_classes, "file_bytes": size}

@@ -7,6 +7,7 @@ What is compared costs the same, as :mod:`ddplug.nni.budget` counts.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from nni.runtime.log import _handlers
 
 from ddplug.errors import DataError, OptionError
 from ddplug.evaluation.ranking import agreement
-from ddplug.nni.budget import cost, early_stopping, epochs_within, selection_file
+from ddplug.nni.budget import cost
 from ddplug.nni.evaluator import ProxyEvaluator
 from ddplug.nni.experiment import ProxyExperiment
 from ddplug.nni.journal import Journal, Record
@@ -30,7 +31,10 @@ from ddplug.nni.running import folder_at
 from ddplug.nni.zero_cost import zero_cost
 from ddplug.scatter import scatter
 
-__all__ = ["HEAD", "Study", "cost", "early_stopping", "epochs_within", "selection_file", "table"]
+__all__ = ["HEAD", "Study", "table"]
+
+_EVERY = 30.0
+"""Seconds between lines of progress."""
 
 
 @dataclass
@@ -56,6 +60,7 @@ class Study:
     folder: str | Path
     zero: Sequence[str] = ()
     _records: dict[str, list[Record | None]] = field(default_factory=dict, init=False)
+    _untrained: dict[str, list[float]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if len(self.samples) < 2:
@@ -74,7 +79,7 @@ class Study:
         """Judge every candidate by every evaluator, except what the journal has already.
 
         Args:
-            say: takes a line of progress before each evaluator.
+            say: takes a line of progress before each evaluator, and every half minute.
 
         Raises:
             OptionError: an evaluator finds that the space does not suit its files.
@@ -85,13 +90,18 @@ class Study:
             missing = [sample for sample, record in zip(self.samples, found, strict=True) if record is None]
             if missing:
                 with _quiet():
-                    self._experiment(evaluator, missing).run()
+                    self._experiment(evaluator, missing, partial(_progress, say, name)).run()
                 found = self._found(evaluator)
             self._records[name] = found
 
-    def _experiment(self, evaluator: ProxyEvaluator, samples: Sequence[Mapping[str, Any]]) -> ProxyExperiment:
+    def _experiment(
+        self,
+        evaluator: ProxyEvaluator,
+        samples: Sequence[Mapping[str, Any]],
+        watched: Callable[[Sequence[Mapping[str, Any]]], Iterator[Mapping[str, Any]]],
+    ) -> ProxyExperiment:
         def made(trials: int) -> ProxyExperiment:
-            return _Unlisted(self.space, evaluator, Listed(samples), trials=trials, folder=self.folder)
+            return _Unlisted(self.space, evaluator, Listed(samples, watched), trials=trials, folder=self.folder)
 
         # the limit counts what the journal knows, which may be other candidates than these
         return made(len(samples) + len(made(len(samples)).results))
@@ -121,14 +131,35 @@ class Study:
             name: [None if record is None else record.metric for record in self.records(name)]
             for name in self.evaluators
         }
-        train = self.full.sets()[0]
-        index = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:64]
-        x, y = train[index]
-        channels = self.full.protocol.channels
-        x = x if channels is None else x.expand(-1, channels, *x.shape[2:])
-        for name in self.zero:
-            found[name] = [zero_cost(name, partial(self.space.freeze, sample), x, y) for sample in self.samples]
-        return found
+        return found | {name: list(self._zero_cost(name)) for name in self.zero}
+
+    def _zero_cost(self, name: str) -> list[float]:
+        """Give an untrained score of each candidate, computed once."""
+        if len(self._untrained.get(name, ())) != len(self.samples):
+            train, channels = self.full.sets()[0], self.full.protocol.channels
+            index = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:64]
+            x, y = train[index]
+            x = x if channels is None else x.expand(-1, channels, *x.shape[2:])
+            self._untrained[name] = [
+                zero_cost(name, partial(self.space.freeze, sample), x, y) for sample in self.samples
+            ]
+        return self._untrained[name]
+
+    def judged(self) -> dict[str, list[float]]:
+        """Give what :meth:`scores` gives, over the candidates that have every score.
+
+        Raises:
+            DataError: these are fewer than 2.
+        """
+        scores = self.scores()
+        both = [n for n in range(len(self.samples)) if all(own[n] is not None for own in scores.values())]
+        if len(both) < 2:
+            least = min(scores, key=lambda name: len(scores[name]) - scores[name].count(None))
+            raise DataError(
+                f"{len(both)} of {len(self.samples)} candidates have every score, and {least!r} has the fewest; "
+                "run the study first, or leave out what fails"
+            )
+        return {name: [own[n] or 0.0 for n in both] for name, own in scores.items()}
 
     def rows(self, *, resamples: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
         """Compare every score with full training, over the candidates that all of them judged.
@@ -145,21 +176,11 @@ class Study:
         Raises:
             DataError: fewer than 2 candidates have every score.
         """
-        scores = self.scores()
-        both = [n for n in range(len(self.samples)) if all(own[n] is not None for own in scores.values())]
-        if len(both) < 2:
-            least = min(scores, key=lambda name: len(scores[name]) - scores[name].count(None))
-            raise DataError(
-                f"{len(both)} of {len(self.samples)} candidates have every score, and {least!r} has the fewest; "
-                "run the study first, or leave out what fails"
-            )
-        truth = [scores["full"][n] or 0.0 for n in both]
+        scores = self.judged()
+        truth = scores.pop("full")
         rows = []
         for name, own in scores.items():
-            if name == "full":
-                continue
-            rng = torch.Generator().manual_seed(seed)
-            figures = agreement([own[n] or 0.0 for n in both], truth, resamples=resamples, rng=rng)
+            figures = agreement(own, truth, resamples=resamples, rng=torch.Generator().manual_seed(seed))
             rows.append({"name": name, **figures.to_json(), **self._costs(name)})
         return sorted(rows, key=lambda row: -(row["spearman"][0] or 0.0))
 
@@ -178,11 +199,9 @@ class Study:
             rows: of :meth:`rows`, in whose order they are drawn; made if not given.
         """
         rows = self.rows() if rows is None else rows
-        scores = self.scores()
-        both = [n for n in range(len(self.samples)) if all(own[n] is not None for own in scores.values())]
-        shown = {row["name"]: [scores[row["name"]][n] or 0.0 for n in both] for row in rows}
+        scores = self.judged()
         notes = {row["name"]: f"Spearman {_text(row['spearman'][0])}" for row in rows}
-        return scatter([scores["full"][n] or 0.0 for n in both], shown, notes)
+        return scatter(scores["full"], {name: scores[name] for name in notes}, notes)
 
 
 HEAD = ("score", "cost", "Spearman", "95 % interval", "Kendall", "top 5", "regret (points)", "seconds", "failed")
@@ -212,6 +231,19 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _text(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+def _progress(
+    say: Callable[[str], object], name: str, samples: Sequence[Mapping[str, Any]]
+) -> Iterator[Mapping[str, Any]]:
+    """Give one sample after the other, and now and then say how far it is: each is judged before the next is taken."""
+    began = said = time.monotonic()
+    for done, sample in enumerate(samples):
+        now = time.monotonic()
+        if done and now - said > _EVERY:
+            said, left = now, (now - began) / done * (len(samples) - done)
+            say(f"{name}: {done} of {len(samples)}, about {left / 60:.0f} minutes left")
+        yield sample
 
 
 class _Unlisted(ProxyExperiment):

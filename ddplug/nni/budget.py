@@ -6,9 +6,11 @@ backward pass of about twice the cost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ddplug import registry
 from ddplug.distillation import distill
@@ -16,8 +18,10 @@ from ddplug.errors import OptionError
 from ddplug.labelled import LabelledData
 from ddplug.nni.evaluator import ProxyEvaluator
 from ddplug.nni.sets import load_set
+from ddplug.synthetic import SyntheticSet
+from ddplug.validation import METHOD, holdout
 
-__all__ = ["cost", "early_stopping", "epochs_within", "selection_file"]
+__all__ = ["cost", "data_file", "early_stopping", "epochs_within", "images_within", "selection_file"]
 
 
 def cost(evaluator: ProxyEvaluator) -> float:
@@ -58,34 +62,77 @@ def epochs_within(budget: float, images: int, scored: int) -> int:
     return epochs
 
 
-def selection_file(data: LabelledData, method: str, images_per_class: int, path: str | Path, seed: int = 0) -> Path:
-    """Write a selection of real samples, unless the file holds it already: another file would be judged anew.
+def data_file(data: LabelledData, path: str | Path) -> Path:
+    """Write real data as they are, unless the file holds them already.
+
+    Args:
+        data: all of it.
+        path: of the file.
+
+    Returns:
+        The path.
+
+    Raises:
+        OptionError: the file holds something else.
+    """
+    return _kept(Path(path), data, METHOD, None, lambda: holdout(data))
+
+
+def selection_file(data: LabelledData, method: str, images_per_class: int, folder: str | Path, seed: int = 0) -> Path:
+    """Write a selection of real samples, one byte a number, unless it is there already.
 
     Args:
         data: to select from.
         method: ``"random"``, ``"kmeans"`` or another name of a distiller that needs no steps.
         images_per_class: samples of each class.
-        path: of the file.
+        folder: for the file, which is named after all of these but the data.
         seed: of the selection.
 
     Returns:
-        The path.
+        The file's path.
+
+    Raises:
+        OptionError: the file holds something else.
     """
-    place, chosen = Path(path), registry.resolve("distiller", method)(images_per_class=images_per_class)
-    if place.exists():
-        made = load_set(place)
-        known = made.provenance
-        data_known = known.get("data")
-        fingerprint = data_known.get("fingerprint") if isinstance(data_known, Mapping) else None
-        wanted = (method, seed, images_per_class * data.num_classes, data.fingerprint)
-        if (known.get("method"), known.get("seed"), len(made), fingerprint) == wanted:
-            return place
-    distill(data, chosen, seed=seed, device="cpu").quantise().save(place)
+    chosen = registry.resolve("distiller", method)(images_per_class=images_per_class)
+    place = Path(folder) / f"{method}-{images_per_class}-seed-{seed}.safetensors"
+    return _kept(place, data, method, seed, lambda: distill(data, chosen, seed=seed, device="cpu").quantise())
+
+
+def _kept(place: Path, data: LabelledData, method: str, seed: int | None, make: Callable[[], SyntheticSet]) -> Path:
+    """Write a set of some data unless the file holds it; overwrite nothing else."""
+    if not place.exists():
+        make().save(place)
+        return place
+    known = load_set(place).provenance
+    of = known.get("data")
+    found = of.get("fingerprint") if isinstance(of, Mapping) else None
+    if (known.get("method"), known.get("seed"), found) != (method, seed, data.fingerprint):
+        raise OptionError(f"{place} holds another set, of other data perhaps; choose another folder, or remove it")
     return place
 
 
+def images_within(nbytes: int, data: LabelledData) -> int:
+    """Give the real samples of each class that fit into so many bytes, one byte a number; 1 where not even they do.
+
+    Args:
+        nbytes: as :attr:`ddplug.synthetic.SyntheticSet.nbytes` counts.
+        data: to select from.
+
+    Example:
+        >>> from ddplug.testing import toy_images
+        >>> data = toy_images()
+        >>> made = distill(data, "random", device="cpu").quantise()
+        >>> images_within(made.nbytes, data) == len(made) // data.num_classes
+        True
+    """
+    one, two = (holdout(data.subset(torch.arange(n))).quantise().nbytes for n in (1, 2))
+    each = two - one
+    return max(1, (nbytes - (one - each)) // each // data.num_classes)
+
+
 def early_stopping(
-    data: LabelledData, path: str | Path, validation: str | Path, budget: float, **options: Any
+    data: LabelledData, folder: str | Path, validation: str | Path, budget: float, **options: Any
 ) -> ProxyEvaluator:
     """Make the evaluator that trains on the whole data, but stops at a cost.
 
@@ -94,7 +141,7 @@ def early_stopping(
 
     Args:
         data: what full training is on.
-        path: where to write these samples.
+        folder: where :func:`selection_file` writes these samples.
         validation: file of real validation data.
         budget: as :func:`cost` counts, for one seed.
         options: of :class:`ddplug.nni.evaluator.ProxyEvaluator`, those of full training but for the epochs.
@@ -107,5 +154,5 @@ def early_stopping(
         raise OptionError(f"a cost of {budget:.0f} image passes allows {number} images, less than one a class")
     each = number // data.num_classes
     epochs = -(-each // min(map(len, data.class_indices)))
-    selection_file(data, "random", each // epochs, path, options.get("seed", 0))
+    path = selection_file(data, "random", each // epochs, folder, options.get("seed", 0))
     return ProxyEvaluator(path, validation, **{"augment": "", **options, "epochs": epochs})

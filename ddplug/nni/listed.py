@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from nni.nas.strategy.base import Strategy
@@ -15,14 +15,20 @@ class Listed(Strategy):
 
     Args:
         samples: label -> choice each, as :func:`ddplug.nni.spaces.architectures` gives them.
+        watched: is given the samples and gives them back one by one, as they are submitted.
 
     Example:
         >>> Listed([{"width": 8}]).extra_repr()
         'samples=1'
     """
 
-    def __init__(self, samples: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Mapping[str, Any]],
+        watched: Callable[[Sequence[Mapping[str, Any]]], Iterable[Mapping[str, Any]]] = iter,
+    ) -> None:
         super().__init__()
+        self._watched = watched
         self.samples = [dict(sample) for sample in samples]
 
     def extra_repr(self) -> str:
@@ -30,7 +36,7 @@ class Listed(Strategy):
         return f"samples={len(self.samples)}"
 
     def _run(self) -> None:
-        for sample in self.samples:
+        for sample in self._watched(self.samples):
             if not self.wait_for_resource():
                 return
             self.engine.submit_models(self.model_space.freeze(sample))

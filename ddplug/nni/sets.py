@@ -109,9 +109,10 @@ def check_pair(train: SyntheticSet, validation: SyntheticSet) -> None:
         validation: real data with hard labels, in the model space of the set.
 
     Raises:
-        DataError: shapes, classes or preprocessing differ, or the split is no real data.
+        DataError: shapes, classes or preprocessing differ, the split is no real data, or the set was made from all data
+            that the split was cut from.
     """
-    problem = _difference(train, validation) or _unreal(validation)
+    problem = _difference(train, validation) or _unreal(validation) or _seen(train, validation)
     if problem:
         raise DataError(f"the validation split does not suit the set: {problem}; cut one off with `ddplug holdout`")
 
@@ -135,9 +136,27 @@ def _unreal(validation: SyntheticSet) -> str | None:
     """Say why a set is no real data, if it is not."""
     if validation.targets.ndim == 2:
         return "it has soft labels"
-    merged: Any = validation.provenance.get("merged", ())
-    for part in (validation.provenance, *(merged if isinstance(merged, list) else ())):
-        method = part.get("method") if isinstance(part, Mapping) else None
-        if method not in (None, METHOD):
-            return f"it was made by {method!r}"
+    for part in _accounts(validation):
+        if part.get("method") not in (None, METHOD):
+            return f"it was made by {part['method']!r}"
     return None
+
+
+def _seen(train: SyntheticSet, validation: SyntheticSet) -> str | None:
+    """Say so if the set was made from data that hold the split."""
+    sources = {part.get("cut_from") for part in _data_of(validation)} - {None}
+    if any(part.get("fingerprint") in sources for part in _data_of(train)):
+        return "the set was made from all data, those held out included; distil again with the same `--validation`"
+    return None
+
+
+def _accounts(made: SyntheticSet) -> list[Mapping[str, Any]]:
+    """Give the provenance of a set and of the parts that were merged into it; files may hold anything there."""
+    merged: Any = made.provenance.get("merged", ())
+    parts = (made.provenance, *(merged if isinstance(merged, list) else ()))
+    return [part for part in parts if isinstance(part, Mapping)]
+
+
+def _data_of(made: SyntheticSet) -> list[Mapping[str, Any]]:
+    """Give what the provenance says of the data."""
+    return [part["data"] for part in _accounts(made) if isinstance(part.get("data"), Mapping)]

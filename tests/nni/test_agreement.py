@@ -19,7 +19,8 @@ from ddplug.storage import load
 
 with lent_randomness(0):
     from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
-    from ddplug.nni.agreement import HEAD, Study, cost, early_stopping, epochs_within, table
+    from ddplug.nni.agreement import HEAD, Study, table
+    from ddplug.nni.budget import cost, data_file, early_stopping, epochs_within, images_within, selection_file
     from ddplug.nni.journal import Journal
 
 
@@ -131,7 +132,7 @@ def test_early_stopping_goes_over_the_data_again_where_the_cost_allows(files: Pa
     rest = files / "rest.safetensors"
     for each, epochs in ((least, 1), (least + 1, 2), (3 * least, 3)):
         budget = 100 + 3 * 10 * each
-        made = early_stopping(data, tmp_path / "begun.safetensors", rest, budget, device="cpu")
+        made = early_stopping(data, tmp_path, rest, budget, device="cpu")
         assert made.protocol.epochs == epochs
         # less by one image a class and epoch at most
         assert budget - 3 * 10 * epochs < cost(made) <= budget
@@ -139,14 +140,40 @@ def test_early_stopping_goes_over_the_data_again_where_the_cost_allows(files: Pa
 
 def test_early_stopping_is_one_pass_over_what_the_cost_allows(files: Path, tmp_path: Path) -> None:
     data = ddplug.load_dataset("digits")
-    made = early_stopping(data, tmp_path / "begun.safetensors", files / "rest.safetensors", 1000, device="cpu", seed=3)
-    chosen = load(tmp_path / "begun.safetensors")
+    made = early_stopping(data, tmp_path, files / "rest.safetensors", 1000, device="cpu", seed=3)
+    chosen = load(tmp_path / "random-30-seed-3.safetensors")
     assert torch.bincount(chosen.hard_targets).tolist() == [30] * 10
     assert cost(made) == 1000
     assert made.protocol.epochs == 1
     with pytest.raises(OptionError, match="a cost of 120 image passes allows 6 images, less than one a class"):
-        early_stopping(data, tmp_path / "none.safetensors", files / "rest.safetensors", 120)
-    assert not (tmp_path / "none.safetensors").exists()
+        early_stopping(data, tmp_path / "none", files / "rest.safetensors", 120)
+    assert not (tmp_path / "none").exists()
+
+
+def test_files_are_written_once_and_never_over_others(tmp_path: Path) -> None:
+    train, rest = ddplug.load_dataset("digits").split(0.2)
+    first = selection_file(train, "random", 2, tmp_path)
+    stamp = first.stat().st_mtime_ns
+    assert selection_file(train, "random", 2, tmp_path) == first
+    assert first.stat().st_mtime_ns == stamp
+    assert selection_file(train, "random", 2, tmp_path, seed=1) != first
+    with pytest.raises(OptionError, match=r"random-2-seed-0.safetensors holds another set.*choose another folder"):
+        selection_file(rest, "random", 2, tmp_path)
+    whole = data_file(train, tmp_path / "whole.safetensors")
+    assert len(load(data_file(train, whole))) == len(train)
+    for data, path in ((rest, whole), (train, first)):
+        with pytest.raises(OptionError, match="holds another set"):
+            data_file(data, path)
+
+
+@pytest.mark.parametrize("each", [1, 3, 20])
+def test_as_many_bytes_hold_four_times_the_images_of_floats(each: int) -> None:
+    data = ddplug.load_dataset("digits")
+    made = ddplug.distill(data, Random(images_per_class=each))
+    assert images_within(made.quantise().nbytes, data) == each
+    # 64 numbers and a label: 257 bytes as floats, 65 as bytes, and 8 for the levels
+    assert images_within(made.quantise("float32").nbytes, data) == (257 * each * 10 - 8) // 65 // 10
+    assert images_within(1, data) == 1
 
 
 @pytest.mark.parametrize(("budget", "epochs"), [(400, 1), (699, 1), (700, 2)])

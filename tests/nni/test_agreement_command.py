@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import ddplug
 from ddplug.cli import main
 from ddplug.distillers.kmeans import KMeansCentroid
 from ddplug.nni.journal import Journal
+from tests.test_cli import HEEDING, process
 
 SMALL = ["-n", "3", "--widths", "4,8", "--depths", "1", "--poolings", "max", "--norms", "none", "--epochs", "2"]
 DATA = ["agreement", "--data", "digits", "--validation", "0.2", "--device", "cpu", "--share", "0.5"]
@@ -32,8 +36,11 @@ def test_it_compares_sets_with_their_controls_and_goes_on(tmp_path: Path, capsys
     assert [text.split(":")[0] for text in said.err.splitlines() if text.endswith("candidates")] == [
         "mine", "random", "kmeans", "early stopping", "full"
     ]  # fmt: skip
-    sizes = {name: len(ddplug.SyntheticSet.load(folder / f"{name}.safetensors")) for name in ("random", "kmeans")}
-    assert sizes == {"random": 20, "kmeans": 20}
+    # of the same bytes: the distilled set is stored as floats
+    sizes = {
+        name: len(ddplug.SyntheticSet.load(folder / f"{name}-7-seed-0.safetensors")) for name in ("random", "kmeans")
+    }
+    assert sizes == {"random": 70, "kmeans": 70}
     stored = json.loads((folder / "agreement.json").read_text())
     assert stored["rows"] == values["rows"]
     assert set(stored["scores"]) == {row["name"] for row in values["rows"]} | {"full"}
@@ -74,3 +81,26 @@ def test_a_set_that_saw_the_validation_part_is_refused(tmp_path: Path, capsys: p
     assert "may have seen what is held out" in capsys.readouterr().err
     assert main([part for part in line if part not in ("--validation", "0.2")]) == 2
     assert "how much to hold out is not given" in capsys.readouterr().err
+
+
+def test_a_folder_of_other_data_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = ddplug.holdout(ddplug.load_dataset("digits"))
+    (tmp_path / "out").mkdir()
+    other.save(tmp_path / "out" / "whole.safetensors")
+    before = (tmp_path / "out" / "whole.safetensors").read_bytes()
+    assert main([*DATA, *SMALL, "--folder", str(tmp_path / "out")]) == 2
+    assert "holds another set, of other data perhaps; choose another folder" in capsys.readouterr().err
+    assert (tmp_path / "out" / "whole.safetensors").read_bytes() == before
+
+
+def test_ctrl_c_says_how_to_go_on_and_loses_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    line = [*DATA, *SMALL, "--folder", str(folder), "--epochs", "40"]
+    with process(*line, code=HEEDING, stdout=subprocess.PIPE) as running:
+        while running.poll() is None and not (folder / "journal.jsonl").exists():
+            time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        _, error = running.communicate(timeout=60)
+    assert running.returncode == 130, error
+    assert error.splitlines()[-1] == f"ddplug: interrupted; the same command goes on from {folder}"
+    assert Journal(folder / "journal.jsonl").results()

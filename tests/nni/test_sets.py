@@ -94,6 +94,14 @@ def test_a_split_that_does_not_suit_the_set_is_refused(changes: dict[str, Any], 
         check_pair(SET, replace(SET, **changes))
 
 
+def test_a_set_made_from_what_the_split_was_cut_from_is_refused() -> None:
+    split = replace(SET, provenance={"method": "holdout", "data": {"fingerprint": "rest", "cut_from": "all"}})
+    check_pair(replace(SET, provenance={"data": {"fingerprint": "train"}}), split)
+    for provenance in ({"data": {"fingerprint": "all"}}, {"merged": [{}, {"data": {"fingerprint": "all"}}]}):
+        with pytest.raises(DataError, match="the set was made from all data, those held out included; distil again"):
+            check_pair(replace(SET, provenance=provenance), split)
+
+
 def test_two_standardisations_differ_by_their_numbers() -> None:
     mine, theirs = (replace(SET, preprocess=Standardise(torch.zeros(1), torch.ones(1) * k)) for k in (1, 2))
     with pytest.raises(DataError, match="std of their preprocessing"):
