@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ddplug.errors import DataError, OptionError
-from ddplug.evaluation.ranking import Estimate, agreement, kendall, regret, spearman, top_k_overlap
+from ddplug.evaluation.ranking import Estimate, agreement, kendall, mean_rank, regret, spearman, top_k_overlap
 
 ALL: dict[str, Callable[[Sequence[float], Sequence[float]], float | None]] = {
     "spearman": spearman,
@@ -206,3 +206,17 @@ def test_two_architectures_can_be_compared(truth: list[float], value: float | No
     assert spearman([1.0, 3.0], truth) == (None if value is None else pytest.approx(value))
     found = agreement([1.0, 3.0], truth, resamples=20, rng=torch.Generator().manual_seed(0))
     assert found.kendall.value == value
+
+
+def test_mean_rank_counts_who_is_worse() -> None:
+    rng = np.random.default_rng(0)
+    signals = rng.integers(0, 6, (4, 11)).astype(float)
+    worse = [[(own[i] > own).sum() + ((own[i] == own).sum() - 1) / 2 for i in range(11)] for own in signals]
+    expected = np.mean(worse, axis=0) / 10
+    np.testing.assert_allclose(mean_rank(list(signals)), expected, rtol=0, atol=1e-12)
+    # units and scales do not matter, and one signal ranks as it does alone
+    np.testing.assert_allclose(mean_rank([10 * own - 3 for own in signals]), expected, rtol=0, atol=1e-12)
+    assert spearman(mean_rank([signals[0]]), list(signals[0])) == pytest.approx(1)
+    for wrong in ([], [[1.0, 2.0], [1.0, 2.0, 3.0]], [[1.0, math.nan]], [[1.0]]):
+        with pytest.raises(DataError):
+            mean_rank(wrong)

@@ -46,26 +46,33 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     parser.add_argument(
         "-n", "--architectures", type=number(int, 2), default=40, metavar="N", help="to sample (default: 40)"
     )
-    parser.add_argument(
-        "--seeds", type=number(int, 1, 1000), default=1, metavar="N", help="trainings to average (default: 1)"
-    )
     group = parser.add_argument_group("space (the published one by default)")
     for name, kind in _CHOICES.items():
         group.add_argument(f"--{name}", type=_listed(kind), metavar="A,B,...", help=f"{name} to choose from")
-    group = parser.add_argument_group("training")
-    group.add_argument("--epochs", type=number(int, 1), default=10, metavar="N", help="of full training (default: 10)")
-    group.add_argument(
-        "--learning-rate", type=number(float, 0), default=0.02, metavar="RATE", help="of all (default: 0.02)"
-    )
-    group.add_argument(
-        "--batch-size", type=number(int, 1), default=64, metavar="N", help="of full training (default: 64)"
-    )
+    group = parser.add_argument_group("full training")
+    group.add_argument("--epochs", type=number(int, 1), default=10, metavar="N", help="(default: 10)")
+    group.add_argument("--learning-rate", type=number(float, 0), default=0.02, metavar="RATE", help="(default: 0.02)")
+    group.add_argument("--batch-size", type=number(int, 1), default=64, metavar="N", help="(default: 64)")
+    group = parser.add_argument_group("proxies (the defaults rank well, see the documentation)")
     group.add_argument(
         "--share",
         type=number(float, 0, 1),
         default=0.02,
         metavar="FRACTION",
         help="cost of every proxy as a share of full training (default: 0.02)",
+    )
+    group.add_argument(
+        "--seeds",
+        type=number(int, 1, 1000),
+        default=2,
+        metavar="N",
+        help="trainings on a set, whose rankings are averaged and which share the cost (default: 2)",
+    )
+    group.add_argument(
+        "--proxy-learning-rate", type=number(float, 0), default=0.05, metavar="RATE", help="on a set (default: 0.05)"
+    )
+    group.add_argument(
+        "--proxy-batch-size", type=number(int, 1), default=100, metavar="N", help="on a set (default: 100)"
     )
     return argv
 
@@ -141,21 +148,27 @@ def _study(arguments: argparse.Namespace, train: LabelledData, rest: LabelledDat
     space = ConvNetSpace(train.shape, train.num_classes, **choices)
     folder, parts = folder_at(arguments.folder), {"whole": train, "validation": rest}
     files = {name: data_file(data, folder / f"{name}.safetensors") for name, data in parts.items()}
-    common = {name: getattr(arguments, name) for name in ("learning_rate", "seeds", "seed", "device")}
-    batch = {"batch_size": arguments.batch_size, "augment": ""}
-    full = ProxyEvaluator(files["whole"], files["validation"], epochs=arguments.epochs, **batch, **common)
-    budget = arguments.share * cost(full) / arguments.seeds
+    common = {"seed": arguments.seed, "device": arguments.device, "augment": ""}
+    whole = {"learning_rate": arguments.learning_rate, "batch_size": arguments.batch_size, **common}
+    small = {
+        "learning_rate": arguments.proxy_learning_rate,
+        "batch_size": arguments.proxy_batch_size,
+        "seeds": arguments.seeds,
+        **common,
+    }
+    full = ProxyEvaluator(files["whole"], files["validation"], epochs=arguments.epochs, **whole)
+    budget = arguments.share * cost(full)
     paths = {name: Path(path) for name, path in arguments.set} | _controls(arguments, train, given, folder)
     proxies = {
         name: ProxyEvaluator(
             path,
             files["validation"],
-            epochs=epochs_within(budget, len(load_set(path)), len(rest)),
-            **common,
+            epochs=epochs_within(budget / arguments.seeds, len(load_set(path)), len(rest)),
+            **small,
         )
         for name, path in paths.items()
     }
-    proxies[_EARLY] = early_stopping(train, folder, files["validation"], budget, **batch, **common)
+    proxies[_EARLY] = early_stopping(train, folder, files["validation"], budget, **whole)
     samples = architectures(space, arguments.architectures, arguments.seed)
     return Study(space, samples, full, proxies, folder, zero=_ZERO)
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from ddplug.errors import DataError, OptionError
 
-__all__ = ["Agreement", "Estimate", "agreement", "kendall", "regret", "spearman", "top_k_overlap"]
+__all__ = ["Agreement", "Estimate", "agreement", "kendall", "mean_rank", "regret", "spearman", "top_k_overlap"]
 
 Scores: TypeAlias = Sequence[float] | NDArray[np.float64]
 
@@ -126,6 +126,31 @@ def kendall(proxy: Scores, truth: Scores) -> float | None:
         return float(np.sign((x[1] - x[0]) * (y[1] - y[0])))
     # asymptotic: the p-value, which is not used, is exact and slow otherwise
     return float(stats.kendalltau(x, y, method="asymptotic").statistic)
+
+
+def mean_rank(signals: Sequence[Scores]) -> list[float]:
+    """Combine several scores of the same architectures into one: the mean share of architectures that are worse.
+
+    What the scores measure, and in which units, does not matter. One seed that fails to learn moves an architecture by
+    a share of the seeds, where it may ruin a mean of accuracies.
+
+    Args:
+        signals: for each of them one score an architecture, higher is better; those tied share their mean rank.
+
+    Returns:
+        For each architecture a number in [0, 1].
+
+    Raises:
+        DataError: there is no signal, their lengths differ or are below 2, or a value is NaN or infinite.
+
+    Example:
+        >>> mean_rank([[0.1, 0.5, 0.3], [-7.0, -1.0, -2.0]])
+        [0.0, 1.0, 0.5]
+    """
+    if not signals:
+        raise DataError("there is no signal to combine; give at least one")
+    ranks = [(stats.rankdata(_pair(own, signals[0])[0]) - 1) / (len(own) - 1) for own in signals]
+    return [float(value) for value in np.mean(ranks, axis=0)]
 
 
 def _membership(values: NDArray[np.float64], k: int) -> NDArray[np.float64]:

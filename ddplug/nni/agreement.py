@@ -21,7 +21,7 @@ from nni.nas.space import SimplifiedModelSpace
 from nni.runtime.log import _handlers
 
 from ddplug.errors import DataError, OptionError
-from ddplug.evaluation.ranking import agreement
+from ddplug.evaluation.ranking import agreement, mean_rank
 from ddplug.nni.budget import cost
 from ddplug.nni.evaluator import ProxyEvaluator
 from ddplug.nni.experiment import ProxyExperiment
@@ -40,6 +40,8 @@ _EVERY = 30.0
 @dataclass
 class Study:
     """Candidates of a space, judged by several evaluators and trained in full.
+
+    Where a proxy takes several seeds, candidates are ranked by each and their ranks averaged.
 
     Args:
         space: an NNI model space.
@@ -148,6 +150,9 @@ class Study:
     def judged(self) -> dict[str, list[float]]:
         """Give what :meth:`scores` gives, over the candidates that have every score.
 
+        For proxies of several seeds it is the mean over them of the share of candidates that are worse; see
+        :func:`ddplug.evaluation.ranking.mean_rank`.
+
         Raises:
             DataError: these are fewer than 2.
         """
@@ -159,7 +164,15 @@ class Study:
                 f"{len(both)} of {len(self.samples)} candidates have every score, and {least!r} has the fewest; "
                 "run the study first, or leave out what fails"
             )
-        return {name: [own[n] or 0.0 for n in both] for name, own in scores.items()}
+        return {name: self._ranked(name, both) or [own[n] or 0.0 for n in both] for name, own in scores.items()}
+
+    def _ranked(self, name: str, both: Sequence[int]) -> list[float] | None:
+        """Average the ranks by the seeds of a proxy, where it has several."""
+        if name not in self.proxies or self.proxies[name].protocol.seeds == 1:
+            return None
+        records = self.records(name)
+        found = [record.accuracies for record in map(records.__getitem__, both) if record is not None]
+        return mean_rank(list(zip(*found, strict=True)))
 
     def rows(self, *, resamples: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
         """Compare every score with full training, over the candidates that all of them judged.

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -86,6 +87,19 @@ def test_a_study_compares_with_the_truth_and_goes_on_where_it_was(files: Path, t
     again.run()
     assert len(Journal(tmp_path / "a" / "journal.jsonl").read()) == lines + 3
     assert again.scores()["few"][:6] == scores["few"]
+
+
+def test_candidates_are_ranked_by_each_seed(files: Path, tmp_path: Path) -> None:
+    twice = study(files, tmp_path)
+    twice.proxies = {"few": ProxyEvaluator(files / "few.safetensors", files / "rest.safetensors", epochs=5, seeds=2)}
+    twice.run()
+    accuracies = [record.accuracies for record in twice.records("few") if record]
+    assert {len(own) for own in accuracies} == {2}
+    ranks = np.mean([stats.rankdata(seed) for seed in np.transpose(accuracies)], axis=0)
+    truth = twice.scores()["full"]
+    (row,) = twice.rows(resamples=20)
+    assert row["spearman"][0] == pytest.approx(stats.spearmanr(ranks, truth).statistic)
+    assert row["cost"] == pytest.approx(2 * (3 * 20 * 5 + 100) / (3 * 300 * 4 + 100))
 
 
 def test_other_candidates_in_the_same_folder_are_judged_too(files: Path, tmp_path: Path) -> None:

@@ -1,0 +1,177 @@
+"""How far cheap training ranks architectures as full training does; writes docs/benchmarks/nni-ranking-*.json.
+
+    python examples/benchmarks/nni_ranking.py mnist --data-root DIR --folder DIR
+    python examples/benchmarks/nni_ranking.py cifar10 --data-root FOLDER_OF_IMAGE_FOLDERS --folder DIR
+    python examples/benchmarks/nni_ranking.py cells --data-root FOLDER_OF_IMAGE_FOLDERS --folder DIR
+
+Random architectures of a narrow variant of a published space are trained in full, and judged by proxies that cost a
+fiftieth each. Everything goes through one journal in ``--folder``, so that it may be stopped at any time.
+Nothing touches the test data: full training is on nine tenths of the training data, and judged on the other tenth; the
+proxies see a fixed 1,000 samples of that tenth. How the proxies are trained was settled on the first 35 architectures
+on MNIST; the others, and the other cases, had no part in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from nni.nas.hub.pytorch import NasBench201
+
+import ddplug
+from ddplug.distillers.dm import DM
+from ddplug.distillers.kmeans import KMeansCentroid
+from ddplug.distillers.random_ import Random
+from ddplug.labelled import LabelledData
+from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
+from ddplug.nni.agreement import Study, table
+from ddplug.nni.budget import cost, data_file, early_stopping, epochs_within
+from ddplug.synthetic import SyntheticSet
+
+OUT = Path(__file__).parents[2] / "docs" / "benchmarks"
+SHARE = 1 / 50
+SCORED = 1000
+ZERO = ("parameters", "gradient-norm", "synflow", "nwot")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A space, the data, and what counts as full training."""
+
+    title: str
+    data: str
+    space: Callable[[], Any]
+    number: int
+    epochs: int
+
+
+def _narrow(shape: tuple[int, ...]) -> Callable[[], Any]:
+    return lambda: ConvNetSpace(shape, 10, widths=(4, 8, 16))
+
+
+CASES = {
+    "mnist": Case("ConvNets of width 4, 8 and 16 on MNIST", "mnist", _narrow((1, 28, 28)), 50, 2),
+    "cifar10": Case(
+        "ConvNets of width 4, 8 and 16 on CIFAR-10 (a slightly lossy JPEG copy)",
+        "cifar10",
+        _narrow((3, 32, 32)),
+        40,
+        3,
+    ),
+    "cells": Case(
+        "NAS-Bench-201 cells, 8 channels, one cell a stage, on CIFAR-10 (a slightly lossy JPEG copy)",
+        "cifar10",
+        lambda: NasBench201(stem_out_channels=8, num_modules_per_stack=1, num_labels=10),
+        30,
+        2,
+    ),
+}
+"""Command -> what is measured. The published space has widths 32 to 256; two cores cannot train these."""
+
+METHODS: dict[str, Any] = {
+    "random": Random(images_per_class=10),
+    "k-means": KMeansCentroid(images_per_class=10),
+    "DM": DM(images_per_class=10, network="convnet:width=16", steps=300, bank=30),
+}
+"""Name -> how the images are made; all are stored as bytes."""
+
+TRAININGS: dict[str, dict[str, Any]] = {
+    "": {"learning_rate": 0.05, "batch_size": 100, "seeds": 2},
+    ", as in full training": {"learning_rate": 0.02, "batch_size": 64, "seeds": 1},
+}
+"""Ending of a name -> how a proxy is trained."""
+
+
+def _data(case: Case, root: str) -> tuple[LabelledData, LabelledData]:
+    name = "mnist" if case.data == "mnist" else f"imagefolder:{root}"
+    train = ddplug.load_dataset(name, split="train", root=root if case.data == "mnist" else None)
+    return train.split(0.1)
+
+
+def _saved(path: Path, make: Callable[[], SyntheticSet]) -> Path:
+    if not path.exists():
+        make().save(path)
+    return path
+
+
+def _distilled(train: LabelledData, distiller: Any) -> SyntheticSet:
+    return ddplug.distill(train, distiller, device="cpu").quantise()
+
+
+def study(case: Case, arguments: argparse.Namespace) -> Study:
+    """Write the files that are missing and plan who is judged by what."""
+    folder: Path = arguments.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    train, rest = _data(case, arguments.data_root)
+    parts = {"whole": train, "validation": rest, "small": rest.split(SCORED / len(rest))[1]}
+    whole, validation, small = (data_file(data, folder / f"{name}.safetensors") for name, data in parts.items())
+    common: dict[str, Any] = {"device": "cpu", "augment": ""}
+    full = ProxyEvaluator(whole, validation, epochs=case.epochs, learning_rate=0.02, batch_size=64, **common)
+    proxies: dict[str, ProxyEvaluator] = {}
+    for name, distiller in {} if arguments.full_only else METHODS.items():
+        path = _saved(folder / f"{name}.safetensors", partial(_distilled, train, distiller))
+        for ending, training in TRAININGS.items():
+            budget = SHARE * cost(full) / training["seeds"]
+            epochs = epochs_within(budget, 10 * train.num_classes, SCORED)
+            proxies[name + ending] = ProxyEvaluator(path, small, epochs=epochs, **training, **common)
+    for ending, training in {} if arguments.full_only else TRAININGS.items():
+        budget = SHARE * cost(full) / training["seeds"]
+        proxies[f"early stopping{ending}"] = early_stopping(train, folder, small, budget, **training, **common)
+    space = case.space()
+    samples = architectures(space, case.number)[: arguments.first]
+    return Study(space, samples, full, proxies, folder, zero=() if arguments.full_only else ZERO)
+
+
+def _write(name: str, case: Case, done: Study) -> Sequence[dict[str, Any]]:
+    rows = done.rows()
+    result = {
+        "title": case.title,
+        "how": f"python examples/benchmarks/nni_ranking.py {name} --data-root DIR --folder DIR",
+        "rows": rows,
+        "full": {"epochs": case.epochs, "seconds": [record and record.seconds for record in done.records("full")]},
+        "samples": [dict(sample) for sample in done.samples],
+        "scores": done.scores(),
+        "machine": f"{os.cpu_count()} CPU cores, one thread",
+        "versions": {
+            "ddplug": ddplug.__version__,
+            "nni": version("nni"),
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+    }
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / f"nni-ranking-{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return rows
+
+
+def main() -> None:
+    """Train and judge what the folder does not have, and write the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("--data-root", required=True, help="of torchvision's MNIST, or of the image folders")
+    parser.add_argument("--folder", required=True, type=Path, help="for files and results; the same one goes on")
+    parser.add_argument("--first", type=int, help="only so many architectures, and no result file")
+    parser.add_argument("--full-only", action="store_true", help="only the full trainings, and no result file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    case = CASES[arguments.case]
+    done = study(case, arguments)
+    done.run(lambda line: print(line, file=sys.stderr, flush=True))
+    if not arguments.full_only:
+        rows = done.rows() if arguments.first else _write(arguments.case, case, done)
+        for line in table(rows):
+            print(" | ".join(line))
+
+
+if __name__ == "__main__":
+    main()
