@@ -1,4 +1,4 @@
-"""Figures of the continual-learning benchmarks."""
+"""Figures of the benchmarks of the adapters."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.image
+import numpy as np
 import pytest
 
-from examples.benchmarks.figures import draw, matrices, over_memory
+from examples.benchmarks.figures import draw, matrices, over_memory, ranking
 
 
 def result() -> dict[str, Any]:
@@ -54,11 +55,25 @@ def test_matrices_hold_means_over_seeds() -> None:
     assert shown.tolist() == [[99, 0], [45, 92]]
 
 
+RANKING = {
+    "rows": [{"proxy": "early", "Spearman": 0.5}, {"proxy": "parameters", "Spearman": -1.0}],
+    "judged": {"full": [0.7, 0.9, 0.8], "early": [0.2, 0.3, 0.6], "parameters": [9.0, 1.0, 2.0]},
+}
+
+
+def test_each_proxy_is_drawn_over_the_truth() -> None:
+    panels = ranking(RANKING).axes[:2]
+    assert [axes.get_title() for axes in panels] == ["early\nSpearman 0.50", "parameters\nSpearman -1.00"]
+    points = panels[0].collections[0].get_offsets()
+    assert np.asarray(points).tolist() == [[0.2, 70.0], [0.3, 90.0], [0.6, 80.0]]
+
+
 @pytest.mark.filterwarnings("error")
 def test_pictures_are_written_for_each_result(tmp_path: Path) -> None:
     (tmp_path / "avalanche-toy.json").write_text(json.dumps(result()))
+    (tmp_path / "nni-ranking-toy.json").write_text(json.dumps(RANKING))
     (tmp_path / "other.json").write_text("{}")
     draw(tmp_path, tmp_path / "out")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["avalanche-toy-matrix.png", "avalanche-toy-memory.png"]
+    assert names == ["avalanche-toy-matrix.png", "avalanche-toy-memory.png", "nni-ranking-toy.png"]
     assert all(matplotlib.image.imread(tmp_path / "out" / name).std() > 0 for name in names)

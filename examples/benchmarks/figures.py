@@ -1,4 +1,4 @@
-"""Draw the continual-learning results in docs/benchmarks/avalanche-*.json.
+"""Draw the results in docs/benchmarks/avalanche-*.json and docs/benchmarks/nni-ranking-*.json.
 
 python examples/benchmarks/figures.py docs/benchmarks OUT
 """
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+
+from ddplug.scatter import scatter
 
 __all__ = ["draw", "matrices", "over_memory"]
 
@@ -86,6 +88,12 @@ def matrices(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def ranking(result: Mapping[str, Any]) -> Figure:
+    """Draw what each proxy says of architectures over what full training finds."""
+    notes = {row["proxy"]: f"Spearman {row['Spearman']:.2f}" for row in result["rows"]}
+    return scatter(result["judged"]["full"], {name: result["judged"][name] for name in notes}, notes)
+
+
 def draw(folder: Path, out: Path) -> None:
     """Write the figures of every result of a folder as PNG."""
     out.mkdir(parents=True, exist_ok=True)
@@ -93,6 +101,8 @@ def draw(folder: Path, out: Path) -> None:
         result = json.loads(path.read_text(encoding="utf-8"))
         over_memory(result).savefig(out / f"{path.stem}-memory.png")
         matrices(result).savefig(out / f"{path.stem}-matrix.png")
+    for path in sorted(folder.glob("nni-ranking-*.json")):
+        ranking(json.loads(path.read_text(encoding="utf-8"))).savefig(out / f"{path.stem}.png")
 
 
 if __name__ == "__main__":
