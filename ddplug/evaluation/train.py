@@ -22,7 +22,7 @@ from ddplug.networks import build
 from ddplug.networks.randomness import lent_randomness
 from ddplug.synthetic import Recipe, SyntheticSet
 
-__all__ = ["check_outputs", "fit", "spawn", "train_each", "train_on"]
+__all__ = ["check_outputs", "fit", "rate_at", "spawn", "train_each", "train_on"]
 
 Trainable = SyntheticSet | LabelledData
 
@@ -77,7 +77,7 @@ def _batches(data: Sequence[Trainable], recipe: Recipe, rngs: Sequence[torch.Gen
         yield from map(list, zip(*orders, strict=True))
 
 
-def _rate(recipe: Recipe, step: int, total: int, drop: int) -> float:
+def rate_at(recipe: Recipe, step: int, total: int, drop: int) -> float:
     """Give the learning rate of a step (counted from 0) of ``total``; ``"step"`` divides it by ten at ``drop``."""
     factors = {
         "constant": 1.0,
@@ -173,7 +173,7 @@ def _train(
         if recipe.schedule == "step" and step == drop:
             momenta = [torch.zeros_like(p) for p in group.parameters]  # the published protocol restarts the optimiser
         gradients = _gradients(group, x, y, cuts[x.shape[1]])
-        _descend(group.parameters, gradients, momenta, recipe, _rate(recipe, step, total, drop))
+        _descend(group.parameters, gradients, momenta, recipe, rate_at(recipe, step, total, drop))
         tick(len(data))
 
 

@@ -28,6 +28,7 @@ from ddplug.nni.experiment import ProxyExperiment
 from ddplug.nni.journal import Journal, Record
 from ddplug.nni.listed import Listed
 from ddplug.nni.running import folder_at
+from ddplug.nni.sets import widened
 from ddplug.nni.zero_cost import zero_cost
 from ddplug.scatter import scatter
 
@@ -141,9 +142,8 @@ class Study:
             train, channels = self.full.sets()[0], self.full.protocol.channels
             index = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:64]
             x, y = train[index]
-            x = x if channels is None else x.expand(-1, channels, *x.shape[2:])
             self._untrained[name] = [
-                zero_cost(name, partial(self.space.freeze, sample), x, y) for sample in self.samples
+                zero_cost(name, partial(self.space.freeze, sample), widened(x, channels), y) for sample in self.samples
             ]
         return self._untrained[name]
 

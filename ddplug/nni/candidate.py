@@ -25,7 +25,7 @@ from ddplug.labelled import LabelledData
 from ddplug.networks.randomness import lent_randomness
 from ddplug.nni.outcome import CandidateError, HopelessError, OverTimeError, Result, over_time, reason
 from ddplug.nni.protocol import Protocol
-from ddplug.nni.sets import fingerprint, load_set
+from ddplug.nni.sets import fingerprint, load_set, widened
 from ddplug.preprocess import Identity
 from ddplug.synthetic import SyntheticSet
 
@@ -56,7 +56,7 @@ class _Repeated(nn.Module):
         self.channels = channels
 
     def forward(self, x: Tensor) -> Any:
-        return self.module(x.expand(-1, self.channels, *x.shape[2:]))
+        return self.module(widened(x, self.channels))
 
 
 def fitted(module: Any, train: SyntheticSet, channels: int | None, device: torch.device) -> nn.Module:
@@ -78,8 +78,7 @@ def fitted(module: Any, train: SyntheticSet, channels: int | None, device: torch
     if not isinstance(module, nn.Module):
         raise OptionError(f"the space made a {type(module).__name__}; it must make a torch.nn.Module")
     if channels is not None:
-        if train.shape[0] != 1:
-            raise OptionError(f"channels={channels} repeats a grey channel, but inputs are {train.shape}; leave it out")
+        widened(train.inputs[:1], channels)
         module = _Repeated(module, channels)
     placed: nn.Module = module.to(device)
     check_outputs(placed, train, device)

@@ -16,11 +16,10 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ddplug import augment
 from ddplug.distillation import pick_device
-from ddplug.errors import OptionError
-from ddplug.evaluation.train import _rate
+from ddplug.evaluation.train import rate_at
 from ddplug.networks.randomness import lent_randomness
 from ddplug.nni.protocol import Protocol
-from ddplug.nni.sets import check_pair, load_set, normal_path
+from ddplug.nni.sets import check_pair, load_set, normal_path, widened
 from ddplug.synthetic import Recipe, SyntheticSet
 
 __all__ = ["OneShotEvaluator", "SetLoader"]
@@ -58,8 +57,7 @@ class SetLoader:
         rng: torch.Generator | None = None,
     ) -> None:
         augment.check(strategy, data.shape)
-        if channels is not None and data.shape[0] != 1:
-            raise OptionError(f"channels={channels} repeats a grey channel, but inputs are {data.shape}; leave it out")
+        widened(data.inputs[:1], channels)
         self.data = data
         self.batch_size = batch_size
         self.strategy = strategy
@@ -76,7 +74,7 @@ class SetLoader:
             x, y = self.data[index]
             if self.rng is not None:
                 x = augment.augment(x, self.strategy, self.rng)
-            yield (x if self.channels is None else x.expand(-1, self.channels, *x.shape[2:])), y
+            yield widened(x, self.channels), y
 
 
 class _Accuracy(MulticlassAccuracy):
@@ -107,7 +105,7 @@ class _RecipeModule(SupervisedLearningModule):
         drop = recipe.epochs // 2 + 1
         return {
             "optimizer": optimizer,
-            "lr_scheduler": LambdaLR(optimizer, lambda epoch: _rate(relative, epoch, recipe.epochs, drop)),
+            "lr_scheduler": LambdaLR(optimizer, lambda epoch: rate_at(relative, epoch, recipe.epochs, drop)),
         }
 
 

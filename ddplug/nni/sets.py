@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ddplug.errors import DataError, OptionError
 from ddplug.storage import load
 from ddplug.synthetic import SyntheticSet
 from ddplug.validation import METHOD
 
-__all__ = ["check_pair", "fingerprint", "load_set", "normal_path"]
+__all__ = ["check_pair", "fingerprint", "load_set", "normal_path", "widened"]
 
 _loaded: dict[str, tuple[tuple[int, int], str, SyntheticSet]] = {}
 """By path: modification time and size, fingerprint, and the set."""
@@ -99,6 +100,21 @@ def load_set(path: str | Path, fingerprint: str | None = None) -> SyntheticSet:
             f"{path} was altered: its fingerprint is {found[:12]}, not {fingerprint[:12]}; restore it or start anew"
         )
     return made
+
+
+def widened(x: Tensor, channels: int | None) -> Tensor:
+    """Repeat the grey channel of ``(n, 1, H, W)`` inputs ``channels`` times; ``None`` leaves inputs alone.
+
+    Raises:
+        OptionError: the inputs are not grey.
+    """
+    if channels is None:
+        return x
+    if x.shape[1] != 1:
+        raise OptionError(
+            f"channels={channels} repeats a grey channel, but inputs are {tuple(x.shape[1:])}; leave it out"
+        )
+    return x.expand(-1, channels, *x.shape[2:])
 
 
 def check_pair(train: SyntheticSet, validation: SyntheticSet) -> None:
