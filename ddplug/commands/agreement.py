@@ -154,6 +154,8 @@ def _study(arguments: argparse.Namespace, train: LabelledData, rest: LabelledDat
         "learning_rate": arguments.proxy_learning_rate,
         "batch_size": arguments.proxy_batch_size,
         "seeds": arguments.seeds,
+        # a rate that falls leaves little of so short a training
+        "schedule": "constant",
         **common,
     }
     full = ProxyEvaluator(files["whole"], files["validation"], epochs=arguments.epochs, **whole)

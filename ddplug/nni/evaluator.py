@@ -57,6 +57,7 @@ class ProxyEvaluator(MutableEvaluator):
         batch_size: the recipe's own if ``None``.
         momentum: the recipe's own if ``None``.
         weight_decay: the recipe's own if ``None``.
+        schedule: the recipe's own if ``None``.
         augment: the recipe's own if ``None``.
         seeds: trainings to average.
         seed: of the first.
@@ -88,6 +89,7 @@ class ProxyEvaluator(MutableEvaluator):
         batch_size: Any = None,
         momentum: Any = None,
         weight_decay: Any = None,
+        schedule: Any = None,
         augment: Any = None,
         seeds: Any = 1,
         seed: Any = 0,

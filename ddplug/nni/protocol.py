@@ -24,7 +24,7 @@ _LIMITS: dict[str, tuple[type, float, float]] = {
     "time_limit": (float, 0, 10**9),
 }
 """Type and range of every number of a protocol."""
-_RECIPE = ("epochs", "learning_rate", "batch_size", "momentum", "weight_decay", "augment")
+_RECIPE = ("epochs", "learning_rate", "batch_size", "momentum", "weight_decay", "schedule", "augment")
 """What replaces a field of the set's recipe."""
 
 
@@ -44,11 +44,13 @@ class Protocol:
     """What is done to a candidate; every field is JSON-ready.
 
     Attributes:
-        epochs: passes over the set; the recipe's own if ``None``, as the five that follow.
+        epochs: passes over the set; the recipe's own if ``None``, as the six that follow.
         learning_rate: of SGD.
         batch_size: samples a step.
         momentum: of SGD.
         weight_decay: of SGD.
+        schedule: of the learning rate, see :class:`ddplug.synthetic.Recipe`. In a training of few epochs one that falls
+            leaves little of it, and then ``"constant"`` ranks better.
         augment: operations of :mod:`ddplug.augment` joined by ``_``; ``""`` for none.
         seeds: trainings to average, each of its own weights and order of samples.
         seed: of the first training; the others count on from it.
@@ -78,6 +80,7 @@ class Protocol:
     batch_size: int | None = None
     momentum: float | None = None
     weight_decay: float | None = None
+    schedule: str | None = None
     augment: str | None = None
     seeds: int = 1
     seed: int = 0
@@ -91,7 +94,8 @@ class Protocol:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _number(name, value))
-        for name, text in (("augment", self.augment), ("device", self.device)):
+        for name in ("schedule", "augment", "device"):
+            text = getattr(self, name)
             if text is not None and not isinstance(text, str):
                 raise OptionError(f"{name} is {text!r}; it must be text")
         for name in ("seeds", "seed", "device"):

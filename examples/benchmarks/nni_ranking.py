@@ -93,7 +93,7 @@ METHODS: dict[str, Any] = {
 """Name -> how the images are made; all are stored as bytes."""
 
 TRAININGS: dict[str, dict[str, Any]] = {
-    "": {"learning_rate": 0.05, "batch_size": 100, "seeds": 2},
+    "": {"learning_rate": 0.05, "batch_size": 100, "schedule": "constant", "seeds": 2},
     ", as in full training": {"learning_rate": 0.02, "batch_size": 64, "seeds": 1},
 }
 """Ending of a name -> how a proxy is trained."""

@@ -78,6 +78,17 @@ def test_protocol_replaces_the_recipe_and_repeats_itself() -> None:
     assert slower.metric != result.metric
 
 
+def test_a_constant_rate_replaces_one_that_falls() -> None:
+    falling = replace(TRAIN, recipe=replace(TRAIN.recipe, schedule="step"))
+    assert TRAIN.recipe.schedule == "constant"
+    constant, fallen = (
+        train_and_score(linear, falling, REAL, replace(CPU, learning_rate=0.01, schedule=name))
+        for name in ("constant", None)
+    )
+    assert replace(constant, seconds=0.0) == replace(run(protocol=replace(CPU, learning_rate=0.01)), seconds=0.0)
+    assert fallen.metric != constant.metric
+
+
 def test_weights_depend_on_the_seed_alone() -> None:
     seen: list[Tensor] = []
 

@@ -218,6 +218,7 @@ def test_everything_is_checked_before_a_search(pair: tuple[Path, Path], tmp_path
         (DataError, "one file", {"train": pair[1]}),
         (OptionError, "epochs is 0", {"epochs": 0}),
         (OptionError, "wrap", {"augment": "wrap"}),
+        (OptionError, "schedule is 'steep'; it must be step, cosine or constant", {"schedule": "steep"}),
         (OptionError, "threads is 0", {"threads": 0}),
         (OptionError, "nowhere", {"journal": tmp_path / "nowhere" / "j.jsonl"}),
     ]
