@@ -1,4 +1,4 @@
-"""The training that a set was learned for: its steps, their learning rates and, if it was only one, the network's start.
+"""The training that a set was learned for: its steps, their learning rates and, if there is one, its initial network.
 
 Dataset distillation by unrolled training learns more than images. What it learns beside them is written into the set's
 provenance under ``training``, so that it can be done again: which samples each step takes and at what learning rate,
@@ -48,7 +48,7 @@ class LearnedTraining:
 
     def to_json(self) -> dict[str, Any]:
         """Give the fields as JSON-ready values."""
-        return asdict(self)
+        return {**asdict(self), "batches": [list(batch) for batch in self.batches], "rates": list(self.rates)}
 
     @classmethod
     def of(cls, synthetic: SyntheticSet) -> LearnedTraining:
@@ -108,7 +108,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
     Example:
         >>> fingerprint({"w": torch.zeros(2)})[:8]
-        'ed40a64d'
+        'e5868624'
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
@@ -148,7 +148,7 @@ def train_as_learned(
         >>> from ddplug.testing import toy_images
         >>> method = DD(network="convnet:width=4,depth=1", initialisation="fixed", steps=2)
         >>> train_as_learned(distill(toy_images(), method, device="cpu"), device="cpu").head
-        Linear(in_features=64, out_features=3, bias=True)
+        Linear(in_features=144, out_features=3, bias=True)
     """
     training, place = LearnedTraining.of(synthetic), pick_device(device)
     spec: Network = network or training.network
@@ -191,7 +191,7 @@ def _initial(
         made = synthetic.provenance.get("versions", {})
         raise OptionError(
             f"the set is for the initial network {training.network!r} of seed {training.seed} with weights "
-            f"{training.weights[:12]}, but {network!r} of that seed has {found[:12]} here; use the same architecture and "
-            f"the versions it was made with ({reprlib.repr(made)}), or train by its recipe"
+            f"{training.weights[:12]}, but {network!r} of that seed has {found[:12]} here; use the same architecture "
+            f"and the versions it was made with ({reprlib.repr(made)}), or train by its recipe"
         )
     return module

@@ -1,4 +1,4 @@
-r"""Training as a function that can be differentiated: gradient descent unrolled, its memory flat in the number of steps.
+r"""Training as a function that can be differentiated: unrolled gradient descent, memory flat in the number of steps.
 
 :math:`T` steps of plain gradient descent on what is to be learned, :math:`S` (images, labels),
 

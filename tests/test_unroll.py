@@ -50,9 +50,7 @@ def setting(network: str, steps: int, soft: bool) -> tuple[StepLoss, Tensors, li
     return minibatch_loss(module, {}, batches), weights, [images, labels], rates, outer
 
 
-def slow_unroll(
-    network: str, weights: Tensors, learned: Sequence[Tensor], rates: Tensor
-) -> Tensors:
+def slow_unroll(network: str, weights: Tensors, learned: Sequence[Tensor], rates: Tensor) -> Tensors:
     """What the paper's loop does, written out on an ordinary module's parameters."""
     module = double(network, (1, 12, 12), 3)
     images, labels = learned

@@ -24,6 +24,7 @@ from ddplug.bank import Network, Tensors, forward, fresh, prefixed, skeleton, un
 from ddplug.data import LabelledData
 from ddplug.distillers.common import adam_start, adam_step, at_least, balanced_labels, initial_images, to_set
 from ddplug.errors import OptionError, unknown
+from ddplug.evaluation.results import name_of
 from ddplug.learned_training import LearnedTraining, fingerprint
 from ddplug.networks import has_batch_norm
 from ddplug.synthetic import Recipe, SyntheticSet
@@ -91,8 +92,8 @@ class DD:
     def init(self, data: LabelledData, rng: torch.Generator) -> Tensors:
         if has_batch_norm(self._module(data)):
             raise OptionError(
-                f"{self.name} does not take batch normalisation: the running statistics of {self.network!r} are not part "
-                "of what is unrolled; use a network without, e.g. lenet or convnet (norm=instance)"
+                f"{self.name} does not take batch normalisation: the running statistics of {self.network!r} are not "
+                "part of what is unrolled; use a network without, e.g. lenet or convnet (norm=instance)"
             )
         learned = {**self._samples(data, rng), "rates": self._raw_rates(data)}
         state = adam_start({name: tensor.to(data.device) for name, tensor in learned.items()})
@@ -123,7 +124,7 @@ class DD:
     def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
         rates, batches = softplus(state["rates"]), self._batches(data)
         training = LearnedTraining(
-            network=self.network if isinstance(self.network, str) else self.network.__qualname__,
+            network=name_of(self.network),
             seed=int(state["seed"]) if "seed" in state else None,
             weights=fingerprint(unprefixed("network.", state)) if "seed" in state else "",
             batches=tuple(tuple(batch.tolist()) for batch in batches),
