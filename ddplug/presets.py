@@ -1,6 +1,7 @@
 """Published hyper-parameters as data, each with its source.
 
-A preset is looked up by method and name: ``"paper"`` holds for any data set, ``"<data>-<images per class>"`` for one, with ``-fixed`` behind it for one initial network.
+A preset is looked up by method and name: ``"paper"`` holds for any data set, ``"<data>-<images per class>"`` for one,
+with ``-fixed`` behind it for one initial network.
 Presets restore the published schedules, which were run on GPUs; the methods' own defaults suit a CPU.
 """
 
@@ -50,7 +51,7 @@ def _unrolled(data: str, images_per_class: int, initialisation: str, rate: float
     batches = _BATCHES[data]
     return Preset(
         {
-            "network": {"mnist": "lenet", "cifar10": "alexnet"}[data],
+            "network": {"mnist": "lenet:init=xavier", "cifar10": "alexnet"}[data],
             "images_per_class": images_per_class,
             "images_per_step": 1,
             "epochs": 3,

@@ -266,7 +266,8 @@ def test_a_set_for_any_network_takes_other_seeds_and_architectures() -> None:
     made = small_set()
     one, other = (train_as_learned(made, rng=generator(seed), device="cpu") for seed in (0, 1))
     assert not torch.equal(one.state_dict()["head.weight"], other.state_dict()["head.weight"])
-    assert train_as_learned(made, network="mlp:width=7", rng=generator(), device="cpu").head.in_features == 7
+    mlp: Any = train_as_learned(made, network="mlp:width=7", rng=generator(), device="cpu")
+    assert mlp.head.in_features == 7
     with pytest.raises(OptionError, match="any initial network; give a generator"):
         train_as_learned(made)
 
@@ -284,7 +285,8 @@ def test_another_start_than_the_one_learned_for_is_refused() -> None:
 def test_a_network_given_as_a_function_is_given_again() -> None:
     network = partial(ConvNet, (1, 8, 8), 3, width=4, depth=1)
     made = distill(toy_images(), DD(network=network, initialisation="fixed"), steps=1, device="cpu")
-    assert train_as_learned(made, network=network, device="cpu").head.out_features == 3
+    module: Any = train_as_learned(made, network=network, device="cpu")
+    assert module.head.out_features == 3
     with pytest.raises(OptionError, match="unknown network"):
         train_as_learned(made, device="cpu")
 

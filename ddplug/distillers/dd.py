@@ -74,7 +74,7 @@ class DD:
     images_per_step: int = 1
     epochs: int = 3
     steps: int = 2000
-    network: Network = "lenet"
+    network: Network = "lenet:init=xavier"
     initialisation: Literal["random", "fixed"] = "random"
     networks: int = 1
     train_learning_rate: float = 0.02
