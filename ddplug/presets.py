@@ -59,6 +59,7 @@ def _unrolled(data: str, images_per_class: int, initialisation: str, rate: float
             "networks": 1,
             "train_learning_rate": rate,
             "learning_rate": 0.01,
+            "clip": 0.0,
             "batch_real": 1024,
             "start": "noise",
             "steps": epochs * batches,

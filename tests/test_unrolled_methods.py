@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import partial
@@ -92,13 +93,19 @@ def slow_loss(
     return cross_entropy(functional_call(module, weights, (x,)), y)
 
 
-FEW: dict[str, Any] = {"network": double_convnet, "batch_real": 20, "start": "real", "train_learning_rate": 0.3}
+FEW: dict[str, Any] = {
+    "clip": 0.0,
+    "network": double_convnet,
+    "batch_real": 20,
+    "start": "real",
+    "train_learning_rate": 0.3,
+}
 
 
 @pytest.mark.parametrize(
     "method",
     [
-        DD(images_per_class=3, images_per_step=2, epochs=2, initialisation="fixed", **FEW),
+        DD(images_per_class=3, images_per_step=2, epochs=2, initialisation="fixed", **{**FEW, "clip": 1e-3}),
         DD(images_per_class=2, images_per_step=2, epochs=3, networks=2, halve_every=1, **FEW),
         SoftLabelDD(images_per_class=2, epochs=2, initialisation="fixed", **FEW),
         SoftLabelDD(images_per_class=2, epochs=2, learn_images=False, **FEW),
@@ -132,6 +139,10 @@ def test_a_step_is_the_papers(method: DD) -> None:
             optimiser.param_groups[0]["lr"] = method.learning_rate / 2**step
         optimiser.zero_grad()
         loss.backward()
+        for leaf in moved:
+            if method.clip:
+                assert leaf.grad is not None and float(leaf.grad.norm()) > method.clip
+                nn.utils.clip_grad_norm_([leaf], method.clip)
         optimiser.step()
         for name, leaf in leaves.items():
             torch.testing.assert_close(state[name], leaf.detach(), rtol=1e-7, atol=1e-9)
@@ -346,3 +357,12 @@ def test_bad_options_name_the_value_and_the_limit(options: dict[str, Any], messa
 def test_batch_normalisation_is_refused() -> None:
     with pytest.raises(OptionError, match="dd does not take batch normalisation"):
         DD(network=partial(double_convnet, "batch")).init(toy_images(), generator())
+
+
+def test_the_benchmark_judges_on_held_out_data_or_the_test_set() -> None:
+    from examples.benchmarks.unrolled import measure
+
+    options = {"network": SMALL, "initialisation": "fixed", "steps": 2, "epochs": 1}
+    rows = [measure("dd", options, {"name": "digits"}, 0, test) for test in (False, True)]
+    assert [row["judged on"] for row in rows] == ["held-out training data", "test"]
+    assert len(rows[0]["accuracies"]) == 1 and json.loads(json.dumps(rows)) == rows

@@ -55,6 +55,8 @@ class DD:
         train_learning_rate: that the learned rates start at; they stay positive.
         learning_rate: of Adam, for images and (logarithms of small) rates.
         halve_every: updates after which the learning rate is halved, again and again; 0 for never.
+        clip: largest norm of the gradient of images, labels or rates; longer ones, which long unrolls give now and then
+            and Adam remembers for a thousand updates, are shortened to it. 0 for no limit, as published.
         batch_real: real images that the trained network is judged on.
         start: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
 
@@ -80,12 +82,13 @@ class DD:
     train_learning_rate: float = 0.02
     learning_rate: float = 0.01
     halve_every: int = 0
+    clip: float = 0.1
     batch_real: int = 1024
     start: str = "noise"
 
     def __post_init__(self) -> None:
         at_least(self, images_per_class=1, images_per_step=1, epochs=1, steps=0, networks=1, batch_real=1)
-        at_least(self, train_learning_rate=1e-6, learning_rate=0, halve_every=0)
+        at_least(self, train_learning_rate=1e-6, learning_rate=0, halve_every=0, clip=0)
         if self.initialisation not in INITIALISATIONS:
             raise unknown("initialisation", self.initialisation, INITIALISATIONS)
 
@@ -117,6 +120,7 @@ class DD:
             gradients = {name: gradients[name] + gradient for name, gradient in zip(names, found, strict=True)}
             losses.append(loss.detach())
         halvings = int(state["done"]) // self.halve_every if self.halve_every else 0
+        gradients = {name: self._clipped(gradient) for name, gradient in gradients.items()}
         moved = adam_step(state, gradients, self.learning_rate * 0.5**halvings, BETAS)
         rates = softplus(moved["rates"])
         return {**state, **moved}, {"loss": torch.stack(losses).mean(), "mean_rate": rates.mean()}
@@ -140,6 +144,9 @@ class DD:
         )
         made = to_set(data, state["inputs"], self._labels(state, data).detach().clone(), recipe)
         return replace(made, provenance={"training": training.to_json()})
+
+    def _clipped(self, gradient: Tensor) -> Tensor:
+        return gradient * (self.clip / (gradient.norm() + 1e-6)).clamp(max=1) if self.clip else gradient
 
     def _samples(self, data: LabelledData, rng: torch.Generator) -> Tensors:
         """Give what is learned beside the rates, to start from."""
