@@ -156,9 +156,8 @@ def train_as_learned(
     moved = synthetic.to(place)
     buffers = dict(module.named_buffers())
     batches = [torch.tensor(batch, device=place) for batch in training.batches]
-    loss = minibatch_loss(
-        skeleton(spec, synthetic.shape, synthetic.num_classes, training=False).to(place), buffers, batches
-    )
+    structure = skeleton(spec, synthetic.shape, synthetic.num_classes, training=False)
+    loss = minibatch_loss(structure, buffers, batches)
     weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
     rates = torch.tensor(training.rates, device=place)
     with torch.no_grad():

@@ -236,6 +236,12 @@ def test_rates_stay_positive() -> None:
     assert all(rate > 0 for rate in made.provenance["training"]["rates"])
 
 
+@pytest.mark.parametrize("rate", [1e-6, 0.02, 1.0, 1000.0])
+def test_rates_begin_where_they_are_told_to(rate: float) -> None:
+    made = distill(toy_images(), DD(network=SMALL, train_learning_rate=rate), steps=0, device="cpu")
+    assert made.provenance["training"]["rates"] == pytest.approx([rate] * 3, rel=1e-5)
+
+
 def test_the_recipe_is_as_many_steps_at_the_mean_rate() -> None:
     made = distill(toy_images(), DD(images_per_class=4, images_per_step=2, network=SMALL), steps=2, device="cpu")
     rates = made.provenance["training"]["rates"]

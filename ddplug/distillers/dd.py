@@ -164,7 +164,8 @@ class DD:
     def _raw_rates(self, data: LabelledData) -> Tensor:
         """Give, for each step of the training, the number whose softplus is the rate to start from."""
         steps = len(self._batches(data)) * self.epochs
-        return torch.full((steps,), self.train_learning_rate, dtype=torch.float64).expm1().log().float()
+        rates = torch.full((steps,), self.train_learning_rate, dtype=torch.float64)
+        return (rates + (-torch.expm1(-rates)).log()).float()  # as log(expm1(rates)), which overflows
 
     def _module(self, data: LabelledData) -> nn.Module:
         # in evaluation mode: a network that drops out at random cannot be recomputed
