@@ -163,7 +163,9 @@ def train_as_learned(
     with torch.no_grad():
         trained = unroll(loss, weights, [moved.inputs, moved.targets], rates, every=max(1, len(rates)))
     _check_finite(trained, training.rates)
-    module.load_state_dict({**trained, **buffers})
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(trained[name])
     return module.eval()
 
 
@@ -185,7 +187,7 @@ def _initial(
         return build(network, synthetic.shape, synthetic.num_classes, rng)
     seeded = torch.Generator().manual_seed(training.seed)
     module = build(network, synthetic.shape, synthetic.num_classes, seeded)
-    found = fingerprint(module.state_dict())
+    found = fingerprint({**dict(module.named_parameters()), **dict(module.named_buffers())})
     if found != training.weights:
         made = synthetic.provenance.get("versions", {})
         raise OptionError(

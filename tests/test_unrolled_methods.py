@@ -299,8 +299,16 @@ def test_another_start_than_the_one_learned_for_is_refused() -> None:
         train_as_learned(made, network="mlp", device="cpu")
 
 
-def test_a_network_given_as_a_function_is_given_again() -> None:
-    network = partial(ConvNet, (1, 8, 8), 3, width=4, depth=1)
+class Scaled(ConvNet):
+    """A network with a buffer that no state dictionary has."""
+
+    def __init__(self) -> None:
+        super().__init__((1, 8, 8), 3, width=4, depth=1)
+        self.register_buffer("scale", torch.tensor(2.0), persistent=False)
+
+
+@pytest.mark.parametrize("network", [partial(ConvNet, (1, 8, 8), 3, width=4, depth=1), Scaled])
+def test_a_network_given_as_a_function_is_given_again(network: Any) -> None:
     made = distill(toy_images(), DD(network=network, initialisation="fixed"), steps=1, device="cpu")
     module: Any = train_as_learned(made, network=network, device="cpu")
     assert module.head.out_features == 3
