@@ -1,6 +1,7 @@
 """Published hyper-parameters as data, each with its source.
 
-A preset is looked up by method and name: ``"paper"`` holds for any data set, ``"<data>-<images per class>"`` for one.
+A preset is looked up by method and name: ``"paper"`` holds for any data set, ``"<data>-<images per class>"`` for one,
+with ``-fixed`` behind it for one initial network.
 Presets restore the published schedules, which were run on GPUs; the methods' own defaults suit a CPU.
 """
 
@@ -42,6 +43,35 @@ _DM = Preset(
 )
 _MLP = Preset({**_DC.options, "network": "mlp", "learning_rate": 0.01}, "released instructions for an MLP, ICLR 2021")
 
+_BATCHES = {"mnist": -(-60_000 // 1024), "cifar10": -(-50_000 // 1024)}
+"""Updates in one epoch over the real data."""
+
+
+def _unrolled(data: str, images_per_class: int, initialisation: str, rate: float, epochs: int, source: str) -> Preset:
+    batches = _BATCHES[data]
+    return Preset(
+        {
+            "network": {"mnist": "lenet:init=xavier", "cifar10": "alexnet"}[data],
+            "images_per_class": images_per_class,
+            "images_per_step": 1,
+            "epochs": 3,
+            "initialisation": initialisation,
+            "networks": 1,
+            "train_learning_rate": rate,
+            "learning_rate": 0.01,
+            "clip": 0.0,
+            "batch_real": 1024,
+            "start": "noise",
+            "steps": epochs * batches,
+            "halve_every": epochs // 10 * batches,
+        },
+        source,
+    )
+
+
+_WANG = "Wang et al., arXiv 1811.10959, and released defaults; the network is ours of that kind"
+_SUCHOLUTSKY = "Sucholutsky & Schonlau, IJCNN 2021, released scripts; the network is ours of that kind"
+
 _LOOPS = {1: 1, 10: 10, 50: 50}
 """Images per class -> outer loops a network; 1,000 networks make 1,000 times as many steps."""
 
@@ -74,6 +104,18 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = {
         "paper": _DM,
         **_table(_DM, {n: {"learning_rate": rate / n} for n, rate in _DM_RATES.items()}),
         **{f"cifar10-{n}": _per_class(_DM, n, learning_rate=rate / n) for n, rate in _DM_CIFAR10.items()},
+    },
+    "dd": {
+        "paper": _unrolled("mnist", 10, "random", 0.02, 400, _WANG),
+        "mnist-10": _unrolled("mnist", 10, "random", 0.02, 400, _WANG),
+        "mnist-1-fixed": _unrolled("mnist", 1, "fixed", 0.02, 400, _WANG),
+        "cifar10-10": _unrolled("cifar10", 10, "random", 0.001, 400, _WANG),
+        "cifar10-10-fixed": _unrolled("cifar10", 10, "fixed", 0.001, 400, _WANG),
+    },
+    "soft-label-dd": {
+        "paper": _unrolled("mnist", 1, "fixed", 0.01, 350, _SUCHOLUTSKY),
+        "mnist-1-fixed": _unrolled("mnist", 1, "fixed", 0.01, 350, _SUCHOLUTSKY),
+        "cifar10-10-fixed": _unrolled("cifar10", 10, "fixed", 0.001, 350, _SUCHOLUTSKY),
     },
 }
 """Method -> name -> preset."""

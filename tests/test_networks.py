@@ -166,6 +166,17 @@ def test_initialisation_is_torchs_own() -> None:
     assert float(layer.std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)
 
 
+def test_xavier_initialisation_has_its_variance_and_no_biases() -> None:
+    network = build("lenet:init=xavier", (1, 28, 28), 10, torch.Generator().manual_seed(0))
+    sizes = {"features.3": (6 * 25, 16 * 25), "features.7": (16 * 25, 120)}
+    for name, (before, after) in sizes.items():
+        layer: Any = network.get_submodule(name)
+        assert float(layer.weight.detach().var()) == pytest.approx(2 / (before + after), rel=0.1)
+    assert all(not bool(p.any()) for name, p in network.named_parameters() if name.endswith("bias"))
+    with pytest.raises(errors.OptionError, match="unknown value of option 'init', 'xavir'; did you mean 'xavier'"):
+        build("lenet:init=xavir", (1, 28, 28), 10, torch.Generator().manual_seed(0))
+
+
 def test_a_callable_is_accepted() -> None:
     make: Callable[[], nn.Module] = lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 2))  # noqa: E731
     first, second = (build(make, (1, 2, 2), 2, rng(3)) for _ in range(2))

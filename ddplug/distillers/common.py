@@ -13,6 +13,8 @@ from ddplug.synthetic import Recipe, SyntheticSet
 
 __all__ = [
     "STARTS",
+    "adam_start",
+    "adam_step",
     "at_least",
     "balanced_labels",
     "check_images_per_class",
@@ -134,3 +136,35 @@ def momentum_step(state: Mapping[str, Tensor], gradient: Tensor, rate: float, mo
     """
     velocity = momentum * state["velocity"] + gradient
     return {"inputs": state["inputs"] - rate * velocity, "velocity": velocity}
+
+
+def adam_start(learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the part of a state that :func:`adam_step` needs: what is learned, its moments and a count of steps."""
+    moments = {f"{which}.{name}": torch.zeros_like(t) for which in ("first", "second") for name, t in learned.items()}
+    return {**learned, **moments, "done": torch.tensor(0)}
+
+
+def adam_step(
+    state: Mapping[str, Tensor], gradients: Mapping[str, Tensor], rate: float, betas: tuple[float, float]
+) -> dict[str, Tensor]:
+    """Move tensors of a state by Adam, keeping the old ones.
+
+    Args:
+        state: what :func:`adam_start` gave, among others.
+        gradients: of the loss in each learned tensor, by its name.
+        rate: learning rate.
+        betas: shares of the old first and second moments that are kept.
+
+    Returns:
+        The new tensors and moments, and the count ``done`` of the steps taken.
+
+    Reference: Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1.
+    """
+    done = int(state["done"]) + 1
+    after = {"done": torch.tensor(done)}
+    for name, gradient in gradients.items():
+        first = torch.lerp(gradient, state[f"first.{name}"], betas[0])
+        second = torch.lerp(gradient.square(), state[f"second.{name}"], betas[1])
+        slope = first / (1 - betas[0] ** done) / ((second / (1 - betas[1] ** done)).sqrt() + 1e-8)
+        after |= {name: state[name] - rate * slope, f"first.{name}": first, f"second.{name}": second}
+    return after

@@ -8,7 +8,18 @@ from torch import Tensor, nn
 
 from ddplug.errors import OptionError, unknown
 
-__all__ = ["ACTIVATIONS", "NORMS", "POOLS", "Classifier", "at_least", "image_shape", "norm_layer", "pick"]
+__all__ = [
+    "ACTIVATIONS",
+    "INITS",
+    "NORMS",
+    "POOLS",
+    "Classifier",
+    "at_least",
+    "image_shape",
+    "initialise",
+    "norm_layer",
+    "pick",
+]
 
 ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -33,6 +44,37 @@ NORMS: Mapping[str, Callable[[int, int, int], nn.Module]] = {
     "none": lambda channels, height, width: nn.Identity(),
 }
 """Normalisation layers by name, for maps of a number of channels, a height and a width; all are affine."""
+
+
+def _keep(layer: nn.Conv2d | nn.Linear) -> None:
+    """Leave PyTorch's own initialisation."""
+
+
+def _xavier(layer: nn.Conv2d | nn.Linear) -> None:
+    nn.init.xavier_normal_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+INITS: Mapping[str, Callable[[nn.Conv2d | nn.Linear], None]] = {"torch": _keep, "xavier": _xavier}
+"""Initialisations of convolutions and linear layers by name: PyTorch's own, or Glorot & Bengio's normal one."""
+
+
+def initialise(module: nn.Module, init: str) -> None:
+    """Draw the weights of a network's convolutions and linear layers anew.
+
+    Args:
+        module: the network.
+        init: a key of :data:`INITS`.
+
+    Raises:
+        OptionError: it is not known.
+    """
+    if init not in INITS:
+        raise unknown("value of option 'init',", init, INITS)
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            INITS[init](layer)
 
 
 def pick(option: str, value: str, table: Mapping[str, Callable[..., nn.Module]]) -> Callable[..., nn.Module]:

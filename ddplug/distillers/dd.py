@@ -1,0 +1,183 @@
+r"""DD: learn images, and the learning rates to train on them at, by differentiating through the training.
+
+.. math::  \min_{X, \eta} \; \mathbb{E}_{\theta_0} \, \mathbb{E}_B \; \ell(\theta_T; B),
+           \qquad \theta_t = \theta_{t-1} - \eta_t \nabla_\theta \ell(\theta_{t-1}; X_{t \bmod S})
+
+with the cross-entropy :math:`\ell`, real batches :math:`B`, and :math:`T` steps that take the groups of images
+:math:`X_1, \dots, X_S` in turn. The initial weights :math:`\theta_0` are one draw that the images are for (fixed), or
+drawn anew for each update (random). The gradient is the exact one of :func:`ddplug.unroll.unroll`.
+
+Reference: Wang, Zhu, Torralba & Efros, "Dataset Distillation", arXiv 1811.10959, algorithm 1 and section 3.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, softplus
+
+from ddplug.bank import Network, Tensors, forward, fresh, prefixed, skeleton, unprefixed
+from ddplug.data import LabelledData
+from ddplug.distillers.common import adam_start, adam_step, at_least, balanced_labels, initial_images, to_set
+from ddplug.errors import OptionError, unknown
+from ddplug.evaluation.results import name_of
+from ddplug.learned_training import LearnedTraining, fingerprint
+from ddplug.networks import has_batch_norm
+from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.unroll import minibatch_loss, unroll
+
+__all__ = ["BETAS", "DD", "INITIALISATIONS"]
+
+INITIALISATIONS = ("random", "fixed")
+"""Whether the images are for any initial network, or for one."""
+
+BETAS = (0.5, 0.999)
+"""Adam's, as published."""
+
+
+@dataclass(frozen=True)
+class DD:
+    """Dataset distillation by unrolled training.
+
+    Attributes:
+        images_per_class: synthetic images of each class.
+        images_per_step: of each class, in one step of training; the next step takes the next ones.
+        epochs: times that the training goes through all images.
+        steps: updates of images and learning rates.
+        network: the architecture that is trained.
+        initialisation: ``"random"``, a new initial network for each update, or ``"fixed"``, one for all: far more
+            accurate, with that very network only (:func:`ddplug.learned_training.train_as_learned`).
+        networks: initial networks that the gradient of an update is averaged over, where they are random.
+        train_learning_rate: that the learned rates start at; they stay positive.
+        learning_rate: of Adam, for images and (logarithms of small) rates.
+        halve_every: updates after which the learning rate is halved, again and again; 0 for never.
+        clip: largest norm of the gradient of images, labels or rates; longer ones, which long unrolls give now and then
+            and Adam remembers for a thousand updates, are shortened to it. 0 for no limit, as published.
+        batch_real: real images that the trained network is judged on.
+        start: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
+
+    Raises:
+        OptionError: an option is unknown or outside its range.
+
+    Example:
+        >>> from ddplug.testing import toy_images
+        >>> from ddplug import distill
+        >>> made = distill(toy_images(), DD(network="convnet:width=4,depth=1", steps=2))
+        >>> made.shape, len(made.provenance["training"]["rates"])
+        ((1, 8, 8), 3)
+    """
+
+    name: ClassVar[str] = "dd"
+    images_per_class: int = 1
+    images_per_step: int = 1
+    epochs: int = 3
+    steps: int = 2000
+    network: Network = "lenet:init=xavier"
+    initialisation: Literal["random", "fixed"] = "random"
+    networks: int = 1
+    train_learning_rate: float = 0.02
+    learning_rate: float = 0.01
+    halve_every: int = 0
+    clip: float = 0.1
+    batch_real: int = 1024
+    start: str = "noise"
+
+    def __post_init__(self) -> None:
+        at_least(self, images_per_class=1, images_per_step=1, epochs=1, steps=0, networks=1, batch_real=1)
+        at_least(self, train_learning_rate=1e-6, learning_rate=0, halve_every=0, clip=0)
+        if self.initialisation not in INITIALISATIONS:
+            raise unknown("initialisation", self.initialisation, INITIALISATIONS)
+
+    def init(self, data: LabelledData, rng: torch.Generator) -> Tensors:
+        if has_batch_norm(self._module(data)):
+            raise OptionError(
+                f"{self.name} does not take batch normalisation: the running statistics of {self.network!r} are not "
+                "part of what is unrolled; use a network without, e.g. lenet or convnet (norm=instance)"
+            )
+        learned = {**self._samples(data, rng), "rates": self._raw_rates(data)}
+        state = adam_start({name: tensor.to(data.device) for name, tensor in learned.items()})
+        if self.initialisation == "fixed":
+            seed = torch.randint(2**63 - 1, (), generator=rng)
+            network = fresh(self.network, data, torch.Generator().manual_seed(int(seed)))
+            state |= {"seed": seed, **prefixed("network.", network)}
+        return state
+
+    def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
+        names = [name.removeprefix("first.") for name in state if name.startswith("first.")]
+        learned = {name: state[name].detach().requires_grad_() for name in names}
+        index = torch.randperm(len(data), generator=rng)[: self.batch_real]
+        real = data.batch(index), data.targets[index.to(data.device)]
+        number = self.networks if self.initialisation == "random" else 1
+        gradients, losses = {name: torch.zeros_like(tensor) for name, tensor in learned.items()}, []
+        for _ in range(number):
+            network = unprefixed("network.", state) or fresh(self.network, data, rng)
+            loss = self._loss({**state, **learned}, network, data, *real)
+            found = torch.autograd.grad(loss / number, list(learned.values()))
+            gradients = {name: gradients[name] + gradient for name, gradient in zip(names, found, strict=True)}
+            losses.append(loss.detach())
+        halvings = int(state["done"]) // self.halve_every if self.halve_every else 0
+        gradients = {name: self._clipped(gradient) for name, gradient in gradients.items()}
+        moved = adam_step(state, gradients, self.learning_rate * 0.5**halvings, BETAS)
+        rates = softplus(moved["rates"])
+        return {**state, **moved}, {"loss": torch.stack(losses).mean(), "mean_rate": rates.mean()}
+
+    def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
+        rates, batches = softplus(state["rates"]), self._batches(data)
+        training = LearnedTraining(
+            network=name_of(self.network),
+            seed=int(state["seed"]) if "seed" in state else None,
+            weights=fingerprint(unprefixed("network.", state)) if "seed" in state else "",
+            batches=tuple(tuple(batch.tolist()) for batch in batches),
+            rates=tuple(rates.tolist()),
+        )
+        recipe = Recipe(
+            epochs=self.epochs,
+            learning_rate=float(rates.mean()),
+            momentum=0.0,
+            weight_decay=0.0,
+            batch_size=len(batches[0]),
+            schedule="constant",
+        )
+        made = to_set(data, state["inputs"], self._labels(state, data).detach().clone(), recipe)
+        return replace(made, provenance={"training": training.to_json()})
+
+    def _clipped(self, gradient: Tensor) -> Tensor:
+        return gradient * (self.clip / (gradient.norm() + 1e-6)).clamp(max=1) if self.clip else gradient
+
+    def _samples(self, data: LabelledData, rng: torch.Generator) -> Tensors:
+        """Give what is learned beside the rates, to start from."""
+        return {"inputs": initial_images(self.start, data, self.images_per_class, rng)}
+
+    def _labels(self, tensors: Mapping[str, Tensor], data: LabelledData) -> Tensor:
+        """Give the labels that the images are trained on with."""
+        return balanced_labels(data, self.images_per_class)
+
+    def _batches(self, data: LabelledData) -> list[Tensor]:
+        """Give the positions of each step's images, for one epoch."""
+        positions = torch.arange(data.num_classes * self.images_per_class).view(data.num_classes, -1)
+        return [part.flatten() for part in positions.split(self.images_per_step, 1)]
+
+    def _raw_rates(self, data: LabelledData) -> Tensor:
+        """Give, for each step of the training, the number whose softplus is the rate to start from."""
+        steps = len(self._batches(data)) * self.epochs
+        rates = torch.full((steps,), self.train_learning_rate, dtype=torch.float64)
+        return (rates + (-torch.expm1(-rates)).log()).float()  # as log(expm1(rates)), which overflows
+
+    def _module(self, data: LabelledData) -> nn.Module:
+        # in evaluation mode: a network that drops out at random cannot be recomputed
+        return skeleton(self.network, data.shape, data.num_classes, training=False)
+
+    def _loss(
+        self, tensors: Mapping[str, Tensor], network: Tensors, data: LabelledData, x: Tensor, y: Tensor
+    ) -> Tensor:
+        """Cross-entropy on a real batch after training on the images; differentiable in what is learned."""
+        module = self._module(data)
+        batches = [batch.to(data.device) for batch in self._batches(data)]
+        weights = {name: network[name] for name, _ in module.named_parameters()}
+        samples = [tensors["inputs"], self._labels(tensors, data)]
+        trained = unroll(minibatch_loss(module, network, batches), weights, samples, softplus(tensors["rates"]))
+        return cross_entropy(forward(module, {**network, **trained}, x), y)

@@ -1,0 +1,198 @@
+"""The training that a set was learned for: its steps, their learning rates and, if there is one, its initial network.
+
+Dataset distillation by unrolled training learns more than images. What it learns beside them is written into the set's
+provenance under ``training``, so that it can be done again: which samples each step takes and at what learning rate,
+and for a set that was learned for one initial network the seed that makes it. A seed, because the weights are
+often larger than the set; with a fingerprint of the weights, because PyTorch does not promise to draw the same numbers
+for ever, and other weights than those learned for give a low accuracy without any sign of an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddplug.bank import Network, Tensors, skeleton
+from ddplug.distillation import pick_device
+from ddplug.errors import DivergedError, FormatError, OptionError
+from ddplug.networks import build
+from ddplug.synthetic import SyntheticSet
+from ddplug.unroll import minibatch_loss, unroll
+
+__all__ = ["LearnedTraining", "fingerprint", "train_as_learned"]
+
+
+@dataclass(frozen=True)
+class LearnedTraining:
+    """How a set was learned to be trained on.
+
+    Attributes:
+        network: name of the architecture, with options.
+        seed: of the one initial network that the set was learned for; ``None`` where it is for any.
+        weights: :func:`fingerprint` of that initial network; ``""`` where the set is for any.
+        batches: positions of the samples of a step; the steps take them in turn.
+        rates: learning rate of each step of plain gradient descent.
+    """
+
+    network: str
+    seed: int | None
+    weights: str
+    batches: tuple[tuple[int, ...], ...]
+    rates: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the fields as JSON-ready values."""
+        return {**asdict(self), "batches": [list(batch) for batch in self.batches], "rates": list(self.rates)}
+
+    @classmethod
+    def of(cls, synthetic: SyntheticSet) -> LearnedTraining:
+        """Read what a set's provenance says.
+
+        Raises:
+            OptionError: it says nothing, or the set has other samples now, as after ``select`` or ``merge``.
+            FormatError: it is not what a distiller writes.
+        """
+        values = synthetic.provenance.get("training")
+        if values is None:
+            raise OptionError(
+                "the set's provenance has no 'training': it was not made by dd or soft-label-dd, or was merged; "
+                "train on it by its recipe"
+            )
+        training = cls._from_json(values)
+        positions = sorted(k for batch in training.batches for k in batch)
+        if positions != list(range(len(synthetic))):
+            raise OptionError(
+                f"the set has {len(synthetic)} samples and its learned training takes {len(positions)}; "
+                "use the whole set as it was distilled"
+            )
+        return training
+
+    @classmethod
+    def _from_json(cls, values: Any) -> LearnedTraining:
+        if not isinstance(values, Mapping) or set(values) != {f.name for f in fields(cls)}:
+            raise FormatError(f"the set's 'training' is {reprlib.repr(values)}, not what dd writes")
+        seed, rates, batches = values["seed"], values["rates"], values["batches"]
+        fine = (
+            isinstance(values["network"], str)
+            and isinstance(values["weights"], str)
+            and (seed is None or _whole(seed))
+            and _is_list(rates)
+            and all(isinstance(rate, (int, float)) for rate in rates)
+            and _is_list(batches)
+            and len(batches) > 0
+            and all(_is_list(batch) and len(batch) > 0 and all(map(_whole, batch)) for batch in batches)
+        )
+        if not fine:
+            raise FormatError(f"the set's 'training' is {reprlib.repr(values)}: a field is of the wrong type")
+        return cls(
+            values["network"], seed, values["weights"], tuple(map(tuple, batches)), tuple(float(rate) for rate in rates)
+        )
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names and numbers of a network: equal networks have equal fingerprints.
+
+    Example:
+        >>> fingerprint({"w": torch.zeros(2)})[:8]
+        'e5868624'
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def train_as_learned(
+    synthetic: SyntheticSet,
+    *,
+    network: Network | None = None,
+    rng: torch.Generator | None = None,
+    device: str | torch.device = "auto",
+) -> nn.Module:
+    """Train a network on a set by the very steps and learning rates that were learned with it.
+
+    Args:
+        synthetic: made by ``dd`` or ``soft-label-dd``.
+        network: another architecture, or the function that builds the network where the set was distilled with one; the
+            set's own if not given.
+        rng: generator on the CPU, for the initial network of a set that is for any; one number is drawn from it. A
+            set for one initial network has its own seed.
+        device: see :func:`ddplug.distillation.pick_device`.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Raises:
+        OptionError: the set has no learned training, a generator is missing, or the initial network that the set is for
+            cannot be made again.
+        DivergedError: a weight became NaN or infinite.
+
+    Example:
+        >>> from ddplug import distill
+        >>> from ddplug.distillers.dd import DD
+        >>> from ddplug.testing import toy_images
+        >>> method = DD(network="convnet:width=4,depth=1", initialisation="fixed", steps=2)
+        >>> train_as_learned(distill(toy_images(), method, device="cpu"), device="cpu").head
+        Linear(in_features=144, out_features=3, bias=True)
+    """
+    training, place = LearnedTraining.of(synthetic), pick_device(device)
+    spec: Network = network or training.network
+    module = _initial(training, spec, synthetic, rng).to(place)
+    moved = synthetic.to(place)
+    buffers = dict(module.named_buffers())
+    batches = [torch.tensor(batch, device=place) for batch in training.batches]
+    structure = skeleton(spec, synthetic.shape, synthetic.num_classes, training=False)
+    loss = minibatch_loss(structure, buffers, batches)
+    weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    rates = torch.tensor(training.rates, device=place)
+    with torch.no_grad():
+        trained = unroll(loss, weights, [moved.inputs, moved.targets], rates, every=max(1, len(rates)))
+    _check_finite(trained, training.rates)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(trained[name])
+    return module.eval()
+
+
+def _check_finite(weights: Tensors, rates: Sequence[float]) -> None:
+    if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+        raise DivergedError(
+            f"the learned training diverged to NaN or infinity with rates up to {max(rates):.3g}; this network needs "
+            "smaller ones: train by a recipe"
+        )
+
+
+def _initial(
+    training: LearnedTraining, network: Network, synthetic: SyntheticSet, rng: torch.Generator | None
+) -> nn.Module:
+    """Make the network to begin with, and make sure that it is the one the set is for, if it is for one."""
+    if training.seed is None:
+        if rng is None:
+            raise OptionError("the set is for any initial network; give a generator: rng=torch.Generator()")
+        return build(network, synthetic.shape, synthetic.num_classes, rng)
+    seeded = torch.Generator().manual_seed(training.seed)
+    module = build(network, synthetic.shape, synthetic.num_classes, seeded)
+    found = fingerprint({**dict(module.named_parameters()), **dict(module.named_buffers())})
+    if found != training.weights:
+        made = synthetic.provenance.get("versions", {})
+        raise OptionError(
+            f"the set is for the initial network {training.network!r} of seed {training.seed} with weights "
+            f"{training.weights[:12]}, but {network!r} of that seed has {found[:12]} here; use the same architecture "
+            f"and the versions it was made with ({reprlib.repr(made)}), or train by its recipe"
+        )
+    return module
