@@ -13,6 +13,7 @@ from ddplug.synthetic import Recipe, SyntheticSet
 
 __all__ = [
     "STARTS",
+    "adam_step",
     "at_least",
     "balanced_labels",
     "check_images_per_class",
@@ -134,3 +135,29 @@ def momentum_step(state: Mapping[str, Tensor], gradient: Tensor, rate: float, mo
     """
     velocity = momentum * state["velocity"] + gradient
     return {"inputs": state["inputs"] - rate * velocity, "velocity": velocity}
+
+
+_ADAM = (0.9, 0.999, 1e-8)
+"""Decay of the two moments, and what is added to the root of the second."""
+
+
+def adam_step(state: Mapping[str, Tensor], name: str, gradient: Tensor, rate: float, count: int) -> dict[str, Tensor]:
+    """Move ``state[name]`` by Adam, keeping the old tensors.
+
+    Args:
+        state: holds the tensor and its moments under ``name + ".first"`` and ``name + ".second"``.
+        name: of the tensor.
+        gradient: of the loss in it.
+        rate: learning rate.
+        count: number of the step, from 1.
+
+    Returns:
+        The new tensor and its new moments, under the same names.
+
+    Reference: Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1.
+    """
+    one, two, small = _ADAM
+    first = one * state[f"{name}.first"] + (1 - one) * gradient
+    second = two * state[f"{name}.second"] + (1 - two) * gradient.square()
+    step = first / (1 - one**count) / ((second / (1 - two**count)).sqrt() + small)
+    return {name: state[name] - rate * step, f"{name}.first": first, f"{name}.second": second}
