@@ -67,7 +67,7 @@ class FRePo:
         steps: updates of the images and labels.
         network: the architecture whose instances give the features.
         learning_rate: of the images, for Adam; it falls to a tenth by a cosine over ``steps``.
-        label_rate: the same of the labels' logits; 0 for one-hot labels that stay as they are.
+        label_rate: the same of the labels' logits; 0 for hard labels.
         batch_real: real images of each class behind one loss.
         start: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
         augment: operations joined by ``_`` for the training of the pool's networks, ``"auto"`` for what suits the data,
@@ -92,7 +92,7 @@ class FRePo:
 
     name: ClassVar[str] = "frepo"
     images_per_class: int = 10
-    steps: int = 3000
+    steps: int = 1500
     network: Network = "convnet:width=32"
     learning_rate: float = 0.01
     label_rate: float = 0.01
@@ -100,9 +100,9 @@ class FRePo:
     start: str = "kmeans"
     augment: str = "auto"
     pool: int = 10
-    max_age: int = 100
+    max_age: int = 300
     reuse: int = 5
-    advance: int = 5
+    advance: int = 10
     network_learning_rate: float = 0.1
 
     def __post_init__(self) -> None:
@@ -140,7 +140,9 @@ class FRePo:
 
     def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
         recipe = Recipe.paper(pick_augmentation(self.augment, data))
-        return to_set(data, state["inputs"], self._targets(state["labels"], data), recipe)
+        own = balanced_labels(data, self.images_per_class)
+        targets = self._targets(state["labels"], data) if self.label_rate else own
+        return to_set(data, state["inputs"], targets, recipe)
 
     def _one_hot(self, data: LabelledData) -> Tensor:
         return one_hot(balanced_labels(data, self.images_per_class), data.num_classes).float()
@@ -260,13 +262,13 @@ def solve_labels(
     data = same_space(images, data, "train", data.device)
     inputs = images.inputs.to(data.device)
     module = skeleton(network, data.shape, data.num_classes, embedding=True)
-    targets = centred(balanced_labels(data, batch_real), data.num_classes).double()
+    targets = centred(balanced_labels(data, batch_real), data.num_classes)
 
     def views() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for _ in range(networks):
             tensors = fresh(network, data, rng)
             real = torch.cat([data.sample(label, batch_real, rng) for label in range(data.num_classes)])
-            yield forward(module, tensors, real).double(), targets, forward(module, tensors, inputs).double()
+            yield forward(module, tensors, real), targets, forward(module, tensors, inputs)
 
     with torch.no_grad():
         solved = best_labels(views()) + 1 / data.num_classes
