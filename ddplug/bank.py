@@ -26,6 +26,7 @@ __all__ = [
     "replaced",
     "skeleton",
     "unprefixed",
+    "view_at",
 ]
 
 Network = str | Callable[[], nn.Module]
@@ -113,7 +114,11 @@ def fill(views: Sequence[Tensors]) -> Tensors:
 
 def pick(state: Mapping[str, Tensor], size: int, rng: torch.Generator) -> Tensors:
     """Draw one of the ``size`` views of a state's bank."""
-    k = int(torch.randint(size, (), generator=rng))
+    return view_at(state, int(torch.randint(size, (), generator=rng)))
+
+
+def view_at(state: Mapping[str, Tensor], k: int) -> Tensors:
+    """Give the ``k``-th view of a state's bank."""
     return {name: stacked[k] for name, stacked in unprefixed("bank.", state).items()}
 
 

@@ -41,6 +41,23 @@ _DM = Preset(
     {"network": "convnet", "batch_real": 256, "start": "real", "augment": "auto", "bank": 0, "steps": 20_000},
     "Zhao & Bilen, WACV 2023, section 4.1 and released defaults",
 )
+# 1,024 real images in a batch whatever the classes, so 102 of each of ten; Adam stands for LAMB
+_FREPO = Preset(
+    {
+        "network": "convnet:norm=batch",
+        "batch_real": 102,
+        "learning_rate": 3e-4,
+        "label_rate": 3e-4,
+        "start": "real",
+        "augment": "",
+        "pool": 10,
+        "max_age": 100,
+        "reuse": 1,
+        "advance": 1,
+        "steps": 500_000,
+    },
+    "Zhou, Nezhadarya & Ba, NeurIPS 2022, and released defaults; Adam in the place of LAMB",
+)
 _MLP = Preset({**_DC.options, "network": "mlp", "learning_rate": 0.01}, "released instructions for an MLP, ICLR 2021")
 
 _BATCHES = {"mnist": -(-60_000 // 1024), "cifar10": -(-50_000 // 1024)}
@@ -117,6 +134,7 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = {
         "mnist-1-fixed": _unrolled("mnist", 1, "fixed", 0.01, 350, _SUCHOLUTSKY),
         "cifar10-10-fixed": _unrolled("cifar10", 10, "fixed", 0.001, 350, _SUCHOLUTSKY),
     },
+    "frepo": {"paper": _FREPO},
 }
 """Method -> name -> preset."""
 

@@ -17,6 +17,8 @@ def test_every_preset_is_a_published_loop_with_its_source(method: str, name: str
     if method in ("dm", "dc", "dsa"):
         assert made.bank == 0 and made.batch_real == 256
         assert made.network == ("mlp" if name == "paper-mlp" else "convnet")
+    if method == "frepo":  # has a pool, which is its own published loop when a state of a network serves one step
+        assert (made.pool, made.reuse, made.advance, made.max_age) == (10, 1, 1, 100)
     assert PRESETS[method][name].source
 
 

@@ -145,7 +145,7 @@ def adam_start(learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def adam_step(
-    state: Mapping[str, Tensor], gradients: Mapping[str, Tensor], rate: float, betas: tuple[float, float]
+    state: Mapping[str, Tensor], gradients: Mapping[str, Tensor], rate: float, betas: tuple[float, float] = (0.9, 0.999)
 ) -> dict[str, Tensor]:
     """Move tensors of a state by Adam, keeping the old ones.
 
