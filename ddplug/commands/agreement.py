@@ -27,6 +27,8 @@ __all__ = ["configure", "run"]
 _ZERO = ("parameters", "gradient-norm", "synflow", "nwot")
 _CONTROLS = ("random", "kmeans")
 _EARLY = "early stopping"
+_JUDGING = 1000
+"""Most images of the validation part that a proxy is judged on; full training is judged on all of them."""
 _CHOICES = {"widths": int, "depths": int, "norms": str, "activations": str, "poolings": str}
 
 
@@ -147,6 +149,8 @@ def _study(arguments: argparse.Namespace, train: LabelledData, rest: LabelledDat
     choices = {name: getattr(arguments, name) for name in _CHOICES if getattr(arguments, name)}
     space = ConvNetSpace(train.shape, train.num_classes, **choices)
     folder, parts = folder_at(arguments.folder), {"whole": train, "validation": rest}
+    # scoring is not to eat the cost that a proxy may have
+    parts["judging"] = rest.split(_JUDGING / len(rest))[1] if len(rest) > _JUDGING else rest
     files = {name: data_file(data, folder / f"{name}.safetensors") for name, data in parts.items()}
     common = {"seed": arguments.seed, "device": arguments.device, "augment": ""}
     whole = {"learning_rate": arguments.learning_rate, "batch_size": arguments.batch_size, **common}
@@ -164,13 +168,13 @@ def _study(arguments: argparse.Namespace, train: LabelledData, rest: LabelledDat
     proxies = {
         name: ProxyEvaluator(
             path,
-            files["validation"],
-            epochs=epochs_within(budget / arguments.seeds, len(load_set(path)), len(rest)),
+            files["judging"],
+            epochs=epochs_within(budget / arguments.seeds, len(load_set(path)), len(parts["judging"])),
             **small,
         )
         for name, path in paths.items()
     }
-    proxies[_EARLY] = early_stopping(train, folder, files["validation"], budget, **whole)
+    proxies[_EARLY] = early_stopping(train, folder, files["judging"], budget, **whole)
     samples = architectures(space, arguments.architectures, arguments.seed)
     return Study(space, samples, full, proxies, folder, zero=_ZERO)
 

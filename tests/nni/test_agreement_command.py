@@ -14,6 +14,8 @@ import ddplug
 from ddplug.cli import main
 from ddplug.distillers.kmeans import KMeansCentroid
 from ddplug.nni.journal import Journal
+from ddplug.nni.sets import fingerprint
+from ddplug.storage import load
 from tests.test_cli import HEEDING, process
 
 SMALL = ["-n", "3", "--widths", "4,8", "--depths", "1", "--poolings", "max", "--norms", "none", "--epochs", "2"]
@@ -81,6 +83,17 @@ def test_a_set_that_saw_the_validation_part_is_refused(tmp_path: Path, capsys: p
     assert "may have seen what is held out" in capsys.readouterr().err
     assert main([part for part in line if part not in ("--validation", "0.2")]) == 2
     assert "how much to hold out is not given" in capsys.readouterr().err
+
+
+def test_proxies_are_judged_on_a_thousand_images_at_most(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "out"
+    line = [*DATA, *SMALL, "-n", "2", "--validation", "0.8", "--share", "0.9", "--seeds", "1", "--folder", str(folder)]
+    assert main(line) == 0
+    sizes = {name: len(load(folder / f"{name}.safetensors")) for name in ("validation", "judging")}
+    assert sizes["validation"] > 1100
+    assert sizes["judging"] == pytest.approx(1000, abs=10)
+    judged = {record.settings["validation"] for record in Journal(folder / "journal.jsonl").results()}
+    assert judged == {fingerprint(folder / f"{name}.safetensors") for name in sizes}
 
 
 def test_a_folder_of_other_data_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
