@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -23,12 +23,9 @@ from ddplug.networks import build, embed
 from ddplug.networks.convnet import ConvNet
 from ddplug.ridge import best_labels, centred, nearest_distribution, predict
 from ddplug.testing import check_class_symmetry, check_distiller, toy_images, toy_table
+from tests.exact import exact_images, generator
 
 SMALL = FRePo(images_per_class=2, network="convnet:width=8,depth=1", batch_real=4, pool=3, max_age=4, reuse=2)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -111,18 +108,6 @@ def test_the_nearest_distribution_is_the_one_that_an_optimiser_finds() -> None:
         )
         np.testing.assert_allclose(found, best.x, atol=1e-6)
     torch.testing.assert_close(nearest_distribution(ours), ours)
-
-
-class Exact(LabelledData):
-    """Data whose batches are float64, so that ours and the slow form differ by rounding alone."""
-
-    def batch(self, index: Tensor) -> Tensor:
-        return super().batch(index).double()
-
-
-def exact_images() -> LabelledData:
-    data = toy_images((9, 12))
-    return Exact(**{f.name: getattr(data, f.name) for f in fields(data) if f.init})
 
 
 def double_convnet(norm: str) -> nn.Module:

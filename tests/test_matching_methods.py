@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from functools import partial
 
 import pytest
@@ -22,31 +21,9 @@ from ddplug.errors import OptionError
 from ddplug.networks import build, embed, has_batch_norm
 from ddplug.networks.convnet import ConvNet
 from ddplug.testing import toy_images, toy_table
+from tests.exact import exact_images, generator, twin
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def twin(rng: torch.Generator) -> torch.Generator:
-    """A second generator that will draw the same."""
-    other = torch.Generator()
-    other.set_state(rng.get_state())
-    return other
-
-
-class Exact(LabelledData):
-    """Data whose batches are float64, so that ours and the slow form differ by rounding alone."""
-
-    def batch(self, index: Tensor) -> Tensor:
-        return super().batch(index).double()
-
-
-def exact_images() -> LabelledData:
-    data = toy_images((9, 12))
-    return Exact(**{f.name: getattr(data, f.name) for f in fields(data) if f.init})
 
 
 def double_convnet(depth: int, norm: str) -> nn.Module:

@@ -16,7 +16,6 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy, one_hot
 
 from ddplug import distill
-from ddplug.data import LabelledData
 from ddplug.distillers.common import adam_start, adam_step, balanced_labels
 from ddplug.distillers.dd import DD
 from ddplug.distillers.sldd import SoftLabelDD, shared_labels
@@ -27,31 +26,9 @@ from ddplug.networks import build
 from ddplug.networks.convnet import ConvNet
 from ddplug.synthetic import SyntheticSet
 from ddplug.testing import check_distiller, toy_images, toy_table
+from tests.exact import Exact, exact_images, generator, twin
 
 SMALL = "convnet:width=4,depth=1"
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def twin(rng: torch.Generator) -> torch.Generator:
-    """A second generator that will draw the same."""
-    other = torch.Generator()
-    other.set_state(rng.get_state())
-    return other
-
-
-class Exact(LabelledData):
-    """Data whose batches are float64, so that ours and the slow form differ by rounding alone."""
-
-    def batch(self, index: Tensor) -> Tensor:
-        return super().batch(index).double()
-
-
-def exact_images() -> LabelledData:
-    data = toy_images((9, 12, 10))
-    return Exact(**{f.name: getattr(data, f.name) for f in fields(data) if f.init})
 
 
 def double_convnet(norm: str = "instance") -> nn.Module:
@@ -113,7 +90,7 @@ FEW: dict[str, Any] = {
     ids=["fixed", "random", "soft", "labels"],
 )
 def test_a_step_is_the_papers(method: DD) -> None:
-    data, rng = exact_images(), generator(5)
+    data, rng = exact_images((9, 12, 10)), generator(5)
     state: Mapping[str, Tensor] = doubles(method.init(data, rng))
     soft = isinstance(method, SoftLabelDD)
     leaves = {"inputs": nn.Parameter(state["inputs"].clone()), "rates": nn.Parameter(state["rates"].clone())}
@@ -150,7 +127,7 @@ def test_a_step_is_the_papers(method: DD) -> None:
 
 def test_naming_the_classes_in_another_order_gives_the_same_images() -> None:
     """With the rows of the last layer named in that order too."""
-    data = exact_images()
+    data = exact_images((9, 12, 10))
     shifted = Exact(
         **{f.name: getattr(data, f.name) for f in fields(data) if f.init and f.name != "targets"},
         targets=(data.targets + 1) % 3,
