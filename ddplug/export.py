@@ -43,7 +43,8 @@ def to_npz(synthetic: SyntheticSet, path: str | Path) -> None:
     """Write plain arrays that ``numpy.load(path, allow_pickle=False)`` reads.
 
     The arrays are ``pixels`` (float32, pixel space), or ``codes`` (uint8) and ``levels`` where the set is quantised;
-    ``targets``; ``class_names``; ``preprocess`` (its kind) and its fields as ``preprocess_NAME``.
+    ``targets``; ``class_names``; ``preprocess`` (its kind) and its fields as ``preprocess_NAME``. Images stored
+    smaller than networks see them are written enlarged, as ``pixels``.
 
     Args:
         synthetic: any set.
@@ -52,7 +53,7 @@ def to_npz(synthetic: SyntheticSet, path: str | Path) -> None:
     Raises:
         OptionError: the path cannot be written.
     """
-    own = synthetic.to("cpu")
+    own = synthetic.enlarged().to("cpu")
     arrays: dict[str, Any] = {f"preprocess_{name}": tensor.numpy() for name, tensor in own.preprocess.tensors().items()}
     if own.levels is None:
         arrays["pixels"] = own.pixels().numpy()
@@ -142,6 +143,7 @@ def inspect(synthetic: SyntheticSet | str | Path) -> dict[str, Any]:
     return {
         "samples": len(own),
         "shape": list(own.shape),
+        "stored_shape": list(own.inputs.shape[1:]),
         "num_classes": own.num_classes,
         "class_names": list(own.class_names),
         "samples_per_class": own.hard_targets.bincount(minlength=own.num_classes).tolist(),
@@ -179,6 +181,8 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
     origin = [f"made by {_code(method)}" if method else "", f"from {_code(data)}" if data else ""]
     shape = " x ".join(map(str, synthetic.shape))
     labels = "class indices" if facts["labels"] == "hard" else f"soft labels over {synthetic.num_classes} classes"
+    stored = " x ".join(map(str, facts["stored_shape"]))
+    small = f" images of {stored}, enlarged when read" if synthetic.network_shape else ""
     fields = {
         name: tensor.tolist() if tensor.numel() <= 64 else f"{tensor.numel()} numbers, in the file"
         for name, tensor in synthetic.preprocess.tensors().items()
@@ -192,7 +196,7 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
             "| | |",
             "|---|---|",
             f"| stored bytes, labels counted | {synthetic.nbytes:,} |",
-            f"| stored as | {facts['storage']}, {labels} |",
+            f"| stored as | {facts['storage']}{small}, {labels} |",
             f"| values before preprocessing | {facts['pixel_range'][0]:.4g} to {facts['pixel_range'][1]:.4g} |",
             f"| share of them outside [0, 1] | {facts['outside_unit_range']:.1%} |",
             "",

@@ -14,19 +14,25 @@ from torch.nn.functional import interpolate
 
 from ddplug.errors import OptionError
 
-__all__ = ["enlarge", "reduce", "reduced_shape"]
+__all__ = ["MAX_FACTOR", "can_enlarge", "enlarge", "reduce", "reduced_shape"]
+
+MAX_FACTOR = 16
+"""Largest factor; the limit keeps a small file from being enlarged beyond all memory."""
 
 
 def reduced_shape(shape: tuple[int, ...], factor: int) -> tuple[int, ...]:
     """Give the shape of an image reduced by a factor; sides are rounded down.
 
     Raises:
-        OptionError: the inputs are not ``(C, H, W)`` images, or a side is smaller than the factor.
+        OptionError: the inputs are not ``(C, H, W)`` images, a side is smaller than the factor, or the factor is not
+            within 1 and :data:`MAX_FACTOR`.
 
     Example:
         >>> reduced_shape((1, 28, 28), 2), reduced_shape((8,), 1)
         ((1, 14, 14), (8,))
     """
+    if not 1 <= factor <= MAX_FACTOR:
+        raise OptionError(f"factor is {factor}; it must lie between 1 and {MAX_FACTOR}")
     if factor == 1:
         return shape
     if len(shape) != 3:
@@ -46,6 +52,20 @@ def reduce(x: Tensor, factor: int) -> Tensor:
     """
     shape = reduced_shape(tuple(x.shape[1:]), factor)
     return x if factor == 1 else interpolate(x, size=shape[1:], mode="area")
+
+
+def can_enlarge(stored: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Say whether samples of a stored shape may stand for samples of a shape: images reduced by some factor, or equal.
+
+    Example:
+        >>> can_enlarge((1, 9, 9), (1, 28, 28)), can_enlarge((3, 9, 9), (1, 28, 28))
+        (True, False)
+    """
+    if stored == shape:
+        return True
+    images = len(stored) == len(shape) == 3 and stored[0] == shape[0]
+    # rounding a side down makes the ratio of sides up to twice the factor
+    return images and all(small <= large <= 2 * MAX_FACTOR * small for small, large in zip(stored, shape, strict=True))
 
 
 def enlarge(x: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -153,7 +153,7 @@ def train_as_learned(
     training, place = LearnedTraining.of(synthetic), pick_device(device)
     spec: Network = network or training.network
     module = _initial(training, spec, synthetic, rng).to(place)
-    moved = synthetic.to(place)
+    moved = synthetic.enlarged().to(place)
     buffers = dict(module.named_buffers())
     batches = [torch.tensor(batch, device=place) for batch in training.batches]
     structure = skeleton(spec, synthetic.shape, synthetic.num_classes, training=False)

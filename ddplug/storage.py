@@ -2,12 +2,13 @@
 
 The file is that of :mod:`ddplug.files`, of the kind ``synthetic-set``. It has the tensors
 
-* ``inputs``: ``(M, *shape)`` float32 in model space, or uint8 codes where ``levels`` is present;
+* ``inputs``: ``(M, *stored)`` float32 in model space, or uint8 codes where ``levels`` is present;
 * ``levels``: ``(2, C)`` float32, the pixel values of the codes 0 and 255 in each channel;
 * ``targets``: ``(M,)`` uint8 class indices (int32 above 256 classes), or ``(M, classes)`` float32 soft labels;
 * ``preprocess.NAME``: the float32 fields of the preprocessing
 
-and the header fields ``num_classes``, ``class_names``, ``preprocess`` (its kind), ``recipe`` and ``provenance``.
+and the header fields ``num_classes``, ``class_names``, ``preprocess`` (its kind), ``recipe`` and ``provenance``,
+and ``network_shape`` where networks see the inputs enlarged to another shape than the stored one.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor
 from ddplug.augment import check
 from ddplug.errors import DataError, FormatError, OptionError
 from ddplug.files import check_writable, read_tensors, write_file, write_tensors
+from ddplug.formation import can_enlarge
 from ddplug.preprocess import Preprocess, from_tensors
 from ddplug.synthetic import Recipe, SyntheticSet
 
@@ -65,6 +67,8 @@ def save(synthetic: SyntheticSet, path: str | Path) -> None:
         "recipe": own.recipe.to_json(),
         "provenance": dict(own.provenance),
     }
+    if own.network_shape:
+        header["network_shape"] = list(own.network_shape)
     try:
         back = _build(tensors, header)
     except FormatError as error:
@@ -118,20 +122,22 @@ def _build(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Syntheti
         raise FormatError(f"inputs are {stored.dtype} {'without' if levels is None else 'with'} levels")
     if targets.ndim == 1 and targets.dtype != _label_type(header["num_classes"]):
         raise FormatError(f"hard labels are {targets.dtype}, not {_label_type(header['num_classes'])}")
+    shape = _network_shape(header.get("network_shape", list(stored.shape[1:])), tuple(stored.shape[1:]))
     result = SyntheticSet(
         # the codes are decoded below, once the levels are known to be right
         inputs=stored if levels is None else torch.zeros(stored.shape),
         targets=targets.long() if targets.ndim == 1 else targets,
         num_classes=header["num_classes"],
         preprocess=_preprocess(header["preprocess"], fields, tuple(stored.shape[1:])),
-        recipe=_recipe(header["recipe"], tuple(stored.shape[1:])),
+        recipe=_recipe(header["recipe"], shape),
         class_names=tuple(header["class_names"]),
         provenance=header["provenance"],
         levels=levels,
+        network_shape=shape,
     )
     if levels is not None:
         result = replace(result, inputs=result.decode(stored))
-    if not bool(result.pixels().isfinite().all()):
+    if not bool(result.preprocess.inverse(result.inputs).isfinite().all()):
         raise FormatError("its pixels are not finite")
     return result
 
@@ -146,7 +152,7 @@ def _check_header(header: Mapping[str, Any]) -> None:
     Raises:
         FormatError: one is missing, unknown or of the wrong type.
     """
-    if set(header) != set(_HEADER):
+    if set(header) - {"network_shape"} != set(_HEADER):
         raise FormatError(f"its header fields are {reprlib.repr(sorted(header))}, not {', '.join(sorted(_HEADER))}")
     for name, wanted in _HEADER.items():
         if type(header[name]) is not wanted:
@@ -156,6 +162,18 @@ def _check_header(header: Mapping[str, Any]) -> None:
         raise FormatError(f"class_names is not a list of names of at most {_MAX_NAME} characters")
     if len(names) != header["num_classes"]:
         raise FormatError(f"num_classes is {reprlib.repr(header['num_classes'])} for {len(names)} class names")
+
+
+def _network_shape(sizes: Any, stored: tuple[int, ...]) -> tuple[int, ...]:
+    """Read the shape that networks see inputs of the stored shape in.
+
+    Raises:
+        FormatError: it is no shape that they can be enlarged to.
+    """
+    whole = isinstance(sizes, list) and all(type(size) is int for size in sizes)
+    if not whole or not can_enlarge(stored, tuple(sizes)):
+        raise FormatError(f"network_shape is {reprlib.repr(sizes)}, to which inputs of {stored} cannot be enlarged")
+    return tuple(sizes)
 
 
 def _recipe(values: Mapping[str, Any], shape: tuple[int, ...]) -> Recipe:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ddplug.errors import DataError, FormatError, OptionError
+from ddplug.formation import can_enlarge, enlarge, reduce
 from ddplug.preprocess import Preprocess, _per_channel
 
 __all__ = ["Recipe", "SyntheticSet"]
@@ -102,7 +103,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     """A synthetic set: a map-style torch ``Dataset`` that knows how it is to be used.
 
     Attributes:
-        inputs: ``(M, *shape)`` float32, model space.
+        inputs: ``(M, *stored)`` float32, model space.
         targets: ``(M,)`` int64 class indices, or ``(M, num_classes)`` float32 soft labels (class probabilities).
         num_classes: number of classes.
         preprocess: the map that real data must go through before they meet a network trained on this set, and back.
@@ -111,6 +112,9 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         provenance: JSON-ready account of how the set was made: method, config, seed, steps, data, versions, seconds.
         levels: ``None`` for float32 storage; ``(2, C)`` float32 pixel values that the bytes 0 and 255 stand for in
             each channel, where the inputs lie on the 256 levels of uint8 storage (see :meth:`quantise`).
+        network_shape: the shape that networks see. Images stored smaller than it (multi-formation) are brought to it by
+            bilinear interpolation (:func:`ddplug.formation.enlarge`) whenever a sample is read by its index. ``()``
+            where networks see what is stored.
 
     Raises:
         DataError: shapes, labels or values that do not fit together; the message says which.
@@ -124,8 +128,11 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     class_names: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     levels: Tensor | None = None
+    network_shape: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.network_shape == tuple(self.inputs.shape[1:]):
+            object.__setattr__(self, "network_shape", ())
         if not self.class_names:
             object.__setattr__(self, "class_names", tuple(map(str, range(self.num_classes))))
         problem = self._problem()
@@ -146,7 +153,22 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         for fine, complaint in checks:
             if not fine:
                 return complaint
-        return self._values_problem(soft) or (None if self.levels is None else self._levels_problem(self.levels))
+        return (
+            self._formation_problem()
+            or self._values_problem(soft)
+            or (None if self.levels is None else self._levels_problem(self.levels))
+        )
+
+    def _formation_problem(self) -> str | None:
+        """Say what is wrong with the shape that networks see."""
+        stored, seen = tuple(self.inputs.shape[1:]), self.shape
+        if not can_enlarge(stored, seen):
+            return f"inputs of the shape {stored} cannot be enlarged to {seen}"
+        if stored != seen and self.preprocess.kind == "zca":
+            return (
+                "zca mixes all pixels of whole images, so small ones in their place cannot be stored; use standardise"
+            )
+        return None
 
     def _values_problem(self, soft: bool) -> str | None:
         """Say what is wrong with labels and values, given that the shapes fit."""
@@ -160,8 +182,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
 
     def _levels_problem(self, levels: Tensor) -> str | None:
         """Say what is wrong with the levels, given that the inputs are right."""
-        if levels.dtype != torch.float32 or tuple(levels.shape) != (2, self.shape[0]):
-            return f"levels are {levels.dtype} {tuple(levels.shape)}, not torch.float32 {(2, self.shape[0])}"
+        if levels.dtype != torch.float32 or tuple(levels.shape) != (2, self.inputs.shape[1]):
+            return f"levels are {levels.dtype} {tuple(levels.shape)}, not torch.float32 {(2, self.inputs.shape[1])}"
         if not bool(levels.isfinite().all()) or bool((levels[0] > levels[1]).any()):
             return "levels are not finite, or the lowest is above the highest"
         return None
@@ -170,7 +192,9 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         return len(self.inputs)
 
     def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
-        return self.inputs[index], self.targets[index]
+        inputs, whole = self.inputs[index], self.shape
+        single = inputs.ndim < self.inputs.ndim
+        return enlarge(inputs[None], whole)[0] if single else enlarge(inputs, whole), self.targets[index]
 
     @property
     def hard_targets(self) -> Tensor:
@@ -179,8 +203,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one input."""
-        return tuple(self.inputs.shape[1:])
+        """Shape of one input, as networks see it."""
+        return self.network_shape or tuple(self.inputs.shape[1:])
 
     @property
     def nbytes(self) -> int:
@@ -195,8 +219,31 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         return self.inputs.numel() * number + len(self) * label + extra
 
     def pixels(self) -> Tensor:
-        """Give the inputs in pixel space, ``(M, *shape)``; synthetic pixels may lie outside ``[0, 1]``."""
-        return self.preprocess.inverse(self.inputs)
+        """Give what networks see in pixel space, ``(M, *shape)``; synthetic pixels may lie outside ``[0, 1]``."""
+        return self.preprocess.inverse(self[:][0])
+
+    def enlarged(self) -> SyntheticSet:
+        """Give the set with its images stored as networks see them, in float32; itself where they are."""
+        return replace(self, inputs=self[:][0], levels=None, network_shape=()) if self.network_shape else self
+
+    def reduced(self, factor: int) -> SyntheticSet:
+        """Store the images smaller by a factor, averaged; networks go on seeing the shape they saw.
+
+        A set of ``factor**2`` times as many images then takes the bytes of the whole ones: how any selection is
+        compared with a method that learns small images.
+
+        Raises:
+            OptionError: see :func:`ddplug.formation.reduced_shape`.
+            DataError: the preprocessing is ZCA.
+
+        Example:
+            >>> from ddplug.preprocess import Identity
+            >>> made = SyntheticSet(torch.rand(8, 1, 4, 4), torch.arange(8) % 2, 2, Identity())
+            >>> made.reduced(2).inputs.shape, made.reduced(2).shape
+            (torch.Size([8, 1, 2, 2]), (1, 4, 4))
+        """
+        small = reduce(self.inputs, factor)
+        return self if factor == 1 else replace(self, inputs=small, levels=None, network_shape=self.shape)
 
     def to(self, device: torch.device | str) -> SyntheticSet:
         """Move every tensor to a device."""
@@ -231,6 +278,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         same = self.preprocess.kind == other.preprocess.kind and all(torch.equal(mine[k], theirs[k]) for k in mine)
         for what, a, b in (
             ("shape", self.shape, other.shape),
+            ("stored shape", self.inputs.shape[1:], other.inputs.shape[1:]),
             ("number of classes", self.num_classes, other.num_classes),
             ("class names", self.class_names, other.class_names),
             ("label kind", self.targets.ndim, other.targets.ndim),

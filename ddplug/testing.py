@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -180,7 +181,11 @@ def _check_set(distiller: Distiller, data: LabelledData) -> None:
     _require(distiller, made.num_classes == data.num_classes, f"the set has {made.num_classes} classes")
     _require(distiller, made.class_names == data.class_names, f"the set names its classes {made.class_names}")
     _require(distiller, _same_preprocess(made.preprocess, data.preprocess), "the set's preprocessing is not the data's")
+    # a method with a factor stores more images, smaller, in the same room
+    n *= getattr(distiller, "factor", 1) ** 2
     _require(distiller, len(made) == n * data.num_classes, f"the set has {len(made)} samples, {n} a class asked for")
+    room = distiller.images_per_class * data.num_classes * math.prod(data.shape)
+    _require(distiller, made.inputs.numel() <= room, f"its images hold {made.inputs.numel()} numbers, {room} asked for")
     counts = torch.bincount(made.hard_targets, minlength=data.num_classes).tolist()
     balanced = made.targets.ndim == 2 or counts == [n] * data.num_classes
     _require(distiller, balanced, f"the set has {counts} samples of its classes, not {n} of each")
@@ -243,7 +248,7 @@ def check_distiller(distiller: Distiller, data: LabelledData | None = None) -> N
         >>> check_distiller(ClassMean(images_per_class=1))
     """
     _check_dataclass(distiller)
-    n = distiller.images_per_class
+    n = distiller.images_per_class * getattr(distiller, "factor", 1) ** 2
     cases = [data.to("cpu")] if data else [toy_images((n + 6, n + 4, n + 5)), toy_images((n + 2, n + 5), channels=3)]
     before = _global_state()
     for case in cases:

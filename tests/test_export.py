@@ -194,6 +194,7 @@ def test_inspect_counts_by_hand(tmp_path: Path) -> None:
     assert facts == {
         "samples": 4,
         "shape": [1, 2, 2],
+        "stored_shape": [1, 2, 2],
         "num_classes": 3,
         "class_names": ["0", "1", "2"],
         "samples_per_class": [3, 0, 1],

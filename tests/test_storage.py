@@ -51,6 +51,7 @@ def table_set() -> SyntheticSet:
 
 def equal(a: SyntheticSet, b: SyntheticSet) -> bool:
     """Compare two sets bit for bit."""
+    assert a.shape == b.shape
     tensors = [{"x": s.inputs, "y": s.targets, **s.preprocess.tensors()} for s in (a, b)]
     same = all(
         tensors[0][k].dtype == tensors[1][k].dtype and torch.equal(tensors[0][k], tensors[1][k]) for k in tensors[0]
@@ -75,6 +76,8 @@ ROUND_TRIPS: dict[str, Callable[[], SyntheticSet]] = {
     "subnormal and negative zero": lambda: image_set(
         inputs=torch.tensor([-0.0, 1e-42, -1e-42]).view(1, 3, 1, 1).repeat(6, 1, 1, 2)
     ),
+    "small images": lambda: image_set().reduced(2),
+    "small images uint8": lambda: image_set().reduced(2).quantise(),
     "not contiguous": lambda: image_set(inputs=image_set().inputs.transpose(2, 3)),
 }
 
@@ -171,6 +174,10 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "missing field": (lambda t, m, h: h.pop("recipe"), "its header fields are "),
     "unknown field": (lambda t, m, h: h.update(more=1), "its header fields are "),
     "classes": (lambda t, m, h: h.update(num_classes=10**12), "num_classes is 1000000000000 for 3 class names"),
+    "enlarged beyond": (lambda t, m, h: h.update(network_shape=[3, 2, 10**6]), "network_shape is .3, 2, 1000000."),
+    "enlarged to less": (lambda t, m, h: h.update(network_shape=[3, 1, 1]), "network_shape is"),
+    "no sizes": (lambda t, m, h: h.update(network_shape="big"), "network_shape is 'big'"),
+    "true sizes": (lambda t, m, h: h.update(network_shape=[3, 2, True]), "network_shape is"),
     "bool": (lambda t, m, h: h.update(num_classes=True), "header field 'num_classes' is True, not of type int"),
     "names": (lambda t, m, h: h.update(class_names=["a", "b", 3]), "class_names is not a list of names of at most 255"),
     "long name": (lambda t, m, h: h.update(class_names=["a", "b", "c" * 256]), "names of at most 255 characters"),

@@ -50,6 +50,10 @@ def make(**changes: Any) -> SyntheticSet:
         ({"levels": torch.zeros(2, 2).double()}, "levels are torch.float64"),
         ({"levels": torch.tensor([[0.0, 1.0], [1.0, 0.5]])}, "the lowest is above the highest"),
         ({"levels": torch.full((2, 2), torch.nan)}, "levels are not finite"),
+        ({"network_shape": (2, 4, 3)}, r"inputs of the shape \(2, 4, 4\) cannot be enlarged to \(2, 4, 3\)"),
+        ({"network_shape": (1, 8, 8)}, "cannot be enlarged"),
+        ({"network_shape": (2, 4, 1000)}, "cannot be enlarged"),
+        ({"network_shape": (32,)}, "cannot be enlarged"),
     ],
 )
 def test_refuses_fields_that_do_not_fit(changes: dict[str, Any], message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -139,6 +140,11 @@ class DistilledBuffer(ExemplarsBuffer):
         super().__init__(max_bytes if max_size is None else max_size)
         method: Distiller = _named(distiller) if isinstance(distiller, str) else distiller
         config_of(method)  # refuses what is not a distiller
+        if getattr(method, "factor", 1) != 1:
+            raise OptionError(
+                f"the distiller has factor={method.factor}, but it is the memory that stores images smaller; give the "  # type: ignore[attr-defined]
+                f"distiller factor=1 and DistilledBuffer factor={method.factor}"  # type: ignore[attr-defined]
+            )
         self.max_bytes = max_bytes
         self.groupby = groupby
         self.adaptive_size = adaptive_size
@@ -331,6 +337,6 @@ class DistilledBuffer(ExemplarsBuffer):
 
 
 def _named(name: str) -> Distiller:
-    """Make the distiller that a name stands for."""
+    """Make the distiller that a name stands for; smaller images are the memory's affair."""
     method: Distiller = registry.resolve("distiller", name)(**OPTIONS.get(name, {}))
-    return method
+    return replace(method, factor=1) if hasattr(method, "factor") else method  # type: ignore[type-var]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ddplug.data import LabelledData
 from ddplug.errors import OptionError, unknown
+from ddplug.formation import reduce, reduced_shape
 from ddplug.synthetic import Recipe, SyntheticSet
 
 __all__ = [
@@ -21,12 +22,18 @@ __all__ = [
     "initial_images",
     "momentum_step",
     "pick_augmentation",
+    "small_images",
     "to_set",
 ]
 
 
-def check_images_per_class(data: LabelledData, images_per_class: int) -> None:
+def check_images_per_class(data: LabelledData, images_per_class: int, factor: int = 1) -> None:
     """Refuse a number of images per class below one or above the smallest class.
+
+    Args:
+        data: real data.
+        images_per_class: the number; of small images where the factor is above 1.
+        factor: by which images are stored smaller, for the message.
 
     Raises:
         OptionError: it is; the message names the class.
@@ -36,9 +43,10 @@ def check_images_per_class(data: LabelledData, images_per_class: int) -> None:
     counts = [len(members) for members in data.class_indices]
     least = min(range(data.num_classes), key=counts.__getitem__)
     if images_per_class > counts[least]:
+        small = "" if factor == 1 else f" ({factor**2} small ones in the room of each, with factor {factor})"
         raise OptionError(
-            f"images per class is {images_per_class}, but class {data.class_names[least]!r} has only "
-            f"{counts[least]} samples; ask for at most {counts[least]}"
+            f"images per class is {images_per_class // factor**2}{small}, but class {data.class_names[least]!r} has "
+            f"only {counts[least]} samples; ask for at most {counts[least] // factor**2}"
         )
 
 
@@ -53,7 +61,10 @@ def pick_augmentation(augment: str, data: LabelledData) -> str:
 
 
 def to_set(data: LabelledData, inputs: Tensor, targets: Tensor, recipe: Recipe) -> SyntheticSet:
-    """Wrap ``(M, *shape)`` model-space inputs and their labels with the data's preprocessing and names."""
+    """Wrap ``(M, *stored)`` model-space inputs and their labels with the data's preprocessing and names.
+
+    Images smaller than the data's are enlarged to their size for whatever network sees them.
+    """
     return SyntheticSet(
         inputs=inputs.detach().clone(),
         targets=targets,
@@ -61,6 +72,7 @@ def to_set(data: LabelledData, inputs: Tensor, targets: Tensor, recipe: Recipe) 
         preprocess=data.preprocess,
         recipe=recipe,
         class_names=data.class_names,
+        network_shape=data.shape,
     )
 
 
@@ -79,21 +91,23 @@ def at_least(options: object, **limits: float) -> None:
             raise OptionError(f"{name} is {getattr(options, name)}; it must be at least {least}")
 
 
-def _noise(data: LabelledData, images_per_class: int, rng: torch.Generator) -> Tensor:
-    return torch.randn(data.num_classes * images_per_class, *data.shape, generator=rng).to(data.device)
+def _noise(data: LabelledData, images_per_class: int, rng: torch.Generator, factor: int) -> Tensor:
+    shape = reduced_shape(data.shape, factor)
+    return torch.randn(data.num_classes * images_per_class, *shape, generator=rng).to(data.device)
 
 
-def _real(data: LabelledData, images_per_class: int, rng: torch.Generator) -> Tensor:
-    return torch.cat([data.sample(label, images_per_class, rng) for label in range(data.num_classes)])
+def _real(data: LabelledData, images_per_class: int, rng: torch.Generator, factor: int) -> Tensor:
+    classes = [data.sample(label, images_per_class, rng) for label in range(data.num_classes)]
+    return torch.cat([reduce(images, factor) for images in classes])
 
 
-def _kmeans(data: LabelledData, images_per_class: int, rng: torch.Generator) -> Tensor:
+def _kmeans(data: LabelledData, images_per_class: int, rng: torch.Generator, factor: int) -> Tensor:
     from ddplug.distillers.kmeans import KMeansCentroid
 
-    return KMeansCentroid(images_per_class).init(data, rng)["inputs"]
+    return reduce(KMeansCentroid(images_per_class).init(data, rng)["inputs"], factor)
 
 
-STARTS: Mapping[str, Callable[[LabelledData, int, torch.Generator], Tensor]] = {
+STARTS: Mapping[str, Callable[[LabelledData, int, torch.Generator, int], Tensor]] = {
     "noise": _noise,
     "real": _real,
     "kmeans": _kmeans,
@@ -101,25 +115,42 @@ STARTS: Mapping[str, Callable[[LabelledData, int, torch.Generator], Tensor]] = {
 """What synthetic images can start from: normal noise, real images, or the centroids of each class."""
 
 
-def initial_images(start: str, data: LabelledData, images_per_class: int, rng: torch.Generator) -> Tensor:
-    """Give the images to start from, ``(C * images_per_class, *shape)`` in model space, sorted by class.
+def initial_images(
+    start: str, data: LabelledData, images_per_class: int, rng: torch.Generator, factor: int = 1
+) -> Tensor:
+    """Give the images to start from, ``(C * images_per_class, *stored)`` in model space, sorted by class.
 
     Args:
         start: a key of :data:`STARTS`.
         data: real data.
         images_per_class: of each class.
         rng: generator on the CPU.
+        factor: by which the images are stored smaller, at least 1; see :mod:`ddplug.formation`.
 
     Returns:
         The images, on the data's device.
 
     Raises:
-        OptionError: the start is not known, or ``images_per_class`` is out of range.
+        OptionError: the start is not known, ``images_per_class`` is out of range, or the data cannot be reduced by the
+            factor, because they are no images or are whitened by ZCA, which mixes all pixels of whole ones.
     """
-    check_images_per_class(data, images_per_class)
+    reduced_shape(data.shape, factor)
+    check_images_per_class(data, images_per_class, factor)
+    if factor > 1 and data.preprocess.kind == "zca":
+        raise OptionError(
+            f"factor is {factor}, which does not go with zca; load the data with preprocess='standardise'"
+        )
     if start not in STARTS:
         raise unknown("start", start, STARTS)
-    return STARTS[start](data, images_per_class, rng)
+    return STARTS[start](data, images_per_class, rng, factor)
+
+
+def small_images(images_per_class: int, factor: int) -> int:
+    """Give the number of images stored small by a factor that take the room of ``images_per_class`` whole ones.
+
+    Where the factor does not divide an image's sides, they take a little less.
+    """
+    return images_per_class * factor**2
 
 
 def momentum_step(state: Mapping[str, Tensor], gradient: Tensor, rate: float, momentum: float) -> dict[str, Tensor]:

@@ -31,9 +31,11 @@ from ddplug.distillers.common import (
     initial_images,
     momentum_step,
     pick_augmentation,
+    small_images,
     to_set,
 )
 from ddplug.errors import unknown
+from ddplug.formation import enlarge
 from ddplug.matching import GRADIENT_DISTANCES, gradient_matching
 from ddplug.networks import has_batch_norm
 from ddplug.synthetic import Recipe, SyntheticSet
@@ -82,6 +84,7 @@ class DC:
         batch_train: images in a step of the network.
         bank: networks whose real gradients are taken once and used again and again, where ``outer_loop`` is 1, so that
             no network is ever trained; 0 for the published loop, and without effect where networks are trained.
+        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.formation`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -108,6 +111,7 @@ class DC:
     network_learning_rate: float = 0.01
     batch_train: int = 256
     bank: int = 60
+    factor: int = 1
 
     def __post_init__(self) -> None:
         at_least(self, images_per_class=1, steps=0, batch_real=1, learning_rate=0, momentum=0)
@@ -123,9 +127,13 @@ class DC:
     def _outer_loop(self) -> int:
         return self.outer_loop or loops(self.images_per_class)[0]
 
+    @property
+    def _each(self) -> int:
+        return small_images(self.images_per_class, self.factor)
+
     def init(self, data: LabelledData, rng: torch.Generator) -> Tensors:
         augment.check(pick_augmentation(self.augment, data), data.shape)
-        inputs = initial_images(self.start, data, self.images_per_class, rng)
+        inputs = initial_images(self.start, data, self._each, rng, self.factor)
         state = {"inputs": inputs, "velocity": torch.zeros_like(inputs), "done": torch.tensor(0)}
         if self._banked:
             return {**state, **fill([self._view(fresh(self.network, data, rng), data, rng) for _ in range(self.bank)])}
@@ -134,8 +142,10 @@ class DC:
     def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
         view = pick(state, self.bank, rng) if self._banked else self._view(unprefixed("network.", state), data, rng)
         inputs = state["inputs"].detach().requires_grad_()
-        real = list(unprefixed("real.", view).values())
-        loss = gradient_matching(real, self._synthetic_gradients(inputs, view, data), self.distance)
+        synthetic = self._synthetic_gradients(inputs, view, data)
+        # by name: a state that comes from a checkpoint has its tensors in another order
+        real = [view[f"real.{name}"] for name in synthetic]
+        loss = gradient_matching(real, list(synthetic.values()), self.distance)
         (gradient,) = torch.autograd.grad(loss, inputs)
         moved = momentum_step(state, gradient, self.learning_rate, self.momentum)
         done = int(state["done"]) + 1
@@ -149,7 +159,7 @@ class DC:
 
     def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
         recipe = Recipe.paper(pick_augmentation(self.augment, data))
-        return to_set(data, state["inputs"], balanced_labels(data, self.images_per_class), recipe)
+        return to_set(data, state["inputs"], balanced_labels(data, self._each), recipe)
 
     def _settled(self, network: Tensors, data: LabelledData, rng: torch.Generator) -> Tensors:
         """Move the running statistics of batch normalisation by one real batch; other networks stay as they are."""
@@ -181,7 +191,7 @@ class DC:
         drawing = {"operation": drawn.operation.clone(), "numbers": drawn.numbers}
         return {**prefixed("network.", network), **prefixed("real.", real), **drawing}
 
-    def _synthetic_gradients(self, inputs: Tensor, view: Mapping[str, Tensor], data: LabelledData) -> list[Tensor]:
+    def _synthetic_gradients(self, inputs: Tensor, view: Mapping[str, Tensor], data: LabelledData) -> Tensors:
         """For each parameter ``(C, *shape)``, the gradients of the classes' images, differentiable in the images."""
         module = skeleton(self.network, data.shape, data.num_classes, training=False)
         network = unprefixed("network.", view)
@@ -190,24 +200,24 @@ class DC:
         classes = []
         # one class at a time: torch.func.vmap would be a little faster, but on torch 2.15 the second derivative of a
         # layer norm under it is wrong by several per cent
-        for label, images in enumerate(inputs.split(self.images_per_class)):
-            seen = augment.apply(images, drawn[label : label + 1])
+        for label, images in enumerate(inputs.split(self._each)):
+            seen = augment.apply(enlarge(images, data.shape), drawn[label : label + 1])
             loss = cross_entropy(
                 functional_call(module, {**network, **leaves}, (seen,)),
                 torch.full((len(images),), label, device=data.device),
             )
             parts = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, materialize_grads=True)
             classes.append(parts)
-        return [torch.stack(gradients) for gradients in zip(*classes, strict=True)]
+        return {name: torch.stack(parts) for name, parts in zip(leaves, zip(*classes, strict=True), strict=True)}
 
     def _trained(self, network: Tensors, inputs: Tensor, data: LabelledData, rng: torch.Generator) -> Tensors:
         """Train a network on the images for ``inner_loop`` epochs of SGD, augmented image by image."""
         module = skeleton(self.network, data.shape, data.num_classes)
         strategy = pick_augmentation(self.augment, data)
-        targets = balanced_labels(data, self.images_per_class)
+        targets = balanced_labels(data, self._each)
         for _ in range(self.inner_loop or loops(self.images_per_class)[1]):
             for index in torch.randperm(len(inputs), generator=rng).to(data.device).split(self.batch_train):
-                images = augment.augment(inputs[index], strategy, rng)
+                images = augment.augment(enlarge(inputs[index], data.shape), strategy, rng)
                 gradients, buffers = loss_gradient(module, network, images, targets[index])
                 moved = {name: network[name] - self.network_learning_rate * g for name, g in gradients.items()}
                 network = {**moved, **buffers}

@@ -22,9 +22,18 @@ from torch.nn.functional import cross_entropy, softplus
 
 from ddplug.bank import Network, Tensors, forward, fresh, prefixed, skeleton, unprefixed
 from ddplug.data import LabelledData
-from ddplug.distillers.common import adam_start, adam_step, at_least, balanced_labels, initial_images, to_set
+from ddplug.distillers.common import (
+    adam_start,
+    adam_step,
+    at_least,
+    balanced_labels,
+    initial_images,
+    small_images,
+    to_set,
+)
 from ddplug.errors import OptionError, unknown
 from ddplug.evaluation.results import name_of
+from ddplug.formation import enlarge
 from ddplug.learned_training import LearnedTraining, fingerprint
 from ddplug.networks import has_batch_norm
 from ddplug.synthetic import Recipe, SyntheticSet
@@ -59,6 +68,7 @@ class DD:
             and Adam remembers for a thousand updates, are shortened to it. 0 for no limit, as published.
         batch_real: real images that the trained network is judged on.
         start: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
+        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.formation`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -85,12 +95,17 @@ class DD:
     clip: float = 0.1
     batch_real: int = 1024
     start: str = "noise"
+    factor: int = 1
 
     def __post_init__(self) -> None:
         at_least(self, images_per_class=1, images_per_step=1, epochs=1, steps=0, networks=1, batch_real=1)
         at_least(self, train_learning_rate=1e-6, learning_rate=0, halve_every=0, clip=0)
         if self.initialisation not in INITIALISATIONS:
             raise unknown("initialisation", self.initialisation, INITIALISATIONS)
+
+    @property
+    def _each(self) -> int:
+        return small_images(self.images_per_class, self.factor)
 
     def init(self, data: LabelledData, rng: torch.Generator) -> Tensors:
         if has_batch_norm(self._module(data)):
@@ -150,16 +165,16 @@ class DD:
 
     def _samples(self, data: LabelledData, rng: torch.Generator) -> Tensors:
         """Give what is learned beside the rates, to start from."""
-        return {"inputs": initial_images(self.start, data, self.images_per_class, rng)}
+        return {"inputs": initial_images(self.start, data, self._each, rng, self.factor)}
 
     def _labels(self, tensors: Mapping[str, Tensor], data: LabelledData) -> Tensor:
         """Give the labels that the images are trained on with."""
-        return balanced_labels(data, self.images_per_class)
+        return balanced_labels(data, self._each)
 
     def _batches(self, data: LabelledData) -> list[Tensor]:
         """Give the positions of each step's images, for one epoch."""
-        positions = torch.arange(data.num_classes * self.images_per_class).view(data.num_classes, -1)
-        return [part.flatten() for part in positions.split(self.images_per_step, 1)]
+        positions = torch.arange(data.num_classes * self._each).view(data.num_classes, -1)
+        return [part.flatten() for part in positions.split(small_images(self.images_per_step, self.factor), 1)]
 
     def _raw_rates(self, data: LabelledData) -> Tensor:
         """Give, for each step of the training, the number whose softplus is the rate to start from."""
@@ -178,6 +193,6 @@ class DD:
         module = self._module(data)
         batches = [batch.to(data.device) for batch in self._batches(data)]
         weights = {name: network[name] for name, _ in module.named_parameters()}
-        samples = [tensors["inputs"], self._labels(tensors, data)]
+        samples = [enlarge(tensors["inputs"], data.shape), self._labels(tensors, data)]
         trained = unroll(minibatch_loss(module, network, batches), weights, samples, softplus(tensors["rates"]))
         return cross_entropy(forward(module, {**network, **trained}, x), y)

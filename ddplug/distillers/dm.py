@@ -28,8 +28,10 @@ from ddplug.distillers.common import (
     initial_images,
     momentum_step,
     pick_augmentation,
+    small_images,
     to_set,
 )
+from ddplug.formation import enlarge
 from ddplug.matching import mean_matching
 from ddplug.networks import has_batch_norm
 from ddplug.synthetic import Recipe, SyntheticSet
@@ -55,6 +57,7 @@ class DM:
         augment: operations for the Siamese augmentation joined by ``_``, ``"auto"`` for what suits the data, or ``""``.
         bank: networks in the bank; 0 for the published loop (a new network and a new real batch at every step).
         renew: steps after which the oldest network of the bank is replaced by a new one; 0 for never.
+        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.formation`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -77,13 +80,14 @@ class DM:
     augment: str = "auto"
     bank: int = 60
     renew: int = 0
+    factor: int = 1
 
     def __post_init__(self) -> None:
         at_least(self, images_per_class=1, steps=0, batch_real=1, bank=0, renew=0, learning_rate=0, momentum=0)
 
     def init(self, data: LabelledData, rng: torch.Generator) -> Tensors:
         augment.check(pick_augmentation(self.augment, data), data.shape)
-        inputs = initial_images(self.start, data, self.images_per_class, rng)
+        inputs = initial_images(self.start, data, small_images(self.images_per_class, self.factor), rng, self.factor)
         state = {"inputs": inputs, "velocity": torch.zeros_like(inputs), "done": torch.tensor(0)}
         return {**state, **fill([self._view(data, rng) for _ in range(self.bank)])}
 
@@ -93,7 +97,8 @@ class DM:
             state = replaced(state, done // self.renew % self.bank, self._view(data, rng))
         view = pick(state, self.bank, rng) if self.bank else self._view(data, rng)
         inputs = state["inputs"].detach().requires_grad_()
-        loss = mean_matching(view["means"], self._means(inputs, torch.arange(data.num_classes), view, data))
+        seen = enlarge(inputs, data.shape)
+        loss = mean_matching(view["means"], self._means(seen, torch.arange(data.num_classes), view, data))
         (gradient,) = torch.autograd.grad(loss, inputs)
         rate = self.learning_rate * self.images_per_class
         moved = momentum_step(state, gradient, rate, self.momentum)
@@ -101,7 +106,8 @@ class DM:
 
     def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
         recipe = Recipe.paper(pick_augmentation(self.augment, data))
-        return to_set(data, state["inputs"], balanced_labels(data, self.images_per_class), recipe)
+        labels = balanced_labels(data, small_images(self.images_per_class, self.factor))
+        return to_set(data, state["inputs"], labels, recipe)
 
     def _view(self, data: LabelledData, rng: torch.Generator) -> Tensors:
         """Draw a network and an augmentation for each class, and what real data look like through them.

@@ -43,10 +43,12 @@ from ddplug.distillers.common import (
     balanced_labels,
     initial_images,
     pick_augmentation,
+    small_images,
     to_set,
 )
 from ddplug.errors import OptionError
 from ddplug.evaluation.results import same_space
+from ddplug.formation import enlarge
 from ddplug.ridge import best_labels, centred, nearest_distribution, predict
 from ddplug.synthetic import Recipe, SyntheticSet
 
@@ -79,6 +81,7 @@ class FRePo:
         advance: training steps a network then takes on the synthetic set; 1 in the paper, 0 for networks that are
             never trained.
         network_learning_rate: of the networks' SGD.
+        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.formation`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -105,14 +108,19 @@ class FRePo:
     reuse: int = 5
     advance: int = 10
     network_learning_rate: float = 0.1
+    factor: int = 1
 
     def __post_init__(self) -> None:
         at_least(self, images_per_class=1, steps=0, batch_real=1, learning_rate=0, label_rate=0, pool=1)
         at_least(self, max_age=0, reuse=1, advance=0, network_learning_rate=0)
 
+    @property
+    def _each(self) -> int:
+        return small_images(self.images_per_class, self.factor)
+
     def init(self, data: LabelledData, rng: torch.Generator) -> Tensors:
         augment.check(pick_augmentation(self.augment, data), data.shape)
-        inputs = initial_images(self.start, data, self.images_per_class, rng)
+        inputs = initial_images(self.start, data, self._each, rng, self.factor)
         labels = _LOGIT * self._one_hot(data)
         state = adam_start({"inputs": inputs, "labels": labels})
         ages = [k * self.max_age // self.pool if self.advance else 0 for k in range(self.pool)]
@@ -135,12 +143,12 @@ class FRePo:
 
     def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
         recipe = Recipe.paper(pick_augmentation(self.augment, data))
-        own = balanced_labels(data, self.images_per_class)
+        own = balanced_labels(data, self._each)
         targets = self._targets(state["labels"], data) if self.label_rate else own
         return to_set(data, state["inputs"], targets, recipe)
 
     def _one_hot(self, data: LabelledData) -> Tensor:
-        return one_hot(balanced_labels(data, self.images_per_class), data.num_classes).float()
+        return one_hot(balanced_labels(data, self._each), data.num_classes).float()
 
     def _targets(self, labels: Tensor, data: LabelledData) -> Tensor:
         """Give the class probabilities ``(M, C)`` that logits stand for; one-hot where labels are not learned."""
@@ -151,7 +159,7 @@ class FRePo:
     def _loss(self, inputs: Tensor, labels: Tensor, view: Mapping[str, Tensor], data: LabelledData) -> Tensor:
         """Mean squared error of the regression on a view's real features."""
         module = skeleton(self.network, data.shape, data.num_classes, embedding=True)
-        support = forward(module, unprefixed("network.", view), inputs)
+        support = forward(module, unprefixed("network.", view), enlarge(inputs, data.shape))
         targets = centred(self._targets(labels, data), data.num_classes)
         predictions = predict(view["features"], support, targets)
         return (predictions - self._real_targets(data)).square().sum(1).mean()
@@ -204,7 +212,7 @@ class FRePo:
         module = skeleton(self.network, data.shape, data.num_classes)
         targets = self._targets(state["labels"], data)
         for _ in range(steps):
-            images = augment.augment(state["inputs"], pick_augmentation(self.augment, data), rng)
+            images = augment.augment(enlarge(state["inputs"], data.shape), pick_augmentation(self.augment, data), rng)
             gradients, buffers = loss_gradient(module, network, images, targets)
             moved = {name: network[name] - self.network_learning_rate * g for name, g in gradients.items()}
             network = {**moved, **buffers}
@@ -255,7 +263,7 @@ def solve_labels(
         if number < 1:
             raise OptionError(f"{name} is {number}; it must be at least 1")
     data = same_space(images, data, "train", data.device)
-    inputs = images.inputs.to(data.device)
+    inputs = images.enlarged().inputs.to(data.device)
     module = skeleton(network, data.shape, data.num_classes, embedding=True)
     targets = centred(balanced_labels(data, batch_real), data.num_classes)
 

@@ -24,7 +24,7 @@ from torch.nn.functional import one_hot
 
 from ddplug.bank import Tensors
 from ddplug.data import LabelledData
-from ddplug.distillers.common import at_least, initial_images
+from ddplug.distillers.common import at_least, initial_images, small_images
 from ddplug.distillers.dd import DD
 
 __all__ = ["SoftLabelDD", "shared_labels"]
@@ -86,19 +86,20 @@ class SoftLabelDD(DD):
 
     def _classes(self, data: LabelledData) -> tuple[Tensor, Tensor]:
         """Give for each image the first class it begins with, ascending, and its number among those of that class."""
-        number, classes = self.images or data.num_classes * self.images_per_class, data.num_classes
+        classes = data.num_classes
+        number = small_images(self.images or classes * self.images_per_class, self.factor)
         first = shared_labels(number, classes).gt(0).int().argmax(1)
         return first, torch.arange(number) - torch.searchsorted(first, first)
 
     def _samples(self, data: LabelledData, rng: torch.Generator) -> Tensors:
         classes, rank = self._classes(data)
         most = int(rank.max()) + 1
-        images = initial_images(self.start, data, most, rng)
+        images = initial_images(self.start, data, most, rng, self.factor)
         return {"inputs": images[classes * most + rank], "labels": shared_labels(len(classes), data.num_classes)}
 
     def _labels(self, tensors: Mapping[str, Tensor], data: LabelledData) -> Tensor:
         return tensors["labels"]
 
     def _batches(self, data: LabelledData) -> list[Tensor]:
-        step = self._classes(data)[1] // self.images_per_step
+        step = self._classes(data)[1] // small_images(self.images_per_step, self.factor)
         return [(step == number).nonzero().flatten() for number in range(int(step.max()) + 1)]

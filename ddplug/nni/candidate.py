@@ -78,7 +78,7 @@ def fitted(module: Any, train: SyntheticSet, channels: int | None, device: torch
     if not isinstance(module, nn.Module):
         raise OptionError(f"the space made a {type(module).__name__}; it must make a torch.nn.Module")
     if channels is not None:
-        widened(train.inputs[:1], channels)
+        widened(train[:1][0], channels)
         module = _Repeated(module, channels)
     placed: nn.Module = module.to(device)
     check_outputs(placed, train, device)
@@ -167,7 +167,7 @@ class _Candidate:
     def _count(self, module: nn.Module) -> None:
         """Count the operations of one input; that is no part of the candidate's time."""
         before = time.perf_counter()
-        self.forward = _forward_flops(module, self.train.inputs[:1])
+        self.forward = _forward_flops(module, self.train[:1][0])
         self.began += time.perf_counter() - before
 
     def _keep_time(self) -> None:
@@ -207,7 +207,7 @@ class _Candidate:
 def _labelled(validation: SyntheticSet) -> LabelledData:
     """Give a set of real images, which are in model space already, as data to be scored on."""
     names, targets = validation.class_names, validation.hard_targets
-    return LabelledData(validation.inputs, targets, validation.num_classes, Identity(), names, "validation")
+    return LabelledData(validation.enlarged().inputs, targets, validation.num_classes, Identity(), names, "validation")
 
 
 def train_and_score(

@@ -57,7 +57,7 @@ class SetLoader:
         rng: torch.Generator | None = None,
     ) -> None:
         augment.check(strategy, data.shape)
-        widened(data.inputs[:1], channels)
+        widened(data[:1][0], channels)
         self.data = data
         self.batch_size = batch_size
         self.strategy = strategy

@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from ddplug.avalanche.buffer import DistilledBuffer
 from ddplug.avalanche.drawing import contents
+from ddplug.distillers.dm import DM
 from ddplug.errors import OptionError
 from tests.avalanche.streams import learner, nc, toy
 
@@ -21,6 +22,11 @@ def _filled(policy: DistilledBuffer, *, vectors: bool = False) -> DistilledBuffe
     for experience in stream:
         policy.post_adapt(agent, experience)
     return policy
+
+
+def test_the_factor_is_the_memorys() -> None:
+    with pytest.raises(OptionError, match="has factor=2, but it is the memory that stores images smaller"):
+        DistilledBuffer(6, distiller=DM(factor=2))
 
 
 @pytest.mark.parametrize("distiller", ["random", "kmeans-centroid", "dm"])
