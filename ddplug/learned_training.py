@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import reprlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -21,11 +22,14 @@ from torch import Tensor, nn
 from ddplug.bank import Network, Tensors, skeleton
 from ddplug.distillation import pick_device
 from ddplug.errors import DivergedError, FormatError, OptionError
+from ddplug.evaluation.results import Evaluation, accuracy, name_of, same_space
+from ddplug.evaluation.train import spawn
+from ddplug.labelled import LabelledData
 from ddplug.networks import build
 from ddplug.synthetic import SyntheticSet
 from ddplug.unroll import minibatch_loss, unroll
 
-__all__ = ["LearnedTraining", "fingerprint", "train_as_learned"]
+__all__ = ["LearnedTraining", "evaluate_as_learned", "fingerprint", "train_as_learned"]
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,51 @@ def _check_finite(weights: Tensors, rates: Sequence[float]) -> None:
             f"the learned training diverged to NaN or infinity with rates up to {max(rates):.3g}; this network needs "
             "smaller ones: train by a recipe"
         )
+
+
+def evaluate_as_learned(
+    synthetic: SyntheticSet,
+    test: LabelledData,
+    *,
+    network: Network | None = None,
+    repeats: int = 5,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+) -> Evaluation:
+    """Train networks on a set as it was learned to be trained on, and test them on real data.
+
+    Args:
+        synthetic: made by ``dd`` or ``soft-label-dd``.
+        test: real data that the set was not made from.
+        network: see :func:`train_as_learned`.
+        repeats: initial networks, at least 1, where the set is for any; a set for one is tested with that one.
+        seed: of the initial networks.
+        device: see :func:`ddplug.distillation.pick_device`.
+
+    Returns:
+        The accuracies; the recipe in it is the set's, which the learned training takes the place of.
+
+    Raises:
+        OptionError: see :func:`train_as_learned`, or ``repeats`` is below 1.
+        DataError: set and data do not fit together.
+        DivergedError: a weight became NaN or infinite.
+
+    Example:
+        >>> from ddplug import distill
+        >>> from ddplug.distillers.dd import DD
+        >>> from ddplug.testing import toy_images
+        >>> made = distill(toy_images(), DD(network="convnet:width=4,depth=1", steps=2), device="cpu")
+        >>> len(evaluate_as_learned(made, toy_images(seed=1), repeats=3, device="cpu").accuracies)
+        3
+    """
+    if repeats < 1:
+        raise OptionError(f"repeats is {repeats}; it must be at least 1")
+    training, began = LearnedTraining.of(synthetic), time.monotonic()
+    test = same_space(synthetic, test, "test", pick_device(device))
+    rngs = spawn(torch.Generator().manual_seed(seed), repeats if training.seed is None else 1)
+    modules = (train_as_learned(synthetic, network=network, rng=rng, device=device) for rng in rngs)
+    accuracies = tuple(accuracy(module, test) for module in modules)
+    return Evaluation(accuracies, name_of(network or training.network), synthetic.recipe, time.monotonic() - began)
 
 
 def _initial(

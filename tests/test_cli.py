@@ -22,6 +22,7 @@ import ddplug
 from ddplug import presets, registry
 from ddplug.cli import main
 from ddplug.commands import COMMANDS
+from ddplug.learned_training import evaluate_as_learned
 from ddplug.storage import load
 
 DM = ["distill", "dm", "--data", "digits", "--network", "convnet:width=4,depth=1", "--bank", "1", "--device", "cpu"]
@@ -231,6 +232,25 @@ def test_evaluate_shows_baselines_of_the_same_bytes_and_the_bound(
     assert all(0 <= row["mean"] <= 1 for row in rows)
     assert [row["nbytes"] for row in rows[:4]] == [values["nbytes"]] * 4
     assert rows[4]["steps"] == 5
+
+
+def test_evaluate_trains_as_learned_where_the_set_says_how(
+    made: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = str(tmp_path / "dd.safetensors")
+    options = [("initialisation", "fixed"), ("network", "convnet:width=4,depth=1"), ("steps", "30")]
+    settings = [part for name, value in options for part in (f"--{name}", value)]
+    answer(capsys, "distill", "dd", "--data", "digits", *settings, "--images-per-class", "1", "-o", file)
+    values = answer(capsys, "evaluate", file, "--data", "digits", "--protocol", "learned")
+    assert values["rows"] == []
+    (network,) = values["networks"]
+    # the very network that the library makes, whose accuracy is its own
+    test = ddplug.load_dataset("digits", split="test")
+    expected = evaluate_as_learned(load(file), test, device="cpu").accuracies
+    assert network["accuracies"] == list(expected)
+    assert network["network"] == "convnet:width=4,depth=1"
+    assert main(["evaluate", made, "--data", "digits", "--protocol", "learned"]) == 2
+    assert "the set's provenance has no 'training'" in capsys.readouterr().err
 
 
 def test_evaluate_takes_several_networks(made: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 from torchvision.datasets import ImageFolder
+from torchvision.transforms.functional import to_pil_image
 
 from ddplug.storage import load
 
@@ -37,6 +38,7 @@ def test_every_example_is_tested() -> None:
         "add_a_method",
         "avalanche_replay",
         "distil_digits",
+        "medical",
         "nni_search",  # in tests/nni
         "own_images",
     }
@@ -76,3 +78,85 @@ def test_avalanche_replay(capsys: pytest.CaptureFixture[str]) -> None:
     # the last two of ten classes are all that Naive knows
     assert naive < 0.25
     assert distilled > stock + 0.1
+
+
+QUICK = {"steps": 2, "whole_steps": 2, "repeats": 1, "network": "convnet:width=4,depth=1"}
+
+
+def test_medical_judges_patients_that_no_network_has_seen(capsys: pytest.CaptureFixture[str]) -> None:
+    found = example("medical").main(patients=12, **QUICK)
+    out = capsys.readouterr().out
+    assert out.startswith("6 patients, ")
+    assert "6 new patients" in out
+    assert list(found) == ["distilled, soft labels", "random patches", "mean patches", "all patches"]
+    made = load("anonymous-0.safetensors")
+    assert (made.inputs.shape, made.targets.shape) == ((3, 1, 32, 32), (3, 3))
+    assert made.class_names == ("irrelevant", "negative", "positive")
+    assert made.levels is not None
+
+
+def test_medical_reads_own_images_with_masks(capsys: pytest.CaptureFixture[str]) -> None:
+    medical = example("medical")
+    rng = torch.Generator().manual_seed(0)
+    for number in range(8):
+        patient = medical.phantom(bool(number % 2), rng, size=160 + 16 * number)
+        for kind, image in (("images", patient.image), ("masks", patient.mask)):
+            path = Path(kind, medical.CLASSES[1 + number % 2], f"{number}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            to_pil_image(image).save(path)
+    read = medical.read_patients(Path("images"), Path("masks"))
+    assert [patient.ill for patient in read] == [False] * 4 + [True] * 4
+    assert set(read[0].mask.unique().tolist()) == {0.0, 1.0}
+    medical.main(Path("images"), Path("masks"), **QUICK)
+    assert "4 patients" in capsys.readouterr().out
+    Path("masks", "negative", "0.png").unlink()
+    with pytest.raises(SystemExit, match="give every image a mask"):
+        medical.main(Path("images"), Path("masks"), **QUICK)
+    with pytest.raises(SystemExit, match="give both"):
+        medical.main(Path("images"))
+    Path("images", "other").mkdir()
+    Path("images", "negative", "0.png").rename(Path("images", "other", "0.png"))
+    with pytest.raises(SystemExit, match="negative, other, positive; it must have negative and positive"):
+        medical.main(Path("images"), Path("masks"), **QUICK)
+
+
+def test_medical_patches_votes_and_rates_are_those_counted_by_hand() -> None:
+    medical = example("medical")
+    image = torch.arange(128.0 * 160).view(128, 160) / (128 * 160)
+    patches = medical.cut(image)
+    assert patches.shape == (3 * 4, 1, 32, 32)
+    # the patch below the first row's four begins 32 rows down; its first number is the mean of four pixels
+    assert patches[4, 0, 0, 0] == pytest.approx(image[32:34, 0:2].mean().item())
+    mask = torch.zeros(128, 160)
+    mask[:, 80:] = 1
+    data = medical.training_patches([medical.Patient(image, mask, True), medical.Patient(image, 1 - mask, False)])
+    # columns begin at 0, 32, 64, 96: outside, a quarter inside, three quarters inside, inside; then the other way round
+    assert data.targets.bincount().tolist() == [6, 3, 3]
+
+    class Brightest(torch.nn.Module):
+        """Calls bright patches ill, dim ones healthy and the rest irrelevant."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            level = data.preprocess.inverse(x).mean((1, 2, 3))
+            return torch.nn.functional.one_hot(torch.where(level > 0.7, 2, torch.where(level < 0.3, 1, 0)), 3).float()
+
+    def flat(level: float, ill: bool) -> object:
+        return medical.Patient(torch.full((128, 160), level), mask, ill)
+
+    patients = [flat(0.9, True), flat(0.8, True), flat(0.1, True), flat(0.5, True), flat(0.2, False), flat(0.9, False)]
+    sensitivity, specificity, mean = medical.rates(Brightest(), patients, data)
+    assert (sensitivity, specificity, mean) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_medical_phantoms_differ_in_order_alone() -> None:
+    medical = example("medical")
+    rng = torch.Generator().manual_seed(1)
+    healthy, ill = ([medical.phantom(state, rng) for _ in range(12)] for state in (False, True))
+
+    def inside(patients: list[object]) -> torch.Tensor:
+        return torch.stack([p.image[p.mask > 0.5].std() for p in patients])  # type: ignore[attr-defined]
+
+    # neither the brightness nor its spread gives the ill away
+    assert abs(float(inside(healthy).mean() - inside(ill).mean())) < 0.015
+    levels = [torch.stack([p.image[p.mask > 0.5].mean() for p in part]) for part in (healthy, ill)]
+    assert abs(float(levels[0].mean() - levels[1].mean())) < 0.05

@@ -29,6 +29,9 @@ def _quick(recipe: Recipe) -> Recipe:
 PROTOCOLS: Mapping[str, Callable[[Recipe], Recipe]] = {"set": lambda recipe: recipe, "paper": _paper, "quick": _quick}
 """Name of a protocol -> how to train, given the recipe that the set brings."""
 
+LEARNED = "learned"
+"""Beside them: by the very steps and rates that ``dd`` and ``soft-label-dd`` learn with a set."""
+
 
 def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the file, the data and what to do."""
@@ -46,10 +49,11 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     )
     parser.add_argument(
         "--protocol",
-        type=one_of("protocol", list(PROTOCOLS)),
+        type=one_of("protocol", [*PROTOCOLS, LEARNED]),
         default="set",
-        metavar="{" + ",".join(PROTOCOLS) + "}",
-        help="how to train: as the set says, as published, or quickly (default: set)",
+        metavar="{" + ",".join([*PROTOCOLS, LEARNED]) + "}",
+        help="how to train: as the set says, as published, quickly, or, without baselines, by the steps and rates that "
+        "dd and soft-label-dd learn (default: set)",
     )
     parser.add_argument(
         "--baselines",
@@ -75,6 +79,8 @@ def run(arguments: argparse.Namespace) -> Answer:
     synthetic = load_set(arguments.file)
     train, test = load(arguments, "train"), load(arguments, "test")
     check_held_out(arguments.file, synthetic, train, arguments.validation)
+    if arguments.protocol == LEARNED:
+        return _learned(arguments, synthetic, test)
     networks = arguments.network or ["convnet"]
     settings: dict[str, Any] = {
         "repeats": arguments.repeats,
@@ -91,6 +97,16 @@ def run(arguments: argparse.Namespace) -> Answer:
         rows = compare(synthetic, train, test, network=networks[0], whole_steps=arguments.whole_steps, **settings).rows
     found = [row.evaluation for row in rows[:1]] + cross_architecture(synthetic, test, alone, **settings)
     return _answer(arguments, synthetic, test, rows, found)
+
+
+def _learned(arguments: argparse.Namespace, synthetic: SyntheticSet, test: LabelledData) -> Answer:
+    """Train as the set was learned to be trained on, with its own network or others."""
+    from ddplug.learned_training import evaluate_as_learned
+
+    settings: dict[str, Any] = {"repeats": arguments.repeats, "seed": arguments.seed, "device": arguments.device}
+    networks: list[str | None] = arguments.network or [None]
+    found = [evaluate_as_learned(synthetic, test, network=network, **settings) for network in networks]
+    return _answer(arguments, synthetic, test, (), found)
 
 
 def _check_networks(synthetic: SyntheticSet, networks: list[str]) -> None:
