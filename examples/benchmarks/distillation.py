@@ -157,7 +157,7 @@ def measure(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
     if len(judges) > 1 and not whole:
         judged = [replace(made, targets=made.hard_targets) for made in judged]
         recipe = Recipe.paper(train.augmentation)
-    found = {}
+    found: dict[str, float | None] = {}
     for network in judges:
         result = judge(judged, test, network, recipe, seed=0, device=pick_device(), steps=steps)
         accuracies = [100 * a for a in result.accuracies]
