@@ -17,13 +17,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy
 
 from ddplug import augment
-from ddplug.augment import Draw
-from ddplug.bank import Network, Tensors, fill, fresh, loss_gradient, pick, prefixed, skeleton, unprefixed
+from ddplug.bank import Network, Tensors, descended, fill, fresh, pick, prefixed, skeleton, unprefixed
 from ddplug.data import LabelledData
 from ddplug.distillers.common import (
     at_least,
@@ -39,6 +37,7 @@ from ddplug.formation import enlarge
 from ddplug.matching import GRADIENT_DISTANCES, gradient_matching
 from ddplug.networks import has_batch_norm
 from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.views import draw_view, real_gradients, synthetic_gradients
 
 __all__ = ["DC", "LOOPS", "loops"]
 
@@ -142,7 +141,7 @@ class DC:
     def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
         view = pick(state, self.bank, rng) if self._banked else self._view(unprefixed("network.", state), data, rng)
         inputs = state["inputs"].detach().requires_grad_()
-        synthetic = self._synthetic_gradients(inputs, view, data)
+        synthetic = synthetic_gradients(self._module(data), view, enlarge(inputs, data.shape), data.num_classes)
         # by name: a state that comes from a checkpoint has its tensors in another order
         real = [view[f"real.{name}"] for name in synthetic]
         loss = gradient_matching(real, list(synthetic.values()), self.distance)
@@ -180,35 +179,11 @@ class DC:
             augmentation, and for each parameter the classes' gradients ``(C, *shape)`` under ``real.*``.
         """
         network = self._settled(network, data, rng)
-        drawn = augment.draw(pick_augmentation(self.augment, data), data.num_classes, rng, common=False)
-        module = skeleton(self.network, data.shape, data.num_classes, training=False)
-        classes = []
-        for label in range(data.num_classes):
-            images = augment.apply(data.sample(label, self.batch_real, rng), drawn[label : label + 1])
-            targets = torch.full((self.batch_real,), label, device=data.device)
-            classes.append(loss_gradient(module, network, images, targets)[0])
-        real = {name: torch.stack([gradients[name] for gradients in classes]) for name in classes[0]}
-        drawing = {"operation": drawn.operation.clone(), "numbers": drawn.numbers}
-        return {**prefixed("network.", network), **prefixed("real.", real), **drawing}
+        view = draw_view(network, pick_augmentation(self.augment, data), data.num_classes, rng)
+        return {**view, **prefixed("real.", real_gradients(self._module(data), view, data, self.batch_real, rng))}
 
-    def _synthetic_gradients(self, inputs: Tensor, view: Mapping[str, Tensor], data: LabelledData) -> Tensors:
-        """For each parameter ``(C, *shape)``, the gradients of the classes' images, differentiable in the images."""
-        module = skeleton(self.network, data.shape, data.num_classes, training=False)
-        network = unprefixed("network.", view)
-        leaves = {name: network[name].detach().requires_grad_() for name, _ in module.named_parameters()}
-        drawn = Draw(view["operation"], view["numbers"])
-        classes = []
-        # one class at a time: torch.func.vmap would be a little faster, but on torch 2.15 the second derivative of a
-        # layer norm under it is wrong by several per cent
-        for label, images in enumerate(inputs.split(self._each)):
-            seen = augment.apply(enlarge(images, data.shape), drawn[label : label + 1])
-            loss = cross_entropy(
-                functional_call(module, {**network, **leaves}, (seen,)),
-                torch.full((len(images),), label, device=data.device),
-            )
-            parts = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, materialize_grads=True)
-            classes.append(parts)
-        return {name: torch.stack(parts) for name, parts in zip(leaves, zip(*classes, strict=True), strict=True)}
+    def _module(self, data: LabelledData) -> nn.Module:
+        return skeleton(self.network, data.shape, data.num_classes, training=False)
 
     def _trained(self, network: Tensors, inputs: Tensor, data: LabelledData, rng: torch.Generator) -> Tensors:
         """Train a network on the images for ``inner_loop`` epochs of SGD, augmented image by image."""
@@ -218,7 +193,5 @@ class DC:
         for _ in range(self.inner_loop or loops(self.images_per_class)[1]):
             for index in torch.randperm(len(inputs), generator=rng).to(data.device).split(self.batch_train):
                 images = augment.augment(enlarge(inputs[index], data.shape), strategy, rng)
-                gradients, buffers = loss_gradient(module, network, images, targets[index])
-                moved = {name: network[name] - self.network_learning_rate * g for name, g in gradients.items()}
-                network = {**moved, **buffers}
+                network = descended(module, network, images, targets[index], self.network_learning_rate)
         return network
