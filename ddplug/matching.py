@@ -34,7 +34,7 @@ def mean_matching(real: Tensor, synthetic: Tensor) -> Tensor:
 
 
 def characteristic_function(features: Tensor, frequencies: Tensor) -> Tensor:
-    r"""Empirical characteristic function of each class, :math:`\Phi_c(t) = \frac1n \sum_i e^{i \langle t, f_i \rangle}`.
+    r"""Empirical characteristic function, :math:`\Phi_c(t) = \frac1n \sum_i e^{i \langle t, f_i \rangle}`.
 
     It determines a distribution, all its moments included.
 
@@ -70,14 +70,15 @@ def characteristic_matching(real: Tensor, synthetic: Tensor, amplitude: float = 
         0-d loss.
 
     Reference: Wang et al., "Dataset Distillation with Neural Characteristic Function: A Minmax Perspective" (NCFM),
-    CVPR 2025, equations 5 and 8.
+    CVPR 2025.
     """
-    # the square root has no derivative at zero, where real and synthetic agree
+    # neither square root has a derivative at zero
     tiny = torch.finfo(real.dtype).eps ** 2
     lengths = [(side.square().sum(-1) + tiny).sqrt() for side in (real, synthetic)]
     apart = (lengths[0] - lengths[1]).square()
-    turned = 2 * (lengths[0] * lengths[1] - (real * synthetic).sum(-1))
-    return (amplitude * apart + (1 - amplitude) * turned + tiny).clamp_min(tiny).sqrt().mean(1).sum()
+    # the phases' term is what the amplitudes leave of the squared distance: exact also where both are nearly equal
+    squares = (1 - amplitude) * (real - synthetic).square().sum(-1) + (2 * amplitude - 1) * apart
+    return squares.clamp_min(tiny).sqrt().mean(1).sum()
 
 
 def _rows(gradient: Tensor) -> Tensor | None:

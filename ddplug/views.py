@@ -32,6 +32,8 @@ __all__ = [
     "trained_on_real",
 ]
 
+_TRAIN_BATCH = 64
+
 Make = Callable[[Tensors | None, int], Tensors]
 """Function of a network (``None`` for a new one) and a number of training steps: a view of the network after them."""
 
@@ -161,7 +163,6 @@ def trained_on_real(
     strategy: str,
     *,
     steps: int,
-    batch: int,
     rate: float,
     rng: torch.Generator,
 ) -> Tensors:
@@ -172,8 +173,7 @@ def trained_on_real(
         network: its numbers, which stay as they are.
         data: real data.
         strategy: augmentation, drawn for each image; ``""`` for none.
-        steps: number of steps.
-        batch: images a step, drawn from all data alike.
+        steps: number of steps, each on 64 images drawn from all data alike.
         rate: learning rate.
         rng: generator on the CPU.
 
@@ -181,7 +181,7 @@ def trained_on_real(
         The new numbers.
     """
     for _ in range(steps):
-        index = torch.randint(len(data), (batch,), generator=rng)
+        index = torch.randint(len(data), (_TRAIN_BATCH,), generator=rng)
         images = augment.augment(data.batch(index), strategy, rng)
         network = descended(module, network, images, data.targets[index.to(data.device)], rate)
     return network
