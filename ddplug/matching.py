@@ -110,6 +110,10 @@ def _mse(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
     return (_flat(real) - _flat(synthetic)).square().sum()
 
 
+def _l1(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
+    return (_flat(real) - _flat(synthetic)).abs().sum()
+
+
 def _cosine(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
     a, b = _flat(real), _flat(synthetic)
     return _one_minus_cosine(a, b).sum()
@@ -118,6 +122,7 @@ def _cosine(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
 GRADIENT_DISTANCES: Mapping[str, Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]] = {
     "layerwise": _layerwise,
     "mse": _mse,
+    "l1": _l1,
     "cosine": _cosine,
 }
 """Distances of gradients by name; see :func:`gradient_matching`."""
@@ -127,8 +132,8 @@ def gradient_matching(real: Sequence[Tensor], synthetic: Sequence[Tensor], dista
     r"""Sum over classes of a distance between the gradients of two losses.
 
     ``layerwise`` groups every weight by output unit and sums :math:`1 - \cos` over the groups of all layers; biases
-    and normalisation scales do not count. ``mse`` is the squared distance and ``cosine`` one minus the cosine of all
-    gradients of a class as one vector.
+    and normalisation scales do not count. ``mse`` is the squared distance, ``l1`` the sum of absolute differences, and
+    ``cosine`` one minus the cosine, of all gradients of a class as one vector.
 
     Args:
         real: for each parameter ``(C, *shape)``, the gradients of the classes' real losses.

@@ -27,12 +27,16 @@ __all__ = [
     "draw_view",
     "real_gradients",
     "real_statistics",
+    "settled",
     "staggered",
     "synthetic_gradients",
     "trained_on_real",
 ]
 
 _TRAIN_BATCH = 64
+
+_BATCH_NORM_IMAGES = 16
+"""Real images of each class whose statistics batch normalisation is frozen at for gradients, as published for DC."""
 
 Make = Callable[[Tensors | None, int], Tensors]
 """Function of a network (``None`` for a new one) and a number of training steps: a view of the network after them."""
@@ -129,6 +133,27 @@ def real_gradients(
         targets = torch.full((batch_real,), label, device=data.device)
         classes.append(loss_gradient(module, unprefixed("network.", view), images, targets)[0])
     return {name: torch.stack([gradients[name] for gradients in classes]) for name in classes[0]}
+
+
+def settled(module: nn.Module, network: Tensors, data: LabelledData, rng: torch.Generator) -> Tensors:
+    """Move the running statistics of batch normalisation by one real batch; other networks stay as they are.
+
+    Args:
+        module: from :func:`ddplug.bank.skeleton`, in training mode.
+        network: its numbers, which stay as they are.
+        data: real data.
+        rng: generator on the CPU; nothing is drawn without batch normalisation.
+
+    Returns:
+        The new numbers.
+    """
+    if not has_batch_norm(module):
+        return network
+    images = torch.cat([data.sample(label, _BATCH_NORM_IMAGES, rng) for label in range(data.num_classes)])
+    network = {**network, **{name: network[name].clone() for name, _ in module.named_buffers()}}
+    with torch.no_grad():
+        functional_call(module, network, (images,))
+    return network
 
 
 def synthetic_gradients(module: nn.Module, view: Mapping[str, Tensor], images: Tensor, num_classes: int) -> Tensors:

@@ -18,7 +18,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ddplug import augment
 from ddplug.bank import Network, Tensors, descended, fill, fresh, pick, prefixed, skeleton, unprefixed
@@ -35,17 +34,13 @@ from ddplug.distillers.common import (
 from ddplug.errors import unknown
 from ddplug.formation import enlarge
 from ddplug.matching import GRADIENT_DISTANCES, gradient_matching
-from ddplug.networks import has_batch_norm
 from ddplug.synthetic import Recipe, SyntheticSet
-from ddplug.views import draw_view, real_gradients, synthetic_gradients
+from ddplug.views import draw_view, real_gradients, settled, synthetic_gradients
 
 __all__ = ["DC", "LOOPS", "loops"]
 
 LOOPS: Mapping[int, tuple[int, int]] = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 """Images per class -> published outer and inner loops."""
-
-_BATCH_NORM_IMAGES = 16
-"""Real images of each class whose statistics batch normalisation is frozen at, as published."""
 
 
 def loops(images_per_class: int) -> tuple[int, int]:
@@ -76,7 +71,7 @@ class DC:
         batch_real: real images of each class behind one gradient.
         start: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
         augment: operations for the Siamese augmentation joined by ``_``, ``"auto"`` for what suits the data, or ``""``.
-        distance: ``"layerwise"`` (the paper's), ``"mse"`` or ``"cosine"``.
+        distance: ``"layerwise"`` (the paper's), ``"mse"``, ``"l1"`` or ``"cosine"``.
         outer_loop: image updates for each network; 0 for :func:`loops`.
         inner_loop: epochs of network training between two of them; 0 for :func:`loops`.
         network_learning_rate: of the network's SGD.
@@ -160,17 +155,6 @@ class DC:
         recipe = Recipe.paper(pick_augmentation(self.augment, data))
         return to_set(data, state["inputs"], balanced_labels(data, self._each), recipe)
 
-    def _settled(self, network: Tensors, data: LabelledData, rng: torch.Generator) -> Tensors:
-        """Move the running statistics of batch normalisation by one real batch; other networks stay as they are."""
-        module = skeleton(self.network, data.shape, data.num_classes)
-        if not has_batch_norm(module):
-            return network
-        images = torch.cat([data.sample(label, _BATCH_NORM_IMAGES, rng) for label in range(data.num_classes)])
-        network = {**network, **{name: network[name].clone() for name, _ in module.named_buffers()}}
-        with torch.no_grad():
-            functional_call(module, network, (images,))
-        return network
-
     def _view(self, network: Tensors, data: LabelledData, rng: torch.Generator) -> Tensors:
         """Draw an augmentation for each class, and take the gradients that new real batches give in a network.
 
@@ -178,7 +162,7 @@ class DC:
             The network's numbers under ``network.*``, ``operation`` ``(C,)`` and ``numbers`` ``(C, 3)`` of the
             augmentation, and for each parameter the classes' gradients ``(C, *shape)`` under ``real.*``.
         """
-        network = self._settled(network, data, rng)
+        network = settled(skeleton(self.network, data.shape, data.num_classes), network, data, rng)
         view = draw_view(network, pick_augmentation(self.augment, data), data.num_classes, rng)
         return {**view, **prefixed("real.", real_gradients(self._module(data), view, data, self.batch_real, rng))}
 
