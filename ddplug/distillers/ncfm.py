@@ -167,9 +167,8 @@ class NCFM:
 
     def _function(self, features: Tensor, view: Mapping[str, Tensor]) -> Tensor:
         """Characteristic functions ``(classes, frequencies, 2)`` of ``(classes, n, D)`` features of any length."""
-        rng = torch.Generator().manual_seed(
-            int(view["seed"])
-        )  # a bank of frequencies would be larger than its networks
+        # frequencies are drawn again from their seed: a bank of them would be larger than that of the networks
+        rng = torch.Generator().manual_seed(int(view["seed"]))
         frequencies = torch.randn(self.frequencies, features.shape[-1], generator=rng).to(features)
         return characteristic_function(normalize(features, dim=-1), frequencies)
 
