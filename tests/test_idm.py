@@ -84,6 +84,21 @@ def test_steps_are_the_papers_loss_and_training_on_real_data(norm: str, factor: 
     assert trained >= 3
 
 
+def plain_network() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+
+
+def test_a_network_of_the_users_own_gives_features_and_logits_too() -> None:
+    data = exact_images()
+    method = replace(SMALL, network=plain_network, start="real", augment=STRATEGY)
+    rng = generator(1)
+    state = method.init(data, rng)
+    k = int(torch.randint(3, (), generator=twin(rng)))
+    view = {name: tensor[k] for name, tensor in part(state, "bank.").items()}
+    loss = slow_loss(method, data, view, state["inputs"].double())
+    torch.testing.assert_close(method.step(state, data, rng)[1]["loss"], loss, rtol=1e-9, atol=1e-9)
+
+
 def check_training(
     method: IDM,
     data: LabelledData,
