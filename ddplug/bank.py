@@ -13,10 +13,12 @@ from torch.nn.functional import cross_entropy
 from ddplug.chunks import batch_pieces
 from ddplug.data import LabelledData
 from ddplug.networks import build, embed
+from ddplug.networks.common import Classifier
 
 __all__ = [
     "Network",
     "Tensors",
+    "descended",
     "fill",
     "forward",
     "fresh",
@@ -47,9 +49,23 @@ class _Embedding(nn.Module):
         return embed(self.network, x)
 
 
+class _Outputs(_Embedding):
+    """Give the features and, behind them in the same rows, the logits; our own networks need one pass for both."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        network, features = self.network, embed(self.network, x)
+        return torch.cat([features, network.head(features) if isinstance(network, Classifier) else network(x)], 1)
+
+
 @lru_cache(maxsize=32)
 def skeleton(
-    network: Network, shape: tuple[int, ...], num_classes: int, *, embedding: bool = False, training: bool = True
+    network: Network,
+    shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    embedding: bool = False,
+    outputs: bool = False,
+    training: bool = True,
 ) -> nn.Module:
     """Give a network's structure, for functional calls only: its own numbers are never used.
 
@@ -58,13 +74,16 @@ def skeleton(
         shape: of one input.
         num_classes: number of outputs.
         embedding: whether a call gives features instead of logits.
+        outputs: whether a call gives features and, behind them, logits: ``(n, D + num_classes)``.
         training: whether batch normalisation uses the batch's own statistics.
 
     Returns:
         A module shared by all callers with the same arguments.
     """
     module = build(network, shape, num_classes, torch.Generator().manual_seed(0))
-    return (_Embedding(module) if embedding else module).train(training).requires_grad_(False)
+    if embedding or outputs:
+        module = (_Outputs if outputs else _Embedding)(module)
+    return module.train(training).requires_grad_(False)
 
 
 def fresh(network: Network, data: LabelledData, rng: torch.Generator) -> Tensors:
@@ -154,7 +173,7 @@ def loss_gradient(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, y
         module: from :func:`skeleton`.
         tensors: parameters and buffers.
         x: ``(n, *shape)`` in model space.
-        y: ``(n,)`` labels.
+        y: ``(n,)`` labels, or ``(n, C)`` class probabilities.
 
     Returns:
         The gradients, and the buffers after the call (batch normalisation in training mode moves them).
@@ -168,3 +187,20 @@ def loss_gradient(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, y
         parts = torch.autograd.grad(loss / len(x), list(leaves.values()), materialize_grads=True)
         total = {name: total[name] + part_gradient for name, part_gradient in zip(leaves, parts, strict=True)}
     return total, buffers
+
+
+def descended(module: nn.Module, tensors: Tensors, x: Tensor, y: Tensor, rate: float) -> Tensors:
+    """Take one step of plain gradient descent on the mean cross-entropy.
+
+    Args:
+        module: from :func:`skeleton`.
+        tensors: parameters and buffers, which stay as they are.
+        x: ``(n, *shape)`` in model space.
+        y: ``(n,)`` labels, or ``(n, C)`` class probabilities.
+        rate: learning rate.
+
+    Returns:
+        The new parameters and buffers.
+    """
+    gradients, buffers = loss_gradient(module, tensors, x, y)
+    return {**{name: tensors[name] - rate * gradient for name, gradient in gradients.items()}, **buffers}

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from ddplug.errors import unknown
 
-__all__ = ["GRADIENT_DISTANCES", "gradient_matching", "mean_matching"]
+__all__ = [
+    "GRADIENT_DISTANCES",
+    "characteristic_function",
+    "characteristic_matching",
+    "gradient_matching",
+    "mean_matching",
+]
 
 
 def mean_matching(real: Tensor, synthetic: Tensor) -> Tensor:
@@ -25,6 +31,54 @@ def mean_matching(real: Tensor, synthetic: Tensor) -> Tensor:
     Reference: Zhao & Bilen, "Dataset Condensation with Distribution Matching", WACV 2023, equation 4.
     """
     return (real - synthetic).square().sum()
+
+
+def characteristic_function(features: Tensor, frequencies: Tensor) -> Tensor:
+    r"""Empirical characteristic function, :math:`\Phi_c(t) = \frac1n \sum_i e^{i \langle t, f_i \rangle}`.
+
+    It determines a distribution, all its moments included.
+
+    Args:
+        features: ``(C, n, D)`` features of ``n`` samples a class.
+        frequencies: ``(T, D)`` arguments ``t``.
+
+    Returns:
+        ``(C, T, 2)`` real and imaginary parts.
+
+    Example:
+        >>> characteristic_function(torch.zeros(1, 3, 2), torch.ones(1, 2)).tolist()
+        [[[1.0, 0.0]]]
+    """
+    angles = features @ frequencies.T
+    return torch.stack([angles.cos().mean(1), angles.sin().mean(1)], -1)
+
+
+def characteristic_matching(real: Tensor, synthetic: Tensor, amplitude: float = 0.5) -> Tensor:
+    r"""Sum over classes of a distance of characteristic functions, averaged over frequencies.
+
+    .. math::  \sqrt{\alpha \, (|\Phi| - |\Psi|)^2 + 2 (1 - \alpha) \, |\Phi| |\Psi| (1 - \cos(a_\Phi - a_\Psi))}
+
+    The first term compares amplitudes, the second phases; with :math:`\alpha = 1/2` it is
+    :math:`|\Phi - \Psi| / \sqrt2`.
+
+    Args:
+        real: ``(C, T, 2)`` of :func:`characteristic_function`.
+        synthetic: the same of synthetic data.
+        amplitude: share :math:`\alpha` of the amplitudes, within 0 and 1.
+
+    Returns:
+        0-d loss.
+
+    Reference: Wang et al., "Dataset Distillation with Neural Characteristic Function: A Minmax Perspective" (NCFM),
+    CVPR 2025.
+    """
+    # neither square root has a derivative at zero
+    tiny = torch.finfo(real.dtype).eps ** 2
+    lengths = [(side.square().sum(-1) + tiny).sqrt() for side in (real, synthetic)]
+    apart = (lengths[0] - lengths[1]).square()
+    # the phases' term is what the amplitudes leave of the squared distance: exact also where both are nearly equal
+    squares = (1 - amplitude) * (real - synthetic).square().sum(-1) + (2 * amplitude - 1) * apart
+    return squares.clamp_min(tiny).sqrt().mean(1).sum()
 
 
 def _rows(gradient: Tensor) -> Tensor | None:
@@ -56,6 +110,10 @@ def _mse(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
     return (_flat(real) - _flat(synthetic)).square().sum()
 
 
+def _l1(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
+    return (_flat(real) - _flat(synthetic)).abs().sum()
+
+
 def _cosine(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
     a, b = _flat(real), _flat(synthetic)
     return _one_minus_cosine(a, b).sum()
@@ -64,6 +122,7 @@ def _cosine(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
 GRADIENT_DISTANCES: Mapping[str, Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]] = {
     "layerwise": _layerwise,
     "mse": _mse,
+    "l1": _l1,
     "cosine": _cosine,
 }
 """Distances of gradients by name; see :func:`gradient_matching`."""
@@ -73,8 +132,8 @@ def gradient_matching(real: Sequence[Tensor], synthetic: Sequence[Tensor], dista
     r"""Sum over classes of a distance between the gradients of two losses.
 
     ``layerwise`` groups every weight by output unit and sums :math:`1 - \cos` over the groups of all layers; biases
-    and normalisation scales do not count. ``mse`` is the squared distance and ``cosine`` one minus the cosine of all
-    gradients of a class as one vector.
+    and normalisation scales do not count. ``mse`` is the squared distance, ``l1`` the sum of absolute differences, and
+    ``cosine`` one minus the cosine, of all gradients of a class as one vector.
 
     Args:
         real: for each parameter ``(C, *shape)``, the gradients of the classes' real losses.

@@ -58,6 +58,49 @@ _FREPO = Preset(
     },
     "Zhou, Nezhadarya & Ba, NeurIPS 2022, and released defaults; Adam in the place of LAMB",
 )
+# after each of its steps two networks of a queue are trained by 10 steps, and every 30 steps the oldest of 100 leaves
+_IDM = Preset(
+    {
+        "network": "convnet",
+        "batch_real": 256,
+        "start": "real",
+        "augment": "auto",
+        "queue": 100,
+        "reuse": 1,
+        "advance": 20,
+        "max_age": 600,
+        "steps": 20_000,
+        "factor": 2,
+    },
+    "Zhao et al., CVPR 2023, and released defaults; SGD without momentum at ten times the rate for the networks",
+)
+_NCFM = Preset(
+    {
+        "network": "convnet",
+        "networks": 20,
+        "bank": 0,
+        "frequencies": 1024,
+        "amplitude": 0.5,
+        "start": "real",
+        "factor": 2,
+        "steps": 20_000,
+    },
+    "Wang et al., CVPR 2025, released code, as far as it was read: learning rates, batches and steps are ours",
+)
+# 2,000 networks, each with 100 updates of the images and a pass over 2,000 or 500 real images after each
+_IDC = Preset(
+    {
+        "network": "convnet",
+        "batch_real": 64,
+        "start": "real",
+        "augment": "color_crop_cutout",
+        "pool": 1,
+        "reuse": 1,
+        "steps": 200_000,
+        "factor": 2,
+    },
+    "Kim et al., ICML 2022, and released defaults; SGD without momentum at ten times the rate for the networks",
+)
 _MLP = Preset({**_DC.options, "network": "mlp", "learning_rate": 0.01}, "released instructions for an MLP, ICLR 2021")
 
 _BATCHES = {"mnist": -(-60_000 // 1024), "cifar10": -(-50_000 // 1024)}
@@ -107,6 +150,32 @@ def _table(base: Preset, options: Mapping[int, Mapping[str, Any]]) -> dict[str, 
 _DM_RATES = {1: 1.0, 10: 1.0, 50: 1.0}
 _DM_CIFAR10 = {n: 10.0 for n in (100, 200, 500, 1000, 1250)}
 
+# the published image learning rate of IDM is 0.2, and ours is multiplied by the images
+_IDM_CIFAR10 = {
+    1: {"learning_rate": 0.2, "calibration": 0.5, "batch_real": 5000},
+    10: {"learning_rate": 0.02, "calibration": 0.5},
+    50: {"learning_rate": 0.004, "calibration": 0.1},
+}
+
+
+def _idc(distance: str, rate: float, deviation: float, passes: int) -> dict[str, Any]:
+    """Options for data: the published rate is that of 10 images per class and of pixels in 0..1, not standardised."""
+    steps = -(-passes // 64)
+    return {
+        "distance": distance,
+        "learning_rate": rate / 10 / deviation**2,
+        "advance": steps,
+        "max_age": 99 * steps,
+    }
+
+
+_IDC_DATA = {
+    "mnist": _idc("l1", 1e-4, 0.31, 500),
+    "fashion-mnist": _idc("l1", 1e-4, 0.35, 500),
+    "svhn": _idc("mse", 5e-3, 0.20, 500),
+    "cifar10": _idc("mse", 5e-3, 0.20, 2000),
+}
+
 PRESETS: Mapping[str, Mapping[str, Preset]] = {
     "dc": {
         "paper": Preset({**_DC.options, "steps": 1000}, _DC.source),
@@ -135,6 +204,15 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = {
         "cifar10-10-fixed": _unrolled("cifar10", 10, "fixed", 0.001, 350, _SUCHOLUTSKY),
     },
     "frepo": {"paper": _FREPO},
+    "idm": {
+        "paper": Preset({**_IDM.options, **_IDM_CIFAR10[10]}, _IDM.source),
+        **{f"cifar10-{n}": _per_class(_IDM, n, **more) for n, more in _IDM_CIFAR10.items()},
+    },
+    "ncfm": {"paper": _NCFM},
+    "idc": {
+        "paper": Preset({**_IDC.options, **_IDC_DATA["cifar10"]}, _IDC.source),
+        **{f"{data}-{n}": _per_class(_IDC, n, **more) for data, more in _IDC_DATA.items() for n in (1, 10, 50)},
+    },
 }
 """Method -> name -> preset."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddplug.labelled import LabelledData
+from ddplug.networks import build
+from ddplug.networks.convnet import ConvNet
 from ddplug.testing import toy_images
 
 
@@ -33,3 +36,32 @@ class Exact(LabelledData):
 def exact_images(counts: Sequence[int] = (9, 12)) -> LabelledData:
     data = toy_images(tuple(counts))
     return Exact(**{f.name: getattr(data, f.name) for f in fields(data) if f.init})
+
+
+def double_convnet(depth: int, norm: str) -> nn.Module:
+    """What "convnet:width=8" is, in float64."""
+    return ConvNet((1, 8, 8), 2, width=8, depth=depth, norm=norm).double()
+
+
+def network_of(method: Any, data: LabelledData, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """An ordinary float64 module that holds the numbers of a functional network."""
+    module = build(method.network, data.shape, data.num_classes, generator()).double()
+    module.load_state_dict({name: tensor.double() for name, tensor in tensors.items()})
+    return module
+
+
+def part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors of a state under a prefix, without it."""
+    return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+
+
+def moved(state: Mapping[str, Tensor], gradient: Tensor, rate: float, momentum: float) -> Tensor:
+    """The images after a step of torch's own SGD."""
+    images = nn.Parameter(state["inputs"].double())
+    optimiser = torch.optim.SGD([images], lr=rate, momentum=momentum)
+    images.grad = torch.zeros_like(images)
+    optimiser.step()  # creates the momentum buffer, which is then set to the state's
+    optimiser.state[images]["momentum_buffer"] = state["velocity"].double()
+    images.grad = gradient
+    optimiser.step()
+    return images.detach()

@@ -25,6 +25,10 @@ SMALL = {
     "bank": 2,
     "batch_real": 4,
     "pool": 8,
+    "queue": 3,
+    "max_age": 16,
+    "networks": 2,
+    "train_steps": 2,
     "outer_loop": 2,
     "inner_loop": 2,
 }

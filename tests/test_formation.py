@@ -18,6 +18,9 @@ from ddplug.distillers.dd import DD
 from ddplug.distillers.dm import DM
 from ddplug.distillers.dsa import DSA
 from ddplug.distillers.frepo import FRePo
+from ddplug.distillers.idc import IDC
+from ddplug.distillers.idm import IDM
+from ddplug.distillers.ncfm import NCFM
 from ddplug.distillers.sldd import SoftLabelDD
 from ddplug.errors import DataError, OptionError
 from ddplug.evaluation.train import train_on
@@ -67,6 +70,9 @@ METHODS: dict[str, Any] = {
     "frepo": FRePo(images_per_class=1, network=SMALL, pool=2, max_age=2, advance=1, reuse=1, factor=2),
     "dd": DD(network=SMALL, factor=2),
     "soft-label-dd": SoftLabelDD(network=SMALL, factor=2),
+    "idm": IDM(images_per_class=1, network=SMALL, queue=2, max_age=2, advance=1, reuse=1, factor=2),
+    "ncfm": NCFM(images_per_class=1, network=SMALL, networks=1, train_steps=1, bank=2, factor=2),
+    "idc": IDC(images_per_class=1, network=SMALL, pool=2, max_age=2, advance=1, reuse=1, factor=2),
 }
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import cmath
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from ddplug.errors import OptionError
-from ddplug.matching import GRADIENT_DISTANCES, gradient_matching, mean_matching
+from ddplug.matching import (
+    GRADIENT_DISTANCES,
+    characteristic_function,
+    characteristic_matching,
+    gradient_matching,
+    mean_matching,
+)
 
 SHAPES = [(4, 3, 3, 3), (4,), (4, 5, 5), (2, 7), (2,)]
 """A convolution, its bias, a layer norm's scale, a linear layer and its bias."""
@@ -20,7 +29,7 @@ def gradients(seed: int) -> list[Tensor]:
 
 
 def slow(real: list[Tensor], synthetic: list[Tensor], distance: str) -> float:
-    """The three distances, one class and one output unit at a time."""
+    """The distances, one class and one output unit at a time."""
     total = 0.0
     for label in range(3):
         a = [g[label].numpy() for g in real]
@@ -34,7 +43,7 @@ def slow(real: list[Tensor], synthetic: list[Tensor], distance: str) -> float:
         else:
             u, v = (np.concatenate([g.ravel() for g in side]) for side in (a, b))
             cosine = float(u @ v) / (float(np.linalg.norm(u) * np.linalg.norm(v)) + 1e-6)
-            total += float(((u - v) ** 2).sum()) if distance == "mse" else 1 - cosine
+            total += {"mse": float(((u - v) ** 2).sum()), "l1": float(abs(u - v).sum()), "cosine": 1 - cosine}[distance]
     return total
 
 
@@ -87,3 +96,51 @@ def test_mean_matching_is_the_squared_distance_summed_over_classes() -> None:
 def test_an_unknown_distance_names_the_known_ones() -> None:
     with pytest.raises(OptionError, match=r"unknown gradient distance 'cosin'; did you mean 'cosine'\?"):
         gradient_matching(gradients(0), gradients(1), "cosin")
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def slow_function(features: Tensor, frequency: Tensor) -> complex:
+    return sum((cmath.exp(1j * float(frequency @ row)) for row in features), 0j) / len(features)
+
+
+@pytest.mark.parametrize("amplitude", [0.0, 0.3, 0.5, 1.0])
+def test_characteristic_functions_are_matched_as_complex_numbers(amplitude: float) -> None:
+    real, synthetic, frequencies = normal(3, 7, 5), normal(3, 2, 5, seed=1), normal(6, 5, seed=2)
+    total = 0.0
+    for a, b in zip(real, synthetic, strict=True):
+        for t in frequencies:
+            phi, psi = slow_function(a, t), slow_function(b, t)
+            turn = cmath.phase(phi) - cmath.phase(psi)
+            phases = 2 * abs(phi) * abs(psi) * (1 - math.cos(turn))
+            total += math.sqrt(amplitude * (abs(phi) - abs(psi)) ** 2 + (1 - amplitude) * phases) / len(frequencies)
+    ours, theirs = (characteristic_function(side, frequencies) for side in (real, synthetic))
+    assert float(characteristic_matching(ours, theirs, amplitude)) == pytest.approx(total, rel=1e-9)
+
+
+@pytest.mark.parametrize("amplitude", [0.0, 0.3, 0.5, 1.0])
+def test_the_gradients_of_the_characteristic_distance(amplitude: float) -> None:
+    real, frequencies = characteristic_function(normal(2, 7, 5), normal(6, 5, seed=2)), normal(6, 5, seed=2)
+
+    def loss(synthetic: Tensor) -> Tensor:
+        return characteristic_matching(real, characteristic_function(synthetic, frequencies), amplitude)
+
+    assert torch.autograd.gradcheck(loss, normal(2, 3, 5, seed=1).requires_grad_())
+
+
+@pytest.mark.parametrize("amplitude", [0.0, 0.5, 1.0])
+def test_equal_distributions_are_at_distance_zero_where_the_gradient_is_finite(amplitude: float) -> None:
+    frequencies, features = normal(6, 5, seed=2).float(), normal(2, 7, 5).float().requires_grad_()
+    shuffled = characteristic_function(features.detach().flip(1).repeat(1, 2, 1), frequencies)
+    loss = characteristic_matching(shuffled, characteristic_function(features, frequencies), amplitude)
+    (gradient,) = torch.autograd.grad(loss, features)
+    assert float(loss.detach()) < 1e-3 and bool(gradient.isfinite().all())
+
+
+def test_the_amplitudes_do_not_see_a_shift_of_all_features() -> None:
+    features, frequencies = normal(2, 7, 5), normal(6, 5, seed=2)
+    here, there = (characteristic_function(side, frequencies) for side in (features, features + 0.3))
+    amplitudes, whole = (float(characteristic_matching(here, there, amplitude)) for amplitude in (1.0, 0.5))
+    assert amplitudes < 1e-6 < 0.01 < whole

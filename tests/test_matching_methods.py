@@ -18,40 +18,11 @@ from ddplug.distillers.dc import DC, loops
 from ddplug.distillers.dm import DM
 from ddplug.distillers.dsa import DSA
 from ddplug.errors import OptionError
-from ddplug.networks import build, embed, has_batch_norm
-from ddplug.networks.convnet import ConvNet
+from ddplug.networks import embed, has_batch_norm
 from ddplug.testing import toy_images, toy_table
-from tests.exact import exact_images, generator, twin
+from tests.exact import double_convnet, exact_images, generator, moved, network_of, part, twin
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
-
-
-def double_convnet(depth: int, norm: str) -> nn.Module:
-    """What "convnet:width=8" is, in float64."""
-    return ConvNet((1, 8, 8), 2, width=8, depth=depth, norm=norm).double()
-
-
-def network_of(method: DM | DC, data: LabelledData, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """An ordinary float64 module that holds the numbers of a functional network."""
-    module = build(method.network, data.shape, data.num_classes, generator()).double()
-    module.load_state_dict({name: tensor.double() for name, tensor in tensors.items()})
-    return module
-
-
-def part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
-
-
-def moved(state: Mapping[str, Tensor], gradient: Tensor, rate: float, momentum: float) -> Tensor:
-    """The images after a step of torch's own SGD."""
-    images = nn.Parameter(state["inputs"].double())
-    optimiser = torch.optim.SGD([images], lr=rate, momentum=momentum)
-    images.grad = torch.zeros_like(images)
-    optimiser.step()  # creates the momentum buffer, which is then set to the state's
-    optimiser.state[images]["momentum_buffer"] = state["velocity"].double()
-    images.grad = gradient
-    optimiser.step()
-    return images.detach()
 
 
 def slow_dm(method: DM, data: LabelledData, inputs: Tensor, view: Mapping[str, Tensor], real: list[Tensor]) -> Tensor:

@@ -19,6 +19,15 @@ def test_every_preset_is_a_published_loop_with_its_source(method: str, name: str
         assert made.network == ("mlp" if name == "paper-mlp" else "convnet")
     if method == "frepo":  # has a pool, which is its own published loop when a state of a network serves one step
         assert (made.pool, made.reuse, made.advance, made.max_age) == (10, 1, 1, 100)
+    if method == "idm":
+        assert (made.queue, made.reuse, made.advance) == (100, 1, 20)
+        assert made.batch_real == (5000 if made.images_per_class == 1 else 256)
+        assert made.learning_rate * made.images_per_class == pytest.approx(0.2)
+    if method == "idc":
+        assert (made.pool, made.reuse, made.batch_real, made.max_age) == (1, 1, 64, 99 * made.advance)
+        assert made.distance == ("l1" if "mnist" in name else "mse")
+    if method == "ncfm":
+        assert (made.bank, made.networks) == (0, 20)
     assert PRESETS[method][name].source
 
 
@@ -29,6 +38,10 @@ def test_published_numbers() -> None:
     assert presets.get("dd", "mnist-10")["steps"] == 400 * 59 and presets.get("dd", "paper")["halve_every"] == 40 * 59
     assert presets.get("dd", "cifar10-10-fixed")["steps"] == 400 * 49
     assert presets.get("soft-label-dd", "paper")["halve_every"] == 35 * 59
+    assert presets.get("idm", "cifar10-50")["calibration"] == 0.1
+    # 5e-3 for pixels in 0..1 and 10 images per class; ours are of standard deviation 1, and multiplied by the images
+    assert presets.get("idc", "cifar10-50")["learning_rate"] == pytest.approx(5e-3 / 10 / 0.2**2)
+    assert presets.get("idc", "cifar10-10")["advance"] == 32 and presets.get("idc", "mnist-1")["advance"] == 8
     # the published rate of DM does not depend on the images per class; ours is multiplied by them
     rates = {name: presets.get("dm", name) for name in PRESETS["dm"] if name != "paper"}
     published = {name: options["learning_rate"] * options["images_per_class"] for name, options in rates.items()}

@@ -17,13 +17,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
-from torch.func import functional_call
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
 
 from ddplug import augment
-from ddplug.augment import Draw
-from ddplug.bank import Network, Tensors, fill, fresh, loss_gradient, pick, prefixed, skeleton, unprefixed
+from ddplug.bank import Network, Tensors, descended, fill, fresh, pick, prefixed, skeleton, unprefixed
 from ddplug.data import LabelledData
 from ddplug.distillers.common import (
     at_least,
@@ -38,16 +35,13 @@ from ddplug.errors import unknown
 from ddplug.formation import enlarge
 from ddplug.matching import GRADIENT_DISTANCES, gradient_matching
 from ddplug.memory import Sizes
-from ddplug.networks import has_batch_norm
 from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.views import draw_view, real_gradients, settled, synthetic_gradients
 
 __all__ = ["DC", "LOOPS", "loops"]
 
 LOOPS: Mapping[int, tuple[int, int]] = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 """Images per class -> published outer and inner loops."""
-
-_BATCH_NORM_IMAGES = 16
-"""Real images of each class whose statistics batch normalisation is frozen at, as published."""
 
 
 def loops(images_per_class: int) -> tuple[int, int]:
@@ -78,7 +72,7 @@ class DC:
         batch_real: real images of each class behind one gradient.
         start: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
         augment: operations for the Siamese augmentation joined by ``_``, ``"auto"`` for what suits the data, or ``""``.
-        distance: ``"layerwise"`` (the paper's), ``"mse"`` or ``"cosine"``.
+        distance: ``"layerwise"`` (the paper's), ``"mse"``, ``"l1"`` or ``"cosine"``.
         outer_loop: image updates for each network; 0 for :func:`loops`.
         inner_loop: epochs of network training between two of them; 0 for :func:`loops`.
         network_learning_rate: of the network's SGD.
@@ -143,7 +137,7 @@ class DC:
     def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
         view = pick(state, self.bank, rng) if self._banked else self._view(unprefixed("network.", state), data, rng)
         inputs = state["inputs"].detach().requires_grad_()
-        synthetic = self._synthetic_gradients(inputs, view, data)
+        synthetic = synthetic_gradients(self._module(data), view, enlarge(inputs, data.shape), data.num_classes)
         # by name: a state that comes from a checkpoint has its tensors in another order
         real = [view[f"real.{name}"] for name in synthetic]
         loss = gradient_matching(real, list(synthetic.values()), self.distance)
@@ -170,17 +164,6 @@ class DC:
         kept = {"bank": 2 * self.bank * view} if self._banked else {"network": view}
         return {**kept, "images_per_class": images}
 
-    def _settled(self, network: Tensors, data: LabelledData, rng: torch.Generator) -> Tensors:
-        """Move the running statistics of batch normalisation by one real batch; other networks stay as they are."""
-        module = skeleton(self.network, data.shape, data.num_classes)
-        if not has_batch_norm(module):
-            return network
-        images = torch.cat([data.sample(label, _BATCH_NORM_IMAGES, rng) for label in range(data.num_classes)])
-        network = {**network, **{name: network[name].clone() for name, _ in module.named_buffers()}}
-        with torch.no_grad():
-            functional_call(module, network, (images,))
-        return network
-
     def _view(self, network: Tensors, data: LabelledData, rng: torch.Generator) -> Tensors:
         """Draw an augmentation for each class, and take the gradients that new real batches give in a network.
 
@@ -188,36 +171,12 @@ class DC:
             The network's numbers under ``network.*``, ``operation`` ``(C,)`` and ``numbers`` ``(C, 3)`` of the
             augmentation, and for each parameter the classes' gradients ``(C, *shape)`` under ``real.*``.
         """
-        network = self._settled(network, data, rng)
-        drawn = augment.draw(pick_augmentation(self.augment, data), data.num_classes, rng, common=False)
-        module = skeleton(self.network, data.shape, data.num_classes, training=False)
-        classes = []
-        for label in range(data.num_classes):
-            images = augment.apply(data.sample(label, self.batch_real, rng), drawn[label : label + 1])
-            targets = torch.full((self.batch_real,), label, device=data.device)
-            classes.append(loss_gradient(module, network, images, targets)[0])
-        real = {name: torch.stack([gradients[name] for gradients in classes]) for name in classes[0]}
-        drawing = {"operation": drawn.operation.clone(), "numbers": drawn.numbers}
-        return {**prefixed("network.", network), **prefixed("real.", real), **drawing}
+        network = settled(skeleton(self.network, data.shape, data.num_classes), network, data, rng)
+        view = draw_view(network, pick_augmentation(self.augment, data), data.num_classes, rng)
+        return {**view, **prefixed("real.", real_gradients(self._module(data), view, data, self.batch_real, rng))}
 
-    def _synthetic_gradients(self, inputs: Tensor, view: Mapping[str, Tensor], data: LabelledData) -> Tensors:
-        """For each parameter ``(C, *shape)``, the gradients of the classes' images, differentiable in the images."""
-        module = skeleton(self.network, data.shape, data.num_classes, training=False)
-        network = unprefixed("network.", view)
-        leaves = {name: network[name].detach().requires_grad_() for name, _ in module.named_parameters()}
-        drawn = Draw(view["operation"], view["numbers"])
-        classes = []
-        # one class at a time: torch.func.vmap would be a little faster, but on torch 2.15 the second derivative of a
-        # layer norm under it is wrong by several per cent
-        for label, images in enumerate(inputs.split(self._each)):
-            seen = augment.apply(enlarge(images, data.shape), drawn[label : label + 1])
-            loss = cross_entropy(
-                functional_call(module, {**network, **leaves}, (seen,)),
-                torch.full((len(images),), label, device=data.device),
-            )
-            parts = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, materialize_grads=True)
-            classes.append(parts)
-        return {name: torch.stack(parts) for name, parts in zip(leaves, zip(*classes, strict=True), strict=True)}
+    def _module(self, data: LabelledData) -> nn.Module:
+        return skeleton(self.network, data.shape, data.num_classes, training=False)
 
     def _trained(self, network: Tensors, inputs: Tensor, data: LabelledData, rng: torch.Generator) -> Tensors:
         """Train a network on the images for ``inner_loop`` epochs of SGD, augmented image by image."""
@@ -227,7 +186,5 @@ class DC:
         for _ in range(self.inner_loop or loops(self.images_per_class)[1]):
             for index in torch.randperm(len(inputs), generator=rng).to(data.device).split(self.batch_train):
                 images = augment.augment(enlarge(inputs[index], data.shape), strategy, rng)
-                gradients, buffers = loss_gradient(module, network, images, targets[index])
-                moved = {name: network[name] - self.network_learning_rate * g for name, g in gradients.items()}
-                network = {**moved, **buffers}
+                network = descended(module, network, images, targets[index], self.network_learning_rate)
         return network

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ddplug import augment
-from ddplug.bank import Network, Tensors, fill, forward, fresh, pick, prefixed, replaced, skeleton, unprefixed
+from ddplug.bank import Network, Tensors, fill, fresh, pick, replaced, skeleton
 from ddplug.data import LabelledData
 from ddplug.distillers.common import (
     at_least,
@@ -34,8 +34,8 @@ from ddplug.distillers.common import (
 from ddplug.formation import enlarge
 from ddplug.matching import mean_matching
 from ddplug.memory import Sizes
-from ddplug.networks import has_batch_norm
 from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.views import class_outputs, draw_view, real_statistics
 
 __all__ = ["DM"]
 
@@ -98,8 +98,9 @@ class DM:
             state = replaced(state, done // self.renew % self.bank, self._view(data, rng))
         view = pick(state, self.bank, rng) if self.bank else self._view(data, rng)
         inputs = state["inputs"].detach().requires_grad_()
-        seen = enlarge(inputs, data.shape)
-        loss = mean_matching(view["means"], self._means(seen, torch.arange(data.num_classes), view, data))
+        images = enlarge(inputs, data.shape)
+        features = class_outputs(self._module(data), images, torch.arange(data.num_classes), view)
+        loss = mean_matching(view["means"], features.mean(1))
         (gradient,) = torch.autograd.grad(loss, inputs)
         rate = self.learning_rate * self.images_per_class
         moved = momentum_step(state, gradient, rate, self.momentum)
@@ -118,34 +119,10 @@ class DM:
         return {"bank": 2 * self.bank * view, "images_per_class": images * sizes.activations}
 
     def _view(self, data: LabelledData, rng: torch.Generator) -> Tensors:
-        """Draw a network and an augmentation for each class, and what real data look like through them.
-
-        Returns:
-            The network's numbers under ``network.*``, ``operation`` ``(C,)`` and ``numbers`` ``(C, 3)`` of the
-            augmentation, and ``means`` ``(C, D)``.
-        """
-        tensors = fresh(self.network, data, rng)
-        drawn = augment.draw(pick_augmentation(self.augment, data), data.num_classes, rng, common=False)
-        view = {**prefixed("network.", tensors), "operation": drawn.operation.clone(), "numbers": drawn.numbers}
-        return {**view, "means": self._real_means(view, data, rng)}
-
-    @torch.no_grad()
-    def _real_means(self, view: Tensors, data: LabelledData, rng: torch.Generator) -> Tensor:
-        """Mean features ``(C, D)`` of a new real batch; class by class, unless batch statistics need them together."""
-        labels = torch.arange(data.num_classes)
-        groups = [labels] if has_batch_norm(self._module(data)) else labels.split(1)
-        means = []
-        for group in groups:
-            images = torch.cat([data.sample(int(label), self.batch_real, rng) for label in group])
-            means.append(self._means(images, group, view, data))
-        return torch.cat(means)
+        """Draw a network and an augmentation for each class, and the mean features ``means`` ``(C, D)``."""
+        view = draw_view(fresh(self.network, data, rng), pick_augmentation(self.augment, data), data.num_classes, rng)
+        means = real_statistics(self._module(data), view, data, self.batch_real, rng, lambda features: features.mean(1))
+        return {**view, "means": means}
 
     def _module(self, data: LabelledData) -> nn.Module:
         return skeleton(self.network, data.shape, data.num_classes, embedding=True)
-
-    def _means(self, images: Tensor, labels: Tensor, view: Mapping[str, Tensor], data: LabelledData) -> Tensor:
-        """Mean features ``(len(labels), D)`` of as many images of each label, sorted by label, through a view."""
-        each = len(images) // len(labels)
-        drawn = augment.Draw(view["operation"][labels], view["numbers"][labels]).repeat_interleave(each)
-        features = forward(self._module(data), unprefixed("network.", view), augment.apply(images, drawn))
-        return features.view(len(labels), each, -1).mean(1)

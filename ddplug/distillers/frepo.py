@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -22,19 +23,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot, softmax
 
 from ddplug import augment
-from ddplug.bank import (
-    Network,
-    Tensors,
-    fill,
-    forward,
-    fresh,
-    loss_gradient,
-    prefixed,
-    replaced,
-    skeleton,
-    unprefixed,
-    view_at,
-)
+from ddplug.bank import Network, Tensors, descended, forward, fresh, prefixed, skeleton, unprefixed, view_at
 from ddplug.data import LabelledData
 from ddplug.distillers.common import (
     adam_start,
@@ -52,6 +41,7 @@ from ddplug.formation import enlarge
 from ddplug.memory import Sizes
 from ddplug.ridge import best_labels, centred, nearest_distribution, predict
 from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.views import after_use, staggered
 
 __all__ = ["FRePo", "solve_labels"]
 
@@ -124,8 +114,8 @@ class FRePo:
         inputs = initial_images(self.start, data, self._each, rng, self.factor)
         labels = _LOGIT * self._one_hot(data)
         state = adam_start({"inputs": inputs, "labels": labels})
-        ages = [k * self.max_age // self.pool if self.advance else 0 for k in range(self.pool)]
-        return {**state, **fill([self._view(fresh(self.network, data, rng), 0, age, state, data, rng) for age in ages])}
+        make = partial(self._view, state=state, data=data, rng=rng)
+        return {**state, **staggered(self.pool, self.max_age if self.advance else 0, make)}
 
     def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
         done = int(state["done"]) + 1
@@ -140,7 +130,9 @@ class FRePo:
             **adam_step(state, {"labels": gradients[1]}, self.label_rate * rate),
         }
         after = {**state, **moved}
-        return {**after, **self._after_use(after, k, view, data, rng)}, {"loss": loss.detach()}
+        make = partial(self._view, state=after, data=data, rng=rng)
+        used = after_use(after, k, make, reuse=self.reuse, advance=self.advance, max_age=self.max_age)
+        return {**after, **used}, {"loss": loss.detach()}
 
     def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
         recipe = Recipe.paper(pick_augmentation(self.augment, data))
@@ -175,43 +167,25 @@ class FRePo:
     def _real_targets(self, data: LabelledData) -> Tensor:
         return centred(balanced_labels(data, self.batch_real), data.num_classes)
 
-    def _after_use(
-        self, state: Mapping[str, Tensor], k: int, view: Tensors, data: LabelledData, rng: torch.Generator
-    ) -> Tensors:
-        """Count a use of the ``k``-th network; after the last in its state train it, or put a new one there."""
-        used, age = int(view["used"]) + 1, int(view["age"])
-        if used < self.reuse:
-            counts = state["bank.used"].clone()
-            counts[k] = used
-            return {"bank.used": counts}
-        if self.advance and age >= self.max_age:
-            following = self._view(fresh(self.network, data, rng), 0, 0, state, data, rng)
-        else:
-            following = self._view(unprefixed("network.", view), age, self.advance, state, data, rng)
-        return replaced({name: t for name, t in state.items() if name.startswith("bank.")}, k, following)
-
     def _view(
         self,
-        network: Tensors,
-        age: int,
+        network: Tensors | None,
         steps: int,
         state: Mapping[str, Tensor],
         data: LabelledData,
         rng: torch.Generator,
     ) -> Tensors:
-        """Train a network of an age for some steps, and see a new real batch through it.
+        """Train a network, or a new one, for some steps, and see a new real batch through it.
 
         Returns:
-            The network's numbers under ``network.*``, the ``features`` ``(C * batch_real, D)``, sorted by class, and
-            the counts ``age`` and ``used``.
+            The network's numbers under ``network.*``, and the ``features`` ``(C * batch_real, D)``, sorted by class.
         """
-        network = self._trained(network, steps, state, data, rng)
+        network = self._trained(network or fresh(self.network, data, rng), steps, state, data, rng)
         images = torch.cat([data.sample(label, self.batch_real, rng) for label in range(data.num_classes)])
         with torch.no_grad():
             module = skeleton(self.network, data.shape, data.num_classes, embedding=True)
             features = forward(module, network, images)
-        counts = {"age": torch.tensor(age + steps), "used": torch.tensor(0)}
-        return {**prefixed("network.", network), "features": features, **counts}
+        return {**prefixed("network.", network), "features": features}
 
     def _trained(
         self, network: Tensors, steps: int, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator
@@ -221,9 +195,7 @@ class FRePo:
         targets = self._targets(state["labels"], data)
         for _ in range(steps):
             images = augment.augment(enlarge(state["inputs"], data.shape), pick_augmentation(self.augment, data), rng)
-            gradients, buffers = loss_gradient(module, network, images, targets)
-            moved = {name: network[name] - self.network_learning_rate * g for name, g in gradients.items()}
-            network = {**moved, **buffers}
+            network = descended(module, network, images, targets, self.network_learning_rate)
         return network
 
 
