@@ -37,6 +37,7 @@ from ddplug.distillers.common import (
 from ddplug.errors import OptionError
 from ddplug.formation import enlarge
 from ddplug.matching import characteristic_function, characteristic_matching
+from ddplug.memory import Sizes
 from ddplug.synthetic import Recipe, SyntheticSet
 from ddplug.views import class_outputs, draw_view, real_statistics, trained_on_real
 
@@ -132,6 +133,19 @@ class NCFM:
     def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
         recipe = Recipe.paper(pick_augmentation(self.augment, data))
         return to_set(data, state["inputs"], balanced_labels(data, self._each), recipe)
+
+    def memory(self, sizes: Sizes) -> dict[str, int]:
+        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        images = sizes.classes * self._each
+        # a second graph has the images in common with the first, and neither need keep the features
+        graphs = 2 * (sizes.activations - sizes.features) if self.calibration else sizes.activations - sizes.features
+        view = sizes.network + sizes.classes * self.frequencies * 8
+        # while networks are stacked their parts are there too
+        return {
+            "networks": 4 * self.networks * sizes.network,
+            "bank": 2 * self.bank * view,
+            "images_per_class": images * graphs,
+        }
 
     def _loss(self, inputs: Tensor, state: Mapping[str, Tensor], view: Tensors, data: LabelledData) -> Tensor:
         images, labels = enlarge(inputs, data.shape), torch.arange(data.num_classes)
