@@ -136,15 +136,13 @@ class NCFM:
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
         """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
-        images = sizes.classes * self._each
-        # a second graph has the images in common with the first, and neither need keep the features
-        graphs = 2 * (sizes.activations - sizes.features) if self.calibration else sizes.activations - sizes.features
+        images, graphs = sizes.classes * self._each, 2 if self.calibration else 1
         view = sizes.network + sizes.classes * self.frequencies * 8
         # while networks are stacked their parts are there too
         return {
             "networks": 4 * self.networks * sizes.network,
             "bank": 2 * self.bank * view,
-            "images_per_class": images * graphs,
+            "images_per_class": graphs * images * sizes.activations,
         }
 
     def _loss(self, inputs: Tensor, state: Mapping[str, Tensor], view: Tensors, data: LabelledData) -> Tensor:
