@@ -32,9 +32,7 @@ def whole(n: int, shape: tuple[int, ...]) -> Tensor:
     return torch.tensor([[0, 0, shape[1], shape[2]]]).repeat(n, 1)
 
 
-def draw_boxes(
-    n: int, shape: tuple[int, ...], least: float, rng: torch.Generator, *, stretch: float = 1.0
-) -> Tensor:
+def draw_boxes(n: int, shape: tuple[int, ...], least: float, rng: torch.Generator, *, stretch: float = 1.0) -> Tensor:
     """Draw boxes that cover a uniform share of an image's area, at uniform places.
 
     Args:

@@ -1,8 +1,8 @@
 """Files that are written whole or not at all, and the tensors-with-a-header file that sets and checkpoints share.
 
-Such a file is safetensors, never pickle; its metadata hold three strings: ``format`` (``ddplug/1``, or ``ddplug/2`` where
-a tensor is float16), ``kind`` (``synthetic-set`` or ``checkpoint``) and ``header``, a JSON object without NaN or repeated
-keys.
+Such a file is safetensors, never pickle; its metadata hold three strings: ``format`` (``ddplug/1``, or ``ddplug/2``
+where a tensor is float16), ``kind`` (``synthetic-set`` or ``checkpoint``) and ``header``, a JSON object without NaN or
+repeated keys.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ The file is that of :mod:`ddplug.files`, of the kind ``synthetic-set``. It has t
 
 * ``inputs``: ``(M, *shape)`` float32 in model space, or uint8 codes where ``levels`` is present;
 * ``levels``: ``(2, C)`` float32, the pixel values of the codes 0 and 255 in each channel;
-* ``targets``: ``(M,)`` uint8 class indices (int32 above 256 classes), or ``(M, classes)`` float32 or float16 soft labels;
+* ``targets``: ``(M,)`` uint8 class indices (int32 above 256 classes), or ``(M, classes)`` float32 or float16 soft
+  labels;
 * ``preprocess.NAME``: the float32 fields of the preprocessing
 
 and the header fields ``num_classes``, ``class_names``, ``preprocess`` (its kind), ``recipe`` and ``provenance``.

@@ -269,9 +269,9 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     def quantise(self, dtype: Literal["uint8", "float32"] = "uint8") -> SyntheticSet:
         """Round the inputs to what fits in a byte each, on 256 equal levels a channel, and soft labels to float16.
 
-        The levels, in pixel space, span the values present; for images they span at least ``[0, 1]``, so that real images stored as
-        bytes come back bit for bit. No pixel moves by more than half a level. The root-mean-square error in model space
-        is written to ``provenance["quantisation_rmse"]``. A quantised set is given back as it is.
+        The levels, in pixel space, span the values present; for images they span at least ``[0, 1]``, so that real
+        images stored as bytes come back bit for bit. No pixel moves by more than half a level. The root-mean-square
+        error in model space is written to ``provenance["quantisation_rmse"]``. A quantised set is given back as it is.
 
         float16 keeps 11 significant bits, so that the small probabilities of many classes keep their order of magnitude
         (a byte each would make all below 1/510 zero). No probability moves by more than 1/4096; the largest error is

@@ -140,9 +140,9 @@ def _check(lent: nn.Module, teacher: nn.Module, sample: Tensor, classes: int) ->
         output = lent(sample)
     except Exception as error:  # a user's module may raise anything
         reason = " ".join(str(error).split())[:200]
+        what = f"teacher {name} cannot take an input of shape {tuple(sample.shape[1:])}"
         raise OptionError(
-            f"teacher {name} cannot take an input of shape {tuple(sample.shape[1:])} ({type(error).__name__}: {reason}); give a "
-            "network for the data's model space"
+            f"{what} ({type(error).__name__}: {reason}); give a network for the data's model space"
         ) from error
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     if shape != (1, classes):

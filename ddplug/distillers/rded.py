@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 import torch
@@ -162,5 +163,5 @@ def cells(shape: tuple[int, ...], factor: int) -> list[tuple[slice, slice]]:
         [slice(0, 4, None), slice(0, 4, None), slice(4, 8, None), slice(4, 8, None)]
     """
     edges = [[k * side // factor for k in range(factor + 1)] for side in shape[1:]]
-    rows, columns = ([slice(a, b) for a, b in zip(axis[:-1], axis[1:], strict=True)] for axis in edges)
+    rows, columns = ([slice(a, b) for a, b in pairwise(axis)] for axis in edges)
     return [(row, column) for row in rows for column in columns]

@@ -47,7 +47,8 @@ _BETAS = (0.5, 0.9)
 _STRETCH = 4 / 3
 
 Statistics = tuple[Tensor, Tensor, Tensor]
-"""What reaches a batch-normalisation layer, ``(n, channels, ...)``, and its running mean and variance ``(channels,)``."""
+"""What reaches a batch-normalisation layer, ``(n, channels, ...)``, and its running mean and variance, ``(channels,)``
+each."""
 
 
 @dataclass(frozen=True)
@@ -165,10 +166,11 @@ class SRe2L:
     def _batches(self, data: LabelledData) -> Sequence[Tensor]:
         """Cut the rows into batches that take the classes in turn, so that each has as many of them as it can."""
         rows = torch.arange(data.num_classes * self.images_per_class, device=data.device)
-        return rows.view(data.num_classes, -1).T.flatten().split(self.batch_size)
+        mixed = rows.view(data.num_classes, -1).T.flatten()
+        return torch.split(mixed, self.batch_size)
 
     def _augment(self, images: Tensor, past: float, data: LabelledData, rng: torch.Generator) -> Tensor:
-        """Crop and mirror each image by itself and shift all alike, ``past`` (in [0, 1]) of the steps having gone by."""
+        """Crop and mirror each image by itself and shift all alike, when ``past`` (in [0, 1]) of the steps are done."""
         flips = self._flips(data)
         if self.least_area < 1 or flips:
             shape = (images.shape[2], images.shape[3])
