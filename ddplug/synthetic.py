@@ -196,7 +196,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         """Bytes of what is stored: inputs as float32 or uint8 (with their levels), and the labels.
 
         A hard label takes one byte up to 256 classes and four above; a soft label four a class, or two where
-        :attr:`half_labels` says so. The preprocessing is not counted: whoever trains on the data needs it with or
+        ``half_labels`` says so. The preprocessing is not counted: whoever trains on the data needs it with or
         without this set.
         """
         soft = self.num_classes * self.soft_type.itemsize
