@@ -164,8 +164,10 @@ def test_recipe_round_trip() -> None:
 
 
 def stored_bytes(made: SyntheticSet) -> int:
-    """Count what the file format keeps, by hand: 1 byte a code or hard label of few classes, 4 for anything else."""
-    label = 4 * made.num_classes if made.targets.ndim == 2 else (1 if made.num_classes <= 256 else 4)
+    """Count what the file format keeps, by hand: 1 byte a code or hard label of few classes, 2 a rounded soft label and
+    class, 4 for anything else."""
+    soft = (2 if made.half_labels else 4) * made.num_classes
+    label = soft if made.targets.ndim == 2 else (1 if made.num_classes <= 256 else 4)
     numbers = int(np.prod(made.inputs.shape))
     return numbers * (4 if made.levels is None else 1) + 6 * label + (0 if made.levels is None else 8 * made.shape[0])
 
