@@ -103,7 +103,10 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """Turn a hyper-parameter into JSON-ready values; anything callable becomes its qualified name."""
+    """Turn a hyper-parameter into JSON-ready values; anything callable becomes its qualified name.
+
+    A network is its weights as much as its class: they are told by their fingerprint.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no infinity
     if value is None or isinstance(value, bool | int | float | str):
@@ -118,15 +121,22 @@ def _plain(value: Any, where: str) -> Any:
         return [_plain(part, where) for part in (value.func, value.args, value.keywords)]
     if callable(value):
         named = value if hasattr(value, "__qualname__") else type(value)
-        return f"{named.__module__}.{named.__qualname__}"
+        name = f"{named.__module__}.{named.__qualname__}"
+        return {"module": name, "weights": _weights(value)} if isinstance(value, torch.nn.Module) else name
     raise OptionError(
         f"hyper-parameter {where!r} is a {type(value).__name__}, which cannot be written down; use numbers, strings, "
         "tuples, dataclasses or callables"
     )
 
 
+def _weights(module: torch.nn.Module) -> str:
+    from ddplug.learned_training import fingerprint  # not at the top: that module needs this one
+
+    return fingerprint({**dict(module.named_parameters()), **dict(module.named_buffers())})
+
+
 def config_of(distiller: Distiller) -> dict[str, Any]:
-    """Give a distiller's hyper-parameters as JSON-ready values; callables by their qualified name.
+    """Give a distiller's hyper-parameters as JSON-ready values: callables by their name, networks by their weights too.
 
     Raises:
         OptionError: it is not an instance of a dataclass, or a field cannot be written down.

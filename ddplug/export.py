@@ -180,7 +180,8 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
     data = data.get("name") if isinstance(data, dict) else data
     origin = [f"made by {_code(method)}" if method else "", f"from {_code(data)}" if data else ""]
     shape = " x ".join(map(str, synthetic.shape))
-    labels = "class indices" if facts["labels"] == "hard" else f"soft labels over {synthetic.num_classes} classes"
+    soft = f"soft labels over {synthetic.num_classes} classes{' as float16' if synthetic.half_labels else ''}"
+    labels = soft if facts["labels"] == "soft" else "class indices"
     stored = " x ".join(map(str, facts["stored_shape"]))
     small = f" images of {stored}, enlarged when read" if synthetic.network_shape else ""
     fields = {

@@ -1,7 +1,8 @@
 """Files that are written whole or not at all, and the tensors-with-a-header file that sets and checkpoints share.
 
-Such a file is safetensors, never pickle; its metadata hold three strings: ``format`` (``ddplug/1``), ``kind``
-(``synthetic-set`` or ``checkpoint``) and ``header``, a JSON object without NaN or repeated keys.
+Such a file is safetensors, never pickle; its metadata hold three strings: ``format`` (``ddplug/1``, or ``ddplug/2``
+where a tensor is float16), ``kind`` (``synthetic-set`` or ``checkpoint``) and ``header``, a JSON object without NaN or
+repeated keys.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ from ddplug.errors import FormatError, OptionError
 
 __all__ = ["check_writable", "read_tensors", "write_file", "write_tensors"]
 
-_VERSION = 1
+_VERSION = 2
+"""The newest that is read. Files without anything new are written as version 1, which older readers take."""
 _MAX_HEADER = 8 << 20
 """Bytes of the safetensors header, ours included: room for 20,000 class names, and little to parse."""
 _MAX_DEPTH = 64
-_DTYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool)
-_STORED = {"F32", "F64", "I64", "I32", "U8", "BOOL"}
+_DTYPES = (torch.float16, torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool)
+_STORED = {"F32": 1, "F64": 1, "I64": 1, "I32": 1, "U8": 1, "BOOL": 1, "F16": 2}
+"""Type -> the first version of the format that has it."""
 
 
 def check_writable(path: str | Path) -> Path:
@@ -92,7 +95,7 @@ def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], he
     Args:
         path: the file.
         kind: what it holds, e.g. ``"checkpoint"``; :func:`read_tensors` asks for the same.
-        tensors: float32, float64, int64, int32, uint8 or bool, any shape, any device.
+        tensors: float16, float32, float64, int64, int32, uint8 or bool, any shape, any device.
         header: JSON-ready values, no NaN, at most 64 levels deep.
 
     Raises:
@@ -108,7 +111,8 @@ def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], he
         raise OptionError(f"cannot store the header of {path}: {error}") from None
     # clones: safetensors refuses tensors that share memory, which states may well do
     own = {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()}
-    content = _ordered(to_bytes(own, {"format": f"ddplug/{_VERSION}", "kind": kind, "header": text}))
+    version = 2 if any(tensor.dtype == torch.float16 for tensor in own.values()) else 1
+    content = _ordered(to_bytes(own, {"format": f"ddplug/{version}", "kind": kind, "header": text}))
     if int.from_bytes(content[:8], "little") > _MAX_HEADER:
         raise OptionError(f"cannot store {path}: its header is longer than {_MAX_HEADER} bytes; shorten the provenance")
     write_file(path, content)
@@ -141,11 +145,13 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     try:
         _check_file(path)
         with safe_open(str(path), framework="pt") as file:
-            header = _header(file.metadata() or {}, kind)
+            metadata = file.metadata() or {}
+            version = _version(metadata)
+            header = _header(metadata, kind)
             # the parser lets the last of repeated names win, and knows types that ours does not store
             _unique(path)
             for name in file.keys():  # noqa: SIM118  not a mapping
-                _check_layout(name, file.get_slice(name).get_dtype(), file.get_slice(name).get_shape())
+                _check_layout(name, file.get_slice(name).get_dtype(), file.get_slice(name).get_shape(), version)
             # clones: nothing stays mapped to a file that may be replaced or unmounted
             tensors = {name: _sound(name, file.get_tensor(name)).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, FormatError) as error:
@@ -172,10 +178,12 @@ def _check_file(path: str | Path) -> None:
         raise FormatError(f"its header is {length} bytes long, the limit is {_MAX_HEADER}")
 
 
-def _check_layout(name: str, dtype: str, shape: list[int]) -> None:
+def _check_layout(name: str, dtype: str, shape: list[int], version: int) -> None:
     """Refuse types that are not stored, and shapes that torch cannot hold though they have no element."""
-    if dtype not in _STORED:
-        raise FormatError(f"tensor {reprlib.repr(name)} is of the type {dtype}, which is not one of ours")
+    if _STORED.get(dtype, _VERSION + 1) > version:
+        raise FormatError(
+            f"tensor {reprlib.repr(name)} is of the type {dtype}, which is not one of ours in ddplug/{version}"
+        )
     if len(shape) > 16 or math.prod(max(size, 1) for size in shape) >= 2**48:
         raise FormatError(f"tensor {reprlib.repr(name)} has the shape {reprlib.repr(shape)}")
 
@@ -193,8 +201,8 @@ def _unique(path: str | Path) -> None:
         _load_json(file.read(int.from_bytes(file.read(8), "little")).decode())
 
 
-def _header(metadata: Mapping[str, str], kind: str) -> dict[str, Any]:
-    """Check format, version and kind, and give the JSON header."""
+def _version(metadata: Mapping[str, str]) -> int:
+    """Check format and version, and give the version."""
     version = re.fullmatch(r"ddplug/([1-9][0-9]{0,8})", metadata.get("format", ""), re.ASCII)
     if version is None:
         raise FormatError("it has no ddplug header")
@@ -203,6 +211,11 @@ def _header(metadata: Mapping[str, str], kind: str) -> dict[str, Any]:
             f"it has the format {version[0]}, written by a newer version, and this one reads ddplug/{_VERSION}: "
             "update ddplug"
         )
+    return int(version[1])
+
+
+def _header(metadata: Mapping[str, str], kind: str) -> dict[str, Any]:
+    """Check the kind and give the JSON header."""
     if metadata.get("kind") != kind:
         raise FormatError(f"it holds a {reprlib.repr(metadata.get('kind'))}, not a {kind!r}")
     return _load_json(metadata.get("header", ""))

@@ -1,7 +1,7 @@
 """Published hyper-parameters as data, each with its source.
 
 A preset is looked up by method and name: ``"paper"`` holds for any data set, ``"<data>-<images per class>"`` for one,
-with ``-fixed`` behind it for one initial network.
+with ``-fixed`` behind it for one initial network and ``-cda`` for the curriculum of CDA.
 Presets restore the published schedules, which were run on GPUs; the methods' own defaults suit a CPU.
 """
 
@@ -100,6 +100,31 @@ _IDC = Preset(
         "factor": 2,
     },
     "Kim et al., ICML 2022, and released defaults; SGD without momentum at ten times the rate for the networks",
+)
+_TEACHER = "the teacher is yours, in the papers a trained ResNet-18"
+_RDED = Preset(
+    {"candidates": 300, "crops": 5, "tiles": "auto", "labels": "soft"},
+    f"Sun, Shi, Yu & Lin, CVPR 2024, and released defaults; {_TEACHER}",
+)
+# shifts of 32 of 224 pixels
+_SRE2L = Preset(
+    {
+        "steps": 4000,
+        "learning_rate": 0.25,
+        "match": 0.01,
+        "first_layer": 10.0,
+        "batch_size": 100,
+        "least_area": 0.08,
+        "flip": True,
+        "jitter": 1 / 7,
+        "start": "noise",
+        "labels": "soft",
+    },
+    f"Yin, Xing & Shen, NeurIPS 2023, and released scripts (1,000 to 4,000 steps); {_TEACHER}",
+)
+_CDA = Preset(
+    {**_SRE2L.options, "curriculum": True},
+    f"Yin & Shen (CDA), 2023, and released scripts (1,000 to 4,000 steps); {_TEACHER}",
 )
 _MLP = Preset({**_DC.options, "network": "mlp", "learning_rate": 0.01}, "released instructions for an MLP, ICLR 2021")
 
@@ -212,6 +237,23 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = {
     "idc": {
         "paper": Preset({**_IDC.options, **_IDC_DATA["cifar10"]}, _IDC.source),
         **{f"{data}-{n}": _per_class(_IDC, n, **more) for data, more in _IDC_DATA.items() for n in (1, 10, 50)},
+    },
+    "rded": {
+        "paper": _RDED,
+        **{
+            f"{data}-{n}": _per_class(_RDED, n, tiles=tiles)
+            for data, tiles in {"imagenet-1k": 2, "tiny-imagenet": 1, "cifar100": 1, "cifar10": 1}.items()
+            for n in (1, 10, 50)
+        },
+    },
+    "sre2l": {
+        "paper": _SRE2L,
+        **{f"imagenet-1k-{n}": _per_class(_SRE2L, n) for n in (10, 50, 100, 200)},
+        **{f"imagenet-1k-{n}-cda": _per_class(_CDA, n) for n in (50, 100, 200)},
+        **{f"tiny-imagenet-{n}": _per_class(_SRE2L, n, learning_rate=0.1, match=1.0) for n in (50, 100)},
+        **{f"tiny-imagenet-{n}-cda": _per_class(_CDA, n, learning_rate=0.4, match=0.05) for n in (50, 100)},
+        # 4 of 32 pixels, and no crops or flips
+        "cifar100-50": _per_class(_SRE2L, 50, steps=1000, jitter=0.125, least_area=1.0, flip=False),
     },
 }
 """Method -> name -> preset."""

@@ -4,7 +4,8 @@ The file is that of :mod:`ddplug.files`, of the kind ``synthetic-set``. It has t
 
 * ``inputs``: ``(M, *stored)`` float32 in model space, or uint8 codes where ``levels`` is present;
 * ``levels``: ``(2, C)`` float32, the pixel values of the codes 0 and 255 in each channel;
-* ``targets``: ``(M,)`` uint8 class indices (int32 above 256 classes), or ``(M, classes)`` float32 soft labels;
+* ``targets``: ``(M,)`` uint8 class indices (int32 above 256 classes), or ``(M, classes)`` float32 or float16 soft
+  labels;
 * ``preprocess.NAME``: the float32 fields of the preprocessing
 
 and the header fields ``num_classes``, ``class_names``, ``preprocess`` (its kind), ``recipe`` and ``provenance``,
@@ -57,7 +58,7 @@ def save(synthetic: SyntheticSet, path: str | Path) -> None:
     own = synthetic.to("cpu")
     tensors = {f"preprocess.{name}": tensor for name, tensor in own.preprocess.tensors().items()}
     tensors["inputs"] = own.inputs if own.levels is None else own.codes()
-    tensors["targets"] = own.targets if own.targets.ndim == 2 else own.targets.to(_label_type(own.num_classes))
+    tensors["targets"] = own.targets.to(_label_type(own.num_classes) if own.targets.ndim == 1 else own.soft_type)
     if own.levels is not None:
         tensors["levels"] = own.levels
     header = {
@@ -123,10 +124,11 @@ def _build(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Syntheti
     if targets.ndim == 1 and targets.dtype != _label_type(header["num_classes"]):
         raise FormatError(f"hard labels are {targets.dtype}, not {_label_type(header['num_classes'])}")
     shape = _network_shape(header.get("network_shape", list(stored.shape[1:])), tuple(stored.shape[1:]))
+    half_labels = targets.ndim == 2 and targets.dtype == torch.float16
     result = SyntheticSet(
         # the codes are decoded below, once the levels are known to be right
         inputs=stored if levels is None else torch.zeros(stored.shape),
-        targets=targets.long() if targets.ndim == 1 else targets,
+        targets=targets.float() if half_labels else targets.long() if targets.ndim == 1 else targets,
         num_classes=header["num_classes"],
         preprocess=_preprocess(header["preprocess"], fields, tuple(stored.shape[1:])),
         recipe=_recipe(header["recipe"], shape),
@@ -134,6 +136,7 @@ def _build(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Syntheti
         provenance=header["provenance"],
         levels=levels,
         network_shape=shape,
+        half_labels=half_labels,
     )
     if levels is not None:
         result = replace(result, inputs=result.decode(stored))

@@ -115,6 +115,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         network_shape: the shape that networks see. Images stored smaller than it (multi-formation) are brought to it by
             bilinear interpolation (:func:`ddplug.formation.enlarge`) whenever a sample is read by its index. ``()``
             where networks see what is stored.
+        half_labels: whether the soft labels are stored as float16, whose values they then have.
 
     Raises:
         DataError: shapes, labels or values that do not fit together; the message says which.
@@ -129,6 +130,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     provenance: Mapping[str, Any] = field(default_factory=dict)
     levels: Tensor | None = None
     network_shape: tuple[int, ...] = ()
+    half_labels: bool = False
 
     def __post_init__(self) -> None:
         if self.network_shape == tuple(self.inputs.shape[1:]):
@@ -178,6 +180,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             return f"a label is outside 0..{self.num_classes - 1}"
         if not bool(self.inputs.isfinite().all()) or not bool(self.targets.isfinite().all()):
             return "it holds NaN or infinity"
+        if self.half_labels and not (soft and torch.equal(self.targets.half().float(), self.targets)):
+            return "its labels are to be stored as float16, but are no soft labels of that precision"
         return None
 
     def _levels_problem(self, levels: Tensor) -> str | None:
@@ -207,13 +211,20 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         return self.network_shape or tuple(self.inputs.shape[1:])
 
     @property
+    def soft_type(self) -> torch.dtype:
+        """Type that soft labels are stored as."""
+        return torch.float16 if self.half_labels else torch.float32
+
+    @property
     def nbytes(self) -> int:
         """Bytes of what is stored: inputs as float32 or uint8 (with their levels), and the labels.
 
-        A hard label takes one byte up to 256 classes and four above; a soft label four a class. The preprocessing is
-        not counted: whoever trains on the data needs it with or without this set.
+        A hard label takes one byte up to 256 classes and four above; a soft label four a class, or two where
+        ``half_labels`` says so. The preprocessing is not counted: whoever trains on the data needs it with or
+        without this set.
         """
-        label = self.targets[:1].numel() * 4 if self.targets.ndim == 2 else 1 if self.num_classes <= 256 else 4
+        soft = self.num_classes * self.soft_type.itemsize
+        label = soft if self.targets.ndim == 2 else 1 if self.num_classes <= 256 else 4
         number = 4 if self.levels is None else 1
         extra = 0 if self.levels is None else self.levels.numel() * 4
         return self.inputs.numel() * number + len(self) * label + extra
@@ -276,7 +287,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     def merge(self, other: SyntheticSet) -> SyntheticSet:
         """Append another set of the same data: same shape, classes, kind of labels and preprocessing.
 
-        Sets quantised on different levels are merged as float32; quantise the result again.
+        Sets quantised on different levels are merged as float32, soft labels of which one side is not float16 too;
+        quantise the result again.
 
         Raises:
             DataError: the two do not fit together.
@@ -301,6 +313,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             inputs=torch.cat([self.inputs, other.inputs]),
             targets=torch.cat([self.targets, other.targets]),
             levels=levels,
+            half_labels=self.half_labels and other.half_labels,
             provenance={"merged": [*self._parts(), *other._parts()]},
         )
 
@@ -309,25 +322,41 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         return list(self.provenance["merged"]) if set(self.provenance) == {"merged"} else [dict(self.provenance)]
 
     def quantise(self, dtype: Literal["uint8", "float32"] = "uint8") -> SyntheticSet:
-        """Round the inputs to what fits in a byte each, on 256 equal levels a channel in pixel space.
+        """Round the inputs to what fits in a byte each, on 256 equal levels a channel, and soft labels to float16.
 
-        The levels span the values present; for images they span at least ``[0, 1]``, so that real images stored as
-        bytes come back bit for bit. No pixel moves by more than half a level. The root-mean-square error in model space
-        is written to ``provenance["quantisation_rmse"]``. A quantised set is given back as it is.
+        The levels, in pixel space, span the values present; for images they span at least ``[0, 1]``, so that real
+        images stored as bytes come back bit for bit. No pixel moves by more than half a level. The root-mean-square
+        error in model space is written to ``provenance["quantisation_rmse"]``. A quantised set is given back as it is.
+
+        float16 keeps 11 significant bits, so that the small probabilities of many classes keep their order of magnitude
+        (a byte each would make all below 1/510 zero). No probability moves by more than 1/4096; the largest error is
+        written to ``provenance["label_error"]``.
 
         Args:
             dtype: ``"uint8"``, or ``"float32"`` to declare float32 storage again (the values stay rounded).
 
         Returns:
-            A set a quarter of the size.
+            A set a quarter of the size, its soft labels half.
 
         Raises:
             OptionError: the type is not one of the two, or the preprocessing is too ill-conditioned for bytes.
         """
         if dtype == "float32":
-            return replace(self, levels=None)
+            return replace(self, levels=None, half_labels=False)
         if dtype != "uint8":
             raise OptionError(f"dtype is {dtype!r}; it must be uint8 or float32")
+        return self._round_inputs()._round_labels()
+
+    def _round_labels(self) -> SyntheticSet:
+        """Round soft labels to float16; others, and such, are given back as they are."""
+        if self.half_labels or self.targets.ndim == 1:
+            return self
+        targets = self.targets.half().float()
+        error = float((targets - self.targets).abs().max())
+        return replace(self, targets=targets, half_labels=True, provenance={**self.provenance, "label_error": error})
+
+    def _round_inputs(self) -> SyntheticSet:
+        """Round the inputs to 256 levels; if they are on such, they are given back as they are."""
         if self.levels is not None:
             return self
         rounded = replace(self, levels=self._span().to(self.inputs.device))

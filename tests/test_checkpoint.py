@@ -157,9 +157,9 @@ def test_foreign_and_truncated_files_are_refused(path: Path) -> None:
 def test_a_state_that_cannot_be_stored_is_named(path: Path) -> None:
     class Half(MeanMatching):
         def init(self, data: Any, rng: torch.Generator) -> Any:
-            return {"images": torch.zeros(3, dtype=torch.float16)}
+            return {"images": torch.zeros(3, dtype=torch.bfloat16)}
 
-    with pytest.raises(OptionError, match=r"cannot store 'state.images': torch.float16"):
+    with pytest.raises(OptionError, match=r"cannot store 'state.images': torch.bfloat16"):
         run(path, method=Half(steps=0))
 
 

@@ -22,6 +22,8 @@ from tests.toy_distillers import MeanMatching
 SMALL = {
     "images_per_class": 2,
     "network": "convnet:width=8,depth=1",
+    "teacher": "convnet:width=8,depth=1,norm=batch",
+    "candidates": 9,
     "bank": 2,
     "batch_real": 4,
     "pool": 8,
@@ -173,7 +175,7 @@ class Unstorable(MeanMatching):
     """Keeps a type of tensor that the file does not take."""
 
     def init(self, data: LabelledData, rng: torch.Generator) -> State:
-        return {**super().init(data, rng), "half": torch.zeros(2, dtype=torch.float16)}
+        return {**super().init(data, rng), "half": torch.zeros(2, dtype=torch.bfloat16)}
 
     def step(self, state: State, data: LabelledData, rng: torch.Generator) -> tuple[State, Metrics]:
         following, metrics = super().step(state, data, rng)
@@ -234,7 +236,7 @@ class Thawed:
         (LongLoss(), "metric 'loss' of step 1 is not a detached 0-d tensor"),
         (Attached(), "state 'images' after init requires a gradient"),
         (Numbered(), "state 'count' after init is a int, not a tensor"),
-        (Unstorable(), "its state cannot be kept in a checkpoint: cannot store 'state.half': torch.float16"),
+        (Unstorable(), "its state cannot be kept in a checkpoint: cannot store 'state.half': torch.bfloat16"),
         (Unwhitened(), "the set's preprocessing is not the data's"),
         (Spoiling(), "it changes the real data"),
         (Generous(), "images_per_class=0 raises no OptionError"),

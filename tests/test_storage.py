@@ -60,6 +60,7 @@ def equal(a: SyntheticSet, b: SyntheticSet) -> bool:
         a.levels is None or b.levels is None or torch.equal(a.levels, b.levels)
     )
     plain = [(s.num_classes, s.class_names, s.recipe, dict(s.provenance), s.preprocess.kind) for s in (a, b)]
+    levels = levels and a.half_labels == b.half_labels
     return same and levels and plain[0] == plain[1] and set(tensors[0]) == set(tensors[1])
 
 
@@ -67,6 +68,10 @@ ROUND_TRIPS: dict[str, Callable[[], SyntheticSet]] = {
     "float32": image_set,
     "uint8": lambda: image_set().quantise(),
     "soft": lambda: image_set(targets=torch.arange(18.0).view(6, 3) / 18),
+    "soft float16": lambda: image_set(targets=torch.arange(18.0).view(6, 3) / 18).quantise(),
+    "soft float16 only": lambda: image_set(
+        targets=torch.tensor([[-0.0, 6e-8, 1.0], [0.5, 2.0, 65504.0]]).half().float().repeat(3, 1), half_labels=True
+    ),
     "identity": lambda: image_set(preprocess=Identity()),
     "many classes": lambda: image_set(num_classes=300, class_names=(), targets=torch.tensor([0, 1, 2, 255, 256, 299])),
     "256 classes": lambda: image_set(num_classes=256, class_names=(), targets=torch.tensor([0, 1, 2, 3, 254, 255])),
@@ -144,6 +149,22 @@ def test_files_of_version_1_load_for_ever() -> None:
     assert digest(whitened.inputs) == "3c372583d2f74bd8"
 
 
+def test_files_of_version_2_load_for_ever() -> None:
+    soft = load(FILES / "ddplug-2-soft.safetensors")
+    assert soft.half_labels and soft.targets.dtype == torch.float32
+    assert soft.targets.tolist() == [[0.5, 0.25, 0.25], [2**-24, 1 - 2**-11, 0.0]] * 2
+    assert torch.equal(soft.codes(), (torch.arange(16) * 37 % 256).to(torch.uint8).view(4, 1, 2, 2))
+    assert soft.nbytes == 16 + 8 + 4 * 3 * 2
+
+
+def test_the_version_is_the_lowest_that_holds_the_content(tmp_path: Path) -> None:
+    soft = image_set(targets=torch.arange(18.0).view(6, 3) / 18)
+    for made, version in ((image_set().quantise(), 1), (soft, 1), (soft.quantise(), 2)):
+        save(made, tmp_path / "set")
+        with safe_open(tmp_path / "set", "pt") as file:
+            assert file.metadata()["format"] == f"ddplug/{version}"
+
+
 Change = Callable[[dict[str, Tensor], dict[str, str], dict[str, Any]], Any]
 
 
@@ -163,8 +184,8 @@ def alter(path: Path, change: Change) -> None:
 
 HOSTILE: dict[str, tuple[Change, str]] = {
     "newer": (
-        lambda t, m, h: m.update(format="ddplug/2"),
-        "format ddplug/2, written by a newer version, and this one reads ddplug/1: update ddplug",
+        lambda t, m, h: m.update(format="ddplug/3"),
+        "format ddplug/3, written by a newer version, and this one reads ddplug/2: update ddplug",
     ),
     "no format": (lambda t, m, h: m.pop("format"), "it has no ddplug header"),
     "odd format": (lambda t, m, h: m.update(format="ddplug/\u0661"), "it has no ddplug header"),
@@ -208,6 +229,27 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     ),
     "labels": (lambda t, m, h: t.update(targets=torch.zeros(5).byte()), "6 inputs but 5 targets"),
     "soft": (lambda t, m, h: t.update(targets=torch.zeros(6, 2)), "soft labels have 2 columns for 3 classes"),
+    "soft half": (lambda t, m, h: t.update(targets=torch.zeros(6, 3).half()), "'targets' is of the type F16, which is"),
+    "hard half": (
+        lambda t, m, h: (m.update(format="ddplug/2"), t.update(targets=torch.zeros(6).half())),
+        "hard labels are torch.float16, not torch.uint8",
+    ),
+    "half columns": (
+        lambda t, m, h: (m.update(format="ddplug/2"), t.update(targets=torch.zeros(6, 2).half())),
+        "soft labels have 2 columns for 3 classes",
+    ),
+    "half infinite": (
+        lambda t, m, h: (m.update(format="ddplug/2"), t.update(targets=torch.full((6, 3), torch.inf).half())),
+        "it holds NaN or infinity",
+    ),
+    "half inputs": (
+        lambda t, m, h: (m.update(format="ddplug/2"), t.update(inputs=t["inputs"].half())),
+        "inputs are torch.float16 with levels",
+    ),
+    "half levels": (
+        lambda t, m, h: (m.update(format="ddplug/2"), t.update(levels=t["levels"].half())),
+        "levels are torch.float16",
+    ),
     "std 0": (lambda t, m, h: t["preprocess.std"].fill_(0), "a standard deviation is not positive"),
     "std nan": (lambda t, m, h: t["preprocess.std"].fill_(torch.nan), "preprocessing std is not finite"),
     "mean inf": (lambda t, m, h: t["preprocess.mean"].fill_(torch.inf), "preprocessing mean is not finite"),
@@ -342,7 +384,7 @@ def test_loaded_tensors_do_not_depend_on_the_file(tmp_path: Path) -> None:
         (
             {"x": torch.zeros(1, dtype=torch.complex64)},
             {},
-            "cannot store 'x': torch.complex64 is none of torch.float32",
+            "cannot store 'x': torch.complex64 is none of torch.float16",
         ),
         ({}, {"x": float("nan")}, "cannot store the header of .*: Out of range float values"),
         ({}, {"x": object()}, "cannot store the header of .*not JSON serializable"),

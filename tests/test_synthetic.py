@@ -181,8 +181,10 @@ def test_recipe_round_trip() -> None:
 
 
 def stored_bytes(made: SyntheticSet) -> int:
-    """Count what the file format keeps, by hand: 1 byte a code or hard label of few classes, 4 for anything else."""
-    label = 4 * made.num_classes if made.targets.ndim == 2 else (1 if made.num_classes <= 256 else 4)
+    """Count what the file format keeps, by hand: 1 byte a code or hard label of few classes, 2 a rounded soft label and
+    class, 4 for anything else."""
+    soft = (2 if made.half_labels else 4) * made.num_classes
+    label = soft if made.targets.ndim == 2 else (1 if made.num_classes <= 256 else 4)
     numbers = int(np.prod(made.inputs.shape))
     return numbers * (4 if made.levels is None else 1) + 6 * label + (0 if made.levels is None else 8 * made.shape[0])
 
@@ -293,6 +295,40 @@ def test_preprocessing_that_cannot_be_undone_is_refused_rather_than_stored_wrong
     made = SyntheticSet(torch.rand(3, 2, 2, 2, generator=torch.Generator()), torch.tensor([0, 0, 0]), 1, broken)
     with pytest.raises(OptionError, match="too ill-conditioned for uint8 storage; keep float32"):
         made.quantise()
+
+
+def test_quantise_rounds_soft_labels_to_float16() -> None:
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(1)) * 6
+    made = make(targets=logits.softmax(1))
+    rounded = made.quantise()
+    exact = np.float16(made.targets.numpy()).astype(np.float64)
+    assert rounded.half_labels and np.array_equal(rounded.targets.double().numpy(), exact)
+    error = np.abs(exact - made.targets.double().numpy())
+    assert rounded.provenance["label_error"] == pytest.approx(error.max(), rel=1e-6) and 0 < error.max() <= 1 / 4096
+    assert (error <= np.maximum(exact * 2.0**-11, 2.0**-25)).all()
+    assert made.nbytes - made.targets.numel() * 4 == 4 * (rounded.nbytes - rounded.targets.numel() * 2 - 16)
+    again = rounded.quantise()
+    assert torch.equal(again.targets, rounded.targets) and again.provenance == rounded.provenance
+    assert not rounded.quantise("float32").half_labels
+    # inputs that are bytes already do not keep the labels from being rounded
+    stored = dataclasses.replace(make().quantise(), targets=made.targets).quantise()
+    assert stored.half_labels and torch.equal(stored.targets, rounded.targets)
+    assert not make().quantise().half_labels
+
+
+def test_half_labels_must_be_soft_and_of_that_precision() -> None:
+    soft = torch.full((6, 3), 1 / 3)
+    for targets in (soft, torch.tensor([0, 0, 1, 1, 2, 2])):
+        with pytest.raises(DataError, match="stored as float16, but are no soft labels of that precision"):
+            make(targets=targets, half_labels=True)
+
+
+def test_merge_keeps_float16_labels_only_where_both_have_them() -> None:
+    soft = make(targets=torch.full((6, 3), 1 / 3))
+    assert soft.quantise().merge(soft.quantise()).half_labels
+    mixed = soft.quantise().merge(soft)
+    assert not mixed.half_labels and torch.equal(mixed.targets[6:], soft.targets)
+    assert soft.quantise().select([0]).half_labels
 
 
 def test_quantise_to_float32_and_wrong_types() -> None:

@@ -255,4 +255,4 @@ def solve_labels(
 
     with torch.no_grad():
         solved = best_labels(views()) + 1 / data.num_classes
-    return replace(images, targets=nearest_distribution(solved).float().to(images.inputs.device))
+    return replace(images, targets=nearest_distribution(solved).float().to(images.inputs.device), half_labels=False)

@@ -155,7 +155,7 @@ def measure(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
     judged = sets * entry.networks if len(sets) == 1 else sets
     steps = entry.options["steps"] if whole else None
     if len(judges) > 1 and not whole:
-        judged = [replace(made, targets=made.hard_targets) for made in judged]
+        judged = [replace(made, targets=made.hard_targets, half_labels=False) for made in judged]
         recipe = Recipe.paper(train.augmentation)
     found: dict[str, float | None] = {}
     for network in judges:

@@ -1,0 +1,167 @@
+r"""RDED: images put together from the crops of real images that a teacher recognises best.
+
+.. math::  (x, b)^\star_i = \arg\min_{b} \; \ell\big(f(x_i[b]), c\big), \qquad
+           s_k = \text{tile of } m^2 \text{ of the } n m^2 \text{ crops of class } c \text{ with the lowest } \ell
+
+with a trained network :math:`f`, its cross-entropy :math:`\ell`, random crops :math:`x[b]` reduced to :math:`1 / m` of
+the side, :math:`n` images a class. Nothing is optimised.
+
+Reference: Sun, Shi, Yu & Lin, "On the Diversity and Realism of Distilled Dataset: An Efficient Dataset Distillation
+Paradigm", CVPR 2024, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+
+from ddplug.bank import Tensors
+from ddplug.crops import check_images, draw_boxes, resample
+from ddplug.data import LabelledData
+from ddplug.distillers.common import at_least, balanced_labels, check_images_per_class, to_set
+from ddplug.distillers.features import CHUNK, POOL
+from ddplug.errors import OptionError
+from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.teachers import Teacher, check_labels, lend, numbers_of, predict, structure_of
+
+__all__ = ["RDED", "cells"]
+
+_LARGE = 128
+"""Side from which on several crops share an image, unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class RDED:
+    """Realistic, diverse and efficient dataset distillation.
+
+    Attributes:
+        images_per_class: images to put together for each class.
+        steps: none are needed; all the work is done in ``init``.
+        teacher: a network to be trained on the data first, by name (or a function that builds one); or an own, trained
+            module, which is used in evaluation mode and not changed.
+        train_epochs: epochs to train a named teacher for; see :func:`ddplug.teachers.train_teacher`.
+        pool: samples of each class that a named teacher is trained on at most.
+        candidates: real images of each class to look at, 300 in the paper; as many as needed where that is more.
+        crops: random crops of each of them, of which the best is kept; 5 in the paper.
+        tiles: crops along a side of an image; ``"auto"`` for 2 from 128 pixels on, else 1, as in the paper.
+        least_area: smallest share of an image's area that a crop covers, in (0, 1].
+        labels: ``"soft"`` for the teacher's class probabilities of the finished images, ``"hard"`` for the class.
+
+    Raises:
+        OptionError: an option is unknown or outside its range.
+
+    Example:
+        >>> from ddplug.testing import toy_images
+        >>> from ddplug import distill
+        >>> made = distill(toy_images(), RDED(images_per_class=2, teacher="convnet:width=4,depth=1"), device="cpu")
+        >>> made.inputs.shape, made.targets.shape
+        (torch.Size([6, 1, 8, 8]), torch.Size([6, 3]))
+    """
+
+    name: ClassVar[str] = "rded"
+    images_per_class: int = 10
+    steps: int = 0
+    teacher: Teacher = "convnet:width=32"
+    train_epochs: int = 10
+    pool: int = POOL
+    candidates: int = 300
+    crops: int = 5
+    tiles: int | Literal["auto"] = "auto"
+    least_area: float = 0.08
+    labels: Literal["soft", "hard"] = "soft"
+
+    def __post_init__(self) -> None:
+        at_least(self, images_per_class=1, steps=0, train_epochs=1, pool=1, candidates=1, crops=1)
+        if not 0 < self.least_area <= 1:
+            raise OptionError(f"least_area is {self.least_area}; it must lie above 0 and not above 1")
+        if self.tiles != "auto" and (not isinstance(self.tiles, int) or self.tiles < 1):
+            raise OptionError(f"tiles is {self.tiles!r}; it must be 'auto' or at least 1")
+        check_labels(self.labels)
+
+    def init(self, data: LabelledData, rng: torch.Generator) -> Tensors:
+        tiles = self._tiles(data.shape)
+        check_images_per_class(data, self.images_per_class)
+        structure = structure_of(self.teacher, data)
+        tensors = numbers_of(self.teacher, data, self.train_epochs, self.pool, rng)
+        with lend(structure, tensors, data.device) as teacher:
+            best = [self._best(label, tiles, teacher, data, rng) for label in range(data.num_classes)]
+            inputs = torch.cat([self._tile(*chosen, tiles, data) for chosen in best])
+            soft = {"labels": predict(teacher, inputs).softmax(1)} if self.labels == "soft" else {}
+        return {"inputs": inputs, **soft}
+
+    def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
+        return dict(state), {"loss": torch.zeros((), device=data.device)}
+
+    def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
+        targets = state["labels"] if "labels" in state else balanced_labels(data, self.images_per_class)
+        return to_set(data, state["inputs"], targets, Recipe.paper(data.augmentation))
+
+    def _tiles(self, shape: tuple[int, ...]) -> int:
+        """Settle the tiles for inputs of a shape."""
+        least = min(check_images(self.name, shape))
+        tiles = (2 if least >= _LARGE else 1) if isinstance(self.tiles, str) else self.tiles
+        if tiles > least:
+            raise OptionError(f"tiles is {tiles}, but images are {shape[1]}x{shape[2]}; use at most {least}")
+        return tiles
+
+    @torch.no_grad()
+    def _best(
+        self, label: int, tiles: int, teacher: nn.Module, data: LabelledData, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Choose the crops of a class: positions ``(K,)`` and boxes ``(K, 4)``, ``K = images_per_class * tiles**2``.
+
+        The lowest loss comes first. A class of fewer than ``K`` images is gone through again.
+        """
+        number = self.images_per_class * tiles**2
+        index = data.draw(label, max(number, min(self.candidates, len(data.class_indices[label]))), rng)
+        losses, boxes = [], []
+        for part in index.split(max(1, CHUNK // self.crops)):
+            drawn = draw_boxes(len(part) * self.crops, data.shape, self.least_area, rng)
+            logits = predict(teacher, self._seen(data.batch(part).repeat_interleave(self.crops, 0), drawn, tiles))
+            loss = cross_entropy(logits, torch.full_like(logits[:, 0], label, dtype=torch.int64), reduction="none")
+            least, which = loss.cpu().view(len(part), self.crops).min(1)
+            losses.append(least)
+            boxes.append(drawn.view(len(part), self.crops, 4)[torch.arange(len(part)), which])
+        order = torch.cat(losses).argsort(stable=True)[:number]
+        return index[order], torch.cat(boxes)[order]
+
+    def _seen(self, images: Tensor, boxes: Tensor, tiles: int) -> Tensor:
+        """Give what the teacher sees of the crops: at the size they will have, in the middle of an empty image."""
+        height, width = images.shape[2:]
+        size = (-(-height // tiles), -(-width // tiles))
+        top, left = (height - size[0]) // 2, (width - size[1]) // 2
+        edges = (left, width - size[1] - left, top, height - size[0] - top)
+        return pad(resample(images, boxes, size), edges)
+
+    def _tile(self, index: Tensor, boxes: Tensor, tiles: int, data: LabelledData) -> Tensor:
+        """Put the ``K`` chosen crops of a class together, ``(images_per_class, *shape)``.
+
+        The first cell of all images takes the best ``images_per_class`` crops, the second the next, and so on: every
+        image has its share of the best.
+        """
+        n = self.images_per_class
+        made = torch.empty(n, *data.shape, device=data.device)
+        for k, (rows, columns) in enumerate(cells(data.shape, tiles)):
+            size = (rows.stop - rows.start, columns.stop - columns.start)
+            for part in torch.arange(n).split(CHUNK):
+                images = data.batch(index[k * n + part])
+                made[part.to(data.device), :, rows, columns] = resample(images, boxes[k * n + part], size)
+        return made
+
+
+def cells(shape: tuple[int, ...], tiles: int) -> list[tuple[slice, slice]]:
+    """Cut an image of shape ``(C, H, W)`` into ``tiles * tiles`` cells whose sides differ by one pixel at most.
+
+    Example:
+        >>> [rows for rows, _ in cells((1, 8, 2), 2)]
+        [slice(0, 4, None), slice(0, 4, None), slice(4, 8, None), slice(4, 8, None)]
+    """
+    edges = [[k * side // tiles for k in range(tiles + 1)] for side in shape[1:]]
+    rows, columns = ([slice(a, b) for a, b in pairwise(axis)] for axis in edges)
+    return [(row, column) for row in rows for column in columns]

@@ -1,0 +1,270 @@
+r"""SRe2L and CDA: images recovered from a trained network, by its outputs and its batch-normalisation statistics.
+
+.. math::  L = \ell\big(f(A(S)), y\big) + r \sum_l w_l \big( \|\sigma_l^2(A(S)) - \hat\sigma_l^2\|_2
+                + \|\mu_l(A(S)) - \hat\mu_l\|_2 \big)
+
+with the mean and variance of what reaches each batch-normalisation layer :math:`l` of the frozen network, the running
+ones it has from its training, and random crops, flips and shifts :math:`A`. The real data are only seen by the teacher.
+
+Reference: Yin, Xing & Shen, "Squeeze, Recover and Relabel: Dataset Condensation at ImageNet Scale From A New
+Perspective", NeurIPS 2023, section 3. The curriculum of the crops: Yin & Shen, "Dataset Distillation in Large Data Era
+via Curriculum Data Augmentation" (CDA), 2023.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ddplug.bank import Tensors, prefixed, unprefixed
+from ddplug.crops import check_images, draw_boxes, resample
+from ddplug.data import LabelledData
+from ddplug.distillers.common import (
+    adam_start,
+    adam_step,
+    at_least,
+    balanced_labels,
+    check_images_per_class,
+    initial_images,
+    to_set,
+)
+from ddplug.distillers.features import POOL
+from ddplug.errors import OptionError
+from ddplug.preprocess import Preprocess, pieces
+from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.teachers import Teacher, check_labels, lend, numbers_of, predict, structure_of
+
+__all__ = ["SRe2L", "batch_norm_matching", "clamped"]
+
+_BETAS = (0.5, 0.9)
+_STRETCH = 4 / 3
+
+Statistics = tuple[Tensor, Tensor, Tensor]
+"""What reaches a batch-normalisation layer, ``(n, channels, ...)``, and its running mean and variance, ``(channels,)``
+each."""
+
+
+@dataclass(frozen=True)
+class SRe2L:
+    """Squeeze, recover and relabel; with ``curriculum`` the recovery of CDA.
+
+    Attributes:
+        images_per_class: synthetic images of each class.
+        steps: updates of the images; 1,000 to 4,000 in the papers.
+        teacher: a network with batch normalisation to be trained on the data first, by name (or a function that builds
+            one); or an own, trained module, which is used in evaluation mode and not changed.
+        train_epochs: epochs to train a named teacher for; see :func:`ddplug.teachers.train_teacher`.
+        pool: samples of each class that a named teacher is trained on at most.
+        learning_rate: of Adam on the images, at first; it falls to zero by a cosine.
+        match: weight :math:`r` of the statistics.
+        first_layer: weight :math:`w_0` of the first layer's statistics, beside 1 for the others.
+        batch_size: images that go through the teacher together, whose statistics are matched; of as many classes as
+            there are.
+        least_area: smallest share of an image's area that a random crop covers, in (0, 1]; 1 for no crops.
+        curriculum: begin with whole images, and let that share fall to ``least_area`` by a cosine.
+        flip: mirror half of the images at random; ``"auto"`` where the data's own augmentation has it.
+        jitter: shift the images, around the border, by up to this share of a side; 0 for no shifts.
+        start: ``"noise"``, as in the papers, ``"real"`` or ``"kmeans"`` images to start from.
+        labels: ``"soft"`` for the teacher's class probabilities of the finished images, ``"hard"`` for the class.
+
+    Raises:
+        OptionError: an option is unknown or outside its range.
+
+    Example:
+        >>> from ddplug.testing import toy_images
+        >>> from ddplug import distill
+        >>> method = SRe2L(images_per_class=2, teacher="convnet:width=4,depth=1,norm=batch")
+        >>> distill(toy_images(), method, steps=2, device="cpu").inputs.shape
+        torch.Size([6, 1, 8, 8])
+    """
+
+    name: ClassVar[str] = "sre2l"
+    images_per_class: int = 10
+    steps: int = 300
+    teacher: Teacher = "convnet:width=32,norm=batch"
+    train_epochs: int = 10
+    pool: int = POOL
+    learning_rate: float = 0.25
+    match: float = 0.01
+    first_layer: float = 10.0
+    batch_size: int = 100
+    least_area: float = 0.08
+    curriculum: bool = False
+    flip: bool | Literal["auto"] = "auto"
+    jitter: float = 0.125
+    start: str = "noise"
+    labels: Literal["soft", "hard"] = "soft"
+
+    def __post_init__(self) -> None:
+        at_least(self, images_per_class=1, steps=0, train_epochs=1, pool=1, batch_size=1)
+        at_least(self, learning_rate=0, match=0, first_layer=0, jitter=0)
+        for name, high in (("least_area", 1), ("jitter", 0.5)):
+            if not getattr(self, name) <= high:
+                raise OptionError(f"{name} is {getattr(self, name)}; it must be at most {high}")
+        if not self.least_area > 0:
+            raise OptionError(f"least_area is {self.least_area}; it must be above 0")
+        if self.flip not in (True, False, "auto"):
+            raise OptionError(f"flip is {self.flip!r}; it must be True, False or 'auto'")
+        check_labels(self.labels)
+
+    def init(self, data: LabelledData, rng: torch.Generator) -> Tensors:
+        check_images_per_class(data, self.images_per_class)
+        self._check_augmentation(data)
+        structure = structure_of(self.teacher, data)
+        if not list(_batch_norms(structure)):
+            raise OptionError(
+                f"teacher {_named(self.teacher)} has no batch normalisation with running statistics, which sre2l "
+                "matches; use one that has, e.g. 'convnet:width=32,norm=batch', or another method, e.g. rded"
+            )
+        tensors = numbers_of(self.teacher, data, self.train_epochs, self.pool, rng)
+        inputs = initial_images(self.start, data, self.images_per_class, rng)
+        return {**adam_start({"inputs": inputs}), **prefixed("teacher.", tensors), "range": _valid_range(data)}
+
+    def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
+        past = min(int(state["done"]) / max(1, self.steps), 1.0)
+        labels, gradient = balanced_labels(data, self.images_per_class), torch.zeros_like(state["inputs"])
+        total = torch.zeros((), device=data.device)
+        with lend(structure_of(self.teacher, data), unprefixed("teacher.", state), data.device) as teacher:
+            for rows in self._batches(data):
+                images = state["inputs"][rows].requires_grad_()
+                loss = self._loss(teacher, self._augment(images, past, data, rng), labels[rows])
+                (gradient[rows],) = torch.autograd.grad(loss, images)
+                total += loss.detach() * len(rows) / len(labels)
+        rate = self.learning_rate * (1 + math.cos(math.pi * past)) / 2
+        after = adam_step(state, {"inputs": gradient}, rate, _BETAS)
+        after["inputs"] = clamped(after["inputs"], data.preprocess, state["range"])
+        return {**state, **after}, {"loss": total}
+
+    def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
+        targets = balanced_labels(data, self.images_per_class)
+        if self.labels == "soft":
+            with lend(structure_of(self.teacher, data), unprefixed("teacher.", state), data.device) as teacher:
+                targets = predict(teacher, state["inputs"]).softmax(1)
+        return to_set(data, state["inputs"], targets, Recipe.paper(data.augmentation))
+
+    def _check_augmentation(self, data: LabelledData) -> None:
+        """Refuse crops, flips and shifts of what is no image."""
+        if self.least_area < 1 or self.jitter or self._flips(data):
+            try:
+                check_images(self.name, data.shape)
+            except OptionError:
+                raise OptionError(
+                    f"sre2l crops, flips and shifts (C, H, W) images, and the inputs have the shape {data.shape}; use "
+                    "least_area=1, flip=False and jitter=0"
+                ) from None
+
+    def _flips(self, data: LabelledData) -> bool:
+        return "flip" in data.augmentation.split("_") if self.flip == "auto" else bool(self.flip)
+
+    def _batches(self, data: LabelledData) -> Sequence[Tensor]:
+        """Cut the rows into batches that take the classes in turn, so that each has as many of them as it can."""
+        rows = torch.arange(data.num_classes * self.images_per_class, device=data.device)
+        mixed = rows.view(data.num_classes, -1).T.flatten()
+        return torch.split(mixed, self.batch_size)
+
+    def _augment(self, images: Tensor, past: float, data: LabelledData, rng: torch.Generator) -> Tensor:
+        """Crop and mirror each image by itself and shift all alike, when ``past`` (in [0, 1]) of the steps are done."""
+        flips = self._flips(data)
+        if self.least_area < 1 or flips:
+            shape = (images.shape[2], images.shape[3])
+            whole = (1 + math.cos(math.pi * past)) / 2 if self.curriculum else 0.0
+            least = self.least_area + (1 - self.least_area) * whole
+            boxes = draw_boxes(len(images), data.shape, least, rng, stretch=_STRETCH)
+            flip = torch.rand(len(images), generator=rng) < 0.5 if flips else None
+            images = resample(images, boxes, shape, flip)
+        if self.jitter:
+            reach = [int(self.jitter * side) for side in data.shape[1:]]
+            shifts = [int(torch.randint(-r, r + 1, (), generator=rng)) for r in reach]
+            images = images.roll(shifts, (2, 3))
+        return images
+
+    def _loss(self, teacher: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        with _watched(teacher) as seen:
+            loss = cross_entropy(teacher(images), labels)
+        return loss + self.match * batch_norm_matching(seen, self.first_layer)
+
+
+def batch_norm_matching(layers: Sequence[Statistics], first: float) -> Tensor:
+    r"""Sum over layers of the distances of a batch's means and variances from the running ones.
+
+    .. math:: \sum_l w_l \big( \|\sigma_l^2 - \hat\sigma_l^2\|_2 + \|\mu_l - \hat\mu_l\|_2 \big), \qquad
+              w_0 = \text{first}, \; w_l = 1
+
+    Args:
+        layers: for each layer what reaches it, and its running mean and variance; variances of batches are divided by
+            the number of values.
+        first: weight of the first layer.
+
+    Returns:
+        0-d loss.
+
+    Reference: Yin, Xing & Shen, NeurIPS 2023, section 3.
+
+    Example:
+        >>> batch_norm_matching([(torch.tensor([[1.0], [3.0]]), torch.zeros(1), torch.ones(1))], first=10)
+        tensor(20.)
+    """
+    total = layers[0][0].new_zeros(())
+    for number, (x, mean, variance) in enumerate(layers):
+        rest = [0, *range(2, x.ndim)]
+        distance = torch.linalg.vector_norm(x.var(rest, unbiased=False) - variance)
+        distance = distance + torch.linalg.vector_norm(x.mean(rest) - mean)
+        total = total + distance * (1.0 if number else first)
+    return total
+
+
+def clamped(inputs: Tensor, preprocess: Preprocess, limits: Tensor) -> Tensor:
+    """Bring model-space inputs back into a range of pixel values.
+
+    Args:
+        inputs: ``(n, *shape)`` in model space.
+        preprocess: the way to pixels and back.
+        limits: ``(2, C)`` lowest and highest pixel value of each channel.
+    """
+    low, high = (edge.view(1, -1, *[1] * (inputs.ndim - 2)) for edge in limits)
+    return preprocess.forward(torch.minimum(torch.maximum(preprocess.inverse(inputs), low), high))
+
+
+def _valid_range(data: LabelledData) -> Tensor:
+    """Give the ``(2, C)`` range of pixel values: all of it where the data are bytes, else what the data have."""
+    if data.inputs.dtype == torch.uint8:
+        return torch.tensor([0.0, 1.0], device=data.device)[:, None].repeat(1, data.shape[0])
+    ends = [part.transpose(0, 1).flatten(1).aminmax(dim=1) for part in pieces(data.inputs)]
+    return torch.stack([torch.stack([e.min for e in ends]).amin(0), torch.stack([e.max for e in ends]).amax(0)])
+
+
+def _batch_norms(module: nn.Module) -> Iterator[nn.Module]:
+    """Give the batch-normalisation layers that keep running statistics."""
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is not None:
+            yield layer
+
+
+def _named(teacher: Teacher) -> str:
+    return type(teacher).__name__ if isinstance(teacher, nn.Module) else repr(teacher)
+
+
+@contextmanager
+def _watched(teacher: nn.Module) -> Iterator[list[Statistics]]:
+    """Collect what reaches the batch-normalisation layers of a lent teacher, in the order in which it does."""
+    seen: list[Statistics] = []
+
+    def keep(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        # during the call a layer has the numbers that were lent
+        mean, variance = layer.running_mean, layer.running_var
+        assert isinstance(mean, Tensor) and isinstance(variance, Tensor)  # for mypy: see _batch_norms
+        seen.append((arguments[0], mean, variance))
+
+    hooks = [layer.register_forward_pre_hook(keep) for layer in _batch_norms(teacher)]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
