@@ -1,7 +1,7 @@
 """Files that are written whole or not at all, and the tensors-with-a-header file that sets and checkpoints share.
 
 Such a file is safetensors, never pickle; its metadata hold three strings: ``format`` (``ddplug/1``), ``kind``
-(``synthetic-set`` or ``checkpoint``) and ``header``, a JSON object without NaN or repeated keys.
+(``synthetic-set``, ``checkpoint`` or ``expert``) and ``header``, a JSON object without NaN or repeated keys.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ _MAX_HEADER = 8 << 20
 _MAX_DEPTH = 64
 _DTYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool)
 _STORED = {"F32", "F64", "I64", "I32", "U8", "BOOL"}
+_HALF = {"expert"}
+"""Kinds of file whose tensors may be float16 as well."""
 
 
 def check_writable(path: str | Path) -> Path:
@@ -92,15 +94,16 @@ def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], he
     Args:
         path: the file.
         kind: what it holds, e.g. ``"checkpoint"``; :func:`read_tensors` asks for the same.
-        tensors: float32, float64, int64, int32, uint8 or bool, any shape, any device.
+        tensors: float32, float64, int64, int32, uint8 or bool, for an ``"expert"`` float16 too; any shape, any device.
         header: JSON-ready values, no NaN, at most 64 levels deep.
 
     Raises:
         OptionError: the path cannot be written, or the header or a tensor cannot be stored.
     """
+    allowed = (*_DTYPES, torch.float16) if kind in _HALF else _DTYPES
     for name, tensor in tensors.items():
-        if tensor.dtype not in _DTYPES:
-            raise OptionError(f"cannot store {name!r}: {tensor.dtype} is none of {', '.join(map(str, _DTYPES))}")
+        if tensor.dtype not in allowed:
+            raise OptionError(f"cannot store {name!r}: {tensor.dtype} is none of {', '.join(map(str, allowed))}")
     try:
         text = json.dumps(header, ensure_ascii=False, allow_nan=False)
         _parse(text)
@@ -124,12 +127,13 @@ def _ordered(content: bytes) -> bytes:
     return b"".join([size.to_bytes(8, "little"), text.ljust(size), content[end:]])
 
 
-def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: str | Path, kind: str, *, mapped: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`write_tensors` wrote; the content is not trusted.
 
     Args:
         path: the file.
         kind: what it must hold.
+        mapped: leave the tensors in the file, mapped into memory; for files that are replaced, never changed.
 
     Returns:
         Tensors on the CPU, and the header.
@@ -145,9 +149,10 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
             # the parser lets the last of repeated names win, and knows types that ours does not store
             _unique(path)
             for name in file.keys():  # noqa: SIM118  not a mapping
-                _check_layout(name, file.get_slice(name).get_dtype(), file.get_slice(name).get_shape())
+                _check_layout(name, file.get_slice(name).get_dtype(), file.get_slice(name).get_shape(), kind)
+            tensors = {name: _sound(name, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
             # clones: nothing stays mapped to a file that may be replaced or unmounted
-            tensors = {name: _sound(name, file.get_tensor(name)).clone() for name in file.keys()}  # noqa: SIM118
+            tensors = tensors if mapped else {name: tensor.clone() for name, tensor in tensors.items()}
     except (SafetensorError, FormatError) as error:
         raise FormatError(f"{path} is not a ddplug file that can be read: {_one_line(error)}") from None
     except OSError as error:
@@ -172,9 +177,9 @@ def _check_file(path: str | Path) -> None:
         raise FormatError(f"its header is {length} bytes long, the limit is {_MAX_HEADER}")
 
 
-def _check_layout(name: str, dtype: str, shape: list[int]) -> None:
+def _check_layout(name: str, dtype: str, shape: list[int], kind: str) -> None:
     """Refuse types that are not stored, and shapes that torch cannot hold though they have no element."""
-    if dtype not in _STORED:
+    if dtype not in _STORED and not (dtype == "F16" and kind in _HALF):
         raise FormatError(f"tensor {reprlib.repr(name)} is of the type {dtype}, which is not one of ours")
     if len(shape) > 16 or math.prod(max(size, 1) for size in shape) >= 2**48:
         raise FormatError(f"tensor {reprlib.repr(name)} has the shape {reprlib.repr(shape)}")
