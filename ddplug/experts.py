@@ -352,10 +352,9 @@ def open_experts(folder: str | Path, network: Network, data: LabelledData, numbe
             "`ddplug experts`, or ask for fewer"
         )
     experts = [read_expert(expert_path(folder, k)) for k in wanted]
-    first = experts[0].header
-    belongings = {**_belongings(network, data), **{name: first.get(name) for name in ("training", "seed")}}
+    alike = {name: value for name, value in experts[0].header.items() if name not in ("number", "sha256")}
     for k, expert in enumerate(experts):
-        _check(expert, k, belongings)
+        _check(expert, k, {**alike, **_belongings(network, data)})
     return experts
 
 
@@ -419,7 +418,7 @@ def train_experts(
     training = replace(training, augment=pick_augmentation(training.augment, data))
     header = {
         **_belongings(network, data),
-        "training": asdict(training),
+        **{f"training's {name}": value for name, value in asdict(training).items()},
         "seed": seed,
         "stored": "float16" if half else "float32",
     }

@@ -1,8 +1,9 @@
-"""Data in float64 and generators that agree, for comparing a method with its slow, obvious form."""
+"""Data in float64, generators that agree and what graphs hold, for comparing a method with its slow, obvious form."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 import torch
@@ -33,3 +34,28 @@ class Exact(LabelledData):
 def exact_images(counts: Sequence[int] = (9, 12)) -> LabelledData:
     data = toy_images(tuple(counts))
     return Exact(**{f.name: getattr(data, f.name) for f in fields(data) if f.init})
+
+
+def peak_of_graphs(function: Callable[[], object]) -> int:
+    """Most bytes that tensors saved for backward passes held at once while a function ran; all are let go of in it."""
+    held, peak = 0, 0
+
+    class Held:
+        """A tensor saved for a backward pass, as long as its graph lives."""
+
+        def __init__(self, tensor: Tensor) -> None:
+            nonlocal held, peak
+            self.tensor, self.size = tensor, tensor.numel() * tensor.element_size()
+            held += self.size
+            peak = max(peak, held)
+
+        def __del__(self) -> None:
+            nonlocal held
+            held -= self.size
+
+    gc.collect()
+    with torch.autograd.graph.saved_tensors_hooks(Held, lambda kept: kept.tensor):
+        function()
+    gc.collect()
+    assert held == 0
+    return peak

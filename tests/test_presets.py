@@ -29,6 +29,31 @@ def test_published_numbers() -> None:
     assert presets.get("dd", "mnist-10")["steps"] == 400 * 59 and presets.get("dd", "paper")["halve_every"] == 40 * 59
     assert presets.get("dd", "cifar10-10-fixed")["steps"] == 400 * 49
     assert presets.get("soft-label-dd", "paper")["halve_every"] == 35 * 59
+    # the rate's own step is the published one: its logarithm moves by lr_lr / rate^2 times the same gradient
+    assert presets.get("mtt", "cifar10-50")["lr_rate"] == pytest.approx(1e-5 / 1e-3**2)
+    assert presets.get("mtt", "cifar10-10")["learning_rate"] == 100  # the published 1e5 is a misprint
+    assert presets.get("mtt", "datm-cifar100-10") == {
+        "images_per_class": 10,
+        "steps": 10_000,
+        "network": "convnet",
+        "num_experts": 100,
+        "epoch_steps": 0,
+        "syn_steps": 80,
+        "expert_epochs": 2,
+        "min_start_epoch": 0,
+        "max_start_epoch": 50,
+        "early_start_epoch": 30,
+        "grow_steps": 10_000,
+        "train_learning_rate": 0.01,
+        "learning_rate": 1000,
+        "lr_rate": pytest.approx(0.1),
+        "label_rate": 10,
+        "threshold": 1.0,
+        "batch_synthetic": 1000,
+        "start": "real",
+        "augment": "auto",
+        "gradient": "exact",
+    }
     # the published rate of DM does not depend on the images per class; ours is multiplied by them
     rates = {name: presets.get("dm", name) for name in PRESETS["dm"] if name != "paper"}
     published = {name: options["learning_rate"] * options["images_per_class"] for name, options in rates.items()}

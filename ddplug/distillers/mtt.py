@@ -5,8 +5,8 @@ r"""MTT: learn images that lead a network, in a few steps, to where real data le
 
 with an expert's weights :math:`\theta^*_t` after the epoch :math:`t`, batches :math:`S_n` of the synthetic images, an
 augmentation :math:`A_n` of its own for each image, and a learning rate :math:`\alpha` that is learned as well. The
-gradient is the exact one of :func:`ddplug.unroll.unroll`, in the memory of one step; TESLA's approximation is an option,
-and so are DATM's learned labels and growing window of epochs, and FTD's flat experts (:mod:`ddplug.experts`).
+gradient is the exact one of :func:`ddplug.unroll.unroll`, in the memory of one step. Options are TESLA's approximation,
+DATM's learned labels and growing window of epochs, and FTD's flat experts (:mod:`ddplug.experts`).
 
 References: Cazenavette, Wang, Torralba, Efros & Zhu, "Dataset Distillation by Matching Training Trajectories", CVPR
 2022, algorithm 1; Cui, Wang, Si & Hsieh, "Scaling Up Dataset Distillation to ImageNet-1K with Constant Memory", ICML
@@ -64,8 +64,8 @@ _MOMENTUM = {"inputs": 0.5, "log_rate": 0.5, "labels": 0.9}
 _LOGIT = 5.0
 """Logit of an image's own class, the others being 0, where no expert recognises the image."""
 
-_EXPERTS = 5
-"""Experts that are trained at the start if it is not said how many."""
+_EXPERTS, _BATCH = 5, 64
+"""Experts that are trained at the start if it is not said how many, and the samples that a step of theirs takes."""
 
 
 @dataclass(frozen=True)
@@ -163,17 +163,21 @@ class MTT:
         start, goal = self._segment(state, done, data, rng)
         learned = {name: state[name].detach().requires_grad_() for name in _MOMENTUM if name in state}
         loss = self._loss(learned, start, goal, data, rng)
-        metrics = {"loss": loss.detach(), "learned_rate": state["log_rate"].exp()}
         after = {**state, "done": torch.tensor(done + 1)}
-        if self.threshold and float(loss) > self.threshold:
-            return after, metrics
-        gradients = torch.autograd.grad(loss, list(learned.values()))
+        if not self.threshold or float(loss.detach()) <= self.threshold:
+            gradients = torch.autograd.grad(loss, list(learned.values()))
+            after |= self._moved(state, dict(zip(learned, gradients, strict=True)))
+        return after, {"loss": loss.detach(), "learned_rate": after["log_rate"].exp()}
+
+    def _moved(self, state: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Tensors:
+        """Move what is learned, each by its own SGD."""
         rates = {"inputs": self.learning_rate, "log_rate": self.lr_rate, "labels": self.label_rate}
-        for name, gradient in zip(learned, gradients, strict=True):
+        after: Tensors = {}
+        for name, gradient in gradients.items():
             part = {"inputs": state[name], "velocity": state[f"velocity.{name}"]}
             moved = momentum_step(part, gradient, rates[name], _MOMENTUM[name])
             after |= {name: moved["inputs"], f"velocity.{name}": moved["velocity"]}
-        return after, metrics
+        return after
 
     def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
         recipe = Recipe.paper(pick_augmentation(self.augment, data))
@@ -198,6 +202,7 @@ class MTT:
             epochs=self.max_start_epoch - 1 + self.expert_epochs,
             epoch_steps=self.epoch_steps,
             learning_rate=self.train_learning_rate,
+            batch_size=_BATCH,
             augment=self.augment,
         )
         number = range(self.num_experts or _EXPERTS)
