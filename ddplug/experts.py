@@ -182,7 +182,7 @@ def trajectory(
         >>> from ddplug.testing import toy_images
         >>> rng = torch.Generator().manual_seed(0)
         >>> [len(w) for w in trajectory("mlp:width=5", toy_images(), ExpertTraining(epochs=2), rng)]
-        [403, 403, 403]
+        [373, 373, 373]
     """
     strategy = pick_augmentation(training.augment, data)
     augment.check(strategy, data.shape)
@@ -407,7 +407,7 @@ def train_experts(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     made = train_experts(toy_images(), folder, "mlp:width=5", ExpertTraining(epochs=2), number=2)
         ...     [path.name for path in made], read_expert(made[0]).snapshots.shape
-        (['expert-00000.safetensors', 'expert-00001.safetensors'], torch.Size([3, 403]))
+        (['expert-00000.safetensors', 'expert-00001.safetensors'], torch.Size([3, 373]))
     """
     if not 1 <= number <= _LIMIT:
         raise OptionError(f"the number of experts is {number}; it must lie between 1 and {_LIMIT}")

@@ -237,7 +237,10 @@ def test_half_is_half_the_size_and_rounded(tmp_path: Path) -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 def test_a_file_is_mapped_not_read(tmp_path: Path) -> None:
     (path,) = train_experts(toy_images(), tmp_path, NETWORK, SHORT, number=1, device="cpu")
-    mapped = lambda: str(path) in Path("/proc/self/maps").read_text()  # noqa: E731
+
+    def mapped() -> bool:
+        return str(path) in Path("/proc/self/maps").read_text()
+
     expert = read_expert(path)
     row = expert.at(1)
     assert mapped()

@@ -27,7 +27,16 @@ from ddplug.testing import check_distiller, toy_images, toy_table
 from tests.exact import Exact, exact_images, generator, peak_of_graphs, twin
 
 SMALL = MTT(
-    images_per_class=2, network="convnet:width=4,depth=1", num_experts=2, epoch_steps=2, syn_steps=3, max_start_epoch=2
+    images_per_class=2,
+    network="convnet:width=4,depth=1",
+    num_experts=2,
+    epoch_steps=2,
+    syn_steps=3,
+    max_start_epoch=2,
+    train_learning_rate=0.01,
+    learning_rate=100.0,
+    lr_rate=0.1,
+    start="real",
 )
 
 
@@ -376,6 +385,7 @@ def test_dropout_does_not_disturb_what_is_computed_twice() -> None:
         ({"syn_steps": 0}, "syn_steps is 0; it must be at least 1"),
         ({"min_start_epoch": 2}, "max_start_epoch is 2; it must be at least 3"),
         ({"early_start_epoch": 3}, "early_start_epoch is 3; it must be 0, or above min_start_epoch 0 and at most"),
+        ({"early_start_epoch": 1}, "early_start_epoch is 1 and grow_steps is 0; say how many"),
         ({"train_learning_rate": 0.0}, "train_learning_rate is 0.0; it must be at least 1e-06"),
         ({"gradient": "exactly"}, "unknown gradient 'exactly'; did you mean 'exact'"),
     ],
