@@ -115,7 +115,7 @@ class MTT:
 
     name: ClassVar[str] = "mtt"
     images_per_class: int = 1
-    steps: int = 500
+    steps: int = 300
     network: Network = "convnet:width=32"
     experts: str = ""
     num_experts: int = 0
