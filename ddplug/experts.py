@@ -59,6 +59,7 @@ __all__ = [
 ]
 
 KIND = "expert"
+"""What the files hold, for :func:`ddplug.files.read_tensors`."""
 _LIMIT = 100_000
 """Experts that a folder can hold; their numbers have five digits."""
 
