@@ -1,8 +1,8 @@
 """Files that are written whole or not at all, and the tensors-with-a-header file that sets and checkpoints share.
 
 Such a file is safetensors, never pickle; its metadata hold three strings: ``format`` (``ddplug/1``, or ``ddplug/2``
-where a tensor is float16), ``kind`` (``synthetic-set`` or ``checkpoint``) and ``header``, a JSON object without NaN or
-repeated keys.
+where a tensor is float16), ``kind`` (``synthetic-set``, ``checkpoint`` or ``expert``) and ``header``, a JSON object
+without NaN or repeated keys.
 """
 
 from __future__ import annotations
@@ -128,12 +128,13 @@ def _ordered(content: bytes) -> bytes:
     return b"".join([size.to_bytes(8, "little"), text.ljust(size), content[end:]])
 
 
-def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: str | Path, kind: str, *, mapped: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`write_tensors` wrote; the content is not trusted.
 
     Args:
         path: the file.
         kind: what it must hold.
+        mapped: leave the tensors in the file, mapped into memory; for files that are replaced, never changed.
 
     Returns:
         Tensors on the CPU, and the header.
@@ -152,8 +153,9 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
             _unique(path)
             for name in file.keys():  # noqa: SIM118  not a mapping
                 _check_layout(name, file.get_slice(name).get_dtype(), file.get_slice(name).get_shape(), version)
+            tensors = {name: _sound(name, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
             # clones: nothing stays mapped to a file that may be replaced or unmounted
-            tensors = {name: _sound(name, file.get_tensor(name)).clone() for name in file.keys()}  # noqa: SIM118
+            tensors = tensors if mapped else {name: tensor.clone() for name, tensor in tensors.items()}
     except (SafetensorError, FormatError) as error:
         raise FormatError(f"{path} is not a ddplug file that can be read: {_one_line(error)}") from None
     except OSError as error:

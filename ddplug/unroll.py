@@ -19,7 +19,8 @@ where the derivatives of :math:`s_t` hold :math:`w_{t+1}` fixed. It is exact: th
 
 Reference: Maclaurin, Duvenaud & Adams, "Gradient-based Hyperparameter Optimization through Reversible Learning", ICML
 2015, algorithm 2, with recomputation in the place of reversal; Wang, Zhu, Torralba & Efros, "Dataset Distillation",
-arXiv 1811.10959, algorithm 1.
+arXiv 1811.10959, algorithm 1. Keeping :math:`w_t = w_T` throughout is TESLA's approximation: Cui, Wang, Si & Hsieh,
+"Scaling Up Dataset Distillation to ImageNet-1K with Constant Memory", ICML 2023, section 3.
 """
 
 from __future__ import annotations
@@ -45,13 +46,20 @@ It is called more than once for a step and must give the same each time: whateve
 """
 
 
-def minibatch_loss(module: nn.Module, buffers: Mapping[str, Tensor], batches: Sequence[Tensor]) -> StepLoss:
+def minibatch_loss(
+    module: nn.Module,
+    buffers: Mapping[str, Tensor],
+    batches: Sequence[Tensor],
+    change: Callable[[Tensor, int], Tensor] = lambda images, step: images,
+) -> StepLoss:
     """Make the loss of training on images and labels, a minibatch a step: the mean cross-entropy.
 
     Args:
         module: the network's structure, from :func:`ddplug.bank.skeleton`.
         buffers: its buffers, if it has any; every step begins with them.
         batches: ``(n,)`` int64 positions of the samples of each step; used again from the first when they are through.
+        change: what is done to the ``(n, *shape)`` images of a step, which has a number; the same each time it is
+            called for a step, so an augmentation that was drawn before.
 
     Returns:
         A loss for :func:`unroll` whose ``learned`` are the images ``(M, *shape)`` and their labels, ``(M,)`` int64 or
@@ -61,7 +69,7 @@ def minibatch_loss(module: nn.Module, buffers: Mapping[str, Tensor], batches: Se
     def loss(weights: Tensors, learned: Sequence[Tensor], step: int) -> Tensor:
         images, labels = learned
         index = batches[step % len(batches)]
-        return cross_entropy(forward(module, {**buffers, **weights}, images[index]), labels[index])
+        return cross_entropy(forward(module, {**buffers, **weights}, change(images[index], step)), labels[index])
 
     return loss
 
@@ -74,6 +82,7 @@ def unroll(
     *,
     recompute: bool = True,
     every: int = 1,
+    carry: bool = True,
 ) -> Tensors:
     """Train a network by gradient descent, as a differentiable function of what it is trained on and at what rates.
 
@@ -87,13 +96,15 @@ def unroll(
             passes, and limited by memory.
         every: steps from one set of kept weights to the next, at least 1; those between are computed again from it.
             The square root of ``T`` needs the least memory, for one more gradient a step.
+        carry: whether the gradient goes from each step to the ones before it; without, every step counts as if the
+            weights before it were constant (TESLA's approximation), which saves the second derivative in them.
 
     Returns:
         The weights after ``T`` steps. They are differentiable in ``weights``, ``learned`` and ``rates``, and the
-        gradient is the exact one in both modes.
+        gradient is the exact one in both modes, as long as it is carried.
 
     Raises:
-        OptionError: the rates are not a vector, or ``every`` is below 1.
+        OptionError: the rates are not a vector, ``every`` is below 1, or a full unroll is not to be carried.
 
     Example:
         One step from 1 at the rate 0.1 on the loss ``(w - x)^2`` with ``x = 3`` leads to ``1 - 0.1 * 2 * (1 - 3)``:
@@ -108,9 +119,11 @@ def unroll(
         raise OptionError(f"rates have the shape {tuple(rates.shape)}; give one learning rate a step, shape (T,)")
     if every < 1:
         raise OptionError(f"every is {every}; it must be at least 1")
+    if not recompute and not carry:
+        raise OptionError("carry=False needs recompute=True: a full unroll is there for the exact gradient")
     if not recompute:
         return _graphed(loss, dict(weights), learned, rates)
-    plan = _Plan(loss, tuple(weights), len(learned), every)
+    plan = _Plan(loss, tuple(weights), len(learned), every, carry)
     found = _Sweep.apply(plan, rates, *learned, *weights.values())
     return dict(zip(weights, found, strict=True))
 
@@ -137,6 +150,7 @@ class _Plan:
     names: tuple[str, ...]
     learned: int
     every: int
+    carry: bool
 
     def leaves(self, tensors: Sequence[Tensor]) -> Tensors:
         """Name weights, cut off from whatever they were computed from."""
@@ -187,12 +201,14 @@ class _Sweep(torch.autograd.Function):
                 weights = plan.leaves(span.pop())
                 gradients = _gradient(plan.loss(weights, learned, step), weights, create_graph=True)
                 product = sum(((a * g).sum() for a, g in zip(along, gradients, strict=True)), rate.new_zeros(()))
-            inputs = [*weights.values(), *(learned[k] for k in wanted)]
+            carried = [*weights.values()] if plan.carry else []
+            inputs = [*carried, *(learned[k] for k in wanted)]
             # a loss that is linear in the weights has no second derivative, and then there is no graph at all
-            found = torch.autograd.grad(product, inputs, materialize_grads=True) if product.requires_grad else ()
+            here = bool(inputs) and product.requires_grad
+            found = torch.autograd.grad(product, inputs, materialize_grads=True) if here else ()
             slopes.append(-product.detach())
-            along = [a - rate * h for a, h in zip(along, found, strict=False)] if found else along
-            for k, gradient in zip(wanted, found[len(weights) :], strict=False):
+            along = [a - rate * h for a, h in zip(along, found, strict=False)] if carried and found else along
+            for k, gradient in zip(wanted, found[len(carried) :], strict=False):
                 totals[k] -= rate * gradient
         slope = torch.stack(slopes[::-1]) if slopes else torch.zeros_like(rates)
         return (None, slope, *(totals.get(k) for k in range(plan.learned)), *along)

@@ -1,8 +1,9 @@
-"""Data in float64 and generators that agree, for comparing a method with its slow, obvious form."""
+"""Data in float64, generators that agree and what graphs hold, for comparing a method with its slow, obvious form."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -65,3 +66,28 @@ def moved(state: Mapping[str, Tensor], gradient: Tensor, rate: float, momentum: 
     images.grad = gradient
     optimiser.step()
     return images.detach()
+
+
+def peak_of_graphs(function: Callable[[], object]) -> int:
+    """Most bytes that tensors saved for backward passes held at once while a function ran; all are let go of in it."""
+    held, peak = 0, 0
+
+    class Held:
+        """A tensor saved for a backward pass, as long as its graph lives."""
+
+        def __init__(self, tensor: Tensor) -> None:
+            nonlocal held, peak
+            self.tensor, self.size = tensor, tensor.numel() * tensor.element_size()
+            held += self.size
+            peak = max(peak, held)
+
+        def __del__(self) -> None:
+            nonlocal held
+            held -= self.size
+
+    gc.collect()
+    with torch.autograd.graph.saved_tensors_hooks(Held, lambda kept: kept.tensor):
+        function()
+    gc.collect()
+    assert held == 0
+    return peak

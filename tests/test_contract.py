@@ -33,6 +33,9 @@ SMALL = {
     "train_steps": 2,
     "outer_loop": 2,
     "inner_loop": 2,
+    "num_experts": 1,
+    "epoch_steps": 1,
+    "syn_steps": 2,
 }
 """Values for the fields that cost time, in whichever method has them."""
 

@@ -20,6 +20,7 @@ from ddplug.distillers.dsa import DSA
 from ddplug.distillers.frepo import FRePo
 from ddplug.distillers.idc import IDC
 from ddplug.distillers.idm import IDM
+from ddplug.distillers.mtt import MTT
 from ddplug.distillers.ncfm import NCFM
 from ddplug.distillers.sldd import SoftLabelDD
 from ddplug.errors import DataError, OptionError
@@ -68,6 +69,7 @@ METHODS: dict[str, Any] = {
     "dc, trained networks": DC(images_per_class=1, network=SMALL, outer_loop=2, inner_loop=2, factor=2),
     "dsa": DSA(images_per_class=1, network=SMALL, bank=2, outer_loop=1, factor=2),
     "frepo": FRePo(images_per_class=1, network=SMALL, pool=2, max_age=2, advance=1, reuse=1, factor=2),
+    "mtt": MTT(images_per_class=1, network=SMALL, num_experts=1, epoch_steps=2, syn_steps=3, augment="", factor=2),
     "dd": DD(network=SMALL, factor=2),
     "soft-label-dd": SoftLabelDD(network=SMALL, factor=2),
     "idm": IDM(images_per_class=1, network=SMALL, queue=2, max_age=2, advance=1, reuse=1, factor=2),
@@ -83,7 +85,7 @@ def whole(method: Any) -> Any:
 
 
 def moment(state: Tensors) -> str:
-    return "velocity" if "velocity" in state else "first.inputs"
+    return next(name for name in ("velocity", "velocity.inputs", "first.inputs") if name in state)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -18,6 +18,7 @@ from ddplug.distillers.dm import DM
 from ddplug.distillers.frepo import FRePo
 from ddplug.distillers.idc import IDC
 from ddplug.distillers.idm import IDM
+from ddplug.distillers.mtt import MTT
 from ddplug.distillers.ncfm import NCFM
 from ddplug.distillers.sldd import SoftLabelDD
 from ddplug.errors import OptionError
@@ -36,6 +37,10 @@ METHODS: dict[str, Any] = {
     "ncfm": NCFM(images_per_class=2, network=NETWORK, networks=1, train_steps=1, bank=3, frequencies=64),
     "idm": IDM(images_per_class=2, network=NETWORK, queue=3, max_age=2),
     "idc": IDC(images_per_class=2, network=NETWORK, pool=3, max_age=2),
+    "mtt": MTT(images_per_class=4, network=NETWORK, num_experts=1, epoch_steps=1, max_start_epoch=1, syn_steps=3),
+    "mtt, unrolled": MTT(
+        images_per_class=4, network=NETWORK, num_experts=1, epoch_steps=1, max_start_epoch=1, gradient="unrolled"
+    ),
     "dd": DD(images_per_class=4, images_per_step=4, network=NETWORK, batch_real=60, epochs=2),
     "soft-label-dd": SoftLabelDD(images=2, network=NETWORK, batch_real=60),
 }

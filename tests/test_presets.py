@@ -42,6 +42,31 @@ def test_published_numbers() -> None:
     # 5e-3 for pixels in 0..1 and 10 images per class; ours are of standard deviation 1, and multiplied by the images
     assert presets.get("idc", "cifar10-50")["learning_rate"] == pytest.approx(5e-3 / 10 / 0.2**2)
     assert presets.get("idc", "cifar10-10")["advance"] == 32 and presets.get("idc", "mnist-1")["advance"] == 8
+    # the rate's own step is the published one: its logarithm moves by lr_lr / rate^2 times the same gradient
+    assert presets.get("mtt", "cifar10-50")["lr_rate"] == pytest.approx(1e-5 / 1e-3**2)
+    assert presets.get("mtt", "cifar10-10")["learning_rate"] == 100  # the published 1e5 is a misprint
+    assert presets.get("mtt", "datm-cifar100-10") == {
+        "images_per_class": 10,
+        "steps": 10_000,
+        "network": "convnet",
+        "num_experts": 100,
+        "epoch_steps": 0,
+        "syn_steps": 80,
+        "expert_epochs": 2,
+        "min_start_epoch": 0,
+        "max_start_epoch": 50,
+        "early_start_epoch": 30,
+        "grow_steps": 10_000,
+        "train_learning_rate": 0.01,
+        "learning_rate": 1000,
+        "lr_rate": pytest.approx(0.1),
+        "label_rate": 10,
+        "threshold": 1.0,
+        "batch_synthetic": 1000,
+        "start": "real",
+        "augment": "auto",
+        "gradient": "exact",
+    }
     # the published rate of DM does not depend on the images per class; ours is multiplied by them
     rates = {name: presets.get("dm", name) for name in PRESETS["dm"] if name != "paper"}
     published = {name: options["learning_rate"] * options["images_per_class"] for name, options in rates.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -17,6 +16,7 @@ from ddplug.bank import Tensors, skeleton
 from ddplug.errors import OptionError
 from ddplug.networks import build
 from ddplug.unroll import StepLoss, minibatch_loss, unroll
+from tests.exact import peak_of_graphs
 
 Outer = Callable[[Tensors], Tensor]
 
@@ -84,6 +84,30 @@ def test_the_sweep_is_the_full_unroll(network: str, soft: bool, every: int) -> N
             assert float((one - other).norm()) <= 1e-9 * float(other.norm()) + 1e-14
 
 
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("network", ["lenet", "mlp:width=5,act=sigmoid"])
+def test_what_is_not_carried_sees_constant_weights(network: str, every: int) -> None:
+    """The sum of all steps' gradients, each at weights cut off from the steps before."""
+    loss, weights, (images, labels), rates, outer = setting(network, 7, True)
+    now, moved = weights, dict.fromkeys(weights, torch.zeros((), dtype=torch.float64))
+    for step in range(7):
+        leaves = {name: w.detach().requires_grad_() for name, w in now.items()}
+        gradients = torch.autograd.grad(loss(leaves, [images, labels], step), list(leaves.values()), create_graph=True)
+        moved = {name: moved[name] - rates[step] * g for name, g in zip(leaves, gradients, strict=True)}
+        now = {name: weights[name] + moved[name].detach() for name in weights}
+    expected = torch.autograd.grad(
+        outer({name: w + moved[name] for name, w in weights.items()}), [images, labels, rates]
+    )
+    found = unroll(loss, weights, [images, labels], rates, carry=False, every=every)
+    exact = unroll(loss, weights, [images, labels], rates)
+    for name in weights:
+        assert torch.equal(found[name], exact[name])
+    parts = [torch.autograd.grad(outer(end), [images, labels, rates]) for end in (found, exact)]
+    for tesla, true, slow in zip(*parts, expected, strict=True):
+        assert float((tesla - slow).norm()) <= 1e-9 * float(slow.norm())
+        assert float((true - slow).norm()) > 1e-3 * float(slow.norm())
+
+
 def test_finite_differences_agree() -> None:
     rng = generator(3)
     images = torch.randn(3, 2, generator=rng, dtype=torch.float64).requires_grad_()
@@ -137,29 +161,12 @@ def test_no_steps_give_the_start() -> None:
 def peak_of_saved(recompute: bool, steps: int) -> int:
     """Most bytes that graphs held at once, weights kept from step to step not counted."""
     loss, weights, learned, rates, outer = setting("lenet", steps, True)
-    held, peak = 0, 0
 
-    class Held:
-        """A tensor saved for a backward pass, as long as its graph lives."""
-
-        def __init__(self, tensor: Tensor) -> None:
-            nonlocal held, peak
-            self.tensor, self.size = tensor, tensor.numel() * tensor.element_size()
-            held += self.size
-            peak = max(peak, held)
-
-        def __del__(self) -> None:
-            nonlocal held
-            held -= self.size
-
-    gc.collect()
-    with torch.autograd.graph.saved_tensors_hooks(Held, lambda kept: kept.tensor):
+    def gradient() -> None:
         final = unroll(loss, weights, learned, rates, recompute=recompute)
         torch.autograd.grad(outer(final), [learned[0], learned[1], rates])
-    del final
-    gc.collect()
-    assert held == 0
-    return peak
+
+    return peak_of_graphs(gradient)
 
 
 def test_graphs_take_as_much_memory_for_50_steps_as_for_10() -> None:
@@ -178,5 +185,7 @@ def test_bad_requests_name_the_value() -> None:
     loss: Any = None
     with pytest.raises(OptionError, match=r"rates have the shape \(2, 1\); give one learning rate a step"):
         unroll(loss, {}, [], torch.zeros(2, 1))
+    with pytest.raises(OptionError, match="carry=False needs recompute=True"):
+        unroll(loss, {}, [], torch.zeros(2), recompute=False, carry=False)
     with pytest.raises(OptionError, match="every is 0; it must be at least 1"):
         unroll(loss, {}, [], torch.zeros(2), every=0)

@@ -14,6 +14,7 @@ __all__ = ["COMMANDS", "Answer", "one_line", "table"]
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "list": ("ddplug.commands.list_", "list the installed methods, networks and data sets"),
     "distill": ("ddplug.commands.distill", "distil a data set and save the synthetic set"),
+    "experts": ("ddplug.commands.experts", "train networks on real data, for methods that match their trajectories"),
     "evaluate": ("ddplug.commands.evaluate", "train networks on a set, beside baselines, and test them on real data"),
     "inspect": ("ddplug.commands.inspect_", "show what a file holds and how it was made"),
     "export": ("ddplug.commands.export", "turn a set into pictures, arrays or a data set card"),
