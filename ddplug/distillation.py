@@ -24,6 +24,7 @@ from ddplug.checkpoint import Snapshot
 from ddplug.data import LabelledData
 from ddplug.errors import DivergedError, OptionError
 from ddplug.files import check_writable
+from ddplug.memory import check as check_memory
 from ddplug.synthetic import SyntheticSet
 
 __all__ = ["Distiller", "Metrics", "State", "config_of", "distill", "pick_device"]
@@ -42,7 +43,9 @@ class Distiller(Protocol):
     """A method: a frozen dataclass of hyper-parameters, and three functions of explicit state.
 
     Nothing is hidden in ``self`` and all randomness comes from ``rng``, a generator on the CPU; so every method can be
-    repeated, stopped and resumed bit for bit. :func:`ddplug.testing.check_distiller` checks all of it.
+    repeated, stopped and resumed bit for bit. :func:`ddplug.testing.check_distiller` checks all of it. A method may
+    also say by ``memory(sizes)`` what its options need, so that a run that cannot fit is refused
+    (:mod:`ddplug.memory`).
 
     Attributes:
         name: the name it is registered under.
@@ -291,7 +294,7 @@ def distill(
         The set, on the CPU, with its provenance.
 
     Raises:
-        OptionError: an option is unknown or outside its range.
+        OptionError: an option is unknown or outside its range, or the run cannot fit in memory (:mod:`ddplug.memory`).
         CheckpointError: the checkpoint is of another method, configuration, seed or data; the message says which.
         DivergedError: a loss or the state became NaN or infinite; the checkpoint holds the last good state.
 
@@ -308,6 +311,7 @@ def distill(
             raise OptionError(f"{what} is {number}; it must be at least 0 and below 2**63")
     place = pick_device(device)
     data = data.to(place)
+    check_memory(method, data, place)
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))
     run = _Run(method, identity, place, path)
     try:

@@ -34,6 +34,7 @@ from ddplug.distillers.common import (
 from ddplug.errors import unknown
 from ddplug.formation import enlarge
 from ddplug.matching import GRADIENT_DISTANCES, gradient_matching
+from ddplug.memory import Sizes
 from ddplug.synthetic import Recipe, SyntheticSet
 from ddplug.views import draw_view, real_gradients, settled, synthetic_gradients
 
@@ -154,6 +155,14 @@ class DC:
     def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
         recipe = Recipe.paper(pick_augmentation(self.augment, data))
         return to_set(data, state["inputs"], balanced_labels(data, self._each), recipe)
+
+    def memory(self, sizes: Sizes) -> dict[str, int]:
+        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        view = sizes.network * (1 + sizes.classes)
+        # the gradients' own graph is as large as that of the activations
+        images = 2 * sizes.classes * self._each * sizes.activations
+        kept = {"bank": 2 * self.bank * view} if self._banked else {"network": view}
+        return {**kept, "images_per_class": images}
 
     def _view(self, network: Tensors, data: LabelledData, rng: torch.Generator) -> Tensors:
         """Draw an augmentation for each class, and take the gradients that new real batches give in a network.

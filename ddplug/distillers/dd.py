@@ -35,6 +35,7 @@ from ddplug.errors import OptionError, unknown
 from ddplug.evaluation.results import name_of
 from ddplug.formation import enlarge
 from ddplug.learned_training import LearnedTraining, fingerprint
+from ddplug.memory import Sizes
 from ddplug.networks import has_batch_norm
 from ddplug.synthetic import Recipe, SyntheticSet
 from ddplug.unroll import minibatch_loss, unroll
@@ -159,6 +160,17 @@ class DD:
         )
         made = to_set(data, state["inputs"], self._labels(state, data).detach().clone(), recipe)
         return replace(made, provenance={"training": training.to_json()})
+
+    def memory(self, sizes: Sizes) -> dict[str, int]:
+        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        images = sizes.classes * min(self._each, small_images(self.images_per_step, self.factor))
+        steps = self.epochs * -(-self.images_per_class // self.images_per_step)
+        return {
+            "epochs": steps * sizes.network,
+            # one step's graph, and that of its gradient
+            "images_per_step": 2 * images * sizes.activations,
+            "batch_real": self.batch_real * sizes.activations,
+        }
 
     def _clipped(self, gradient: Tensor) -> Tensor:
         return gradient * (self.clip / (gradient.norm() + 1e-6)).clamp(max=1) if self.clip else gradient

@@ -33,6 +33,7 @@ from ddplug.distillers.common import (
 )
 from ddplug.formation import enlarge
 from ddplug.matching import mean_matching
+from ddplug.memory import Sizes
 from ddplug.synthetic import Recipe, SyntheticSet
 from ddplug.views import class_outputs, draw_view, real_statistics
 
@@ -109,6 +110,13 @@ class DM:
         recipe = Recipe.paper(pick_augmentation(self.augment, data))
         labels = balanced_labels(data, small_images(self.images_per_class, self.factor))
         return to_set(data, state["inputs"], labels, recipe)
+
+    def memory(self, sizes: Sizes) -> dict[str, int]:
+        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        images = sizes.classes * small_images(self.images_per_class, self.factor)
+        view = sizes.network + sizes.classes * sizes.features
+        # while a bank is stacked its parts are there too
+        return {"bank": 2 * self.bank * view, "images_per_class": images * sizes.activations}
 
     def _view(self, data: LabelledData, rng: torch.Generator) -> Tensors:
         """Draw a network and an augmentation for each class, and the mean features ``means`` ``(C, D)``."""

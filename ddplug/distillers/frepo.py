@@ -38,6 +38,7 @@ from ddplug.distillers.common import (
 from ddplug.errors import OptionError
 from ddplug.evaluation.results import same_space
 from ddplug.formation import enlarge
+from ddplug.memory import Sizes
 from ddplug.ridge import best_labels, centred, nearest_distribution, predict
 from ddplug.synthetic import Recipe, SyntheticSet
 from ddplug.views import after_use, staggered
@@ -138,6 +139,13 @@ class FRePo:
         own = balanced_labels(data, self._each)
         targets = self._targets(state["labels"], data) if self.label_rate else own
         return to_set(data, state["inputs"], targets, recipe)
+
+    def memory(self, sizes: Sizes) -> dict[str, int]:
+        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        images = sizes.classes * self._each
+        view = sizes.network + sizes.classes * self.batch_real * sizes.features
+        kernel = 8 * images**2 + 2 * images * sizes.features  # in float64
+        return {"pool": 2 * self.pool * view, "images_per_class": images * sizes.activations + kernel}
 
     def _one_hot(self, data: LabelledData) -> Tensor:
         return one_hot(balanced_labels(data, self._each), data.num_classes).float()

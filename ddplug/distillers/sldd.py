@@ -26,6 +26,7 @@ from ddplug.bank import Tensors
 from ddplug.data import LabelledData
 from ddplug.distillers.common import at_least, initial_images, small_images
 from ddplug.distillers.dd import DD
+from ddplug.memory import Sizes
 
 __all__ = ["SoftLabelDD", "shared_labels"]
 
@@ -83,6 +84,12 @@ class SoftLabelDD(DD):
         state = super().init(data, rng)
         idle = () if self.learn_images else ("first.inputs", "second.inputs")
         return {name: tensor for name, tensor in state.items() if name not in idle}
+
+    def memory(self, sizes: Sizes) -> dict[str, int]:
+        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        parts = super().memory(sizes)
+        share = min(1.0, self.images / sizes.classes) if self.images else 1.0
+        return {**parts, "images_per_step": int(share * parts["images_per_step"])}
 
     def _classes(self, data: LabelledData) -> tuple[Tensor, Tensor]:
         """Give for each image the first class it begins with, ascending, and its number among those of that class."""

@@ -1,0 +1,111 @@
+"""What a run needs at the least: against what the tensors of a run really take, and the refusal that comes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from ddplug import distill, memory
+from ddplug.distillers.dc import DC
+from ddplug.distillers.dd import DD
+from ddplug.distillers.dm import DM
+from ddplug.distillers.frepo import FRePo
+from ddplug.distillers.sldd import SoftLabelDD
+from ddplug.errors import OptionError
+from ddplug.memory import available, check, sizes_of
+from ddplug.testing import toy_images
+from tests.exact import generator
+
+NETWORK = "convnet:width=16,depth=2"
+DATA = toy_images((30, 25, 20), size=16)
+METHODS: dict[str, Any] = {
+    "dm": DM(images_per_class=4, network=NETWORK, bank=3),
+    "dm, small images": DM(images_per_class=4, network=NETWORK, bank=3, factor=2),
+    "dc": DC(images_per_class=4, network=NETWORK, bank=3, outer_loop=1),
+    "dc, no bank": DC(images_per_class=4, network=NETWORK, outer_loop=2, inner_loop=1),
+    "frepo": FRePo(images_per_class=4, network=NETWORK, pool=3, batch_real=8),
+    "dd": DD(images_per_class=4, images_per_step=4, network=NETWORK, batch_real=60, epochs=2),
+    "soft-label-dd": SoftLabelDD(images=2, network=NETWORK, batch_real=60),
+}
+
+
+def graph_bytes(method: Any) -> int:
+    """Bytes that the graphs of a step keep, each storage once; those of networks and images among them."""
+    state = method.init(DATA, generator())
+    seen: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        seen[tensor.untyped_storage().data_ptr()] = tensor  # alive, so that no address comes twice
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        method.step(state, DATA, generator())
+    return sum(tensor.untyped_storage().nbytes() for tensor in seen.values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_step_gets_by_with_less(name: str) -> None:
+    method = METHODS[name]
+    parts = method.memory(sizes_of(NETWORK, DATA))
+    graph = sum(parts.get(option, 0) for option in ("images_per_class", "images_per_step", "batch_real"))
+    measured = graph_bytes(method)
+    assert graph <= measured
+    if "no bank" not in name:  # the training of the network keeps one graph after another
+        assert measured <= 2 * graph
+
+
+@pytest.mark.parametrize("name", ["dm", "dc", "frepo"])
+def test_banks_are_counted_as_they_are(name: str) -> None:
+    state = METHODS[name].init(DATA, generator())
+    bank = sum(t.numel() * t.element_size() for key, t in state.items() if key.startswith("bank."))
+    parts = METHODS[name].memory(sizes_of(NETWORK, DATA))
+    # twice, since the parts are there while they are stacked; the augmentations' few numbers are left out
+    assert bank - 2000 <= max(parts.get("bank", 0), parts.get("pool", 0)) / 2 <= bank
+
+
+def test_a_run_that_cannot_fit_is_refused_with_a_value_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda device: 2_000_000)
+    method = DM(images_per_class=1, network=NETWORK, bank=100_000)
+    began: list[int] = []
+    monkeypatch.setattr(DM, "init", lambda *_: began.append(1))
+    with pytest.raises(
+        OptionError, match=r"dm needs at least .* GB for bank=100000, but cpu has 0\.0 GB left"
+    ) as caught:
+        distill(DATA, method, device="cpu")
+    assert not began
+    bank = int(str(caught.value).split("use bank=")[1].split()[0])
+    check(DM(images_per_class=1, network=NETWORK, bank=bank), DATA, torch.device("cpu"))
+    with pytest.raises(OptionError):
+        check(DM(images_per_class=1, network=NETWORK, bank=bank + 2), DATA, torch.device("cpu"))
+    with pytest.raises(OptionError, match="use a smaller network"):
+        check(DC(network="mlp:width=1000", images_per_class=1, outer_loop=2), DATA, torch.device("cpu"))
+
+
+def test_methods_that_say_nothing_are_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda device: 0)
+    check(SimpleNamespace(name="other"), DATA, torch.device("cpu"))
+    assert len(distill(DATA, "random", device="cpu")) == 30
+
+
+def test_nobody_knows_what_other_devices_have() -> None:
+    assert available(torch.device("meta")) is None
+    check(METHODS["dm"], DATA, torch.device("meta"))
+
+
+def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    whole = available(torch.device("cpu"))
+    assert whole is not None
+    assert whole > 10**7
+    (tmp_path / "memory.current").write_text("900000\n")
+    (tmp_path / "memory.stat").write_text("anon 500000\nfile 300000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available(torch.device("cpu")) == pytest.approx(whole, rel=0.5)
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert available(torch.device("cpu")) == 400000
