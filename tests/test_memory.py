@@ -16,6 +16,9 @@ from ddplug.distillers.dc import DC
 from ddplug.distillers.dd import DD
 from ddplug.distillers.dm import DM
 from ddplug.distillers.frepo import FRePo
+from ddplug.distillers.idc import IDC
+from ddplug.distillers.idm import IDM
+from ddplug.distillers.ncfm import NCFM
 from ddplug.distillers.sldd import SoftLabelDD
 from ddplug.errors import OptionError
 from ddplug.memory import available, check, sizes_of
@@ -31,6 +34,9 @@ METHODS: dict[str, Any] = {
     "dc, no bank": DC(images_per_class=4, network=NETWORK, outer_loop=2, inner_loop=1),
     "frepo": FRePo(images_per_class=4, network=NETWORK, pool=3, batch_real=8),
     "dd": DD(images_per_class=4, images_per_step=4, network=NETWORK, batch_real=60, epochs=2),
+    "idm": IDM(images_per_class=4, network=NETWORK, queue=3, max_age=2),
+    "ncfm": NCFM(images_per_class=4, network=NETWORK, bank=3, networks=1, train_steps=1, frequencies=64),
+    "idc": IDC(images_per_class=4, network=NETWORK, pool=3, max_age=2),
     "soft-label-dd": SoftLabelDD(images=2, network=NETWORK, batch_real=60),
 }
 
@@ -60,13 +66,13 @@ def test_no_step_gets_by_with_less(name: str) -> None:
         assert measured <= 2 * graph
 
 
-@pytest.mark.parametrize("name", ["dm", "dc", "frepo"])
+@pytest.mark.parametrize("name", ["dm", "dc", "frepo", "idm", "ncfm", "idc"])
 def test_banks_are_counted_as_they_are(name: str) -> None:
     state = METHODS[name].init(DATA, generator())
     bank = sum(t.numel() * t.element_size() for key, t in state.items() if key.startswith("bank."))
     parts = METHODS[name].memory(sizes_of(NETWORK, DATA))
     # twice, since the parts are there while they are stacked; the augmentations' few numbers are left out
-    assert bank - 2000 <= max(parts.get("bank", 0), parts.get("pool", 0)) / 2 <= bank
+    assert bank - 2000 <= max(parts.get(option, 0) for option in ("bank", "pool", "queue")) / 2 <= bank
 
 
 def test_a_run_that_cannot_fit_is_refused_with_a_value_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ from ddplug.distillers.common import (
 from ddplug.errors import unknown
 from ddplug.formation import enlarge
 from ddplug.matching import GRADIENT_DISTANCES, gradient_matching
+from ddplug.memory import Sizes
 from ddplug.synthetic import Recipe, SyntheticSet
 from ddplug.views import (
     after_use,
@@ -131,6 +132,13 @@ class IDC:
     def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
         recipe = Recipe.paper(pick_augmentation(self.augment, data))
         return to_set(data, state["inputs"], balanced_labels(data, self._each), recipe)
+
+    def memory(self, sizes: Sizes) -> dict[str, int]:
+        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        view = sizes.network * (1 + sizes.classes)
+        # the gradients' own graph is nearly as large as that of the activations: not all of them are matched
+        images = sizes.classes * self._each * sizes.activations * 3 // 2
+        return {"pool": 2 * self.pool * view, "images_per_class": images}
 
     def _loss(self, inputs: Tensor, view: Tensors, data: LabelledData) -> Tensor:
         synthetic = synthetic_gradients(self._module(data), view, enlarge(inputs, data.shape), data.num_classes)

@@ -36,6 +36,7 @@ from ddplug.distillers.common import (
 )
 from ddplug.formation import enlarge
 from ddplug.matching import mean_matching
+from ddplug.memory import Sizes
 from ddplug.synthetic import Recipe, SyntheticSet
 from ddplug.views import after_use, class_outputs, draw_view, real_statistics, staggered, trained_on_real
 
@@ -119,6 +120,12 @@ class IDM:
     def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
         recipe = Recipe.paper(pick_augmentation(self.augment, data))
         return to_set(data, state["inputs"], balanced_labels(data, self._each), recipe)
+
+    def memory(self, sizes: Sizes) -> dict[str, int]:
+        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        view = sizes.network + sizes.classes * sizes.features
+        images = sizes.classes * self._each * sizes.activations
+        return {"queue": 2 * self.queue * view, "images_per_class": images}
 
     def _loss(self, inputs: Tensor, view: Tensors, data: LabelledData) -> Tensor:
         labels = torch.arange(data.num_classes)

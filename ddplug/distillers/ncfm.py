@@ -37,6 +37,7 @@ from ddplug.distillers.common import (
 from ddplug.errors import OptionError
 from ddplug.formation import enlarge
 from ddplug.matching import characteristic_function, characteristic_matching
+from ddplug.memory import Sizes
 from ddplug.synthetic import Recipe, SyntheticSet
 from ddplug.views import class_outputs, draw_view, real_statistics, trained_on_real
 
@@ -132,6 +133,13 @@ class NCFM:
     def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
         recipe = Recipe.paper(pick_augmentation(self.augment, data))
         return to_set(data, state["inputs"], balanced_labels(data, self._each), recipe)
+
+    def memory(self, sizes: Sizes) -> dict[str, int]:
+        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        view = sizes.network + 8 * sizes.classes * self.frequencies
+        passes = 2 if self.calibration else 1
+        images = sizes.classes * self._each * (passes * sizes.activations + 4 * self.frequencies)
+        return {"bank": 2 * self.bank * view, "networks": 2 * self.networks * sizes.network, "images_per_class": images}
 
     def _loss(self, inputs: Tensor, state: Mapping[str, Tensor], view: Tensors, data: LabelledData) -> Tensor:
         images, labels = enlarge(inputs, data.shape), torch.arange(data.num_classes)
