@@ -218,6 +218,13 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         extra = 0 if self.levels is None else self.levels.numel() * 4
         return self.inputs.numel() * number + len(self) * label + extra
 
+    @property
+    def data_fingerprint(self) -> str | None:
+        """Fingerprint of the real data that the set was made from; ``None`` where its provenance names none."""
+        data = self.provenance.get("data")
+        found = data.get("fingerprint") if isinstance(data, Mapping) else None
+        return found if isinstance(found, str) else None
+
     def pixels(self) -> Tensor:
         """Give what networks see in pixel space, ``(M, *shape)``; synthetic pixels may lie outside ``[0, 1]``."""
         return self.preprocess.inverse(self[:][0])

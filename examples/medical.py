@@ -1,10 +1,11 @@
-"""Three images that teach a network to find ill patients: anonymous distillation of large X-ray images.
+"""Three images that teach a network to find ill patients: distillation of large X-ray images.
 
 Large grey images are cut into patches of three classes: outside the organ, from healthy patients, from ill ones. One
 image a class is distilled with a soft label; a network trained on the three alone judges the patches of new patients,
 and the patches vote on each patient. The protocol is that of Li, Togo, Ogawa & Haseyama, "Soft-Label Anonymous Gastric
-X-ray Image Distillation", ICIP 2020. Patients' images cannot be shipped: these are phantoms, in which the folds of an
-organ run side by side in healthy patients and in all directions in ill ones, with the same brightness and coarseness.
+X-ray Image Distillation", ICIP 2020; that distilled images tell nothing about a patient is not proved there or here.
+Patients' images cannot be shipped: these are phantoms, in which the folds of an organ run side by side in healthy
+patients and in all directions in ill ones, with the same brightness and coarseness.
 
     python examples/medical.py
     python examples/medical.py --images DIR --masks DIR
@@ -176,7 +177,7 @@ def main(
             "random patches": ddplug.distill(data, Random(images_per_class=1), seed=seed),
             "mean patches": ddplug.distill(data, ClassMean(images_per_class=1)).quantise(),
         }
-        sets["distilled, soft labels"].save(f"anonymous-{seed}.safetensors")
+        sets["distilled, soft labels"].save(f"patches-{seed}.safetensors")
         for name, made in sets.items():
             fresh = torch.Generator().manual_seed(seed)
             learned = name.startswith("distilled")

@@ -89,7 +89,7 @@ def test_medical_judges_patients_that_no_network_has_seen(capsys: pytest.Capture
     assert out.startswith("6 patients, ")
     assert "6 new patients" in out
     assert list(found) == ["distilled, soft labels", "random patches", "mean patches", "all patches"]
-    made = load("anonymous-0.safetensors")
+    made = load("patches-0.safetensors")
     assert (made.inputs.shape, made.targets.shape) == ((3, 1, 32, 32), (3, 3))
     assert made.class_names == ("irrelevant", "negative", "positive")
     assert made.levels is not None

@@ -61,6 +61,19 @@ def test_refuses_fields_that_do_not_fit(changes: dict[str, Any], message: str) -
         make(**changes)
 
 
+@pytest.mark.parametrize(
+    ("provenance", "fingerprint"),
+    [
+        ({"data": {"fingerprint": "ab"}}, "ab"),
+        ({"data": "mnist"}, None),
+        ({"data": {"fingerprint": 3}}, None),
+        ({}, None),
+    ],
+)
+def test_names_the_data_it_was_made_from(provenance: dict[str, Any], fingerprint: str | None) -> None:
+    assert make(provenance=provenance).data_fingerprint == fingerprint
+
+
 def test_is_a_torch_dataset() -> None:
     batches = list(DataLoader(make(), batch_size=4, generator=torch.Generator()))
     assert [tuple(inputs.shape) for inputs, _ in batches] == [(4, 2, 4, 4), (2, 2, 4, 4)]

@@ -110,9 +110,7 @@ def check_held_out(file: str, synthetic: SyntheticSet, train: LabelledData, frac
     Raises:
         DataError: the set was made from other data.
     """
-    data = synthetic.provenance.get("data")
-    seen = data.get("fingerprint") if isinstance(data, dict) else None
-    if fraction is not None and seen != train.fingerprint:
+    if fraction is not None and synthetic.data_fingerprint != train.fingerprint:
         raise DataError(
             f"{file} was not made with --validation {fraction} of these data, so it may have seen what is held out; "
             "distil it with the same option, or evaluate it without"

@@ -136,8 +136,8 @@ class IDC:
     def memory(self, sizes: Sizes) -> dict[str, int]:
         """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
         view = sizes.network * (1 + sizes.classes)
-        # the gradients' own graph is nearly as large as that of the activations: not all of them are matched
-        images = sizes.classes * self._each * sizes.activations * 3 // 2
+        # the gradients' own graph is as large as that of the activations; that of the last layer's is not asked for
+        images = 2 * sizes.classes * self._each * (sizes.activations - sizes.features)
         return {"pool": 2 * self.pool * view, "images_per_class": images}
 
     def _loss(self, inputs: Tensor, view: Tensors, data: LabelledData) -> Tensor:

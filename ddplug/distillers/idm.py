@@ -124,8 +124,7 @@ class IDM:
     def memory(self, sizes: Sizes) -> dict[str, int]:
         """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
         view = sizes.network + sizes.classes * sizes.features
-        images = sizes.classes * self._each * sizes.activations
-        return {"queue": 2 * self.queue * view, "images_per_class": images}
+        return {"queue": 2 * self.queue * view, "images_per_class": sizes.classes * self._each * sizes.activations}
 
     def _loss(self, inputs: Tensor, view: Tensors, data: LabelledData) -> Tensor:
         labels = torch.arange(data.num_classes)

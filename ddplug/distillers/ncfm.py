@@ -136,10 +136,14 @@ class NCFM:
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
         """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
-        view = sizes.network + 8 * sizes.classes * self.frequencies
-        passes = 2 if self.calibration else 1
-        images = sizes.classes * self._each * (passes * sizes.activations + 4 * self.frequencies)
-        return {"bank": 2 * self.bank * view, "networks": 2 * self.networks * sizes.network, "images_per_class": images}
+        images, graphs = sizes.classes * self._each, 2 if self.calibration else 1
+        view = sizes.network + sizes.classes * self.frequencies * 8
+        # while networks are stacked their parts are there too
+        return {
+            "networks": 4 * self.networks * sizes.network,
+            "bank": 2 * self.bank * view,
+            "images_per_class": graphs * images * sizes.activations,
+        }
 
     def _loss(self, inputs: Tensor, state: Mapping[str, Tensor], view: Tensors, data: LabelledData) -> Tensor:
         images, labels = enlarge(inputs, data.shape), torch.arange(data.num_classes)

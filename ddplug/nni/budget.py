@@ -6,7 +6,7 @@ backward pass of about twice the cost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,9 @@ def _kept(place: Path, data: LabelledData, method: str, seed: int | None, make: 
     if not place.exists():
         make().save(place)
         return place
-    known = load_set(place).provenance
-    of = known.get("data")
-    found = of.get("fingerprint") if isinstance(of, Mapping) else None
-    if (known.get("method"), known.get("seed"), found) != (method, seed, data.fingerprint):
+    made = load_set(place)
+    known = made.provenance
+    if (known.get("method"), known.get("seed"), made.data_fingerprint) != (method, seed, data.fingerprint):
         raise OptionError(f"{place} holds another set, of other data perhaps; choose another folder, or remove it")
     return place
 
