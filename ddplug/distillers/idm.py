@@ -80,7 +80,7 @@ class IDM:
     images_per_class: int = 10
     steps: int = 500
     network: Network = "convnet:width=32"
-    learning_rate: float = 1.0
+    learning_rate: float = 0.2
     momentum: float = 0.5
     batch_real: int = 64
     start: str = "kmeans"
