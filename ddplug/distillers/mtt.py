@@ -207,9 +207,9 @@ class MTT:
         return {
             # while trajectories are stacked their parts are there too
             "num_experts": 2 * (self.num_experts or _EXPERTS) * snapshots * sizes.network,
-            # the weights of all steps; the graph of one, or of all, and that of its gradient
+            # the weights of all steps; the graph of one, or of all, and that of its gradient, which share a little
             "syn_steps": self.syn_steps * sizes.network,
-            "images_per_class": 2 * graphs * images * sizes.activations,
+            "images_per_class": 2 * graphs * images * (sizes.activations - sizes.features),
         }
 
     def _opened(self, data: LabelledData) -> Tensors:
