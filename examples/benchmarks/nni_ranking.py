@@ -32,6 +32,7 @@ import ddplug
 from ddplug.commands import table
 from ddplug.distillers.dm import DM
 from ddplug.distillers.kmeans import KMeansCentroid
+from ddplug.distillers.ncfm import NCFM
 from ddplug.distillers.random_ import Random
 from ddplug.evaluation.ranking import spearman
 from ddplug.labelled import LabelledData
@@ -93,6 +94,7 @@ METHODS: dict[str, tuple[Any, int]] = {
     "DM": (_DM, 1),
     "random, 4 small": (Random(images_per_class=40), 2),
     "DM, 4 small": (replace(_DM, factor=2), 1),
+    "NCFM, 4 small": (NCFM(images_per_class=10, network="convnet:width=16", steps=300, bank=30), 1),
 }
 """Name -> how the images are made and what they are then reduced by; all are stored as bytes, in the same room."""
 
