@@ -107,8 +107,8 @@ _EVERY = (
 BENCHMARKS = {
     "cross": Benchmark(
         "MNIST, the room of 1 image per class, other architectures",
-        "Every method, for a few minutes at most, judged with hard labels on two architectures that it was not distilled "
-        "with (ConvNets all, but LeNet for dd and soft-label-dd), all trained in the same way.",
+        "Every method, for a few minutes at most, judged with hard labels on two architectures that it was not "
+        "distilled with (ConvNets all, but LeNet for dd and soft-label-dd), all trained in the same way.",
         _EVERY,
         ("mlp", "lenet"),
     ),
