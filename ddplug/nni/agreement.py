@@ -142,9 +142,9 @@ class Study:
             train, channels = self.full.sets()[0], self.full.protocol.channels
             index = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:64]
             x, y = train[index]
-            self._untrained[name] = [
-                zero_cost(name, partial(self.space.freeze, sample), widened(x, channels), y) for sample in self.samples
-            ]
+            # built anew, as for training: NNI's own spaces freeze into the weights that the space happens to have
+            builds = [self._frozen(self.full, sample).executable_model for sample in self.samples]
+            self._untrained[name] = [zero_cost(name, build, widened(x, channels), y) for build in builds]
         return self._untrained[name]
 
     def judged(self) -> dict[str, list[float]]:

@@ -19,6 +19,8 @@ from ddplug.networks.randomness import lent_randomness
 from ddplug.storage import load
 
 with lent_randomness(0):
+    from nni.nas.hub.pytorch import NasBench201
+
     from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
     from ddplug.nni.agreement import HEAD, Study, table
     from ddplug.nni.budget import cost, data_file, early_stopping, epochs_within, images_within, selection_file
@@ -138,6 +140,19 @@ def test_untrained_scores_of_spaces_of_coloured_images(files: Path, tmp_path: Pa
     zero = ("parameters", "gradient-norm", "synflow", "nwot")
     scores = Study(space, architectures(space, 2), full, {}, tmp_path, zero=zero).scores()
     assert all(None not in scores[name] for name in zero)
+
+
+def test_untrained_scores_do_not_depend_on_the_weights_that_a_space_has(
+    files: Path, tmp_path: Path
+) -> None:
+    full = ProxyEvaluator(files / "whole.safetensors", files / "rest.safetensors", channels=3, device="cpu")
+    found = []
+    for seed in (0, 1):
+        with lent_randomness(seed):  # NNI's own spaces make their weights when they are made
+            cells = NasBench201(stem_out_channels=4, num_modules_per_stack=1, num_labels=10)
+        samples = architectures(cells, 2)
+        found.append(Study(cells, samples, full, {}, tmp_path / str(seed), zero=("gradient-norm", "synflow")).scores())
+    assert found[0] == found[1]
 
 
 def test_early_stopping_goes_over_the_data_again_where_the_cost_allows(files: Path, tmp_path: Path) -> None:
