@@ -142,9 +142,7 @@ def test_untrained_scores_of_spaces_of_coloured_images(files: Path, tmp_path: Pa
     assert all(None not in scores[name] for name in zero)
 
 
-def test_untrained_scores_do_not_depend_on_the_weights_that_a_space_has(
-    files: Path, tmp_path: Path
-) -> None:
+def test_untrained_scores_do_not_depend_on_the_weights_that_a_space_has(files: Path, tmp_path: Path) -> None:
     full = ProxyEvaluator(files / "whole.safetensors", files / "rest.safetensors", channels=3, device="cpu")
     found = []
     for seed in (0, 1):
