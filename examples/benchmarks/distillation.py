@@ -114,8 +114,8 @@ BENCHMARKS = {
     ),
     "mnist-1": Benchmark(
         "MNIST, 1 image per class",
-        "Wanted: DM 88 % after at most 30 s of distilling on two CPU cores, DC and DSA 89 % after at most 10 minutes, the "
-        "best method 93 % after as many.",
+        "Wanted: DM 88 % after at most 30 s of distilling on two CPU cores, DC and DSA 89 % after at most 10 minutes, "
+        "the best method 93 % after as many.",
         (
             Entry("dm", {**_BANK, "images_per_class": 1, "steps": 300}),
             Entry("dc", _GRADIENTS, augment="crop_scale_rotate"),
