@@ -3,6 +3,10 @@
 Interim scores are taken on a part of the validation split that is equal for all candidates, and so small that all of
 them together cost at most 3 % of training and final scoring (or 32 images, if that is more). A candidate is judged on
 the whole split, at the end.
+
+Batch normalisation keeps averages over about its last ten steps. After a training as short as proxies are, they are of
+weights long gone, or still of the initial ones, and the network guesses whatever it has learned. So the averages are
+taken anew before it is judged.
 """
 
 from __future__ import annotations
@@ -43,6 +47,10 @@ __all__ = [
 
 INTERIM_SHARE = 0.03
 """Cost of all interim scores, as a share of that of training and final scoring."""
+SHORT = 1000
+"""Most steps of a training after which the averages of batch normalisation are taken anew."""
+STATISTICS = 256
+"""Most images that they are taken over."""
 _MOST_INTERIM = 9
 _LEAST_IMAGES = 32
 
@@ -96,6 +104,10 @@ def _forward_flops(module: nn.Module, sample: Tensor) -> float | None:
         return None
     finally:
         module.train()
+
+
+def _has_averages(module: nn.Module) -> bool:
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
 
 
 class _Candidate:
@@ -161,8 +173,24 @@ class _Candidate:
             fit([module], [self.train], self.recipe, [order], tick=tick)
         except HopelessError as stop:
             self.stopped = str(stop)
+        self._refresh(module, step)
         self.accuracies.append(accuracy(module, self.validation))
         self.scored += len(self.validation)
+
+    def _refresh(self, module: nn.Module, step: int) -> None:
+        """Take the averages of batch normalisation anew, over images as they are trained on but for augmentation."""
+        if step > SHORT or not _has_averages(module):
+            return
+        # imported here: it brings a compiler, for seconds
+        from torch.optim.swa_utils import update_bn
+
+        n = min(len(self.train), STATISTICS)
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(0))
+        inputs = self.train[order[:n].to(self.device)][0]
+        with lent_randomness(0, self.device):  # dropout is at work meanwhile
+            # none smaller than in training: batch normalisation refuses a single image
+            update_bn(inputs.tensor_split(max(1, n // self.recipe.batch_size)), module)
+        self.scored += n
 
     def _count(self, module: nn.Module) -> None:
         """Count the operations of one input; that is no part of the candidate's time."""
@@ -181,6 +209,8 @@ class _Candidate:
             # the same words as at the end of the training
             rate = self.recipe.learning_rate
             raise DivergedError(f"training diverged to NaN or infinity with learning_rate={rate}; lower it")
+        if step >= self.judged:
+            self._refresh(module, step)
         value = accuracy(module, self.part)
         self.scored += len(self.part)
         self.interim.append(value)

@@ -17,6 +17,7 @@ from ddplug.distillation import distill
 from ddplug.distillers.random_ import Random
 from ddplug.errors import OptionError
 from ddplug.networks import build
+from ddplug.nni import candidate
 from ddplug.nni.candidate import INTERIM_SHARE, Protocol, Result, train_and_score
 from ddplug.synthetic import Recipe, SyntheticSet
 from ddplug.testing import toy_images
@@ -63,6 +64,58 @@ def test_it_is_what_a_plain_loop_gives() -> None:
     expected = (plain(REAL.inputs).argmax(1) == REAL.targets).float().mean()
     assert result.metric == pytest.approx(float(expected))
     assert result.failure is None
+
+
+def with_averages(rng: Generator) -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+
+
+@pytest.mark.parametrize("size", [5, 13, 1000])
+def test_averages_of_batch_normalisation_are_those_of_the_final_weights(size: int) -> None:
+    kept: list[nn.Sequential] = []
+
+    def make(rng: Generator) -> nn.Module:
+        kept.append(with_averages(rng))
+        return kept[0]
+
+    with torch.random.fork_rng():
+        state = torch.get_rng_state()
+        run(make, replace(CPU, epochs=3, batch_size=size))
+        assert torch.equal(torch.get_rng_state(), state)
+    flat, first, linear, last, _ = kept[0]
+    torch.testing.assert_close(first.running_mean, TRAIN.inputs.flatten(1).mean(0))
+    order = torch.randperm(24, generator=Generator().manual_seed(0))
+    parts = flat(TRAIN.inputs)[order].tensor_split(max(1, 24 // size))
+    logits = [linear(first.train()(part)) for part in parts]
+    means = torch.stack([part.mean(0) for part in logits]).mean(0)
+    torch.testing.assert_close(last.running_mean, means, rtol=1e-4, atol=1e-5)
+    assert first.momentum == 0.1
+
+
+def test_a_short_training_with_batch_normalisation_is_judged_by_what_it_learned() -> None:
+    """With averages of the initial weights this network guesses, although it labels its own batches rightly."""
+    data = SyntheticSet(TRAIN.inputs * 0.01 + 5, TRAIN.targets, 3, TRAIN.preprocess, RECIPE)
+    real = SyntheticSet(REAL.inputs * 0.01 + 5, REAL.targets, 3, REAL.preprocess)
+    result = train_and_score(with_averages, data, real, replace(CPU, epochs=5, learning_rate=0.5))
+    assert result.metric is not None
+    assert result.metric > 0.8
+
+
+def test_averages_after_a_long_training_are_those_of_its_last_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mean(short: int) -> Tensor:
+        kept: list[nn.Sequential] = []
+
+        def make(rng: Generator) -> nn.Module:
+            kept.append(with_averages(rng))
+            return kept[0]
+
+        monkeypatch.setattr(candidate, "SHORT", short)
+        run(make, replace(CPU, epochs=4))
+        return kept[0][1].running_mean  # type: ignore[return-value]
+
+    all_of_it = TRAIN.inputs.flatten(1).mean(0)
+    torch.testing.assert_close(mean(4), all_of_it)
+    torch.testing.assert_close(mean(3), all_of_it * (1 - 0.9**4))
 
 
 def test_protocol_replaces_the_recipe_and_repeats_itself() -> None:
