@@ -10,14 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ddplug import registry
 from ddplug.distillation import distill
 from ddplug.errors import OptionError
 from ddplug.labelled import LabelledData
 from ddplug.nni.evaluator import ProxyEvaluator
 from ddplug.nni.sets import load_set
+from ddplug.room import rows_within
 from ddplug.synthetic import SyntheticSet
 from ddplug.validation import METHOD, holdout
 
@@ -124,9 +123,7 @@ def images_within(nbytes: int, data: LabelledData) -> int:
         >>> images_within(distill(data, "class-mean", device="cpu").quantise().nbytes, data)
         1
     """
-    one, two = (holdout(data.subset(torch.arange(n))).quantise().nbytes for n in (1, 2))
-    each = two - one
-    return max(1, (nbytes - (one - each)) // each // data.num_classes)
+    return max(1, rows_within(nbytes, data) // data.num_classes)
 
 
 def early_stopping(

@@ -26,6 +26,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ddplug.auto import LEVELS
+
 NETWORK = "convnet"
 """ConvNet-3 of width 128: what the papers evaluate with."""
 
@@ -66,6 +68,8 @@ class Benchmark:
         claim: what was to be shown.
         rows: of the table.
         judges: architectures; with several, labels are made hard and every set is trained on in the same way.
+        epochs: of training the judges, where not those of the recipe.
+        held_out: whether a tenth of the training data judges, and the test data are left alone.
         as_learned: whether distilled sets are trained on by the steps and learning rates that were learned with them.
     """
 
@@ -73,6 +77,8 @@ class Benchmark:
     claim: str
     rows: tuple[Entry, ...]
     judges: tuple[str, ...] = (NETWORK,)
+    epochs: int | None = None
+    held_out: bool = False
     as_learned: bool = False
 
 
@@ -80,6 +86,8 @@ def _baselines(n: int, networks: int) -> tuple[Entry, ...]:
     names = ("random", "kmeans-centroid", "kmeans")
     return tuple(Entry(name, {"images_per_class": n}, networks) for name in names)
 
+
+_TITLES = {"digits": "Digits", "mnist": "MNIST", "cifar10": "CIFAR-10 (a slightly lossy JPEG copy)"}
 
 _BANK = {"network": "convnet:width=32", "batch_real": 64, "start": "kmeans", "bank": 60}
 _GRADIENTS = {**_BANK, "images_per_class": 1, "batch_real": 256, "start": "noise", "learning_rate": 1.0, "steps": 2000}
@@ -116,7 +124,39 @@ _EVERY = (
 )
 """Every method, in the room of one image a class, in a few minutes at most."""
 
+
+def _chosen_from(data: str, n: int) -> Benchmark:
+    """What `ddplug distill auto` chooses from, beside whole images and class means."""
+    whole = {"images_per_class": n}
+    small = {"images_per_class": 4 * n}
+    selections = [level.name for level in LEVELS if level.steps == 0]
+    default = {level.name: type(level)() for level in LEVELS}
+    changed = [
+        {key: value for key, value in vars(level).items() if value != getattr(default[level.name], key)}
+        for level in LEVELS
+    ]
+    return Benchmark(
+        f"{data}, the room of {n} image{'s' if n > 1 else ''} per class: what to choose for a budget",
+        "Judged on a held-out tenth of the training data by two networks of each kind after 300 epochs.",
+        (
+            *(Entry(name, whole, 2) for name in selections),
+            *([Entry("class-mean", whole, 1)] if n == 1 else []),
+            *(Entry(name, small, 2, reduced=2) for name in selections),
+            Entry("dm", {**whole, "steps": 300, "bank": 30, "factor": 1}, 2),
+            *(
+                Entry(level.name, {**whole, **options, "factor": 2}, 2)
+                for level, options in zip(LEVELS, changed, strict=True)
+                if level.steps
+            ),
+        ),
+        ("convnet:width=16", "mlp"),
+        epochs=300,
+        held_out=True,
+    )
+
+
 BENCHMARKS = {
+    **{f"auto-{data}-{n}": _chosen_from(title, n) for data, title in _TITLES.items() for n in (1, 10)},
     "cross": Benchmark(
         "MNIST, the room of 1 image per class, other architectures",
         "Every method, for a few minutes at most, judged with hard labels on two architectures that it was not "
@@ -178,7 +218,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
     where = {"root": arguments.data_root, "cache": arguments.cache}
     pair = [load(arguments.data, split=split, **where) for split in ("train", "test")]
-    if not arguments.validate:
+    if not (arguments.validate or BENCHMARKS[arguments.benchmark].held_out):
         return pair[0], pair[1]
     train, held = pair[0].split(0.1)
     return train, held
@@ -229,6 +269,8 @@ def measure(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
     if len(judges) > 1 and not whole:
         judged = [replace(made, targets=made.hard_targets, half_labels=False) for made in judged]
         recipe = Recipe.paper(train.augmentation)
+    if benchmark.epochs is not None and not whole:
+        recipe = replace(recipe, epochs=benchmark.epochs)
     found: dict[str, float | None] = {}
     for network in judges:
         if benchmark.as_learned and "training" in getattr(sets[0], "provenance", ()):
