@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,14 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from ddplug.commands import Answer, table
 from ddplug.commands.data import add_data_options, add_run_options, load
-from ddplug.commands.options import Parser, add_fields, given_fields
+from ddplug.commands.options import Parser, add_fields, given_fields, number, quantity
 from ddplug.errors import CheckpointError, FormatError, OptionError
+from ddplug.formation import MAX_FACTOR
 
 if TYPE_CHECKING:
     from ddplug.callbacks import Callback
+    from ddplug.data import LabelledData
     from ddplug.synthetic import SyntheticSet
 
 __all__ = ["configure", "run"]
+
+AUTO = "auto"
+"""In the place of a method's name: choose one."""
 
 
 def configure(parser: Parser, argv: list[str]) -> list[str]:
@@ -28,8 +34,13 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     parser.usage = "ddplug distill METHOD --data NAME -o FILE [options]"
     _add_common(parser)
     if argv and argv[0] in ("-h", "--help"):
-        parser.epilog = "`ddplug list` gives the methods; `ddplug distill METHOD --help` the options of one."
+        parser.epilog = (
+            "`ddplug list` gives the methods; `ddplug distill METHOD --help` the options of one. "
+            "`ddplug distill auto` chooses."
+        )
         return argv
+    if argv and argv[0] == AUTO:
+        return _configure_auto(parser, argv[1:])
     if not argv or argv[0].startswith("-"):
         raise OptionError("the method comes first: ddplug distill METHOD --data NAME -o FILE (see `ddplug list`)")
     from ddplug import registry
@@ -40,6 +51,15 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     parser.usage = f"{parser.prog} --data NAME -o FILE [options]"
     parser.description = (method.__doc__ or "").strip().partition("\n")[0]
     parser.set_defaults(name=argv[0], method=method)
+    parser.add_argument("--preset", metavar="NAME", help="published options; the ones given beside it win")
+    parser.add_argument("--quantise", action="store_true", help="store a byte a number instead of four")
+    parser.add_argument(
+        "--reduced",
+        type=number(int, 1, MAX_FACTOR),
+        default=1,
+        metavar="N",
+        help="store images smaller by N, averaged, as methods that learn do with --factor (default: 1)",
+    )
     known = ", ".join(PRESETS.get(argv[0], {})) or "none"
     try:
         add_fields(parser.add_argument_group(f"options of {argv[0]}", fill(f"presets: {known}", 105)), method)
@@ -48,12 +68,34 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     return argv[1:]
 
 
+def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
+    """Add the budget, instead of a method's options."""
+    parser.prog = f"ddplug distill {AUTO}"
+    parser.usage = f"{parser.prog} --data NAME -o FILE --budget TIME --bytes SIZE [options]"
+    parser.description = "Choose method, number and size of images by measured rules, for a time and a room; distil."
+    parser.set_defaults(name=AUTO, method=None, preset=None, quantise=True)
+    group = parser.add_argument_group("the budget")
+    group.add_argument(
+        "--budget",
+        type=quantity("a time", {"s": 1, "m": 60, "h": 3600}),
+        default=60.0,
+        metavar="TIME",
+        help="that distilling may take, e.g. 90s, 5m or 1.5h (default: 60s)",
+    )
+    group.add_argument(
+        "--bytes",
+        type=quantity("a size", {"B": 1, "kB": 1e3, "MB": 1e6, "KiB": 2**10, "MiB": 2**20}),
+        default=20e3,
+        metavar="SIZE",
+        help="that the set may take, at a byte a number, e.g. 20kB (default: 20kB)",
+    )
+    return argv
+
+
 def _add_common(parser: Parser) -> None:
     add_data_options(parser)
     add_run_options(parser)
-    parser.add_argument("--preset", metavar="NAME", help="published options; the ones given beside it win")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
-    parser.add_argument("--quantise", action="store_true", help="store a byte a number instead of four")
     group = parser.add_argument_group("the run")
     group.add_argument("--checkpoint", metavar="FILE", help="(default: beside the output); removed at success")
     group.add_argument("--no-resume", action="store_true", help="begin anew where a checkpoint exists")
@@ -62,7 +104,9 @@ def _add_common(parser: Parser) -> None:
 
 
 def _distiller(arguments: argparse.Namespace) -> Any:
-    """Build the method: its defaults, then the preset, then what was given."""
+    """Build the method: its defaults, then the preset, then what was given; ``None`` where it is to be chosen."""
+    if arguments.method is None:
+        return None
     given = given_fields(arguments)
     if arguments.preset is not None:
         from ddplug import presets
@@ -139,19 +183,41 @@ def run(arguments: argparse.Namespace) -> Answer:
     with _saying_how_to_go_on(checkpoint):
         method = _distiller(arguments)
         _check_outputs(arguments, checkpoint)
-        synthetic = _distil(arguments, method, checkpoint)
+        data = load(arguments, "train")
+        if method is None:
+            method, arguments.reduced = _chosen(arguments, data, checkpoint)
+        synthetic = _distil(arguments, data, method, checkpoint)
         synthetic.save(arguments.output)
     with suppress(FileNotFoundError):
         os.unlink(checkpoint)
     return _answer(arguments, synthetic)
 
 
-def _distil(arguments: argparse.Namespace, method: Any, checkpoint: str) -> SyntheticSet:
+def _chosen(arguments: argparse.Namespace, data: LabelledData, checkpoint: str) -> tuple[Any, int]:
+    """Choose for the budget, or go on with what was chosen before; say so before the work begins."""
+    from ddplug import auto
+
+    kept = None if arguments.no_resume or not os.path.exists(checkpoint) else checkpoint
+    if kept is not None:
+        found = auto.resumed(kept, data, int(arguments.bytes))
+    else:
+        choice = auto.choose(data, seconds=arguments.budget, nbytes=int(arguments.bytes), device=arguments.device)
+        if choice.declined is not None:
+            name, seconds = choice.declined
+            sys.stderr.write(f"auto: the next better, {name}, would take about {seconds:.0f} s\n")
+        found = choice.distiller, choice.reduced
+    again = auto.as_options(*found)
+    how = "goes on with" if kept else f"expects {choice.seconds:.0f} s with"
+    sys.stderr.write(f"auto: {how} ddplug distill {again}\n")
+    return found
+
+
+def _distil(arguments: argparse.Namespace, data: LabelledData, method: Any, checkpoint: str) -> SyntheticSet:
     from ddplug.distillation import distill, pick_device
 
     device = pick_device(arguments.device)
     synthetic = distill(
-        load(arguments, "train"),
+        data,
         method,
         seed=arguments.seed,
         device=device,
@@ -159,6 +225,7 @@ def _distil(arguments: argparse.Namespace, method: Any, checkpoint: str) -> Synt
         checkpoint=checkpoint,
         resume=not arguments.no_resume,
     )
+    synthetic = synthetic.reduced(arguments.reduced)
     return synthetic.quantise() if arguments.quantise else synthetic
 
 

@@ -7,13 +7,13 @@ import ast
 import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from ddplug.errors import OptionError, unknown
 
-__all__ = ["Parser", "add_fields", "field_help", "given_fields", "number", "one_of", "plain"]
+__all__ = ["Parser", "add_fields", "field_help", "given_fields", "number", "one_of", "plain", "quantity"]
 
 SEED_LIMIT = 2**63 - 1
 
@@ -70,6 +70,31 @@ def _plain_number(kind: type[int] | type[float], text: str) -> Any:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"is {text}; it must be finite")
     return value
+
+
+def quantity(what: str, units: Mapping[str, float]) -> Callable[[str], float]:
+    """Give an argument type that takes positive numbers with or without a unit.
+
+    Args:
+        what: it measures, for complaints.
+        units: name -> what it is worth; a number without a unit counts as it is.
+
+    Example:
+        >>> quantity("a time", {"s": 1, "m": 60})("1.5m")
+        90.0
+    """
+
+    def convert(text: str) -> float:
+        parts = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+) ?([A-Za-z]*)", text)
+        value = 0.0 if parts is None else float(parts[1]) * {**units, "": 1}.get(parts[2], 0)
+        if not 0 < value < math.inf:
+            known = ", ".join(units)
+            raise argparse.ArgumentTypeError(
+                f"is {text!r}; it must be {what} above 0, as a number with {known} or none"
+            )
+        return value
+
+    return convert
 
 
 def one_of(kind: str, known: Sequence[str]) -> Callable[[str], str]:

@@ -127,6 +127,7 @@ _EVERY = (
 
 def _chosen_from(data: str, n: int) -> Benchmark:
     """What `ddplug distill auto` chooses from, beside whole images and class means."""
+    factor = 1 if data == "Digits" else 2  # the other one for DM, to see
     whole = {"images_per_class": n}
     small = {"images_per_class": 4 * n}
     selections = [level.name for level in LEVELS if level.steps == 0]
@@ -142,9 +143,9 @@ def _chosen_from(data: str, n: int) -> Benchmark:
             *(Entry(name, whole, 2) for name in selections),
             *([Entry("class-mean", whole, 1)] if n == 1 else []),
             *(Entry(name, small, 2, reduced=2) for name in selections),
-            Entry("dm", {**whole, "steps": 300, "bank": 30, "factor": 1}, 2),
+            Entry("dm", {**whole, "steps": 300, "bank": 30, "factor": 3 - factor}, 2),
             *(
-                Entry(level.name, {**whole, **options, "factor": 2}, 2)
+                Entry(level.name, {**whole, **options, "factor": factor}, 2)
                 for level, options in zip(LEVELS, changed, strict=True)
                 if level.steps
             ),
