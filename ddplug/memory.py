@@ -7,6 +7,8 @@ are alive at the same time for certain. So a refusal is always right, and what i
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,42 +33,59 @@ class Sizes:
 
     Attributes:
         classes: number of classes.
+        inputs: of one input in model space.
         network: of the parameters and buffers of a network.
         activations: that the graph of a call keeps for one input, until the backward pass.
-        features: of the features of one input.
+        features: of the features of one input, 0 where nobody asks for them.
     """
 
     classes: int
+    inputs: int
     network: int
     activations: int
     features: int
 
 
-def sizes_of(network: Network, data: LabelledData) -> Sizes:
+def sizes_of(network: Network | nn.Module, data: LabelledData, *, embedding: bool = True) -> Sizes:
     """Measure a network on one input of some data.
 
     Args:
-        network: name or function.
+        network: name or function, or a module, which is left alone.
         data: gives the shape of an input and the number of classes.
+        embedding: whether anybody asks for its features.
 
     Example:
         >>> from ddplug.testing import toy_images
         >>> sizes = sizes_of("convnet:width=4,depth=1", toy_images())
-        >>> sizes.network, sizes.features
-        (1932, 576)
+        >>> sizes.inputs, sizes.network, sizes.features
+        (256, 1932, 576)
     """
-    module = skeleton(network, data.shape, data.num_classes, embedding=True, training=False)
+    module = _structure(network, data)
     tensors = [*module.parameters(), *module.buffers()]
-    with torch.no_grad():
-        features = module(torch.zeros(1, *data.shape))
-    logits = skeleton(network, data.shape, data.num_classes, training=False)
     return Sizes(
         classes=data.num_classes,
+        inputs=4 * math.prod(data.shape),
         network=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         # what does not grow with the batch is no activation
-        activations=_graph_bytes(logits, data.shape, 3) - _graph_bytes(logits, data.shape, 2),
-        features=features.numel() * features.element_size(),
+        activations=_graph_bytes(module, data.shape, 3) - _graph_bytes(module, data.shape, 2),
+        features=_feature_bytes(network, data) if embedding else 0,
     )
+
+
+def _structure(network: Network | nn.Module, data: LabelledData) -> nn.Module:
+    """Give a network whose own numbers may be anything, on the CPU."""
+    if isinstance(network, nn.Module):
+        return copy.deepcopy(network).cpu().eval().requires_grad_(False)
+    return skeleton(network, data.shape, data.num_classes, training=False)
+
+
+def _feature_bytes(network: Network | nn.Module, data: LabelledData) -> int:
+    if isinstance(network, nn.Module):
+        raise OptionError(f"{type(network).__name__} is a module; only networks by name or function have features")
+    module = skeleton(network, data.shape, data.num_classes, embedding=True, training=False)
+    with torch.no_grad():
+        features = module(torch.zeros(1, *data.shape))
+    return int(features.numel() * features.element_size())
 
 
 def _graph_bytes(module: nn.Module, shape: tuple[int, ...], number: int) -> int:
@@ -112,7 +131,7 @@ def check(method: Any, data: LabelledData, device: torch.device) -> None:
     """Refuse a run that cannot fit.
 
     Args:
-        method: a distiller; one without ``memory`` and ``network`` is let through.
+        method: a distiller; one without ``memory``, and without ``network`` or ``teacher``, is let through.
         data: real data.
         device: where to work.
 
@@ -120,12 +139,11 @@ def check(method: Any, data: LabelledData, device: torch.device) -> None:
         OptionError: the run needs more than there is; the message names the option that needs most, and a value of it
             that would fit, if there is one.
     """
-    if not hasattr(method, "memory") or not hasattr(method, "network"):
-        return
     free = available(device)
-    if free is None:
+    sizes = _sizes_for(method, data) if hasattr(method, "memory") and free is not None else None
+    if free is None or sizes is None:
         return
-    parts: Mapping[str, int] = method.memory(sizes_of(method.network, data))
+    parts: Mapping[str, int] = method.memory(sizes)
     needed = sum(parts.values())
     if needed <= free:
         return
@@ -137,6 +155,18 @@ def check(method: Any, data: LabelledData, device: torch.device) -> None:
         f"{method.name} needs at least {_gigabytes(needed)} of memory, of which {_gigabytes(parts[option])} for "
         f"{option}={value}, but {device} has {_gigabytes(free)} left; {advice}"
     )
+
+
+def _sizes_for(method: Any, data: LabelledData) -> Sizes | None:
+    """Measure what a method works with, if there is such a thing."""
+    if hasattr(method, "network"):
+        return sizes_of(method.network, data)
+    if not hasattr(method, "teacher"):
+        return None
+    try:
+        return sizes_of(method.teacher, data, embedding=False)
+    except Exception:  # a user's module may raise anything; the method itself says what is wrong with it
+        return None
 
 
 def _gigabytes(number: int) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from ddplug import distill, memory
@@ -20,7 +22,9 @@ from ddplug.distillers.idc import IDC
 from ddplug.distillers.idm import IDM
 from ddplug.distillers.mtt import MTT
 from ddplug.distillers.ncfm import NCFM
+from ddplug.distillers.rded import RDED
 from ddplug.distillers.sldd import SoftLabelDD
+from ddplug.distillers.sre2l import SRe2L
 from ddplug.errors import OptionError
 from ddplug.memory import available, check, sizes_of
 from ddplug.testing import toy_images
@@ -43,6 +47,7 @@ METHODS: dict[str, Any] = {
     ),
     "dd": DD(images_per_class=4, images_per_step=4, network=NETWORK, batch_real=60, epochs=2),
     "soft-label-dd": SoftLabelDD(images=2, network=NETWORK, batch_real=60),
+    "sre2l": SRe2L(images_per_class=4, teacher=f"{NETWORK},norm=batch", train_epochs=1, batch_size=10, jitter=0),
 }
 
 
@@ -63,8 +68,10 @@ def graph_bytes(method: Any) -> int:
 @pytest.mark.parametrize("name", METHODS)
 def test_no_step_gets_by_with_less(name: str) -> None:
     method = METHODS[name]
-    parts = method.memory(sizes_of(NETWORK, DATA))
-    graph = sum(parts.get(option, 0) for option in ("images_per_class", "images_per_step", "batch_real"))
+    network = method.teacher if name == "sre2l" else NETWORK
+    parts = method.memory(sizes_of(network, DATA))
+    options = ("batch_size",) if name == "sre2l" else ("images_per_class", "images_per_step", "batch_real")
+    graph = sum(parts.get(option, 0) for option in options)
     measured = graph_bytes(method)
     assert graph <= measured
     if name not in ("dc, no bank", "mtt"):  # which keep one graph after another
@@ -96,6 +103,33 @@ def test_a_run_that_cannot_fit_is_refused_with_a_value_that_fits(monkeypatch: py
         check(DM(images_per_class=1, network=NETWORK, bank=bank + 2), DATA, torch.device("cpu"))
     with pytest.raises(OptionError, match="use a smaller network"):
         check(DC(network="mlp:width=1000", images_per_class=1, outer_loop=2), DATA, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("method", [RDED(images_per_class=5), SRe2L(images_per_class=5)])
+def test_images_are_counted_as_they_are(method: Any) -> None:
+    sizes = sizes_of(method.teacher, DATA, embedding=False)
+    made = distill(DATA, replace(method, teacher=f"{NETWORK},norm=batch", train_epochs=1, steps=0), device="cpu")
+    own = made.inputs.numel() * made.inputs.element_size()
+    assert method.memory(sizes)["images_per_class"] == {"rded": 2, "sre2l": 7}[method.name] * own
+
+
+def test_a_teacher_is_measured_and_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.random.fork_rng():
+        teacher = nn.Sequential(nn.Flatten(), nn.Linear(256, 3), nn.BatchNorm1d(3)).train()
+        other = nn.Linear(9, 3)
+    before = copy.deepcopy(teacher.state_dict())
+    sizes = sizes_of(teacher, DATA, embedding=False)
+    assert sizes.network == 4 * (256 * 3 + 3 + 4 * 3) + 8
+    assert teacher.training
+    assert all(p.requires_grad for p in teacher.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    with pytest.raises(OptionError, match="have features"):
+        sizes_of(teacher, DATA)
+    monkeypatch.setattr(memory, "available", lambda device: 80_000)
+    with pytest.raises(OptionError, match=r"sre2l needs at least 0\.0 GB .* for images_per_class=8, .* use images_per"):
+        distill(DATA, SRe2L(images_per_class=8, teacher=teacher), device="cpu")
+    with pytest.raises(OptionError, match="teacher Linear cannot take an input of shape"):
+        distill(DATA, RDED(images_per_class=1, teacher=other), device="cpu")
 
 
 def test_methods_that_say_nothing_are_let_through(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from ddplug.data import LabelledData
 from ddplug.distillers.common import at_least, balanced_labels, check_images_per_class, to_set
 from ddplug.distillers.features import CHUNK, POOL
 from ddplug.errors import OptionError
+from ddplug.memory import Sizes
 from ddplug.synthetic import Recipe, SyntheticSet
 from ddplug.teachers import Teacher, check_labels, lend, numbers_of, predict, structure_of
 
@@ -101,6 +102,11 @@ class RDED:
     def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
         targets = state["labels"] if "labels" in state else balanced_labels(data, self.images_per_class)
         return to_set(data, state["inputs"], targets, Recipe.paper(data.augmentation))
+
+    def memory(self, sizes: Sizes) -> dict[str, int]:
+        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        # while they are put together the classes' parts are there too
+        return {"teacher": sizes.network, "images_per_class": 2 * sizes.classes * self.images_per_class * sizes.inputs}
 
     def _tiles(self, shape: tuple[int, ...]) -> int:
         """Settle the tiles for inputs of a shape."""

@@ -37,6 +37,7 @@ from ddplug.distillers.common import (
 )
 from ddplug.distillers.features import POOL
 from ddplug.errors import OptionError
+from ddplug.memory import Sizes
 from ddplug.preprocess import Preprocess, pieces
 from ddplug.synthetic import Recipe, SyntheticSet
 from ddplug.teachers import Teacher, check_labels, lend, numbers_of, predict, structure_of
@@ -148,6 +149,16 @@ class SRe2L:
             with lend(structure_of(self.teacher, data), unprefixed("teacher.", state), data.device) as teacher:
                 targets = predict(teacher, state["inputs"]).softmax(1)
         return to_set(data, state["inputs"], targets, Recipe.paper(data.augmentation))
+
+    def memory(self, sizes: Sizes) -> dict[str, int]:
+        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        images = sizes.classes * self.images_per_class
+        return {
+            "teacher": sizes.network,
+            # the images before and after an update, Adam's two moments of them, and the gradient
+            "images_per_class": 7 * images * sizes.inputs,
+            "batch_size": min(self.batch_size, images) * sizes.activations,
+        }
 
     def _check_augmentation(self, data: LabelledData) -> None:
         """Refuse crops, flips and shifts of what is no image."""
