@@ -6,9 +6,11 @@ import csv
 import io
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, TypeVar
 
 from torch import Tensor
 from tqdm import tqdm
@@ -16,7 +18,12 @@ from tqdm import tqdm
 from ddplug.errors import MissingExtraError, OptionError
 from ddplug.files import check_writable, write_file
 
-__all__ = ["Callback", "CsvLog", "ProgressBar", "TensorBoardLog"]
+__all__ = ["Callback", "CsvLog", "ProgressBar", "TensorBoardLog", "preparing", "tracked"]
+
+Item = TypeVar("Item")
+
+_HIDDEN: ContextVar[bool | None] = ContextVar("hidden", default=True)
+"""Whether progress before the first step is hidden; ``None`` for unless standard error is a terminal."""
 
 
 class Callback(Protocol):
@@ -91,6 +98,31 @@ class ProgressBar:
             self._show()
             self._bar.refresh()
             self._bar.close()
+
+
+@contextmanager
+def preparing(callbacks: Sequence[Callback]) -> Iterator[None]:
+    """Let what is done before the first step show its progress, if one of the callbacks is a progress bar."""
+    bar = next((callback for callback in callbacks if isinstance(callback, ProgressBar)), None)
+    token = _HIDDEN.set(True if bar is None else False if bar.force else None)
+    try:
+        yield
+    finally:
+        _HIDDEN.reset(token)
+
+
+def tracked(items: Sequence[Item], what: str) -> Iterator[Item]:
+    """Go through things that take long before the first step, with a progress bar where the steps have one.
+
+    Args:
+        items: to go through.
+        what: each of them is.
+
+    Example:
+        >>> [2 * k for k in tracked(range(3), "network")]
+        [0, 2, 4]
+    """
+    yield from tqdm(items, desc=f"preparing: {what}", file=sys.stderr, disable=_HIDDEN.get(), leave=False)
 
 
 class CsvLog:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ddplug import __version__, registry
 from ddplug import checkpoint as checkpoints
-from ddplug.callbacks import Callback
+from ddplug.callbacks import Callback, preparing
 from ddplug.checkpoint import Snapshot
 from ddplug.data import LabelledData
 from ddplug.errors import DivergedError, OptionError
@@ -325,7 +325,8 @@ def distill(
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))
     run = _Run(method, identity, place, path)
     try:
-        run.start(data, total, resume)
+        with preparing(callbacks):
+            run.start(data, total, resume)
         made = run.loop(data, total, callbacks, checkpoint_every)
     except KeyboardInterrupt:
         run.rescue()

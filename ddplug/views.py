@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from ddplug import augment
 from ddplug.augment import Draw
 from ddplug.bank import Tensors, descended, fill, forward, loss_gradient, prefixed, replaced, unprefixed
+from ddplug.callbacks import tracked
 from ddplug.data import LabelledData
 from ddplug.networks import has_batch_norm
 
@@ -223,7 +224,8 @@ def staggered(number: int, max_age: int, make: Make) -> Tensors:
     Returns:
         The part ``bank.*`` of a state, with the counts ``age`` and ``used`` of each view.
     """
-    return fill([_counted(make(None, age), age) for age in (k * max_age // number for k in range(number))])
+    ages = [k * max_age // number for k in range(number)]
+    return fill([_counted(make(None, age), age) for age in tracked(ages, "networks")])
 
 
 def _counted(view: Tensors, age: int) -> Tensors:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import partial
@@ -348,12 +347,3 @@ def test_bad_options_name_the_value_and_the_limit(options: dict[str, Any], messa
 def test_batch_normalisation_is_refused() -> None:
     with pytest.raises(OptionError, match="dd does not take batch normalisation"):
         DD(network=partial(double_convnet, "batch")).init(toy_images(), generator())
-
-
-def test_the_benchmark_judges_on_held_out_data_or_the_test_set() -> None:
-    from examples.benchmarks.unrolled import measure
-
-    options = {"network": SMALL, "initialisation": "fixed", "steps": 2, "epochs": 1}
-    rows = [measure("dd", options, {"name": "digits"}, 0, test) for test in (False, True)]
-    assert [row["judged on"] for row in rows] == ["held-out training data", "test"]
-    assert len(rows[0]["accuracies"]) == 1 and json.loads(json.dumps(rows)) == rows

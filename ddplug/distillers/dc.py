@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ddplug import augment
 from ddplug.bank import Network, Tensors, descended, fill, fresh, pick, prefixed, skeleton, unprefixed
+from ddplug.callbacks import tracked
 from ddplug.data import LabelledData
 from ddplug.distillers.common import (
     at_least,
@@ -131,7 +132,8 @@ class DC:
         inputs = initial_images(self.start, data, self._each, rng, self.factor)
         state = {"inputs": inputs, "velocity": torch.zeros_like(inputs), "done": torch.tensor(0)}
         if self._banked:
-            return {**state, **fill([self._view(fresh(self.network, data, rng), data, rng) for _ in range(self.bank)])}
+            views = (fresh(self.network, data, rng) for _ in tracked(range(self.bank), "bank"))
+            return {**state, **fill([self._view(network, data, rng) for network in views])}
         return {**state, **prefixed("network.", fresh(self.network, data, rng))}
 
     def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ddplug import augment
 from ddplug.bank import Network, Tensors, fill, fresh, pick, replaced, skeleton
+from ddplug.callbacks import tracked
 from ddplug.data import LabelledData
 from ddplug.distillers.common import (
     at_least,
@@ -90,7 +91,7 @@ class DM:
         augment.check(pick_augmentation(self.augment, data), data.shape)
         inputs = initial_images(self.start, data, small_images(self.images_per_class, self.factor), rng, self.factor)
         state = {"inputs": inputs, "velocity": torch.zeros_like(inputs), "done": torch.tensor(0)}
-        return {**state, **fill([self._view(data, rng) for _ in range(self.bank)])}
+        return {**state, **fill([self._view(data, rng) for _ in tracked(range(self.bank), "bank")])}
 
     def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
         done = int(state["done"])

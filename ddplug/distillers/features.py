@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ddplug.callbacks import tracked
 from ddplug.data import LabelledData
 from ddplug.errors import OptionError
 from ddplug.networks import build, embed
@@ -98,7 +99,7 @@ def train(
     """
     optimiser = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
     targets = data.targets.to(data.device)
-    for _ in range(epochs):
+    for _ in tracked(range(epochs), "epochs"):
         seen = torch.empty(len(index), data.num_classes)
         module.train()
         with _own_noise(data.device, rng):

@@ -27,6 +27,7 @@ from torch.nn.functional import one_hot, softmax
 
 from ddplug import augment
 from ddplug.bank import Network, Tensors, forward
+from ddplug.callbacks import tracked
 from ddplug.data import LabelledData
 from ddplug.distillers.common import (
     at_least,
@@ -233,7 +234,7 @@ class MTT:
             batch_size=_BATCH,
             augment=self.augment,
         )
-        number = range(self.num_experts or _EXPERTS)
+        number = tracked(range(self.num_experts or _EXPERTS), "experts")
         made = [torch.stack(list(trajectory(self.network, data, training, rng))) for _ in number]
         return {"trajectories": torch.stack(made)}
 

@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from ddplug import augment
 from ddplug.bank import Network, Tensors, fill, fresh, pick, prefixed, replaced, skeleton, unprefixed
+from ddplug.callbacks import tracked
 from ddplug.data import LabelledData
 from ddplug.distillers.common import (
     adam_start,
@@ -111,14 +112,14 @@ class NCFM:
         state = adam_start({"inputs": initial_images(self.start, data, self._each, rng, self.factor)})
         module = skeleton(self.network, data.shape, data.num_classes)
         begun, trained = [], []
-        for _ in range(self.networks):
+        for _ in tracked(range(self.networks), "networks"):
             begun.append(fresh(self.network, data, rng))
             network = trained_on_real(
                 module, begun[-1], data, strategy, steps=self.train_steps, rate=self.network_learning_rate, rng=rng
             )
             trained.append(network)
         state |= {**_stacked("begun.", begun), **_stacked("trained.", trained)}
-        return {**state, **fill([self._view(state, data, rng) for _ in range(self.bank)])}
+        return {**state, **fill([self._view(state, data, rng) for _ in tracked(range(self.bank), "bank")])}
 
     def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
         done = int(state["done"])

@@ -1,0 +1,67 @@
+"""Rows of the distillation benchmark: what judges them, and going on where a long one stopped."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddplug import distill, load_dataset
+from ddplug.learned_training import evaluate_as_learned
+from ddplug.registry import resolve
+from examples.benchmarks import distillation
+from examples.benchmarks.distillation import BENCHMARKS, Benchmark, Entry, measure
+
+NETWORK = "convnet:width=4,depth=1"
+DD = Entry("dd", {"network": NETWORK, "initialisation": "fixed", "steps": 2, "epochs": 1, "images_per_class": 1}, 1)
+
+
+def arguments(keep: Path | None = None, **changes: Any) -> Namespace:
+    given = {"benchmark": "x", "data": "digits", "data_root": None, "cache": None, "validate": False, "keep": keep}
+    return Namespace(**{**given, **changes})
+
+
+def use(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    monkeypatch.setitem(BENCHMARKS, "x", Benchmark("x", "x", (DD,), (NETWORK,), **changes))
+
+
+def test_learned_sets_are_judged_as_learned_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    use(monkeypatch, as_learned=True)
+    row = measure(DD, arguments(tmp_path))
+    made = distill(load_dataset("digits"), resolve("distiller", "dd")(**DD.options), seed=0).quantise()
+    expected = evaluate_as_learned(made, load_dataset("digits", split="test")).mean
+    assert row["accuracy (%)"] == pytest.approx(100 * expected, abs=0.006)
+    assert row["bytes"] == made.nbytes
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+    monkeypatch.setattr("ddplug.distill", None)  # what is kept is not made again
+    assert measure(DD, arguments(tmp_path)) | {"peak memory (MiB)": 0} == row | {"peak memory (MiB)": 0}
+
+
+def test_held_out_data_judge_what_is_to_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def judge(judged: Any, test: Any, *given: Any, **options: Any) -> Any:
+        sizes.append((len(test), given[1].epochs))
+        return Namespace(accuracies=(0.5,))
+
+    monkeypatch.setattr("ddplug.evaluation.results.judge", judge)
+    row = Entry("random", {"images_per_class": 4}, 1, reduced=2)
+    use(monkeypatch)
+    assert measure(row, arguments())["bytes"] == 40 * 17 + 8
+    use(monkeypatch, held_out=True, epochs=7)
+    measure(row, arguments())
+    test = len(load_dataset("digits", split="test"))
+    held = len(load_dataset("digits").split(0.1)[1])
+    assert sizes == [(test, 1001), (held, 7)]
+
+
+def test_rows_find_their_way_into_a_process_of_their_own() -> None:
+    keys = [entry.key for benchmark in BENCHMARKS.values() for entry in benchmark.rows]
+    assert all(Entry(**json.loads(key)).key == key for key in keys)
+    for benchmark in BENCHMARKS.values():
+        own = [entry.key for entry in benchmark.rows]
+        assert len(own) == len(set(own))
+    assert distillation._options(DD.key) == f"epochs=1, initialisation=fixed, network={NETWORK}, steps=2"
