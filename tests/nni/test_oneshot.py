@@ -17,7 +17,7 @@ from nni.nas.evaluator.pytorch import Classification
 from nni.nas.experiment import NasExperiment, NasExperimentConfig
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableConv2d, MutableLinear
 from nni.nas.space import SimplifiedModelSpace
-from nni.nas.strategy import DARTS, GridSearch, Random, RandomOneShot
+from nni.nas.strategy import DARTS, GridSearch, GumbelDARTS, Proxyless, Random, RandomOneShot
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -135,6 +135,22 @@ def test_darts_finds_a_member_of_the_space_and_leaves_the_evaluator_as_new(files
         assert set(probabilities) == {"stem", "width"}
         moved = [abs(p - 1 / len(own)) for own in probabilities.values() for p in own.values()]
         assert max(moved) > 0.05  # the architecture was trained: it begins at equal shares, but for 0.001
+
+
+@pytest.mark.parametrize("strategy", [GumbelDARTS, Proxyless])
+def test_its_kin_find_a_member_too_and_train_the_architecture(files: tuple[str, str], strategy: Any) -> None:
+    made = strategy(arc_learning_rate=0.1)
+    with torch.random.fork_rng():
+        state = torch.get_rng_state()
+        random_state = random.getstate()
+        torch.manual_seed(0)  # Proxyless draws one path at a step
+        with finished(Networks(), OneShotEvaluator(*files, device="cpu"), made) as experiment:
+            assert best(experiment)["pool"] in ("max", "avg")
+        torch.set_rng_state(state)
+        random.setstate(random_state)
+    assert made.oneshot_module.trainer.global_step == 3 * 2 * 8
+    shares = made.oneshot_module.export_probs()["pool"]
+    assert abs(shares["max"] - 0.5) > 0.05
 
 
 def test_random_one_shot_trains_a_supernet_of_which_every_member_can_be_scored(files: tuple[str, str]) -> None:

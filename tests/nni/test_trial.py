@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +18,7 @@ from ddplug.networks import build
 from ddplug.nni import trial
 from ddplug.nni.candidate import CandidateError, Protocol, train_and_score
 from ddplug.nni.journal import Journal
+from ddplug.nni.running import free_port
 from ddplug.nni.sets import load_set
 from ddplug.nni.trial import main, results
 from tests.nni.toy_experiments import ROOT, run
@@ -116,3 +122,33 @@ def test_the_example_tunes_and_every_trial_journals_its_own(pair: tuple[Path, Pa
         )
         # most networks get everything right: the operations tell whether it was this one
         assert (again.metric, again.flops) == (record.metric, record.flops)
+
+
+def test_nnictl_runs_the_example_as_its_page_says(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "trial"
+    shutil.copytree(ROOT / "examples" / "nni_trial", folder)
+    for source, name in zip(pair, ("train", "validation"), strict=True):
+        shutil.copy(source, folder / f"{name}.safetensors")
+    config = (folder / "config.yml").read_text().replace("maxTrialNumber: 20", "maxTrialNumber: 2")
+    (folder / "config.yml").write_text(config.replace("--epochs 30", "--epochs 2"))
+    scripts = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+
+    def nnictl(*words: str) -> str:
+        command = [str(scripts / "nnictl"), *words]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    try:
+        nnictl("create", "--config", "config.yml", "--port", str(free_port()))
+        for _ in range(240):
+            found = results(folder / "journal.jsonl") if (folder / "journal.jsonl").exists() else []
+            if len(found) == 2:
+                break
+            time.sleep(0.5)
+    finally:
+        nnictl("stop", "--all")
+    assert len(found) == 2
+    space = json.loads((folder / "search_space.json").read_text())
+    assert all(set(parameters) == set(space) and 0 <= accuracy <= 1 for parameters, accuracy in found)
