@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from ddplug.distillers.ncfm import NCFM
 from ddplug.distillers.random_ import Random
 from ddplug.errors import CheckpointError, OptionError
 from ddplug.files import read_tensors
+from ddplug.memory import check as check_memory
 from ddplug.room import bytes_of, rows_within
 
 __all__ = ["LEVELS", "Choice", "Pace", "as_options", "candidates", "choose", "factor_for", "pace_of", "resumed"]
@@ -45,8 +47,8 @@ LEAST_SIDE = 16
 RESERVE = 0.8
 """Share of the time that the estimate must stay within, for an estimate is what it is."""
 
-_TRIED = 500
-"""Most real samples of a class that estimates are made with."""
+_TRIED = 5000
+"""Real samples that estimates are made with, in all; at least as many of a class as there are to be images."""
 
 
 @dataclass(frozen=True)
@@ -113,15 +115,25 @@ def candidates(data: LabelledData, nbytes: int) -> list[tuple[Any, int]]:
     return found
 
 
-def _timed(work: Callable[[], object]) -> float:
+def _timed(device: torch.device, work: Callable[[], object]) -> float:
     began = time.monotonic()
     work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return float(time.monotonic() - began)
 
 
 def _part(data: LabelledData, most: int) -> LabelledData:
     """Take the first samples of each class, at most so many."""
     return data.subset(torch.cat([index[:most] for index in data.class_indices]))
+
+
+def _fits(distiller: Any, data: LabelledData) -> bool:
+    try:
+        check_memory(distiller, data, data.device)
+    except OptionError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -159,21 +171,21 @@ def pace_of(distiller: Any, data: LabelledData) -> Pace:
         A method that selects does so from a part of the data, and its time is taken to grow with their number. Of
         others two views, ten training steps and three updates are made.
     """
-    rng = torch.Generator().manual_seed(0)
-    part = _part(data, max(_TRIED, _images(distiller)))
+    rng, timed = torch.Generator().manual_seed(0), partial(_timed, data.device)
+    part = _part(data, max(_TRIED // data.num_classes, _images(distiller)))
     growth = len(data) / len(part)
     if distiller.steps == 0:
         distiller.init(_part(data, _images(distiller)), rng)  # the first call of anything is slow
-        return Pace(growth * _timed(lambda: distiller.init(part, rng)))
+        return Pace(growth * timed(lambda: distiller.init(part, rng)))
     networks = {"networks": 1, "train_steps": 0} if hasattr(distiller, "train_steps") else {}
     small = replace(distiller, start="noise", bank=1, **networks)
     state = small.init(part, rng)  # the first call again
-    once = _timed(lambda: small.init(part, rng))
-    view = _timed(lambda: replace(small, bank=3).init(part, rng)) - once
-    training = _timed(lambda: replace(small, train_steps=10).init(part, rng)) - once if networks else 0.0
-    start = _timed(lambda: initial_images(distiller.start, part, _images(distiller), rng, distiller.factor))
+    once = timed(lambda: small.init(part, rng))
+    view = timed(lambda: replace(small, bank=3).init(part, rng)) - once
+    training = timed(lambda: replace(small, train_steps=10).init(part, rng)) - once if networks else 0.0
+    start = timed(lambda: initial_images(distiller.start, part, _images(distiller), rng, distiller.factor))
     small.step(state, part, rng)
-    steps = [_timed(lambda: small.step(state, part, rng)) for _ in range(3)]
+    steps = [timed(lambda: small.step(state, part, rng)) for _ in range(3)]
     return Pace(growth * start + once, max(0.0, view / 2), max(0.0, training / 10), sorted(steps)[1])
 
 
@@ -187,8 +199,8 @@ def choose(
 ) -> Choice:
     """Choose what to distil with, for a time and a number of bytes.
 
-    The choice depends on how fast the machine is, and at that moment; it is itself a method with its options, and
-    distilling with that is repeatable as ever. The time spent on choosing counts.
+    The choice depends on how fast the machine is at that moment, and on its memory; it is itself a method with its
+    options, and distilling with that is repeatable as ever. The time spent on choosing counts.
 
     Args:
         data: real training data, of images.
@@ -214,7 +226,7 @@ def choose(
     (distiller, reduced), *better = candidates(data, nbytes)
     choice = Choice(distiller, reduced, 0.0)
     for distiller, reduced in better:
-        if time.monotonic() - began >= RESERVE * seconds:
+        if time.monotonic() - began >= RESERVE * seconds or not _fits(distiller, data):
             break
         if distiller.name not in paces:
             paces[distiller.name] = pace_of(distiller, data)

@@ -115,6 +115,12 @@ def test_the_last_level_that_fits_is_taken(
     assert (choice.declined is None) == (seconds == 2e4)
 
 
+def test_what_does_not_fit_in_memory_is_not_taken(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "pace_of", lambda *_: auto.Pace(0))
+    monkeypatch.setattr("ddplug.memory.available", lambda device: 10_000)
+    assert auto.choose(images(16), nbytes=5000, device="cpu").distiller.name == "kmeans-centroid"
+
+
 def test_levels_become_dearer() -> None:
     pace = auto.Pace(1, 1, 0.1, 0.1)
     costs = [pace.seconds(level) if level.steps else 0 for level in auto.LEVELS]
@@ -200,7 +206,9 @@ def test_command_repeats_itself_by_the_options_it_says(
     assert torch.equal(one.inputs, two.inputs)
 
 
-def test_command_reduces_what_selections_give(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_reduces_what_selections_give(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = str(tmp_path / "a.safetensors")
     argv = ["distill", "kmeans-centroid", "--images-per-class", "2", "--reduced", "2", "--quantise", "--data", "digits"]
     assert main([*argv, "--device", "cpu", "-o", out, "--json"]) == 0
@@ -209,6 +217,9 @@ def test_command_reduces_what_selections_give(tmp_path: Path, capsys: pytest.Cap
     assert json.loads(capsys.readouterr().out)["nbytes"] == made.nbytes
     assert main([*argv[:4], "--reduced", "17", *argv[6:], "--device", "cpu", "-o", out]) == 2
     assert "--reduced is 17; it must be between 1 and 16" in capsys.readouterr().err
+    monkeypatch.setattr("ddplug.distillation.distill", None)  # too large a factor is refused before the work is done
+    assert main([*argv[:4], "--reduced", "9", *argv[6:], "--device", "cpu", "-o", out]) == 2
+    assert "factor is 9, but images are 8x8; use at most 8" in capsys.readouterr().err
 
 
 def test_interrupted_choice_goes_on_and_another_one_does_not(

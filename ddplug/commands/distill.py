@@ -16,7 +16,7 @@ from ddplug.commands import Answer, table
 from ddplug.commands.data import add_data_options, add_run_options, load
 from ddplug.commands.options import Parser, add_fields, given_fields, number, quantity
 from ddplug.errors import CheckpointError, FormatError, OptionError
-from ddplug.formation import MAX_FACTOR
+from ddplug.formation import MAX_FACTOR, reduced_shape
 
 if TYPE_CHECKING:
     from ddplug.callbacks import Callback
@@ -186,6 +186,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         data = load(arguments, "train")
         if method is None:
             method, arguments.reduced = _chosen(arguments, data, checkpoint)
+        reduced_shape(data.shape, arguments.reduced)  # refused before the work is done
         synthetic = _distil(arguments, data, method, checkpoint)
         synthetic.save(arguments.output)
     with suppress(FileNotFoundError):

@@ -140,14 +140,8 @@ def test_darts_finds_a_member_of_the_space_and_leaves_the_evaluator_as_new(files
 @pytest.mark.parametrize("strategy", [GumbelDARTS, Proxyless])
 def test_its_kin_find_a_member_too_and_train_the_architecture(files: tuple[str, str], strategy: Any) -> None:
     made = strategy(arc_learning_rate=0.1)
-    with torch.random.fork_rng():
-        state = torch.get_rng_state()
-        random_state = random.getstate()
-        torch.manual_seed(0)  # Proxyless draws one path at a step
-        with finished(Networks(), OneShotEvaluator(*files, device="cpu"), made) as experiment:
-            assert best(experiment)["pool"] in ("max", "avg")
-        torch.set_rng_state(state)
-        random.setstate(random_state)
+    with finished(Networks(), OneShotEvaluator(*files, device="cpu"), made) as experiment:
+        assert best(experiment)["pool"] in ("max", "avg")
     assert made.oneshot_module.trainer.global_step == 3 * 2 * 8
     shares = made.oneshot_module.export_probs()["pool"]
     assert abs(shares["max"] - 0.5) > 0.05
