@@ -29,7 +29,19 @@ from ddplug.files import read_tensors
 from ddplug.memory import check as check_memory
 from ddplug.room import bytes_of, rows_within
 
-__all__ = ["LEVELS", "Choice", "Pace", "as_options", "candidates", "choose", "factor_for", "pace_of", "resumed"]
+__all__ = [
+    "LEAST_SIDE",
+    "LEVELS",
+    "RESERVE",
+    "Choice",
+    "Pace",
+    "as_options",
+    "candidates",
+    "choose",
+    "factor_for",
+    "pace_of",
+    "resumed",
+]
 
 LEVELS: tuple[Any, ...] = (
     Random(),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Protocol, TextIO, TypeVar
+from typing import Any, Protocol, TextIO
 
 from torch import Tensor
 from tqdm import tqdm
@@ -19,8 +19,6 @@ from ddplug.errors import MissingExtraError, OptionError
 from ddplug.files import check_writable, write_file
 
 __all__ = ["Callback", "CsvLog", "ProgressBar", "TensorBoardLog", "preparing", "tracked"]
-
-Item = TypeVar("Item")
 
 _HIDDEN: ContextVar[bool | None] = ContextVar("hidden", default=True)
 """Whether progress before the first step is hidden; ``None`` for unless standard error is a terminal."""
@@ -111,7 +109,7 @@ def preparing(callbacks: Sequence[Callback]) -> Iterator[None]:
         _HIDDEN.reset(token)
 
 
-def tracked(items: Sequence[Item], what: str) -> Iterator[Item]:
+def tracked(items: Sequence[Any], what: str) -> Iterator[Any]:
     """Go through things that take long before the first step, with a progress bar where the steps have one.
 
     Args:
