@@ -180,9 +180,10 @@ BENCHMARKS = {
     ),
     "mnist-10": Benchmark(
         "MNIST, 10 images per class",
-        "Wanted: DM 96.5 % after at most 3 minutes of distilling on two CPU cores.",
+        "Wanted: DM 96.5 % after at most 3 minutes of distilling on two CPU cores, the best method 98 %.",
         (
             Entry("dm", {**_BANK, "images_per_class": 10, "steps": 500}, 2),
+            Entry("ncfm", {"images_per_class": 10, "steps": 500, "bank": 30}, 1),
             *_baselines(10, 1),
             Entry("whole", {"steps": 1000}, 1),
         ),
