@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ def test_learned_sets_are_judged_as_learned_and_kept(monkeypatch: pytest.MonkeyP
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
     monkeypatch.setattr("ddplug.distill", None)  # what is kept is not made again
     assert measure(DD, arguments(tmp_path)) | {"peak memory (MiB)": 0} == row | {"peak memory (MiB)": 0}
+    exact = replace(DD, quantised=False)
+    assert measure(exact, arguments(tmp_path))["bytes"] == made.quantise("float32").nbytes == 4 * 640 + 10
+    assert distillation._options(exact.key).endswith("steps=2, not quantised")
 
 
 def test_held_out_data_judge_what_is_to_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

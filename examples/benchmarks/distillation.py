@@ -42,6 +42,7 @@ class Entry:
         networks: that judge it, of each architecture.
         augment: what they are trained with, if not the set's own.
         reduced: factor by which a selection's images are stored smaller.
+        quantised: whether a number takes a byte, or four.
     """
 
     method: str
@@ -49,13 +50,15 @@ class Entry:
     networks: int = 5
     augment: str | None = None
     reduced: int = 1
+    quantised: bool = True
 
     @property
     def key(self) -> str:
         """The row's name in the result file, and its way into a process of its own."""
         values = asdict(self)
-        if self.reduced == 1:
-            del values["reduced"]
+        for name in ("reduced", "quantised"):
+            if values[name] == getattr(Entry, name):
+                del values[name]
         return json.dumps(values, sort_keys=True)
 
 
@@ -193,9 +196,15 @@ BENCHMARKS = {
         "Wanted: DD 94 % with 10 images, soft-label DD 96 % with 10 and 92 % with 5. Their sets are trained on as they "
         "were learned to be, in 5 steps from the initial weights they are for; the others by the papers' evaluation.",
         (
-            Entry("dd", {**_UNROLLED, "images_per_class": 1}, 1),
-            Entry("soft-label-dd", {**_UNROLLED, "images": 10}, 1),
-            Entry("soft-label-dd", {**_UNROLLED, "images": 5}, 1),
+            *(
+                Entry(method, {**_UNROLLED, **images}, 1, quantised=quantised)
+                for method, images in (
+                    ("dd", {"images_per_class": 1}),
+                    ("soft-label-dd", {"images": 10}),
+                    ("soft-label-dd", {"images": 5}),
+                )
+                for quantised in (True, False)
+            ),
             *(Entry(name, _ONE) for name in ("random", "class-mean", "kmeans")),
             Entry("whole", {"steps": 1000}, 1),
         ),
@@ -233,7 +242,8 @@ def _made(entry: Entry, train: Any, seed: int, keep: Path | None) -> Any:
     method = registry.resolve("distiller", entry.method)(**entry.options)
     if keep is None:
         return distill(train, method, seed=seed)
-    name = sha256(f"{train.fingerprint} {entry.key} {seed}".encode()).hexdigest()[:16]
+    what = [train.fingerprint, entry.method, entry.options, seed]
+    name = sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     path, checkpoint = keep / f"{name}.safetensors", keep / f"{name}.checkpoint"
     if not path.exists():
         keep.mkdir(parents=True, exist_ok=True)
@@ -262,7 +272,8 @@ def measure(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
         # a method that selects draws anew for each network; a distilled set is one set for all of them
         made = [_made(entry, train, seed, arguments.keep) for seed in range(1 if method.steps else entry.networks)]
         seconds = made[-1].provenance["seconds"]
-        sets = [found.reduced(entry.reduced).quantise() for found in made]
+        form: Any = "uint8" if entry.quantised else "float32"
+        sets = [found.reduced(entry.reduced).quantise(form) for found in made]
         recipe = sets[0].recipe if entry.augment is None else Recipe.paper(entry.augment)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     whole = entry.method == "whole"
@@ -303,8 +314,9 @@ def _options(key: str) -> str:
     entry = json.loads(key)
     options = [f"{name}={value}" for name, value in entry["options"].items() if name != "images_per_class"]
     judged = [] if entry["augment"] is None else [f"judged with {entry['augment']}"]
-    reduced = [f"stored smaller by {entry['reduced']}"] if "reduced" in entry else []
-    return ", ".join(options + reduced + judged)
+    stored = [f"stored smaller by {entry['reduced']}"] if "reduced" in entry else []
+    stored += [] if entry.get("quantised", True) else ["not quantised"]
+    return ", ".join(options + stored + judged)
 
 
 def _versions() -> dict[str, str]:
