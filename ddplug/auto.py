@@ -48,7 +48,6 @@ LEVELS: tuple[Any, ...] = (
     KMeansCentroid(),
     DM(steps=100, bank=10),
     DM(steps=300, bank=30),
-    NCFM(steps=150, bank=15, networks=2, train_steps=200),
     NCFM(steps=500, bank=30),
 )
 """Methods with their options but for number and size of images: from one to the next more accurate, and dearer."""
