@@ -16,7 +16,6 @@ from ddplug.commands import Answer, table
 from ddplug.commands.data import add_data_options, add_run_options, load
 from ddplug.commands.options import Parser, add_fields, given_fields, number, quantity
 from ddplug.errors import CheckpointError, FormatError, OptionError
-from ddplug.formation import MAX_FACTOR, reduced_shape
 
 if TYPE_CHECKING:
     from ddplug.callbacks import Callback
@@ -44,6 +43,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     if not argv or argv[0].startswith("-"):
         raise OptionError("the method comes first: ddplug distill METHOD --data NAME -o FILE (see `ddplug list`)")
     from ddplug import registry
+    from ddplug.formation import MAX_FACTOR
     from ddplug.presets import PRESETS
 
     method = registry.resolve("distiller", argv[0])
@@ -179,6 +179,8 @@ def _callbacks(arguments: argparse.Namespace) -> list[Callback]:
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Distil, save, and remove the checkpoint."""
+    from ddplug.formation import reduced_shape
+
     checkpoint = arguments.checkpoint or f"{arguments.output}.checkpoint"
     with _saying_how_to_go_on(checkpoint):
         method = _distiller(arguments)
