@@ -69,3 +69,19 @@ def test_rows_find_their_way_into_a_process_of_their_own() -> None:
         own = [entry.key for entry in benchmark.rows]
         assert len(own) == len(set(own))
     assert distillation._options(DD.key) == f"epochs=1, initialisation=fixed, network={NETWORK}, steps=2"
+
+
+def test_published_figures_stand_beside_ours_however_often_a_file_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, published={"dm": "97.5 [recall]", "soft-label-dd, 5 images": "92 [README]"})
+    cases = (
+        (Entry("dm", {"images_per_class": 1, "steps": 3}), "97.5 [recall]", "steps=3"),
+        (Entry("soft-label-dd", {"images": 5}), "92 [README]", "images=5"),
+        (Entry("soft-label-dd", {"images": 6}), None, "images=6"),
+    )
+    for entry, published, options in cases:
+        once = distillation._shown({"accuracy (%)": 1.0}, entry.key, BENCHMARKS["x"])
+        assert once == {"accuracy (%)": 1.0, "published (%)": published, "options": options}
+        again = distillation._shown(once, entry.key, BENCHMARKS["x"])
+        assert list(again) == list(once)  # a table wants the same columns in the same order
+    use(monkeypatch)
+    assert distillation._shown({"accuracy (%)": 1.0}, DD.key, BENCHMARKS["x"]).keys() == {"accuracy (%)", "options"}

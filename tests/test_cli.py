@@ -251,6 +251,12 @@ def test_evaluate_trains_as_learned_where_the_set_says_how(
     assert network["network"] == "convnet:width=4,depth=1"
     assert main(["evaluate", made, "--data", "digits", "--protocol", "learned"]) == 2
     assert "the set's provenance has no 'training'" in capsys.readouterr().err
+    # rounding costs such a set far more than others
+    for more, careful in ((["--quantise"], True), ([], False)):
+        assert main(["distill", "dd", "--data", "digits", *settings, *more, "-o", "again.safetensors"]) == 0
+        said = capsys.readouterr().out
+        assert ("careful" in said) == careful
+        assert "--protocol learned" in said
 
 
 def test_evaluate_takes_several_networks(made: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from ddplug.errors import OptionError, unknown
 
@@ -13,6 +14,7 @@ __all__ = [
     "INITS",
     "NORMS",
     "POOLS",
+    "AveragePool",
     "Classifier",
     "at_least",
     "image_shape",
@@ -29,8 +31,21 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
 }
 """Activations by name."""
 
+
+class AveragePool(nn.Module):
+    """Means of 2x2 pixels, as of ``nn.AvgPool2d(2)``, which takes a CPU two to five times as long."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Halve the sides of ``(N, C, H, W)`` maps, rounding down."""
+        if x.device.type != "cpu":
+            return avg_pool2d(x, 2)
+        height, width = x.shape[-2] // 2 * 2, x.shape[-1] // 2 * 2
+        rows = x[..., 0:height:2, :] + x[..., 1:height:2, :]
+        return (rows[..., 0:width:2] + rows[..., 1:width:2]) * 0.25
+
+
 POOLS: Mapping[str, Callable[[], nn.Module]] = {
-    "avg": lambda: nn.AvgPool2d(2),
+    "avg": AveragePool,
     "max": lambda: nn.MaxPool2d(2),
     "none": nn.Identity,
 }
