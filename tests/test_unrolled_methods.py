@@ -81,7 +81,7 @@ FEW: dict[str, Any] = {
 @pytest.mark.parametrize(
     "method",
     [
-        DD(images_per_class=3, images_per_step=2, epochs=2, initialisation="fixed", **{**FEW, "clip": 1e-3}),
+        DD(images_per_class=3, images_per_step=2, epochs=2, initialisation="fixed", steps=3, **{**FEW, "clip": 1e-3}),
         DD(images_per_class=2, images_per_step=2, epochs=3, networks=2, halve_every=1, **FEW),
         SoftLabelDD(images_per_class=2, epochs=2, initialisation="fixed", **FEW),
         SoftLabelDD(images_per_class=2, epochs=2, learn_images=False, **FEW),
@@ -99,7 +99,12 @@ def test_a_step_is_the_papers(method: DD) -> None:
     moved = [leaf for name, leaf in leaves.items() if f"first.{name}" in state]
     assert len(moved) == 2 if not soft or not getattr(method, "learn_images", True) else 3
     optimiser = torch.optim.Adam(moved, lr=method.learning_rate, betas=(0.5, 0.999))
-    for step in range(3):
+    scheduler = (
+        torch.optim.lr_scheduler.StepLR(optimiser, method.halve_every, 0.5)
+        if method.halve_every
+        else torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, method.steps)
+    )
+    for _ in range(3):
         other = twin(rng)
         state, metrics = method.step(state, data, rng)
         index = torch.randperm(len(data), generator=other)[:20]
@@ -111,8 +116,6 @@ def test_a_step_is_the_papers(method: DD) -> None:
         ]
         loss = torch.stack(losses).mean()
         torch.testing.assert_close(metrics["loss"], loss.detach(), rtol=1e-10, atol=1e-12)
-        if method.halve_every:
-            optimiser.param_groups[0]["lr"] = method.learning_rate / 2**step
         optimiser.zero_grad()
         loss.backward()
         for leaf in moved:
@@ -120,6 +123,7 @@ def test_a_step_is_the_papers(method: DD) -> None:
                 assert leaf.grad is not None and float(leaf.grad.norm()) > method.clip
                 nn.utils.clip_grad_norm_([leaf], method.clip)
         optimiser.step()
+        scheduler.step()
         for name, leaf in leaves.items():
             torch.testing.assert_close(state[name], leaf.detach(), rtol=1e-7, atol=1e-9)
 

@@ -12,6 +12,7 @@ Reference: Wang, Zhu, Torralba & Efros, "Dataset Distillation", arXiv 1811.10959
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
@@ -64,7 +65,8 @@ class DD:
         networks: initial networks that the gradient of an update is averaged over, where they are random.
         train_learning_rate: that the learned rates start at; they stay positive.
         learning_rate: of Adam, for images and (logarithms of small) rates.
-        halve_every: updates after which the learning rate is halved, again and again; 0 for never.
+        halve_every: updates after which the learning rate is halved, again and again, as published; 0 for a cosine that
+            ends at nothing after ``steps``.
         clip: largest norm of the gradient of images, labels or rates; longer ones, which long unrolls give now and then
             and Adam remembers for a thousand updates, are shortened to it. 0 for no limit, as published.
         batch_real: real images that the trained network is judged on.
@@ -135,9 +137,8 @@ class DD:
             found = torch.autograd.grad(loss / number, list(learned.values()))
             gradients = {name: gradients[name] + gradient for name, gradient in zip(names, found, strict=True)}
             losses.append(loss.detach())
-        halvings = int(state["done"]) // self.halve_every if self.halve_every else 0
         gradients = {name: self._clipped(gradient) for name, gradient in gradients.items()}
-        moved = adam_step(state, gradients, self.learning_rate * 0.5**halvings, BETAS)
+        moved = adam_step(state, gradients, self.learning_rate * self._left(int(state["done"])), BETAS)
         rates = softplus(moved["rates"])
         return {**state, **moved}, {"loss": torch.stack(losses).mean(), "mean_rate": rates.mean()}
 
@@ -171,6 +172,12 @@ class DD:
             "images_per_step": 2 * images * sizes.activations,
             "batch_real": self.batch_real * sizes.activations,
         }
+
+    def _left(self, done: int) -> float:
+        """Give the share of the learning rate that is left after so many updates."""
+        if self.halve_every:
+            return float(0.5 ** (done // self.halve_every))
+        return 0.5 + 0.5 * math.cos(math.pi * min(done / max(self.steps, 1), 1))
 
     def _clipped(self, gradient: Tensor) -> Tensor:
         return gradient * (self.clip / (gradient.norm() + 1e-6)).clamp(max=1) if self.clip else gradient
