@@ -16,6 +16,7 @@ from torch import Tensor
 from ddplug.callbacks import Callback, CsvLog, ProgressBar, TensorBoardLog, tracked
 from ddplug.distillation import distill
 from ddplug.distillers.ncfm import NCFM
+from ddplug.distillers.rded import RDED
 from ddplug.errors import MissingExtraError, OptionError
 from ddplug.testing import toy_images
 from tests.toy_distillers import MeanMatching
@@ -155,17 +156,35 @@ def test_metrics_are_read_only_when_shown(tmp_path: Path) -> None:
     assert Counted.reads == 6  # three rows and three entries; a bar that is not shown reads nothing
 
 
+SMALL: dict[str, Any] = {"images_per_class": 1, "network": "convnet:width=4,depth=1"}
+
+
 @pytest.mark.parametrize("shown", [True, False])
-def test_bar_begins_before_the_first_step(shown: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    method = NCFM(images_per_class=1, network="convnet:width=4,depth=1", networks=2, train_steps=1, bank=3, factor=1)
+@pytest.mark.parametrize(
+    ("method", "parts"),
+    [
+        (
+            NCFM(**SMALL, networks=2, train_steps=1, bank=3, factor=1),
+            ("preparing: networks:   0%|          | 0/2", "preparing: bank:   0%|          | 0/3", "ncfm: 100%"),
+        ),
+        (
+            RDED(images_per_class=1, teacher=SMALL["network"], train_epochs=2, tiles=1),
+            ("preparing: epochs:   0%|          | 0/2", "preparing: classes:   0%|          | 0/3"),
+        ),
+    ],
+    ids=["ncfm", "rded"],
+)
+def test_bar_begins_before_the_first_step(
+    method: Any, parts: tuple[str, ...], shown: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     bars = [ProgressBar(force=True)] if shown else []
-    made = distill(toy_images(), method, steps=1, device="cpu", callbacks=bars)
+    made = distill(toy_images(), method, steps=method.steps and 1, device="cpu", callbacks=bars)
     said = capsys.readouterr().err
-    for what in ("preparing: networks:   0%|          | 0/2", "preparing: bank:   0%|          | 0/3", "ncfm: 100%"):
+    for what in parts:
         assert (what in said) is shown
     assert list(tracked(range(3), "bank")) == [0, 1, 2]
     assert capsys.readouterr().err == ""
-    quiet = distill(toy_images(), method, steps=1, device="cpu")
+    quiet = distill(toy_images(), method, steps=method.steps and 1, device="cpu")
     assert torch.equal(made.inputs, quiet.inputs)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from ddplug.bank import Tensors
+from ddplug.callbacks import tracked
 from ddplug.crops import check_images, draw_boxes, resample
 from ddplug.data import LabelledData
 from ddplug.distillers.common import at_least, balanced_labels, check_images_per_class, to_set
@@ -91,7 +92,8 @@ class RDED:
         structure = structure_of(self.teacher, data)
         tensors = numbers_of(self.teacher, data, self.train_epochs, self.pool, rng)
         with lend(structure, tensors, data.device) as teacher:
-            best = [self._best(label, tiles, teacher, data, rng) for label in range(data.num_classes)]
+            classes = tracked(range(data.num_classes), "classes")
+            best = [self._best(label, tiles, teacher, data, rng) for label in classes]
             inputs = torch.cat([self._tile(*chosen, tiles, data) for chosen in best])
             soft = {"labels": predict(teacher, inputs).softmax(1)} if self.labels == "soft" else {}
         return {"inputs": inputs, **soft}
