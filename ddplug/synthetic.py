@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from ddplug.errors import DataError, FormatError, OptionError
 from ddplug.formation import can_enlarge, enlarge, reduce
+from ddplug.packing import BITS, packed_bytes
 from ddplug.preprocess import Preprocess, _per_channel
 
 __all__ = ["Recipe", "SyntheticSet"]
@@ -110,12 +111,13 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         recipe: how to train on the set.
         class_names: one name a class.
         provenance: JSON-ready account of how the set was made: method, config, seed, steps, data, versions, seconds.
-        levels: ``None`` for float32 storage; ``(2, C)`` float32 pixel values that the bytes 0 and 255 stand for in
-            each channel, where the inputs lie on the 256 levels of uint8 storage (see :meth:`quantise`).
+        levels: ``None`` for float32 storage; ``(2, C)`` float32 pixel values that the codes 0 and 255 stand for in
+            each channel, where the inputs lie on equal levels between them (see :meth:`quantise`).
         network_shape: the shape that networks see. Images stored smaller than it (multi-formation) are brought to it by
             bilinear interpolation (:func:`ddplug.formation.enlarge`) whenever a sample is read by its index. ``()``
             where networks see what is stored.
         half_labels: whether the soft labels are stored as float16, whose values they then have.
+        bits: that a number takes where there are levels, one of :data:`ddplug.packing.BITS`: ``2**bits`` levels.
 
     Raises:
         DataError: shapes, labels or values that do not fit together; the message says which.
@@ -131,6 +133,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     levels: Tensor | None = None
     network_shape: tuple[int, ...] = ()
     half_labels: bool = False
+    bits: int = 8
 
     def __post_init__(self) -> None:
         if self.network_shape == tuple(self.inputs.shape[1:]):
@@ -148,6 +151,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             (self.inputs.ndim >= 2 and self.inputs.numel() > 0, f"inputs have the shape {tuple(self.inputs.shape)}"),
             (self.inputs.dtype == torch.float32, f"inputs are {self.inputs.dtype}, not torch.float32"),
             (len(self.inputs) == len(self.targets), f"{len(self.inputs)} inputs but {len(self.targets)} targets"),
+            (self.bits in BITS, f"bits is {self.bits!r}, not one of {BITS}"),
             (len(self.class_names) == self.num_classes, f"{len(self.class_names)} names, {self.num_classes} classes"),
             (self.targets.dtype == (torch.float32 if soft else torch.int64), f"targets are {self.targets.dtype}"),
             (soft or self.targets.ndim == 1, f"targets have the shape {tuple(self.targets.shape)}"),
@@ -217,7 +221,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what is stored: inputs as float32 or uint8 (with their levels), and the labels.
+        """Bytes of what is stored: inputs as float32 or in a few bits a number (with their levels), and the labels.
 
         A hard label takes one byte up to 256 classes and four above; a soft label four a class, or two where
         ``half_labels`` says so. The preprocessing is not counted: whoever trains on the data needs it with or
@@ -225,9 +229,9 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         """
         soft = self.num_classes * self.soft_type.itemsize
         label = soft if self.targets.ndim == 2 else 1 if self.num_classes <= 256 else 4
-        number = 4 if self.levels is None else 1
-        extra = 0 if self.levels is None else self.levels.numel() * 4
-        return self.inputs.numel() * number + len(self) * label + extra
+        if self.levels is None:
+            return self.inputs.numel() * 4 + len(self) * label
+        return len(self) * (packed_bytes(self.inputs[0].numel(), self.bits) + label) + self.levels.numel() * 4
 
     @property
     def data_fingerprint(self) -> str | None:
@@ -287,8 +291,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     def merge(self, other: SyntheticSet) -> SyntheticSet:
         """Append another set of the same data: same shape, classes, kind of labels and preprocessing.
 
-        Sets quantised on different levels are merged as float32, soft labels of which one side is not float16 too;
-        quantise the result again.
+        Sets quantised between different levels are merged as float32, soft labels of which one side is not float16 too;
+        quantise the result again. Of different bits a number the larger ones are kept.
 
         Raises:
             DataError: the two do not fit together.
@@ -313,6 +317,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             inputs=torch.cat([self.inputs, other.inputs]),
             targets=torch.cat([self.targets, other.targets]),
             levels=levels,
+            bits=max(self.bits, other.bits),  # fewer bits lie on the levels of more
             half_labels=self.half_labels and other.half_labels,
             provenance={"merged": [*self._parts(), *other._parts()]},
         )
@@ -321,12 +326,16 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         """Give the provenance of each merged part; flat, so that a thousand merges are no deeper than one."""
         return list(self.provenance["merged"]) if set(self.provenance) == {"merged"} else [dict(self.provenance)]
 
-    def quantise(self, dtype: Literal["uint8", "float32"] = "uint8") -> SyntheticSet:
+    def quantise(self, dtype: Literal["uint8", "float32"] = "uint8", bits: int = 8) -> SyntheticSet:
         """Round the inputs to what fits in a byte each, on 256 equal levels a channel, and soft labels to float16.
 
         The levels, in pixel space, span the values present; for images they span at least ``[0, 1]``, so that real
         images stored as bytes come back bit for bit. No pixel moves by more than half a level. The root-mean-square
         error in model space is written to ``provenance["quantisation_rmse"]``. A quantised set is given back as it is.
+
+        With fewer bits a number, images are rounded to ``2**bits`` levels between the pixel values 0 and 1, and what
+        lies outside is cut off: few values far away must not cost the others their levels. In the room of one image
+        there are then ``8 / bits``, which is much the better use of it where images are nearly black and white.
 
         float16 keeps 11 significant bits, so that the small probabilities of many classes keep their order of magnitude
         (a byte each would make all below 1/510 zero). No probability moves by more than 1/4096; the largest error is
@@ -334,18 +343,29 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
 
         Args:
             dtype: ``"uint8"``, or ``"float32"`` to declare float32 storage again (the values stay rounded).
+            bits: that a number takes as ``"uint8"``, one of :data:`ddplug.packing.BITS`; below 8 for images only.
 
         Returns:
-            A set a quarter of the size, its soft labels half.
+            A set a quarter of the size or smaller, its soft labels half. One of so few bits already is given back as it
+            is.
 
         Raises:
-            OptionError: the type is not one of the two, or the preprocessing is too ill-conditioned for bytes.
+            OptionError: the type or the bits are not among these, below 8 bits the inputs are not images or the
+                preprocessing is ZCA, or the preprocessing is too ill-conditioned for bytes.
+
+        Example:
+            >>> from ddplug.preprocess import Identity
+            >>> made = SyntheticSet(torch.tensor([0.1, 0.4, 0.7, 1.2]).view(1, 1, 2, 2), torch.tensor([0]), 1, Identity())
+            >>> made.quantise(bits=1).inputs.flatten().tolist(), made.quantise(bits=1).codes().flatten().tolist()
+            ([0.0, 0.0, 1.0, 1.0], [0, 0, 255, 255])
         """
         if dtype == "float32":
-            return replace(self, levels=None, half_labels=False)
+            return replace(self, levels=None, bits=8, half_labels=False)
         if dtype != "uint8":
             raise OptionError(f"dtype is {dtype!r}; it must be uint8 or float32")
-        return self._round_inputs()._round_labels()
+        if bits not in BITS:
+            raise OptionError(f"bits is {bits!r}; it must be one of {', '.join(map(str, BITS))}")
+        return self._round_inputs(bits)._round_labels()
 
     def _round_labels(self) -> SyntheticSet:
         """Round soft labels to float16; others, and such, are given back as they are."""
@@ -355,17 +375,26 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         error = float((targets - self.targets).abs().max())
         return replace(self, targets=targets, half_labels=True, provenance={**self.provenance, "label_error": error})
 
-    def _round_inputs(self) -> SyntheticSet:
-        """Round the inputs to 256 levels; if they are on such, they are given back as they are."""
-        if self.levels is not None:
+    def _round_inputs(self, bits: int) -> SyntheticSet:
+        """Round the inputs to ``2**bits`` levels; if they are on as few, they are given back as they are."""
+        if self.levels is not None and self.bits <= bits:
             return self
-        rounded = replace(self, levels=self._span().to(self.inputs.device))
+        levels = self._span() if bits == 8 else self._unit(bits)
+        rounded = replace(self, levels=levels.to(self.inputs.device), bits=bits)
         inputs = rounded.decode(rounded.codes())
         error = float((inputs - self.inputs).square().mean().sqrt())
         result = replace(rounded, inputs=inputs, provenance={**self.provenance, "quantisation_rmse": error})
         if not torch.equal(result.decode(result.codes()), inputs):
             raise OptionError("the preprocessing is too ill-conditioned for uint8 storage; keep float32")
         return result
+
+    def _unit(self, bits: int) -> Tensor:
+        """Give the levels of images in a few bits, the pixel values 0 and 1."""
+        if self.inputs.ndim != 4:
+            raise OptionError(f"bits is {bits}, which is for images, not inputs of shape {self.shape}; use bits=8")
+        if self.preprocess.kind == "zca":
+            raise OptionError(f"bits is {bits}, but images whitened by zca need all 8; use standardise")
+        return torch.tensor([0.0, 1.0])[:, None].repeat(1, self.inputs.shape[1])
 
     def _exact_pixels(self) -> Tensor:
         """Give the pixels in float64 on the CPU: rounding must not move a code, nor depend on the device."""
@@ -384,7 +413,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         return torch.stack([low, high]).float()
 
     def codes(self) -> Tensor:
-        """Give the ``(M, *shape)`` uint8 codes of a quantised set.
+        """Give the ``(M, *shape)`` uint8 codes of a quantised set; of fewer bits than 8 they are as far apart on 0..255.
 
         Raises:
             OptionError: the set is not quantised.
@@ -393,7 +422,9 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         low, high = (_per_channel(level.double(), pixels) for level in self._levels())
         # a constant channel has one level, the code 0
         span = torch.where(high > low, high - low, torch.full_like(low, torch.inf))
-        return ((pixels - low) / span * 255).round_().clamp_(0, 255).to(torch.uint8).to(self.inputs.device)
+        steps = 2**self.bits - 1
+        rounded = ((pixels - low) / span * steps).round_().clamp_(0, steps) * (255 // steps)
+        return rounded.to(torch.uint8).to(self.inputs.device)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Turn ``(M, *shape)`` uint8 codes into model-space inputs; the inverse of :meth:`codes`.

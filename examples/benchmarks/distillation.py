@@ -43,7 +43,8 @@ class Entry:
         networks: that judge it, of each architecture.
         augment: what they are trained with, if not the set's own.
         reduced: factor by which a selection's images are stored smaller.
-        quantised: whether a number takes a byte, or four.
+        quantised: whether a number takes ``bits``, or four bytes.
+        bits: that a number takes.
     """
 
     method: str
@@ -52,12 +53,13 @@ class Entry:
     augment: str | None = None
     reduced: int = 1
     quantised: bool = True
+    bits: int = 8
 
     @property
     def key(self) -> str:
         """The row's name in the result file, and its way into a process of its own."""
         values = asdict(self)
-        for name in ("reduced", "quantised"):
+        for name in ("reduced", "quantised", "bits"):
             if values[name] == getattr(Entry, name):
                 del values[name]
         return json.dumps(values, sort_keys=True)
@@ -309,7 +311,7 @@ def measure(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
         made = [_made(entry, train, seed, arguments.keep) for seed in range(1 if method.steps else entry.networks)]
         seconds = made[-1].provenance["seconds"]
         form: Any = "uint8" if entry.quantised else "float32"
-        sets = [found.reduced(entry.reduced).quantise(form) for found in made]
+        sets = [found.reduced(entry.reduced).quantise(form, entry.bits) for found in made]
         recipe = sets[0].recipe if entry.augment is None else Recipe.paper(entry.augment)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     whole = entry.method == "whole"
@@ -352,6 +354,7 @@ def _options(key: str) -> str:
     judged = [] if entry["augment"] is None else [f"judged with {entry['augment']}"]
     stored = [f"stored smaller by {entry['reduced']}"] if "reduced" in entry else []
     stored += [] if entry.get("quantised", True) else ["not quantised"]
+    stored += [f"{entry['bits']} bits a pixel"] if "bits" in entry else []
     return ", ".join(options + stored + judged)
 
 

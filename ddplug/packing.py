@@ -1,0 +1,65 @@
+"""Numbers of 1, 2 or 4 bits, several to a byte."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["BITS", "pack", "packed_bytes", "unpack"]
+
+BITS = (1, 2, 4, 8)
+"""Bits that a number may take. The codes of each lie on those of the next: 255 is a multiple of 1, 3, 15 and 255."""
+
+
+def packed_bytes(numbers: int, bits: int) -> int:
+    """Give the bytes of a row of numbers.
+
+    Example:
+        >>> packed_bytes(784, 1), packed_bytes(9, 4)
+        (98, 5)
+    """
+    return -(-numbers * bits // 8)
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """Put several codes into a byte, the first into its highest bits; each row begins with a new byte.
+
+    Args:
+        codes: ``(M, n)`` uint8 multiples of ``255 / (2**bits - 1)``.
+        bits: one of :data:`BITS`.
+
+    Returns:
+        ``(M, packed_bytes(n, bits))`` uint8; what is left of the last byte of a row is 0.
+
+    Example:
+        >>> pack(torch.tensor([[255, 0, 255, 255]], dtype=torch.uint8), 1)
+        tensor([[176]], dtype=torch.uint8)
+    """
+    rows, each = len(codes), 8 // bits
+    spare = packed_bytes(codes.shape[1], bits) * each - codes.shape[1]
+    numbers = torch.nn.functional.pad(codes // (255 // (2**bits - 1)), (0, spare)).view(rows, -1, each)
+    return (numbers << _shifts(bits, codes.device)).sum(2, dtype=torch.uint8)
+
+
+def unpack(packed: Tensor, numbers: int, bits: int) -> Tensor:
+    """Take the codes out of bytes again; the inverse of :func:`pack`.
+
+    Args:
+        packed: ``(M, packed_bytes(numbers, bits))`` uint8.
+        numbers: in a row.
+        bits: one of :data:`BITS`.
+
+    Returns:
+        ``(M, numbers)`` uint8 codes.
+
+    Example:
+        >>> unpack(torch.tensor([[176]], dtype=torch.uint8), 4, 1)
+        tensor([[255,   0, 255, 255]], dtype=torch.uint8)
+    """
+    levels = 2**bits - 1
+    found = (packed[:, :, None] >> _shifts(bits, packed.device)) & levels
+    return found.flatten(1)[:, :numbers] * (255 // levels)
+
+
+def _shifts(bits: int, device: torch.device) -> Tensor:
+    return torch.arange(8 - bits, -1, -bits, dtype=torch.uint8, device=device)
