@@ -45,6 +45,7 @@ class Entry:
         reduced: factor by which a selection's images are stored smaller.
         quantised: whether a number takes ``bits``, or four bytes.
         bits: that a number takes.
+        epochs: of training the judges, where not those of the recipe.
     """
 
     method: str
@@ -54,12 +55,13 @@ class Entry:
     reduced: int = 1
     quantised: bool = True
     bits: int = 8
+    epochs: int | None = None
 
     @property
     def key(self) -> str:
         """The row's name in the result file, and its way into a process of its own."""
         values = asdict(self)
-        for name in ("reduced", "quantised", "bits"):
+        for name in ("reduced", "quantised", "bits", "epochs"):
             if values[name] == getattr(Entry, name):
                 del values[name]
         return json.dumps(values, sort_keys=True)
@@ -209,6 +211,7 @@ BENCHMARKS = {
                 1,
             ),
             *_baselines(10, 1),
+            *(Entry(name, {"images_per_class": 320}, 1, reduced=2, bits=1, epochs=301) for name in ("kmeans", "random")),
             Entry("whole", {"steps": 1000}, 1),
         ),
         published={
@@ -320,8 +323,9 @@ def measure(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
     if len(judges) > 1 and not whole:
         judged = [replace(made, targets=made.hard_targets, half_labels=False) for made in judged]
         recipe = Recipe.paper(train.augmentation)
-    if benchmark.epochs is not None and not whole:
-        recipe = replace(recipe, epochs=benchmark.epochs)
+    epochs = entry.epochs or benchmark.epochs
+    if epochs is not None and not whole:
+        recipe = replace(recipe, epochs=epochs)
     found: dict[str, float | None] = {}
     for network in judges:
         if benchmark.as_learned and "training" in getattr(sets[0], "provenance", ()):
@@ -354,7 +358,8 @@ def _options(key: str) -> str:
     judged = [] if entry["augment"] is None else [f"judged with {entry['augment']}"]
     stored = [f"stored smaller by {entry['reduced']}"] if "reduced" in entry else []
     stored += [] if entry.get("quantised", True) else ["not quantised"]
-    stored += [f"{entry['bits']} bits a pixel"] if "bits" in entry else []
+    stored += [f"{entry['bits']} bit{'s' * (entry['bits'] > 1)} a pixel"] if "bits" in entry else []
+    judged += [f"judged after {entry['epochs']} epochs"] if "epochs" in entry else []
     return ", ".join(options + stored + judged)
 
 
