@@ -149,6 +149,7 @@ def inspect(synthetic: SyntheticSet | str | Path) -> dict[str, Any]:
         "samples_per_class": own.hard_targets.bincount(minlength=own.num_classes).tolist(),
         "labels": "hard" if own.targets.ndim == 1 else "soft",
         "storage": "float32" if own.levels is None else "uint8",
+        "bits": 32 if own.levels is None else own.bits,
         "nbytes": own.nbytes,
         "pixel_range": [float(pixels.min()), float(pixels.max())],
         "outside_unit_range": float(((pixels < 0) | (pixels > 1)).double().mean()),
@@ -182,6 +183,7 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
     shape = " x ".join(map(str, synthetic.shape))
     soft = f"soft labels over {synthetic.num_classes} classes{' as float16' if synthetic.half_labels else ''}"
     labels = soft if facts["labels"] == "soft" else "class indices"
+    storage = f"{facts['bits']}-bit" if facts["bits"] < 8 else facts["storage"]
     stored = " x ".join(map(str, facts["stored_shape"]))
     small = f" images of {stored}, enlarged when read" if synthetic.network_shape else ""
     fields = {
@@ -197,7 +199,7 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
             "| | |",
             "|---|---|",
             f"| stored bytes, labels counted | {synthetic.nbytes:,} |",
-            f"| stored as | {facts['storage']}{small}, {labels} |",
+            f"| stored as | {storage}{small}, {labels} |",
             f"| values before preprocessing | {facts['pixel_range'][0]:.4g} to {facts['pixel_range'][1]:.4g} |",
             f"| share of them outside [0, 1] | {facts['outside_unit_range']:.1%} |",
             "",

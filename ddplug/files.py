@@ -28,7 +28,7 @@ from ddplug.errors import FormatError, OptionError
 
 __all__ = ["check_writable", "read_tensors", "write_file", "write_tensors"]
 
-_VERSION = 2
+_VERSION = 3
 """The newest that is read. Files without anything new are written as version 1, which older readers take."""
 _MAX_HEADER = 8 << 20
 """Bytes of the safetensors header, ours included: room for 20,000 class names, and little to parse."""
@@ -89,7 +89,9 @@ def write_file(path: str | Path, content: bytes) -> None:
             temporary.unlink()
 
 
-def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+def write_tensors(
+    path: str | Path, kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any], version: int = 1
+) -> None:
     """Write tensors and a JSON header to one safetensors file, atomically.
 
     Args:
@@ -97,6 +99,7 @@ def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], he
         kind: what it holds, e.g. ``"checkpoint"``; :func:`read_tensors` asks for the same.
         tensors: float16, float32, float64, int64, int32, uint8 or bool, any shape, any device.
         header: JSON-ready values, no NaN, at most 64 levels deep.
+        version: the first version of the format whose readers know what the header says.
 
     Raises:
         OptionError: the path cannot be written, or the header or a tensor cannot be stored.
@@ -111,7 +114,7 @@ def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], he
         raise OptionError(f"cannot store the header of {path}: {error}") from None
     # clones: safetensors refuses tensors that share memory, which states may well do
     own = {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()}
-    version = 2 if any(tensor.dtype == torch.float16 for tensor in own.values()) else 1
+    version = max(version, 2 if any(tensor.dtype == torch.float16 for tensor in own.values()) else 1)
     content = _ordered(to_bytes(own, {"format": f"ddplug/{version}", "kind": kind, "header": text}))
     if int.from_bytes(content[:8], "little") > _MAX_HEADER:
         raise OptionError(f"cannot store {path}: its header is longer than {_MAX_HEADER} bytes; shorten the provenance")

@@ -5,10 +5,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["BITS", "pack", "packed_bytes", "unpack"]
+from ddplug.errors import OptionError
+
+__all__ = ["BITS", "check_bits", "pack", "packed_bytes", "unpack"]
 
 BITS = (1, 2, 4, 8)
 """Bits that a number may take. The codes of each lie on those of the next: 255 is a multiple of 1, 3, 15 and 255."""
+
+
+def check_bits(bits: int, shape: tuple[int, ...], preprocess: str = "") -> None:
+    """Check that a number of what has a shape may take so many bits.
+
+    Args:
+        bits: that a number takes.
+        shape: of a sample.
+        preprocess: kind of the preprocessing.
+
+    Raises:
+        OptionError: bits are none of :data:`BITS`, or below 8 the samples are no images or are whitened by ZCA.
+    """
+    if bits not in BITS:
+        raise OptionError(f"bits is {bits!r}; it must be one of {', '.join(map(str, BITS))}")
+    if bits < 8 and len(shape) != 3:
+        raise OptionError(f"bits is {bits}, which is for images, not inputs of shape {shape}; use 8")
+    if bits < 8 and preprocess == "zca":
+        raise OptionError(f"bits is {bits}, but images whitened by zca need all 8; use 8, or standardise")
 
 
 def packed_bytes(numbers: int, bits: int) -> int:
@@ -37,7 +58,7 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     """
     rows, each = len(codes), 8 // bits
     spare = packed_bytes(codes.shape[1], bits) * each - codes.shape[1]
-    numbers = torch.nn.functional.pad(codes // (255 // (2**bits - 1)), (0, spare)).view(rows, -1, each)
+    numbers = torch.nn.functional.pad(codes // (255 // ((1 << bits) - 1)), (0, spare)).view(rows, -1, each)
     return (numbers << _shifts(bits, codes.device)).sum(2, dtype=torch.uint8)
 
 
@@ -56,7 +77,7 @@ def unpack(packed: Tensor, numbers: int, bits: int) -> Tensor:
         >>> unpack(torch.tensor([[176]], dtype=torch.uint8), 4, 1)
         tensor([[255,   0, 255, 255]], dtype=torch.uint8)
     """
-    levels = 2**bits - 1
+    levels = (1 << bits) - 1
     found = (packed[:, :, None] >> _shifts(bits, packed.device)) & levels
     return found.flatten(1)[:, :numbers] * (255 // levels)
 

@@ -2,14 +2,16 @@
 
 The file is that of :mod:`ddplug.files`, of the kind ``synthetic-set``. It has the tensors
 
-* ``inputs``: ``(M, *stored)`` float32 in model space, or uint8 codes where ``levels`` is present;
+* ``inputs``: ``(M, *stored)`` float32 in model space, or uint8 codes where ``levels`` is present; codes of fewer
+  bits as :func:`ddplug.packing.pack` lays them out;
 * ``levels``: ``(2, C)`` float32, the pixel values of the codes 0 and 255 in each channel;
 * ``targets``: ``(M,)`` uint8 class indices (int32 above 256 classes), or ``(M, classes)`` float32 or float16 soft
   labels;
 * ``preprocess.NAME``: the float32 fields of the preprocessing
 
 and the header fields ``num_classes``, ``class_names``, ``preprocess`` (its kind), ``recipe`` and ``provenance``,
-and ``network_shape`` where networks see the inputs enlarged to another shape than the stored one.
+``network_shape`` where networks see the inputs enlarged to another shape than the stored one, and ``bits`` and
+``stored_shape`` where codes have fewer bits than 8.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from ddplug.augment import check
 from ddplug.errors import DataError, FormatError, OptionError
 from ddplug.files import check_writable, read_tensors, write_file, write_tensors
 from ddplug.formation import can_enlarge
+from ddplug.packing import BITS, pack, packed_bytes, unpack
 from ddplug.preprocess import Preprocess, from_tensors
 from ddplug.synthetic import Recipe, SyntheticSet
 
@@ -57,7 +60,9 @@ def save(synthetic: SyntheticSet, path: str | Path) -> None:
     """
     own = synthetic.to("cpu")
     tensors = {f"preprocess.{name}": tensor for name, tensor in own.preprocess.tensors().items()}
-    tensors["inputs"] = own.inputs if own.levels is None else own.codes()
+    packed = own.levels is not None and own.bits < 8
+    codes = own.inputs if own.levels is None else own.codes()
+    tensors["inputs"] = pack(codes.flatten(1), own.bits) if packed else codes
     tensors["targets"] = own.targets.to(_label_type(own.num_classes) if own.targets.ndim == 1 else own.soft_type)
     if own.levels is not None:
         tensors["levels"] = own.levels
@@ -70,13 +75,15 @@ def save(synthetic: SyntheticSet, path: str | Path) -> None:
     }
     if own.network_shape:
         header["network_shape"] = list(own.network_shape)
+    if packed:
+        header |= {"bits": own.bits, "stored_shape": list(own.inputs.shape[1:])}
     try:
         back = _build(tensors, header)
     except FormatError as error:
         raise DataError(f"cannot save the set: {error}") from None
     if not torch.equal(back.inputs, own.inputs):
         raise DataError("cannot save the set: its inputs do not lie on its levels; set levels=None and quantise again")
-    write_tensors(path, "synthetic-set", tensors, header)
+    write_tensors(path, "synthetic-set", tensors, header, 3 if packed else 1)
 
 
 def load(path: str | Path) -> SyntheticSet:
@@ -117,6 +124,8 @@ def _build(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Syntheti
     if not {"inputs", "targets"} <= plain <= {"inputs", "targets", "levels"}:
         raise FormatError(f"its tensors are {reprlib.repr(sorted(plain))}, not inputs, targets and maybe levels")
     stored, targets, levels = tensors["inputs"], tensors["targets"], tensors.get("levels")
+    if header.keys() & {"bits", "stored_shape"}:
+        stored = _unpacked(stored, header.get("bits"), header.get("stored_shape"))
     if not 2 <= stored.ndim <= 8 or stored.numel() == 0:
         raise FormatError(f"inputs have the shape {tuple(stored.shape)}")
     if stored.dtype != (torch.float32 if levels is None else torch.uint8):
@@ -137,6 +146,7 @@ def _build(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Syntheti
         levels=levels,
         network_shape=shape,
         half_labels=half_labels,
+        bits=header.get("bits", 8),
     )
     if levels is not None:
         result = replace(result, inputs=result.decode(stored))
@@ -147,6 +157,7 @@ def _build(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Syntheti
 
 _MAX_NAME = 255
 _HEADER = {"num_classes": int, "class_names": list, "preprocess": str, "recipe": dict, "provenance": dict}
+_OPTIONAL = {"network_shape", "bits", "stored_shape"}
 
 
 def _check_header(header: Mapping[str, Any]) -> None:
@@ -155,7 +166,7 @@ def _check_header(header: Mapping[str, Any]) -> None:
     Raises:
         FormatError: one is missing, unknown or of the wrong type.
     """
-    if set(header) - {"network_shape"} != set(_HEADER):
+    if set(header) - _OPTIONAL != set(_HEADER):
         raise FormatError(f"its header fields are {reprlib.repr(sorted(header))}, not {', '.join(sorted(_HEADER))}")
     for name, wanted in _HEADER.items():
         if type(header[name]) is not wanted:
@@ -165,6 +176,25 @@ def _check_header(header: Mapping[str, Any]) -> None:
         raise FormatError(f"class_names is not a list of names of at most {_MAX_NAME} characters")
     if len(names) != header["num_classes"]:
         raise FormatError(f"num_classes is {reprlib.repr(header['num_classes'])} for {len(names)} class names")
+
+
+def _unpacked(packed: Tensor, bits: Any, shape: Any) -> Tensor:
+    """Take codes of fewer bits than 8 apart.
+
+    Raises:
+        FormatError: bits, shape and what is packed do not fit together.
+    """
+    if type(bits) is not int or bits not in BITS[:-1]:
+        raise FormatError(f"bits is {reprlib.repr(bits)}, not one of {', '.join(map(str, BITS[:-1]))}")
+    if not (isinstance(shape, list) and len(shape) == 3 and all(type(size) is int and size > 0 for size in shape)):
+        raise FormatError(f"stored_shape is {reprlib.repr(shape)}, not three sizes of an image")
+    wanted = packed_bytes(math.prod(shape), bits)
+    if packed.dtype != torch.uint8 or packed.ndim != 2 or packed.shape[1] != wanted:
+        raise FormatError(
+            f"inputs are {packed.dtype} {tuple(packed.shape)}, but images of {reprlib.repr(shape)} with {bits} bits a "
+            f"number take {reprlib.repr(wanted)} uint8 each"
+        )
+    return unpack(packed, math.prod(shape), bits).view(len(packed), *shape)
 
 
 def _network_shape(sizes: Any, stored: tuple[int, ...]) -> tuple[int, ...]:

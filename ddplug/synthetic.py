@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ddplug.errors import DataError, FormatError, OptionError
 from ddplug.formation import can_enlarge, enlarge, reduce
-from ddplug.packing import BITS, packed_bytes
+from ddplug.packing import BITS, check_bits, packed_bytes
 from ddplug.preprocess import Preprocess, _per_channel
 
 __all__ = ["Recipe", "SyntheticSet"]
@@ -355,16 +355,16 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
 
         Example:
             >>> from ddplug.preprocess import Identity
-            >>> made = SyntheticSet(torch.tensor([0.1, 0.4, 0.7, 1.2]).view(1, 1, 2, 2), torch.tensor([0]), 1, Identity())
-            >>> made.quantise(bits=1).inputs.flatten().tolist(), made.quantise(bits=1).codes().flatten().tolist()
-            ([0.0, 0.0, 1.0, 1.0], [0, 0, 255, 255])
+            >>> image = torch.tensor([0.1, 0.4, 0.7, 1.2]).view(1, 1, 2, 2)
+            >>> made = SyntheticSet(image, torch.tensor([0]), 1, Identity()).quantise(bits=1)
+            >>> made.inputs.flatten().tolist(), made.codes().flatten().tolist(), made.nbytes
+            ([0.0, 0.0, 1.0, 1.0], [0, 0, 255, 255], 10)
         """
         if dtype == "float32":
             return replace(self, levels=None, bits=8, half_labels=False)
         if dtype != "uint8":
             raise OptionError(f"dtype is {dtype!r}; it must be uint8 or float32")
-        if bits not in BITS:
-            raise OptionError(f"bits is {bits!r}; it must be one of {', '.join(map(str, BITS))}")
+        check_bits(bits, self.shape, self.preprocess.kind)
         return self._round_inputs(bits)._round_labels()
 
     def _round_labels(self) -> SyntheticSet:
@@ -379,7 +379,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         """Round the inputs to ``2**bits`` levels; if they are on as few, they are given back as they are."""
         if self.levels is not None and self.bits <= bits:
             return self
-        levels = self._span() if bits == 8 else self._unit(bits)
+        unit = torch.tensor([0.0, 1.0])[:, None].repeat(1, self.inputs.shape[1])
+        levels = self._span() if bits == 8 else unit
         rounded = replace(self, levels=levels.to(self.inputs.device), bits=bits)
         inputs = rounded.decode(rounded.codes())
         error = float((inputs - self.inputs).square().mean().sqrt())
@@ -387,14 +388,6 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         if not torch.equal(result.decode(result.codes()), inputs):
             raise OptionError("the preprocessing is too ill-conditioned for uint8 storage; keep float32")
         return result
-
-    def _unit(self, bits: int) -> Tensor:
-        """Give the levels of images in a few bits, the pixel values 0 and 1."""
-        if self.inputs.ndim != 4:
-            raise OptionError(f"bits is {bits}, which is for images, not inputs of shape {self.shape}; use bits=8")
-        if self.preprocess.kind == "zca":
-            raise OptionError(f"bits is {bits}, but images whitened by zca need all 8; use standardise")
-        return torch.tensor([0.0, 1.0])[:, None].repeat(1, self.inputs.shape[1])
 
     def _exact_pixels(self) -> Tensor:
         """Give the pixels in float64 on the CPU: rounding must not move a code, nor depend on the device."""
@@ -413,7 +406,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         return torch.stack([low, high]).float()
 
     def codes(self) -> Tensor:
-        """Give the ``(M, *shape)`` uint8 codes of a quantised set; of fewer bits than 8 they are as far apart on 0..255.
+        """Give the ``(M, *shape)`` uint8 codes of a quantised set; those of fewer bits than 8 span 0..255 as well.
 
         Raises:
             OptionError: the set is not quantised.
@@ -422,7 +415,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         low, high = (_per_channel(level.double(), pixels) for level in self._levels())
         # a constant channel has one level, the code 0
         span = torch.where(high > low, high - low, torch.full_like(low, torch.inf))
-        steps = 2**self.bits - 1
+        steps = (1 << self.bits) - 1
         rounded = ((pixels - low) / span * steps).round_().clamp_(0, steps) * (255 // steps)
         return rounded.to(torch.uint8).to(self.inputs.device)
 

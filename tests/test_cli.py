@@ -24,6 +24,7 @@ from ddplug.cli import main
 from ddplug.commands import COMMANDS
 from ddplug.learned_training import evaluate_as_learned
 from ddplug.storage import load
+from ddplug.testing import toy_table
 
 DM = ["distill", "dm", "--data", "digits", "--network", "convnet:width=4,depth=1", "--bank", "1", "--device", "cpu"]
 RANDOM = ["distill", "random", "--data", "digits", "--device", "cpu"]
@@ -185,6 +186,33 @@ def test_distill_logs_and_quantises(tmp_path: Path) -> None:
     assert Path("a.csv").read_text().startswith("step,seconds,loss\n10,")
     assert os.listdir("tb")
     assert load("a.safetensors").levels is not None
+
+
+def test_distill_stores_few_bits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {}
+    for more in ((), ("--quantise",), ("--bits", "8"), ("--bits", "1", "--quantise", "--reduced", "2")):
+        made = answer(capsys, *RANDOM, *more, "--images-per-class", "1", "-o", "a.safetensors")
+        sizes[more] = made["storage"], made["bits"], made["nbytes"], load("a.safetensors").nbytes
+    # 10 images of 64 numbers with a label each, and two levels; or of 16
+    assert [found[:3] for found in sizes.values()] == [
+        ("uint8", 8, 658),  # as the data are
+        ("uint8", 8, 658),
+        ("uint8", 8, 658),
+        ("uint8", 1, 38),
+    ]
+    assert all(found[2] == found[3] for found in sizes.values())
+    assert main(["inspect", "a.safetensors"]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["bits", "1"] in shown and ["nbytes", "38"] in shown
+
+    # what cannot be stored is refused before anything is done
+    monkeypatch.setattr("ddplug.distillation.distill", None)
+    monkeypatch.setattr("ddplug.commands.distill.load", lambda *_: toy_table())
+    assert main([*RANDOM, "--bits", "2", "-o", "b.safetensors"]) == 2
+    assert "bits is 2, which is for images, not inputs of shape (6,); use 8" in capsys.readouterr().err
+    assert main([*RANDOM, "--bits", "3", "-o", "b.safetensors"]) == 2
+    assert "--bits" in capsys.readouterr().err
+    assert not Path("b.safetensors").exists()
 
 
 def test_validation_part_is_held_out_and_evaluated_on(capsys: pytest.CaptureFixture[str]) -> None:

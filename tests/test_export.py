@@ -200,6 +200,7 @@ def test_inspect_counts_by_hand(tmp_path: Path) -> None:
         "samples_per_class": [3, 0, 1],
         "labels": "hard",
         "storage": "float32",
+        "bits": 32,
         "nbytes": 4 * 4 * 4 + 4,
         "pixel_range": [-0.5, 1.5],
         "outside_unit_range": 2 / 16,

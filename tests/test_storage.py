@@ -60,7 +60,7 @@ def equal(a: SyntheticSet, b: SyntheticSet) -> bool:
         a.levels is None or b.levels is None or torch.equal(a.levels, b.levels)
     )
     plain = [(s.num_classes, s.class_names, s.recipe, dict(s.provenance), s.preprocess.kind) for s in (a, b)]
-    levels = levels and a.half_labels == b.half_labels
+    levels = levels and a.half_labels == b.half_labels and a.bits == b.bits
     return same and levels and plain[0] == plain[1] and set(tensors[0]) == set(tensors[1])
 
 
@@ -83,6 +83,9 @@ ROUND_TRIPS: dict[str, Callable[[], SyntheticSet]] = {
     ),
     "small images": lambda: image_set().reduced(2),
     "small images uint8": lambda: image_set().reduced(2).quantise(),
+    "1 bit": lambda: image_set().quantise(bits=1),
+    "2 bits, soft float16": lambda: image_set(targets=torch.arange(18.0).view(6, 3) / 18).quantise(bits=2),
+    "small images 4 bits": lambda: image_set().reduced(2).quantise(bits=4),
     "not contiguous": lambda: image_set(inputs=image_set().inputs.transpose(2, 3)),
 }
 
@@ -159,7 +162,8 @@ def test_files_of_version_2_load_for_ever() -> None:
 
 def test_the_version_is_the_lowest_that_holds_the_content(tmp_path: Path) -> None:
     soft = image_set(targets=torch.arange(18.0).view(6, 3) / 18)
-    for made, version in ((image_set().quantise(), 1), (soft, 1), (soft.quantise(), 2)):
+    few = image_set().quantise(bits=2)
+    for made, version in ((image_set().quantise(), 1), (soft, 1), (soft.quantise(), 2), (few, 3)):
         save(made, tmp_path / "set")
         with safe_open(tmp_path / "set", "pt") as file:
             assert file.metadata()["format"] == f"ddplug/{version}"
@@ -184,8 +188,8 @@ def alter(path: Path, change: Change) -> None:
 
 HOSTILE: dict[str, tuple[Change, str]] = {
     "newer": (
-        lambda t, m, h: m.update(format="ddplug/3"),
-        "format ddplug/3, written by a newer version, and this one reads ddplug/2: update ddplug",
+        lambda t, m, h: m.update(format="ddplug/4"),
+        "format ddplug/4, written by a newer version, and this one reads ddplug/3: update ddplug",
     ),
     "no format": (lambda t, m, h: m.pop("format"), "it has no ddplug header"),
     "odd format": (lambda t, m, h: m.update(format="ddplug/\u0661"), "it has no ddplug header"),
@@ -249,6 +253,36 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "half levels": (
         lambda t, m, h: (m.update(format="ddplug/2"), t.update(levels=t["levels"].half())),
         "levels are torch.float16",
+    ),
+    "bits alone": (lambda t, m, h: h.update(bits=1), "stored_shape is None, not three sizes of an image"),
+    "odd bits": (lambda t, m, h: h.update(bits=3, stored_shape=[3, 2, 2]), "bits is 3, not one of 1, 2, 4"),
+    "all bits": (lambda t, m, h: h.update(bits=8, stored_shape=[3, 2, 2]), "bits is 8, not one of 1, 2, 4"),
+    "true bits": (lambda t, m, h: h.update(bits=True, stored_shape=[3, 2, 2]), "bits is True, not one of"),
+    "list of bits": (lambda t, m, h: h.update(bits=[1], stored_shape=[3, 2, 2]), r"bits is \[1\], not one of"),
+    "shape without bits": (lambda t, m, h: h.update(stored_shape=[3, 2, 2]), "bits is None, not one of"),
+    "not packed": (
+        lambda t, m, h: h.update(bits=1, stored_shape=[3, 2, 2]),
+        r"inputs are torch.uint8 \(6, 3, 2, 2\), but images of \[3, 2, 2\] with 1 bits a number take 2 uint8 each",
+    ),
+    "stored shape": (
+        lambda t, m, h: (h.update(bits=4, stored_shape=[3, 2, 0]), t.update(inputs=torch.zeros(6, 6).byte())),
+        r"stored_shape is \[3, 2, 0\], not three sizes",
+    ),
+    "packed shape": (
+        lambda t, m, h: (h.update(bits=4, stored_shape=[3, 2, 10**30]), t.update(inputs=torch.zeros(6, 6).byte())),
+        r"inputs are torch.uint8 \(6, 6\), but images of \[3, 2, 1000",
+    ),
+    "packed floats": (
+        lambda t, m, h: (h.update(bits=4, stored_shape=[3, 2, 2]), t.update(inputs=torch.zeros(6, 6))),
+        r"inputs are torch.float32 \(6, 6\), but images",
+    ),
+    "packed without levels": (
+        lambda t, m, h: (
+            h.update(bits=4, stored_shape=[3, 2, 2]),
+            t.update(inputs=torch.zeros(6, 6).byte()),
+            t.pop("levels"),
+        ),
+        "inputs are torch.uint8 without levels",
     ),
     "std 0": (lambda t, m, h: t["preprocess.std"].fill_(0), "a standard deviation is not positive"),
     "std nan": (lambda t, m, h: t["preprocess.std"].fill_(torch.nan), "preprocessing std is not finite"),

@@ -44,6 +44,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         raise OptionError("the method comes first: ddplug distill METHOD --data NAME -o FILE (see `ddplug list`)")
     from ddplug import registry
     from ddplug.formation import MAX_FACTOR
+    from ddplug.packing import BITS
     from ddplug.presets import PRESETS
 
     method = registry.resolve("distiller", argv[0])
@@ -53,6 +54,13 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     parser.set_defaults(name=argv[0], method=method)
     parser.add_argument("--preset", metavar="NAME", help="published options; the ones given beside it win")
     parser.add_argument("--quantise", action="store_true", help="store a byte a number instead of four")
+    parser.add_argument(
+        "--bits",
+        type=int,
+        choices=BITS,
+        metavar="N",
+        help="store an image's numbers in N bits each, 1, 2, 4 or 8; --quantise is 8",
+    )
     parser.add_argument(
         "--reduced",
         type=number(int, 1, MAX_FACTOR),
@@ -73,7 +81,7 @@ def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
     parser.prog = f"ddplug distill {AUTO}"
     parser.usage = f"{parser.prog} --data NAME -o FILE --budget TIME --bytes SIZE [options]"
     parser.description = "Choose method, number and size of images by measured rules, for a time and a room; distil."
-    parser.set_defaults(name=AUTO, method=None, preset=None, quantise=True)
+    parser.set_defaults(name=AUTO, method=None, preset=None, quantise=True, bits=None)
     group = parser.add_argument_group("the budget")
     group.add_argument(
         "--budget",
@@ -180,6 +188,7 @@ def _callbacks(arguments: argparse.Namespace) -> list[Callback]:
 def run(arguments: argparse.Namespace) -> Answer:
     """Distil, save, and remove the checkpoint."""
     from ddplug.formation import reduced_shape
+    from ddplug.packing import check_bits
 
     checkpoint = arguments.checkpoint or f"{arguments.output}.checkpoint"
     with _saying_how_to_go_on(checkpoint):
@@ -188,7 +197,9 @@ def run(arguments: argparse.Namespace) -> Answer:
         data = load(arguments, "train")
         if method is None:
             method, arguments.reduced = _chosen(arguments, data, checkpoint)
-        reduced_shape(data.shape, arguments.reduced)  # refused before the work is done
+        # refused before the work is done
+        reduced_shape(data.shape, arguments.reduced)
+        check_bits(_bits(arguments) or 8, data.shape, data.preprocess.kind)
         synthetic = _distil(arguments, data, method, checkpoint)
         synthetic.save(arguments.output)
     with suppress(FileNotFoundError):
@@ -229,7 +240,13 @@ def _distil(arguments: argparse.Namespace, data: LabelledData, method: Any, chec
         resume=not arguments.no_resume,
     )
     synthetic = synthetic.reduced(arguments.reduced)
-    return synthetic.quantise() if arguments.quantise else synthetic
+    bits = _bits(arguments)
+    return synthetic if bits is None else synthetic.quantise(bits=bits)
+
+
+def _bits(arguments: argparse.Namespace) -> int | None:
+    """Give the bits to store a number in, ``None`` for float32."""
+    return arguments.bits or (8 if arguments.quantise else None)
 
 
 def _answer(arguments: argparse.Namespace, synthetic: SyntheticSet) -> Answer:
@@ -244,7 +261,8 @@ def _answer(arguments: argparse.Namespace, synthetic: SyntheticSet) -> Answer:
     ]
     learned = "training" in made
     if "quantisation_rmse" in made:
-        rows.append(("quantised", f"root-mean-square error {made['quantisation_rmse']:.3g}"))
+        bits = "" if synthetic.bits == 8 else f"to {synthetic.bits} bits a number, "
+        rows.append(("quantised", f"{bits}root-mean-square error {made['quantisation_rmse']:.3g}"))
         if learned:  # 1.0 point of ten soft-labelled MNIST images, 7.1 of five
             rows.append(("careful", "rounding can cost sets with a learned training many points: compare without"))
     protocol = " --protocol learned" if learned else ""

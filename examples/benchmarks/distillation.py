@@ -211,7 +211,10 @@ BENCHMARKS = {
                 1,
             ),
             *_baselines(10, 1),
-            *(Entry(name, {"images_per_class": 300}, 1, reduced=2, bits=1, epochs=301) for name in ("kmeans", "random")),
+            *(
+                Entry(name, {"images_per_class": 300}, 1, reduced=2, bits=1, epochs=301)
+                for name in ("kmeans", "random")
+            ),
             Entry("whole", {"steps": 1000}, 1),
         ),
         published={
