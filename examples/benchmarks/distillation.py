@@ -189,6 +189,7 @@ BENCHMARKS = {
             Entry("dsa", _GRADIENTS),
             Entry("frepo", {"images_per_class": 1, "steps": 1500}),
             *_baselines(1, 3),
+            Entry("random", {"images_per_class": 30}, 2, reduced=2, bits=1),
             Entry("whole", {"steps": 1000}, 1),
         ),
         published={
