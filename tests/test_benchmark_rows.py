@@ -57,9 +57,11 @@ def test_held_out_data_judge_what_is_to_be_chosen(monkeypatch: pytest.MonkeyPatc
     assert measure(row, arguments())["bytes"] == 40 * 17 + 8
     use(monkeypatch, held_out=True, epochs=7)
     measure(row, arguments())
+    few = replace(row, bits=1, epochs=5)
+    assert measure(few, arguments())["bytes"] == 40 * 3 + 8
     test = len(load_dataset("digits", split="test"))
     held = len(load_dataset("digits").split(0.1)[1])
-    assert sizes == [(test, 1001), (held, 7)]
+    assert sizes == [(test, 1001), (held, 7), (held, 5)]
 
 
 def test_rows_find_their_way_into_a_process_of_their_own() -> None:
@@ -77,6 +79,8 @@ def test_published_figures_stand_beside_ours_however_often_a_file_is_written(mon
         (Entry("dm", {"images_per_class": 1, "steps": 3}), "97.5 [recall]", "steps=3"),
         (Entry("soft-label-dd", {"images": 5}), "92 [README]", "images=5"),
         (Entry("soft-label-dd", {"images": 6}), None, "images=6"),
+        (Entry("dm", bits=2), None, "2 bits a pixel"),
+        (Entry("dm", reduced=2, bits=1, epochs=5), None, "stored smaller by 2, 1 bit a pixel, judged after 5 epochs"),
     )
     for entry, published, options in cases:
         once = distillation._shown({"accuracy (%)": 1.0}, entry.key, BENCHMARKS["x"])

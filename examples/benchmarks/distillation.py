@@ -371,7 +371,9 @@ def _shown(row: dict[str, Any], key: str, benchmark: Benchmark) -> dict[str, Any
     """Give a row with what its key says: the options, and what the literature has for the method."""
     entry = json.loads(key)
     images = f", {entry['options']['images']} images" if "images" in entry["options"] else ""
-    derived: dict[str, Any] = {"published (%)": benchmark.published.get(entry["method"] + images)}
+    # the literature stores whole images in whole bytes
+    stored = {"reduced", "bits"} & entry.keys()
+    derived: dict[str, Any] = {"published (%)": None if stored else benchmark.published.get(entry["method"] + images)}
     derived = {**(derived if benchmark.published else {}), "options": _options(key)}
     return {**{name: value for name, value in row.items() if name not in derived}, **derived}
 
