@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ddplug.errors import DataError, FormatError, OptionError
 from ddplug.formation import can_enlarge, enlarge, reduce
-from ddplug.packing import BITS, check_bits, packed_bytes
+from ddplug.packing import BITS, best_span, check_bits, packed_bytes
 from ddplug.preprocess import Preprocess, _per_channel
 
 __all__ = ["Recipe", "SyntheticSet"]
@@ -379,8 +379,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         """Round the inputs to ``2**bits`` levels; if they are on as few, they are given back as they are."""
         if self.levels is not None and self.bits <= bits:
             return self
-        unit = torch.tensor([0.0, 1.0])[:, None].repeat(1, self.inputs.shape[1])
-        levels = self._span() if bits == 8 else unit
+        levels = self._span() if bits == 8 else best_span(self._exact_pixels().transpose(0, 1).flatten(1), bits)
         rounded = replace(self, levels=levels.to(self.inputs.device), bits=bits)
         inputs = rounded.decode(rounded.codes())
         error = float((inputs - self.inputs).square().mean().sqrt())

@@ -213,7 +213,7 @@ BENCHMARKS = {
             ),
             *_baselines(10, 1),
             *(
-                Entry(name, {"images_per_class": 300}, 1, reduced=2, bits=1, epochs=301)
+                Entry(name, {"images_per_class": 300}, 1, reduced=2, bits=1, epochs=201)
                 for name in ("kmeans", "random")
             ),
             Entry("whole", {"steps": 1000}, 1),
