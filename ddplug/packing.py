@@ -36,7 +36,9 @@ def best_span(values: Tensor, bits: int) -> Tensor:
     """Find where equal levels are to begin and end, so that rounding to them does little harm.
 
     Rounding to the nearest level and fitting the levels to what is rounded to them, a regression, take turns, as in
-    Lloyd's algorithm: no turn makes the squared error larger.
+    Lloyd's algorithm: no turn makes the squared error larger. It begins at the extremes, which suit images that have a
+    black background, and where evenly spread values want to begin, which a few stray ones cannot move far; the better
+    end is taken.
 
     Args:
         values: ``(C, n)`` float64, each row with levels of its own.
@@ -50,19 +52,30 @@ def best_span(values: Tensor, bits: int) -> Tensor:
         tensor([[0.1000],
                 [0.9000]])
     """
-    steps = (1 << bits) - 1
-    # what is best for evenly spread values; the extremes would let one stray value keep a level for itself
     middle, spread = values.mean(1, keepdim=True), values.std(1, correction=0, keepdim=True)
     reach = 3**0.5 * (1 - 2.0**-bits) * spread
-    low, high = middle - reach, middle + reach
+    starts = ((values.amin(1, keepdim=True), values.amax(1, keepdim=True)), (middle - reach, middle + reach))
+    (low, high, error), (other_low, other_high, other) = (_fitted(values, *start, (1 << bits) - 1) for start in starts)
+    low, high = torch.where(error <= other, low, other_low), torch.where(error <= other, high, other_high)
+    return torch.cat([low, high], 1).T.float()
+
+
+def _fitted(values: Tensor, low: Tensor, high: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Fit ``(C, 1)`` first and last levels, from some to begin with; give their squared error too."""
+    mean = values.mean(1, keepdim=True)
     for _ in range(_TURNS):
-        unit = ((high - low) / steps).clamp_min(torch.finfo(values.dtype).tiny)
-        codes = ((values - low) / unit).round().clamp(0, steps)
-        middle, mean = codes.mean(1, keepdim=True), values.mean(1, keepdim=True)
+        codes = _nearest(values, low, high, steps)
+        middle = codes.mean(1, keepdim=True)
         spread = (codes - middle).square().sum(1, keepdim=True)
         slope = ((codes - middle) * (values - mean)).sum(1, keepdim=True) / spread.clamp_min(1)
         low, high = mean - slope * middle, mean + slope * (steps - middle)
-    return torch.cat([low, high], 1).T.float()
+    rounded = low + (high - low) / steps * _nearest(values, low, high, steps)
+    return low, high, (rounded - values).square().sum(1, keepdim=True)
+
+
+def _nearest(values: Tensor, low: Tensor, high: Tensor, steps: int) -> Tensor:
+    unit = ((high - low) / steps).clamp_min(torch.finfo(values.dtype).tiny)
+    return ((values - low) / unit).round().clamp(0, steps)
 
 
 _TURNS = 30

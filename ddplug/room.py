@@ -11,16 +11,17 @@ from ddplug.synthetic import SyntheticSet
 __all__ = ["bytes_of", "rows_within"]
 
 
-def rows_within(nbytes: int, data: LabelledData, factor: int = 1) -> int:
-    """Give the samples with hard labels that fit into so many bytes, one byte a number; 0 where none does.
+def rows_within(nbytes: int, data: LabelledData, factor: int = 1, bits: int = 8) -> int:
+    """Give the samples with hard labels that fit into so many bytes, quantised; 0 where none does.
 
     Args:
         nbytes: as :attr:`ddplug.synthetic.SyntheticSet.nbytes` counts.
         data: gives the shape of a sample and the number of classes.
         factor: by which images are stored smaller; see :mod:`ddplug.formation`.
+        bits: that a number takes; see :meth:`ddplug.synthetic.SyntheticSet.quantise`.
 
     Raises:
-        OptionError: see :func:`ddplug.formation.reduced_shape`.
+        OptionError: see :func:`ddplug.formation.reduced_shape` and :func:`ddplug.packing.check_bits`.
 
     Example:
         >>> from ddplug.testing import toy_images
@@ -28,19 +29,20 @@ def rows_within(nbytes: int, data: LabelledData, factor: int = 1) -> int:
         >>> rows_within(137, data), rows_within(138, data), rows_within(138, data, factor=2)
         (1, 2, 7)
     """
-    one, two = (bytes_of(rows, data, factor) for rows in (1, 2))
+    one, two = (bytes_of(rows, data, factor, bits) for rows in (1, 2))
     return max(0, (nbytes - (2 * one - two)) // (two - one))
 
 
-def bytes_of(rows: int, data: LabelledData, factor: int = 1) -> int:
-    """Give the bytes of so many samples with hard labels, stored as a byte a number.
+def bytes_of(rows: int, data: LabelledData, factor: int = 1, bits: int = 8) -> int:
+    """Give the bytes of so many samples with hard labels, quantised.
 
     Args:
         rows: number of samples.
         data: gives the shape of a sample and the number of classes.
         factor: by which images are stored smaller.
+        bits: that a number takes.
     """
     inputs = torch.zeros(rows, *reduced_shape(data.shape, factor))
     targets = torch.zeros(rows, dtype=torch.int64)
     made = SyntheticSet(inputs, targets, data.num_classes, data.preprocess, network_shape=data.shape)
-    return made.quantise().nbytes
+    return made.quantise(bits=bits).nbytes

@@ -333,9 +333,9 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         images stored as bytes come back bit for bit. No pixel moves by more than half a level. The root-mean-square
         error in model space is written to ``provenance["quantisation_rmse"]``. A quantised set is given back as it is.
 
-        With fewer bits a number, images are rounded to ``2**bits`` levels between the pixel values 0 and 1, and what
-        lies outside is cut off: few values far away must not cost the others their levels. In the room of one image
-        there are then ``8 / bits``, which is much the better use of it where images are nearly black and white.
+        With fewer bits a number, images are rounded to ``2**bits`` equal levels a channel that make the squared error
+        small (:func:`ddplug.packing.best_span`), and what lies outside is cut off. In the room of one image there are
+        then ``8 / bits``, which is often the better use of it.
 
         float16 keeps 11 significant bits, so that the small probabilities of many classes keep their order of magnitude
         (a byte each would make all below 1/510 zero). No probability moves by more than 1/4096; the largest error is
@@ -358,7 +358,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             >>> image = torch.tensor([0.1, 0.4, 0.7, 1.2]).view(1, 1, 2, 2)
             >>> made = SyntheticSet(image, torch.tensor([0]), 1, Identity()).quantise(bits=1)
             >>> made.inputs.flatten().tolist(), made.codes().flatten().tolist(), made.nbytes
-            ([0.0, 0.0, 1.0, 1.0], [0, 0, 255, 255], 10)
+            ([0.25, 0.25, 0.9500000476837158, 0.9500000476837158], [0, 0, 255, 255], 10)
         """
         if dtype == "float32":
             return replace(self, levels=None, bits=8, half_labels=False)

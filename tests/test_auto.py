@@ -17,6 +17,7 @@ from ddplug.cli import main
 from ddplug.data import LabelledData
 from ddplug.distillers.dm import DM
 from ddplug.errors import CheckpointError, OptionError
+from ddplug.packing import BITS
 from ddplug.preprocess import Identity, fit
 from ddplug.room import bytes_of, rows_within
 from ddplug.synthetic import SyntheticSet
@@ -129,46 +130,76 @@ def test_levels_become_dearer() -> None:
 
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (15, 3), (16, 1), (29, 3)])
 def test_sets_fill_the_room_and_no_more(side: int, channels: int) -> None:
-    data = images(side, channels)
-    factor = auto.factor_for(data)
+    data = images(side, channels, each=200)
+    factor, bits = auto.factor_for(data), auto.bits_for(data)
     assert factor == (2 if side >= 16 else 1)
-    for nbytes in (bytes_of(3, data, factor), bytes_of(3, data), 3 * bytes_of(3, data) + 100):
-        for distiller, reduced in auto.candidates(data, nbytes):
+    for nbytes in (bytes_of(3, data, factor, bits), bytes_of(3, data), 3 * bytes_of(3, data) + 100):
+        for choice in auto.candidates(data, nbytes):
+            distiller = choice.distiller
+            assert choice.bits == bits
             if distiller.name in ("dm", "ncfm"):
                 distiller = replace(distiller, steps=0, bank=1, network="convnet:width=2,depth=1")
             if distiller.name == "ncfm":
                 distiller = replace(distiller, networks=1, train_steps=0)
-            made = distill(data, distiller, device="cpu").reduced(reduced).quantise()
+            made = choice.stored(distill(data, distiller, device="cpu"))
             assert made.nbytes <= nbytes
-            one_more = len(made) + 3 * (factor**2 if reduced == 1 else 1)
-            assert bytes_of(one_more, data, factor) > nbytes
+            one_more = len(made) + 3 * (factor**2 if choice.reduced == 1 else 1)
+            assert bytes_of(one_more, data, factor, bits) > nbytes
             assert made.shape == data.shape
 
 
 def test_rows_are_the_most_that_fit() -> None:
     data = toy_images()
-    for nbytes in range(60, 400, 7):
-        rows = rows_within(nbytes, data)
-        assert bytes_of(rows + 1, data) > nbytes
-        assert rows == 0 or bytes_of(rows, data) <= nbytes
+    for bits in BITS:
+        for nbytes in range(8, 400, 7):
+            rows = rows_within(nbytes, data, bits=bits)
+            assert bytes_of(rows + 1, data, bits=bits) > nbytes
+            assert rows == 0 or bytes_of(rows, data, bits=bits) <= nbytes
 
 
 def test_methods_that_learn_want_the_room_of_a_whole_image() -> None:
     data = images(16)
-    names = [distiller.name for distiller, _ in auto.candidates(data, bytes_of(9, data, 2))]
+    bits = auto.bits_for(data)
+    names = [choice.distiller.name for choice in auto.candidates(data, bytes_of(9, data, 2, bits))]
     assert names == ["random", "kmeans-centroid"]
-    assert len(auto.candidates(data, bytes_of(12, data, 2))) == len(auto.LEVELS)
+    assert len(auto.candidates(data, bytes_of(12, data, 2, bits))) == len(auto.LEVELS)
 
 
 def test_more_room_than_there_are_samples() -> None:
-    for distiller, _ in auto.candidates(images(16, each=4), 10**9):
-        assert distiller.images_per_class * getattr(distiller, "factor", 1) ** 2 <= 4
+    data = images(16, each=4)
+    for choice in auto.candidates(data, 10**9):
+        assert choice.distiller.images_per_class * getattr(choice.distiller, "factor", 1) ** 2 <= 4
+        assert choice.bits == 8
+    for bits in (2, 4):  # then they need not be so coarse
+        for nbytes in (bytes_of(12, data, 2, bits), bytes_of(12, data, 2, 2 * bits) - 1):
+            assert {choice.bits for choice in auto.candidates(data, nbytes)} == {bits}
+
+
+def coarse(*, levels: int, noise: float = 0.0) -> LabelledData:
+    """Give images of a few equal levels, each as frequent as the others."""
+    data = images(8, each=400)
+    rng = torch.Generator().manual_seed(1)
+    stray = noise * torch.randn(data.inputs.shape, generator=rng)
+    return replace(data, inputs=(data.inputs * levels).floor() / (levels - 1) + stray)
+
+
+def test_bits_are_the_fewest_that_keep_what_is_there() -> None:
+    assert auto.bits_for(coarse(levels=2)) == 1
+    # a deviation of 1/2, and so an error of 0.45 of all at a noise of 0.25
+    assert [auto.bits_for(coarse(levels=2, noise=noise)) for noise in (0.15, 0.35)] == [1, 2]
+    # rounded to two levels even ones keep an error of 1/2 of their deviation, to four of 1/4
+    assert auto.bits_for(images(8, each=400)) == 2
+    # wherever the values lie, and whatever is done to them before
+    moved = replace(coarse(levels=2), inputs=coarse(levels=2).inputs * 4000 - 1000)
+    assert auto.bits_for(moved) == auto.bits_for(replace(moved, preprocess=fit("standardise", moved.inputs))) == 1
+    assert auto.bits_for(replace(coarse(levels=2), preprocess=fit("zca", coarse(levels=2).inputs))) == 8
+    assert auto.bits_for(ddplug.load_dataset("digits")) == 1
 
 
 def test_too_few_bytes_name_what_suffices() -> None:
     data = images(20)
-    with pytest.raises(OptionError, match=r"100 bytes are too few for an image of each of 3 classes; allow (\d+)") as e:
-        auto.choose(data, nbytes=100, device="cpu")
+    with pytest.raises(OptionError, match=r"80 bytes are too few for an image of each of 3 classes; allow (\d+)") as e:
+        auto.choose(data, nbytes=80, device="cpu")
     enough = int(str(e.value).split("allow ")[1].split(",")[0])
     assert auto.candidates(data, enough)
     with pytest.raises(OptionError):
@@ -199,7 +230,7 @@ def test_command_repeats_itself_by_the_options_it_says(
     first, second = str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")
     assert main([*AUTO, "--budget", "1h", "-o", first]) == 0
     said = capsys.readouterr().err.split("ddplug distill ")[1].split("\n")[0]
-    assert said == "dm --images-per-class 1 --steps 3 --bank 2 --quantise"
+    assert said == "dm --images-per-class 11 --steps 3 --bank 2 --bits 1"
     assert main(["distill", *said.split(), "--data", "digits", "--device", "cpu", "-o", second]) == 0
     one, two = SyntheticSet.load(first), SyntheticSet.load(second)
     assert one.nbytes <= 1000
@@ -229,7 +260,8 @@ def test_interrupted_choice_goes_on_and_another_one_does_not(
     level = DM(steps=4, bank=2, network="convnet:width=4,depth=1")
     monkeypatch.setattr(auto, "LEVELS", (auto.LEVELS[0], level))
     data = ddplug.load_dataset("digits")
-    distiller, _ = auto.candidates(data, 1000)[1]
+    choice = auto.candidates(data, 1000)[1]
+    distiller = choice.distiller
     distill(data, distiller, steps=2, device="cpu", checkpoint=f"{out}.checkpoint")
 
     def refuse(*given: Any, **options: Any) -> None:
@@ -241,7 +273,7 @@ def test_interrupted_choice_goes_on_and_another_one_does_not(
         assert "dm is not what auto takes for 2000 bytes" in capsys.readouterr().err
         assert main([*AUTO, "-o", out]) == 0
     assert "goes on with ddplug distill dm" in capsys.readouterr().err
-    distill(data, distiller, device="cpu").quantise().save(straight)
+    choice.stored(distill(data, distiller, device="cpu")).save(straight)
     assert torch.equal(SyntheticSet.load(out).inputs, SyntheticSet.load(straight).inputs)
     with pytest.raises(CheckpointError):
         distill(data, distiller, steps=1, device="cpu", checkpoint=f"{straight}.checkpoint")

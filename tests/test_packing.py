@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from scipy.optimize import minimize
+from sklearn.cluster import KMeans
 
 from ddplug import SyntheticSet, distill
 from ddplug.distillers.random_ import Random
 from ddplug.errors import DataError, OptionError
 from ddplug.export import card
 from ddplug.formation import enlarge
-from ddplug.packing import BITS, pack, packed_bytes, unpack
+from ddplug.packing import BITS, best_span, pack, packed_bytes, unpack
 from ddplug.preprocess import Identity, Standardise, fit
 from ddplug.testing import toy_images, toy_table
 
@@ -58,13 +61,17 @@ def test_each_pixel_goes_to_the_nearest_level(bits: int) -> None:
     made = images()
     rounded = made.quantise(bits=bits)
     steps = 2**bits - 1
-    pixels = made.pixels().double()
-    expected = torch.tensor([min(range(steps + 1), key=lambda k: abs(k / steps - float(v))) for v in pixels.flatten()])
-    assert torch.equal(rounded.codes().flatten().long(), expected * 255 // steps)
-    torch.testing.assert_close(rounded.pixels().flatten(), expected / steps, rtol=0, atol=1e-6)
+    assert rounded.levels is not None
+    for channel, (low, high) in enumerate(rounded.levels.T.tolist()):
+        levels = [low + (high - low) * k / steps for k in range(steps + 1)]
+        pixels = made.pixels()[:, channel].flatten().tolist()
+        nearest = torch.tensor([min(range(steps + 1), key=lambda k: abs(levels[k] - value)) for value in pixels])
+        assert torch.equal(rounded.codes()[:, channel].flatten().long(), nearest * 255 // steps)
+        expected = torch.tensor(levels)[nearest]
+        torch.testing.assert_close(rounded.pixels()[:, channel].flatten(), expected, rtol=0, atol=1e-6)
     rmse = float((rounded.inputs - made.inputs).double().square().mean().sqrt())
     assert rounded.provenance["quantisation_rmse"] == pytest.approx(rmse, rel=1e-5)
-    assert rounded.bits == bits and rounded.inputs.unique().numel() == steps + 1
+    assert rounded.bits == bits and rounded.inputs[:, 0].unique().numel() == steps + 1
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -93,12 +100,44 @@ def test_fewer_bits_of_fewer_stay_and_of_more_are_rounded() -> None:
     assert back.nbytes == made.nbytes
 
 
-def test_real_images_are_cut_at_the_middle_of_their_bytes() -> None:
-    data = toy_images(channels=3)
-    chosen = distill(data, Random(images_per_class=5), device="cpu")
-    made = chosen.quantise(bits=1)
-    assert torch.equal(made.codes() == 255, chosen.codes() > 127)
-    assert torch.equal(made.targets, chosen.targets)
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_levels_are_as_good_as_a_search_finds(bits: int) -> None:
+    rng = np.random.default_rng(0)
+    rows = np.stack([rng.random(400), rng.normal(3, 2, 400), (rng.random(400) < 0.2) + rng.normal(0, 0.05, 400)])
+    steps = 2**bits - 1
+
+    def error(span: np.ndarray, values: np.ndarray) -> float:
+        levels = np.linspace(span[0], span[1], steps + 1)
+        return float(np.square(values[:, None] - levels).min(1).sum())
+
+    for values, span in zip(rows, best_span(torch.from_numpy(rows), bits).T.double().numpy(), strict=True):
+        starts = itertools.product(np.linspace(values.min(), values.max(), 12), repeat=2)
+        found = min(minimize(error, start, (values,), "Nelder-Mead").fun for start in starts if start[0] < start[1])
+        assert error(span, values) <= 1.05 * found + 1e-9
+
+
+def test_two_levels_are_two_clusters() -> None:
+    values = np.random.default_rng(0).random(500) ** 3
+    found = best_span(torch.from_numpy(values)[None], 1)
+    centres = KMeans(2, n_init=20, random_state=0).fit(values[:, None]).cluster_centers_
+    np.testing.assert_allclose(found.flatten().numpy(), np.sort(centres.flatten()), atol=2e-3)
+
+
+def test_levels_lie_where_the_values_do() -> None:
+    black_and_white = torch.tensor([[-3.0, 5.0, 5.0, -3.0, 5.0]], dtype=torch.float64)
+    assert best_span(black_and_white, 1).tolist() == [[-3.0], [5.0]]
+    assert best_span(torch.full((1, 9), 0.25, dtype=torch.float64), 2).tolist() == [[0.25], [0.25]]
+    even = torch.linspace(0, 1, 10001, dtype=torch.float64)[None] * 255
+    for bits in BITS:  # the middles of equal parts
+        expected = torch.tensor([[0.5], [2**bits - 0.5]]) * 255 / 2**bits
+        torch.testing.assert_close(best_span(even, bits), expected, rtol=0, atol=0.06)
+
+
+def test_a_constant_image_stays_and_is_stored(tmp_path: Path) -> None:
+    made = SyntheticSet(torch.full((2, 1, 3, 3), 0.3), torch.tensor([0, 1]), 2, Identity()).quantise(bits=1)
+    assert torch.equal(made.inputs, torch.full((2, 1, 3, 3), 0.3))
+    made.save(tmp_path / "set")
+    assert torch.equal(SyntheticSet.load(tmp_path / "set").inputs, made.inputs)
 
 
 def test_small_images_are_rounded_as_stored_and_seen_enlarged() -> None:
@@ -116,7 +155,11 @@ def test_merging_keeps_the_larger_number_of_bits(tmp_path: Path) -> None:
     data = toy_images(size=4)
     chosen = distill(data, Random(images_per_class=5), device="cpu")
     one, four = chosen.quantise(bits=1), chosen.quantise(bits=4)
-    for merged, bits in ((one.merge(one), 1), (one.merge(four), 4), (chosen.merge(one), 8)):
+    assert one.levels is not None
+    finer = replace(four, levels=one.levels, inputs=four.inputs)
+    finer = replace(finer, inputs=finer.decode(finer.codes()))
+    assert one.merge(four).levels is None  # theirs lie elsewhere
+    for merged, bits in ((one.merge(one), 1), (one.merge(finer), 4)):
         assert merged.bits == bits and merged.levels is not None
         merged.save(tmp_path / "set")
         assert torch.equal(SyntheticSet.load(tmp_path / "set").inputs, merged.inputs)
@@ -143,6 +186,7 @@ def test_refuses_few_bits_of_what_is_no_image_or_is_whitened() -> None:
 
 
 def test_a_stray_value_does_not_cost_the_others_their_levels() -> None:
-    inputs = torch.tensor([0.0, 0.2, 0.8, 40.0]).view(1, 1, 2, 2)
-    made = SyntheticSet(inputs, torch.tensor([0]), 1, Identity()).quantise(bits=1)
-    assert made.inputs.flatten().tolist() == [0, 0, 1, 1]
+    values = torch.rand(1, 1, 40, 40, generator=generator()).round()
+    values[0, 0, 0, 0] = 10
+    made = SyntheticSet(values, torch.tensor([0]), 1, Identity()).quantise(bits=1)
+    assert torch.equal(made.codes() == 255, values > 0.5)

@@ -18,6 +18,7 @@ from ddplug.commands.options import Parser, add_fields, given_fields, number, qu
 from ddplug.errors import CheckpointError, FormatError, OptionError
 
 if TYPE_CHECKING:
+    from ddplug.auto import Choice
     from ddplug.callbacks import Callback
     from ddplug.data import LabelledData
     from ddplug.synthetic import SyntheticSet
@@ -81,7 +82,7 @@ def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
     parser.prog = f"ddplug distill {AUTO}"
     parser.usage = f"{parser.prog} --data NAME -o FILE --budget TIME --bytes SIZE [options]"
     parser.description = "Choose method, number and size of images by measured rules, for a time and a room; distil."
-    parser.set_defaults(name=AUTO, method=None, preset=None, quantise=True, bits=None)
+    parser.set_defaults(name=AUTO, method=None, preset=None)
     group = parser.add_argument_group("the budget")
     group.add_argument(
         "--budget",
@@ -95,7 +96,7 @@ def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
         type=quantity("a size", {"B": 1, "kB": 1e3, "MB": 1e6, "KiB": 2**10, "MiB": 2**20}),
         default=20e3,
         metavar="SIZE",
-        help="that the set may take, at a byte a number, e.g. 20kB (default: 20kB)",
+        help="that the set may take, e.g. 20kB (default: 20kB)",
     )
     return argv
 
@@ -196,7 +197,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         _check_outputs(arguments, checkpoint)
         data = load(arguments, "train")
         if method is None:
-            method, arguments.reduced = _chosen(arguments, data, checkpoint)
+            choice = _chosen(arguments, data, checkpoint)
+            method, arguments.reduced, arguments.bits = choice.distiller, choice.reduced, choice.bits
         # refused before the work is done
         reduced_shape(data.shape, arguments.reduced)
         check_bits(_bits(arguments) or 8, data.shape, data.preprocess.kind)
@@ -207,23 +209,21 @@ def run(arguments: argparse.Namespace) -> Answer:
     return _answer(arguments, synthetic)
 
 
-def _chosen(arguments: argparse.Namespace, data: LabelledData, checkpoint: str) -> tuple[Any, int]:
+def _chosen(arguments: argparse.Namespace, data: LabelledData, checkpoint: str) -> Choice:
     """Choose for the budget, or go on with what was chosen before; say so before the work begins."""
     from ddplug import auto
 
     kept = None if arguments.no_resume or not os.path.exists(checkpoint) else checkpoint
     if kept is not None:
-        found = auto.resumed(kept, data, int(arguments.bytes))
+        choice = auto.resumed(kept, data, int(arguments.bytes))
     else:
         choice = auto.choose(data, seconds=arguments.budget, nbytes=int(arguments.bytes), device=arguments.device)
         if choice.declined is not None:
             name, seconds = choice.declined
             sys.stderr.write(f"auto: the next better, {name}, would take about {seconds:.0f} s\n")
-        found = choice.distiller, choice.reduced
-    again = auto.as_options(*found)
     how = "goes on with" if kept else f"expects {choice.seconds:.0f} s with"
-    sys.stderr.write(f"auto: {how} ddplug distill {again}\n")
-    return found
+    sys.stderr.write(f"auto: {how} ddplug distill {auto.as_options(choice)}\n")
+    return choice
 
 
 def _distil(arguments: argparse.Namespace, data: LabelledData, method: Any, checkpoint: str) -> SyntheticSet:

@@ -138,11 +138,16 @@ _EVERY = (
 """Every method, in the room of one image a class, in a few minutes at most."""
 
 
+_FEW_BITS = {_TITLES["digits"]: (1, 7), _TITLES["mnist"]: (1, 30), _TITLES["cifar10"]: (2, 15)}
+"""Bits a number that `auto` takes, and as many images as then fit in the room of one, labels counted."""
+
+
 def _chosen_from(data: str, n: int) -> Benchmark:
     """What `ddplug distill auto` chooses from, beside whole images and class means."""
     factor = 1 if data == "Digits" else 2  # the other one for DM, to see
     whole = {"images_per_class": n}
     small = {"images_per_class": 4 * n}
+    bits, stored = _FEW_BITS[data]
     levels = (*LEVELS, NCFM(steps=150, bank=15, networks=2, train_steps=200))  # the last was found wanting
     selections = [level.name for level in levels if level.steps == 0]
     default = {level.name: type(level)() for level in levels}
@@ -162,6 +167,17 @@ def _chosen_from(data: str, n: int) -> Benchmark:
                 Entry(level.name, {**whole, **options, "factor": factor}, 2)
                 for level, options in zip(levels, changed, strict=True)
                 if level.steps
+            ),
+            *(
+                Entry(level.name, {"images_per_class": stored * n}, 1 if n > 1 else 2, reduced=factor, bits=bits)
+                if level.steps == 0
+                else Entry(
+                    level.name,
+                    {"images_per_class": stored * n // factor**2, **options, "factor": factor},
+                    1 if n > 1 else 2,
+                    bits=bits,
+                )
+                for level, options in zip(LEVELS, changed, strict=False)
             ),
         ),
         ("convnet:width=16", "mlp"),
