@@ -261,7 +261,7 @@ def _answer(arguments: argparse.Namespace, synthetic: SyntheticSet) -> Answer:
     ]
     learned = "training" in made
     if "quantisation_rmse" in made:
-        bits = "" if synthetic.bits == 8 else f"to {synthetic.bits} bits a number, "
+        bits = "" if synthetic.bits == 8 else f"to {2**synthetic.bits} levels, "
         rows.append(("quantised", f"{bits}root-mean-square error {made['quantisation_rmse']:.3g}"))
         if learned:  # 1.0 point of ten soft-labelled MNIST images, 7.1 of five
             rows.append(("careful", "rounding can cost sets with a learned training many points: compare without"))
