@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ddplug.errors import OptionError
 
-__all__ = ["BITS", "check_bits", "pack", "packed_bytes", "unpack"]
+__all__ = ["BITS", "best_span", "check_bits", "pack", "packed_bytes", "unpack"]
 
 BITS = (1, 2, 4, 8)
 """Bits that a number may take. The codes of each lie on those of the next: 255 is a multiple of 1, 3, 15 and 255."""
@@ -67,8 +67,11 @@ def _fitted(values: Tensor, low: Tensor, high: Tensor, steps: int) -> tuple[Tens
         codes = _nearest(values, low, high, steps)
         middle = codes.mean(1, keepdim=True)
         spread = (codes - middle).square().sum(1, keepdim=True)
-        slope = ((codes - middle) * (values - mean)).sum(1, keepdim=True) / spread.clamp_min(1)
-        low, high = mean - slope * middle, mean + slope * (steps - middle)
+        along = ((codes - middle) * (values - mean)).sum(1, keepdim=True)
+        slope = along / torch.where(spread > 0, spread, 1.0)
+        before, (low, high) = (low, high), (mean - slope * middle, mean + slope * (steps - middle))
+        if all(map(torch.equal, before, (low, high))):
+            break
     rounded = low + (high - low) / steps * _nearest(values, low, high, steps)
     return low, high, (rounded - values).square().sum(1, keepdim=True)
 
@@ -79,7 +82,7 @@ def _nearest(values: Tensor, low: Tensor, high: Tensor, steps: int) -> Tensor:
 
 
 _TURNS = 30
-"""Of fitting levels; they hardly move after ten."""
+"""Of fitting levels, at the most; they hardly move after ten."""
 
 
 def packed_bytes(numbers: int, bits: int) -> int:

@@ -315,6 +315,24 @@ def test_baselines_take_as_many_images_as_fit_in_the_bytes_of_the_set(quantised:
     assert (whole.n, whole.steps, whole.nbytes, whole.images_per_class) == (1, 5, len(train) * 65, len(train) / 3)
 
 
+@pytest.mark.parametrize(("factor", "bits"), [(2, 8), (1, 1), (2, 1), (3, 4)])
+def test_baselines_are_stored_as_the_set_is(factor: int, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Sequence[Any]] = []
+
+    def spy(data: Sequence[Any], *rest: Any, **options: Any) -> list[nn.Module]:
+        seen.append(data)
+        return train_each(data, *rest, **options)
+
+    monkeypatch.setattr("ddplug.evaluation.results.train_each", spy)
+    train = toy_images((40, 40, 40))
+    made = distill(train, Random(images_per_class=7), device="cpu").reduced(factor).quantise(bits=bits)
+    options: dict[str, Any] = {"network": "mlp:width=8", "recipe": SHORT, "repeats": 1, "device": "cpu"}
+    result = compare(made, train, train, baselines=("random", "kmeans"), whole=False, **options)
+    for row, (drawn,) in zip(result.rows[1:], seen[1:], strict=True):
+        assert (row.images_per_class, row.nbytes) == (7, made.nbytes)
+        assert drawn.inputs.shape == made.inputs.shape and drawn.bits == bits and drawn.shape == (1, 8, 8)
+
+
 def test_a_baseline_is_selected_anew_for_each_network(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Sequence[Any]] = []
 

@@ -126,6 +126,7 @@ def test_two_levels_are_two_clusters() -> None:
 def test_levels_lie_where_the_values_do() -> None:
     black_and_white = torch.tensor([[-3.0, 5.0, 5.0, -3.0, 5.0]], dtype=torch.float64)
     assert best_span(black_and_white, 1).tolist() == [[-3.0], [5.0]]
+    assert best_span(torch.tensor([[0.25, 4.0]], dtype=torch.float64), 1).tolist() == [[0.25], [4.0]]
     assert best_span(torch.full((1, 9), 0.25, dtype=torch.float64), 2).tolist() == [[0.25], [0.25]]
     even = torch.linspace(0, 1, 10001, dtype=torch.float64)[None] * 255
     for bits in BITS:  # the middles of equal parts

@@ -15,6 +15,7 @@ from ddplug.errors import OptionError
 from ddplug.evaluation.results import Evaluation, judge, markdown, name_of, same_space
 from ddplug.labelled import LabelledData
 from ddplug.registry import resolve
+from ddplug.room import rows_within
 from ddplug.synthetic import Recipe, SyntheticSet
 
 __all__ = ["WHOLE_RECIPE", "Comparison", "Row", "compare", "images_in"]
@@ -115,12 +116,14 @@ class Comparison:
         }
 
 
-def images_in(nbytes: int, data: LabelledData) -> tuple[int, bool]:
-    """Tell how many real images of each class, stored as bytes, fit in a number of bytes.
+def images_in(nbytes: int, data: LabelledData, factor: int = 1, bits: int = 8) -> tuple[int, bool]:
+    """Tell how many real images of each class, quantised, fit in a number of bytes.
 
     Args:
         nbytes: the budget, labels included.
         data: the images.
+        factor: by which they are stored smaller; see :mod:`ddplug.formation`.
+        bits: that a number takes; see :meth:`ddplug.synthetic.SyntheticSet.quantise`.
 
     Returns:
         Images per class, at least 1 and at most what the smallest class has, and whether they fit.
@@ -130,23 +133,8 @@ def images_in(nbytes: int, data: LabelledData) -> tuple[int, bool]:
         >>> images_in(1000, toy_images((12, 11)))  # 8 x 8 pixels and a label, 2 classes; 8 bytes for the levels
         (7, True)
     """
-    one = _quantised_bytes(data, 1)
-    each = _quantised_bytes(data, 2) - one
-    fitting = 1 + (nbytes - one) // each
+    fitting = rows_within(nbytes, data, factor, bits) // data.num_classes
     return max(1, min(fitting, *map(len, data.class_indices))), fitting >= 1
-
-
-def _quantised_bytes(data: LabelledData, images_per_class: int) -> int:
-    """Count the bytes of a balanced set of the data's shape, stored as uint8."""
-    samples = images_per_class * data.num_classes
-    hollow = SyntheticSet(
-        inputs=torch.zeros(1, *data.shape).expand(samples, *data.shape),
-        targets=torch.zeros(samples, dtype=torch.int64),
-        num_classes=data.num_classes,
-        preprocess=data.preprocess.to("cpu"),
-        levels=torch.zeros(2, data.shape[0]),
-    )
-    return hollow.nbytes
 
 
 def compare(
@@ -166,10 +154,11 @@ def compare(
 ) -> Comparison:
     """Evaluate a set beside baselines of the same bytes and beside all the real data.
 
-    A baseline gets as many images per class as fit, as uint8 and with their labels, in the bytes of the set: a set
-    kept as float32 stands against four times as many. Every network of a baseline is trained on a selection of its
-    own seed, by the same recipe. The network for the whole data is one, trained without augmentation for a bounded
-    number of steps: a bound that is cheap to have, not the best that can be had.
+    A baseline gets as many images per class as fit, quantised and with their labels, in the bytes of the set: a set
+    kept as float32 stands against four times as many. Its images are stored as small and in as few bits a number as
+    those of the set, so that what storage alone does is in both. Every network of a baseline is trained on a selection
+    of its own seed, by the same recipe. The network for the whole data is one, trained without augmentation for a
+    bounded number of steps: a bound that is cheap to have, not the best that can be had.
 
     Args:
         synthetic: the set.
@@ -215,10 +204,13 @@ def compare(
     own = judge([synthetic.to(place)] * repeats, test, network, recipe, **options)
     label = str(synthetic.provenance.get("method", "this set"))
     rows = [Row(label, len(synthetic) / synthetic.num_classes, synthetic.nbytes, own)]
-    images_per_class, fits = images_in(synthetic.nbytes, train)
+    bits = 8 if synthetic.levels is None else synthetic.bits
+    factor = synthetic.shape[-1] // synthetic.inputs.shape[-1]
+    images_per_class, fits = images_in(synthetic.nbytes, train, factor, bits)
     for name in baselines:
         method = resolve("distiller", name)(images_per_class=images_per_class)
-        made = [distill(train, method, seed=seed + k, device=place).quantise().to(place) for k in range(repeats)]
+        drawn = (distill(train, method, seed=seed + k, device=place) for k in range(repeats))
+        made = [selection.reduced(factor).quantise(bits=bits).to(place) for selection in drawn]
         result = judge(made, test, network, recipe, **options)
         rows.append(Row(name, float(images_per_class), made[0].nbytes, result, fits))
     if whole:
