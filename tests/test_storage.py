@@ -160,6 +160,16 @@ def test_files_of_version_2_load_for_ever() -> None:
     assert soft.nbytes == 16 + 8 + 4 * 3 * 2
 
 
+def test_files_of_version_3_load_for_ever() -> None:
+    few = load(FILES / "ddplug-3-bits.safetensors")
+    numbers = torch.tensor([[0, 1, 2, 3, 0, 1], [3, 3, 2, 2, 1, 0]]).view(2, 1, 2, 3)
+    assert torch.equal(few.codes(), (numbers * 85).to(torch.uint8))
+    # levels of 0.5 from -0.25 to 1.25, then the mean 0.5 and the deviation 0.25
+    assert torch.equal(few.inputs, (numbers * 0.5 - 0.25 - 0.5) / 0.25)
+    assert few.bits == 2 and few.shape == (1, 4, 6) and few.targets.tolist() == [1, 0]
+    assert few.nbytes == 2 * (2 + 1) + 8
+
+
 def test_the_version_is_the_lowest_that_holds_the_content(tmp_path: Path) -> None:
     soft = image_set(targets=torch.arange(18.0).view(6, 3) / 18)
     few = image_set().quantise(bits=2)
