@@ -222,11 +222,6 @@ BENCHMARKS = {
         "Wanted: DM 96.5 % after at most 3 minutes of distilling on two CPU cores, the best method 98 %.",
         (
             Entry("dm", {**_BANK, "images_per_class": 10, "steps": 500}, 2),
-            Entry(
-                "ncfm",
-                {"images_per_class": 10, "network": "convnet:width=64", "batch_real": 256, "steps": 1000, "bank": 40},
-                1,
-            ),
             *_baselines(10, 1),
             *(
                 Entry(name, {"images_per_class": 300}, 1, reduced=2, bits=1, epochs=201)
