@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ddplug._version import __version__
+
 if TYPE_CHECKING:
     from ddplug import errors as errors
     from ddplug.data import LabelledData as LabelledData
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from ddplug.synthetic import Recipe as Recipe
     from ddplug.synthetic import SyntheticSet as SyntheticSet
     from ddplug.validation import holdout as holdout
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Distiller",

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-import ddplug
+from ddplug._version import __version__
 from ddplug.commands import COMMANDS, Answer, one_line
 from ddplug.commands.options import Parser
 from ddplug.errors import DdplugError, OptionError, unknown
@@ -33,7 +33,7 @@ def _overview() -> Parser:
         description="Distil, store, evaluate and compare small synthetic training sets.",
         epilog=f"commands:\n{commands}\n\n`ddplug COMMAND --help` lists the options of a command.",
     )
-    parser.add_argument("--version", action="version", version=f"ddplug {ddplug.__version__}")
+    parser.add_argument("--version", action="version", version=f"ddplug {__version__}")
     return parser
 
 

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddplug import __version__, registry
+from ddplug import registry
+from ddplug._version import __version__
 from ddplug import checkpoint as checkpoints
 from ddplug.callbacks import Callback, preparing
 from ddplug.checkpoint import Snapshot

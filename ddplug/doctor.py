@@ -28,7 +28,8 @@ PACKAGES: Mapping[str, str] = {
 }
 """Packages that are looked at -> what to do about one that is missing; nothing where ddplug itself needs it."""
 
-_FILELOCK, _SETUPTOOLS, _TYPEGUARD = (3, 12), (82,), (4, 1, 3)
+_FILELOCK = (3, 12)
+_SETUPTOOLS, _TYPEGUARD = (82,), (4, 1, 3)
 """First versions that NNI 3.0 does not work with, or says so."""
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from ddplug import __version__, datasets
+from ddplug import datasets
+from ddplug._version import __version__
 from ddplug.demo.continual import continual
 from ddplug.demo.distillation import distillation
 from ddplug.demo.search import search

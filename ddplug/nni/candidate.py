@@ -29,7 +29,7 @@ from ddplug.labelled import LabelledData
 from ddplug.networks.randomness import lent_randomness
 from ddplug.nni.outcome import CandidateError, HopelessError, OverTimeError, Result, over_time, reason
 from ddplug.nni.protocol import Protocol
-from ddplug.nni.sets import fingerprint, load_set, widened
+from ddplug.nni.sets import file_fingerprint, load_set, widened
 from ddplug.preprocess import Identity
 from ddplug.synthetic import SyntheticSet
 
@@ -37,7 +37,7 @@ __all__ = [
     "CandidateError",
     "Protocol",
     "Result",
-    "fingerprint",
+    "file_fingerprint",
     "fitted",
     "load_set",
     "over_time",

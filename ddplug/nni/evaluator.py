@@ -27,7 +27,7 @@ from ddplug.nni.journal import key
 from ddplug.nni.judging import Case, judge
 from ddplug.nni.protocol import Protocol
 from ddplug.nni.samples import describe_space, plain
-from ddplug.nni.sets import check_pair, fingerprint, load_set, normal_path
+from ddplug.nni.sets import check_pair, file_fingerprint, load_set, normal_path
 from ddplug.synthetic import SyntheticSet
 
 __all__ = ["ProxyEvaluator"]
@@ -108,7 +108,7 @@ class ProxyEvaluator(MutableEvaluator):
         self.threads = threads
         self._protocol = {name: given[name] for name in _PROTOCOL}
         if fingerprints is None:
-            self.fingerprints = [fingerprint(self.train), fingerprint(self.validation)]
+            self.fingerprints = [file_fingerprint(self.train), file_fingerprint(self.validation)]
             self._check_all()
         else:
             self.fingerprints = list(fingerprints)

@@ -16,7 +16,7 @@ from ddplug.storage import load
 from ddplug.synthetic import SyntheticSet
 from ddplug.validation import METHOD
 
-__all__ = ["check_pair", "fingerprint", "load_set", "normal_path", "widened"]
+__all__ = ["check_pair", "file_fingerprint", "load_set", "normal_path", "widened"]
 
 _loaded: dict[str, tuple[tuple[int, int], str, SyntheticSet]] = {}
 """By path: modification time and size, fingerprint, and the set."""
@@ -48,7 +48,7 @@ def normal_path(path: str | Path, what: str) -> str:
     return absolute
 
 
-def fingerprint(path: str | Path) -> str:
+def file_fingerprint(path: str | Path) -> str:
     """Give the SHA-256 of a file, in hexadecimal.
 
     Raises:
@@ -68,15 +68,12 @@ def _unreadable(path: str | Path, error: OSError) -> OptionError:
     return OptionError(f"cannot read {path}: {error.strerror or error}; put the file back or correct the path")
 
 
-_digest = fingerprint
-
-
 def load_set(path: str | Path, fingerprint: str | None = None) -> SyntheticSet:
     """Load a set, once a process while the file stays as it is.
 
     Args:
         path: of the file.
-        fingerprint: what the file must have; see :func:`fingerprint`.
+        fingerprint: what the file must have; see :func:`file_fingerprint`.
 
     Returns:
         The set, on the CPU; shared by all who load it, so nothing may write to it.
@@ -93,7 +90,7 @@ def load_set(path: str | Path, fingerprint: str | None = None) -> SyntheticSet:
         raise _unreadable(path, error) from None
     stamp = status.st_mtime_ns, status.st_size
     if name not in _loaded or _loaded[name][0] != stamp:
-        _loaded[name] = stamp, _digest(name), load(name)
+        _loaded[name] = stamp, file_fingerprint(name), load(name)
     _, found, made = _loaded[name]
     if fingerprint is not None and found != fingerprint:
         raise DataError(

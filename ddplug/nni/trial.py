@@ -26,7 +26,7 @@ from ddplug.nni.candidate import CandidateError, Result, train_and_score
 from ddplug.nni.journal import Journal
 from ddplug.nni.judging import Case, in_trial, judge
 from ddplug.nni.protocol import Protocol
-from ddplug.nni.sets import check_pair, fingerprint, load_set
+from ddplug.nni.sets import check_pair, file_fingerprint, load_set
 from ddplug.synthetic import SyntheticSet
 
 __all__ = ["main", "results"]
@@ -85,7 +85,7 @@ def _check_names(tuned: Mapping[str, Any]) -> None:
 def _mark(path: str) -> str | None:
     """Give a file's fingerprint; what cannot be read is named when the trial reads it."""
     try:
-        return fingerprint(path)
+        return file_fingerprint(path)
     except OptionError:
         return None
 

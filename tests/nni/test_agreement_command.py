@@ -14,7 +14,7 @@ import ddplug
 from ddplug.cli import main
 from ddplug.distillers.kmeans import KMeansCentroid
 from ddplug.nni.journal import Journal
-from ddplug.nni.sets import fingerprint
+from ddplug.nni.sets import file_fingerprint
 from ddplug.storage import load
 from tests.test_cli import HEEDING, process
 
@@ -93,7 +93,7 @@ def test_proxies_are_judged_on_a_thousand_images_at_most(tmp_path: Path, capsys:
     assert sizes["validation"] > 1100
     assert sizes["judging"] == pytest.approx(1000, abs=10)
     judged = {record.settings["validation"] for record in Journal(folder / "journal.jsonl").results()}
-    assert judged == {fingerprint(folder / f"{name}.safetensors") for name in sizes}
+    assert judged == {file_fingerprint(folder / f"{name}.safetensors") for name in sizes}
 
 
 def test_a_folder_of_other_data_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ddplug.errors import DataError, FormatError, OptionError
-from ddplug.nni.sets import check_pair, fingerprint, load_set, normal_path
+from ddplug.nni.sets import check_pair, file_fingerprint, load_set, normal_path
 from ddplug.preprocess import Identity, Standardise
 from ddplug.synthetic import SyntheticSet
 
@@ -24,9 +24,9 @@ SET = SyntheticSet(
 def test_fingerprint_is_the_digest_of_the_bytes(tmp_path: Path) -> None:
     content = bytes(range(256)) * 9000
     (tmp_path / "file").write_bytes(content)
-    assert fingerprint(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+    assert file_fingerprint(tmp_path / "file") == hashlib.sha256(content).hexdigest()
     with pytest.raises(OptionError, match=r"missing.*No such file"):
-        fingerprint(tmp_path / "missing")
+        file_fingerprint(tmp_path / "missing")
 
 
 def test_a_file_is_loaded_once_and_again_when_it_changes(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_a_file_is_loaded_once_and_again_when_it_changes(tmp_path: Path) -> None
     SET.save(path)
     first = load_set(path)
     assert torch.equal(first.inputs, SET.inputs)
-    assert load_set(os.path.relpath(path), fingerprint(path)) is first
+    assert load_set(os.path.relpath(path), file_fingerprint(path)) is first
     replace(SET, targets=1 - SET.targets).save(path)
     os.utime(path, ns=(1, 1))
     assert not torch.equal(load_set(path).targets, first.targets)
@@ -43,11 +43,11 @@ def test_a_file_is_loaded_once_and_again_when_it_changes(tmp_path: Path) -> None
 def test_altered_missing_and_broken_files_say_so_in_a_line(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     SET.save(path)
-    mark = fingerprint(path)
+    mark = file_fingerprint(path)
     load_set(path, mark)
     replace(SET, targets=1 - SET.targets).save(path)
     os.utime(path, ns=(1, 1))
-    with pytest.raises(DataError, match=rf"a\.safetensors was altered: .*{fingerprint(path)[:12]}, not {mark[:12]}"):
+    with pytest.raises(DataError, match=rf"a\.safetensors was altered: .*{file_fingerprint(path)[:12]}, not {mark[:12]}"):
         load_set(path, mark)
     path.write_bytes(b"no set")
     with pytest.raises(FormatError, match=r"a\.safetensors"):
