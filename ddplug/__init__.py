@@ -11,22 +11,19 @@ from typing import TYPE_CHECKING, Any
 from ddplug._version import __version__
 
 if TYPE_CHECKING:
-    from ddplug import errors as errors
-    from ddplug.data import LabelledData as LabelledData
-    from ddplug.data import from_arrays as from_arrays
-    from ddplug.data import from_dataset as from_dataset
-    from ddplug.data import from_image_folder as from_image_folder
-    from ddplug.datasets import load as load_dataset
-    from ddplug.distillation import Distiller as Distiller
-    from ddplug.distillation import distill as distill
-    from ddplug.evaluation import compare as compare
-    from ddplug.evaluation import cross_architecture as cross_architecture
-    from ddplug.evaluation import evaluate as evaluate
+    from ddplug import errors
+    from ddplug.data.datasets import load as load_dataset
+    from ddplug.data.labelled import LabelledData
+    from ddplug.data.loaders import from_arrays, from_dataset, from_image_folder
+    from ddplug.distillation.loop import distill
+    from ddplug.distillation.protocol import Distiller
+    from ddplug.evaluation.comparison import compare
+    from ddplug.evaluation.results import cross_architecture, evaluate
     from ddplug.registry import names as names
     from ddplug.registry import resolve as resolve
-    from ddplug.synthetic import Recipe as Recipe
-    from ddplug.synthetic import SyntheticSet as SyntheticSet
-    from ddplug.validation import holdout as holdout
+    from ddplug.synthetic.dataset import SyntheticSet
+    from ddplug.synthetic.held_out import holdout
+    from ddplug.synthetic.recipe import Recipe
 
 __all__ = [
     "Distiller",
@@ -49,20 +46,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Distiller": "ddplug.distillation:Distiller",
-    "LabelledData": "ddplug.data:LabelledData",
-    "Recipe": "ddplug.synthetic:Recipe",
-    "SyntheticSet": "ddplug.synthetic:SyntheticSet",
-    "compare": "ddplug.evaluation:compare",
-    "cross_architecture": "ddplug.evaluation:cross_architecture",
-    "distill": "ddplug.distillation:distill",
+    "Distiller": "ddplug.distillation.protocol:Distiller",
+    "LabelledData": "ddplug.data.labelled:LabelledData",
+    "Recipe": "ddplug.synthetic.recipe:Recipe",
+    "SyntheticSet": "ddplug.synthetic.dataset:SyntheticSet",
+    "compare": "ddplug.evaluation.comparison:compare",
+    "cross_architecture": "ddplug.evaluation.results:cross_architecture",
+    "distill": "ddplug.distillation.loop:distill",
     "errors": "ddplug.errors:",
-    "evaluate": "ddplug.evaluation:evaluate",
-    "from_arrays": "ddplug.data:from_arrays",
-    "from_dataset": "ddplug.data:from_dataset",
-    "from_image_folder": "ddplug.data:from_image_folder",
-    "holdout": "ddplug.validation:holdout",
-    "load_dataset": "ddplug.datasets:load",
+    "evaluate": "ddplug.evaluation.results:evaluate",
+    "from_arrays": "ddplug.data.loaders:from_arrays",
+    "from_dataset": "ddplug.data.loaders:from_dataset",
+    "from_image_folder": "ddplug.data.loaders:from_image_folder",
+    "holdout": "ddplug.synthetic.held_out:holdout",
+    "load_dataset": "ddplug.data.datasets:load",
     "names": "ddplug.registry:names",
     "resolve": "ddplug.registry:resolve",
 }

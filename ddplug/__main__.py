@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ddplug.cli import main
+from ddplug.cli.program import main
 
 __all__: list[str] = []
 

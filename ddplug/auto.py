@@ -16,20 +16,22 @@ from typing import Any
 
 import torch
 
-from ddplug.checkpoint import KIND
-from ddplug.data import LabelledData
-from ddplug.distillation import config_of, pick_device
-from ddplug.distillers.common import initial_images, to_set
+from ddplug.data.labelled import LabelledData
+from ddplug.distillation.checkpoint import KIND
+from ddplug.distillation.config import config_of
+from ddplug.distillation.memory import check as check_memory
 from ddplug.distillers.dm import DM
-from ddplug.distillers.kmeans import KMeansCentroid
 from ddplug.distillers.ncfm import NCFM
-from ddplug.distillers.random_ import Random
+from ddplug.distillers.parts.images import initial_images, to_set
+from ddplug.distillers.selection.kmeans import KMeansCentroid
+from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import CheckpointError, OptionError
-from ddplug.files import read_tensors
-from ddplug.memory import check as check_memory
-from ddplug.packing import BITS
-from ddplug.room import bytes_of, rows_within
-from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.functional.packing import BITS
+from ddplug.synthetic.budget import bytes_of, rows_within
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.devices import pick_device
+from ddplug.utils.files import read_tensors
 
 __all__ = [
     "LEAST_SIDE",
@@ -82,8 +84,8 @@ class Choice:
     Attributes:
         distiller: the method with all its options.
         reduced: factor by which to store the result smaller, for a method that selects; see
-            :meth:`ddplug.synthetic.SyntheticSet.reduced`.
-        bits: to store a number in; see :meth:`ddplug.synthetic.SyntheticSet.quantise`.
+            :meth:`ddplug.synthetic.dataset.SyntheticSet.reduced`.
+        bits: to store a number in; see :meth:`ddplug.synthetic.dataset.SyntheticSet.quantise`.
         seconds: that it will take, by the estimate.
         declined: name of the next better method and its seconds, where it would take too long.
     """
@@ -254,7 +256,7 @@ def choose(
         data: real training data, of images.
         seconds: that choosing and distilling may take, above 0.
         nbytes: that the set may take.
-        device: see :func:`ddplug.distillation.pick_device`.
+        device: see :func:`ddplug.utils.devices.pick_device`.
 
     Raises:
         OptionError: the data are no images, the bytes do not suffice for an image of each class, or the time is not

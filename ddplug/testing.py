@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddplug.data import LabelledData
-from ddplug.distillation import Distiller, State, config_of, distill
+from ddplug.data.labelled import LabelledData
+from ddplug.data.preprocess import Preprocess, fit
+from ddplug.distillation.config import config_of
+from ddplug.distillation.loop import distill
+from ddplug.distillation.protocol import Distiller, State
 from ddplug.errors import OptionError
-from ddplug.preprocess import Preprocess, fit
-from ddplug.synthetic import SyntheticSet
+from ddplug.synthetic.dataset import SyntheticSet
 
 __all__ = ["check_class_symmetry", "check_distiller", "toy_images", "toy_table"]
 
@@ -228,7 +230,7 @@ def _check_resume(distiller: Distiller, data: LabelledData) -> None:
 
 
 def check_distiller(distiller: Distiller, data: LabelledData | None = None) -> None:
-    """Check that a distiller keeps the contract of :class:`ddplug.distillation.Distiller`, on the CPU.
+    """Check that a distiller keeps the contract of :class:`ddplug.distillation.protocol.Distiller`, on the CPU.
 
     It takes four steps at a time, several times over. Checked are the types of what it gives; that it changes nothing
     it is given and neither reads nor moves the global random state; that equal seeds give equal sets and a checkpoint
@@ -244,7 +246,7 @@ def check_distiller(distiller: Distiller, data: LabelledData | None = None) -> N
         AssertionError: the contract is broken; the message says where.
 
     Example:
-        >>> from ddplug.distillers.class_mean import ClassMean
+        >>> from ddplug.distillers.selection.class_mean import ClassMean
         >>> check_distiller(ClassMean(images_per_class=1))
     """
     _check_dataclass(distiller)
@@ -274,7 +276,7 @@ def check_class_symmetry(distiller: Distiller, data: LabelledData | None = None)
         AssertionError: it does not.
 
     Example:
-        >>> from ddplug.distillers.class_mean import ClassMean
+        >>> from ddplug.distillers.selection.class_mean import ClassMean
         >>> check_class_symmetry(ClassMean(images_per_class=1))
     """
     n = distiller.images_per_class

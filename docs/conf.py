@@ -24,8 +24,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import ddplug  # noqa: E402
-from ddplug.callbacks import Callback  # noqa: E402
 from ddplug.distillation import Distiller  # noqa: E402
+from ddplug.distillation.callbacks import Callback  # noqa: E402
 from ddplug.registry import GROUPS  # noqa: E402
 from examples.benchmarks.figures import draw  # noqa: E402
 from examples.benchmarks.tables import page  # noqa: E402

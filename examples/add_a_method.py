@@ -9,7 +9,7 @@ import torch
 
 import ddplug
 from ddplug.distillation import Metrics, State
-from ddplug.distillers.common import balanced_labels, check_images_per_class, to_set
+from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, to_set
 from ddplug.testing import check_distiller
 
 

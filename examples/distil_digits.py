@@ -6,7 +6,7 @@ import sys
 
 import ddplug
 from ddplug.distillers.dm import DM
-from ddplug.distillers.random_ import Random
+from ddplug.distillers.selection.random_ import Random
 
 NETWORK = "convnet:width=32,depth=2"
 

@@ -28,11 +28,11 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import pil_to_tensor
 
 import ddplug
-from ddplug.distillers.class_mean import ClassMean
-from ddplug.distillers.random_ import Random
-from ddplug.distillers.sldd import SoftLabelDD
+from ddplug.distillers.selection.class_mean import ClassMean
+from ddplug.distillers.selection.random_ import Random
+from ddplug.distillers.soft_label_dd import SoftLabelDD
+from ddplug.evaluation.learned import train_as_learned
 from ddplug.evaluation.train import train_each
-from ddplug.learned_training import train_as_learned
 
 CLASSES = ("irrelevant", "negative", "positive")
 SIDE, STRIDE, SHRINK = 64, 32, 2

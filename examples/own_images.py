@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 import ddplug
 from ddplug.distillers.dm import DM
-from ddplug.export import to_image_folder, to_png
+from ddplug.synthetic.export import to_image_folder, to_png
 
 
 def make_folder(root: Path, classes: int = 3, number: int = 20) -> None:

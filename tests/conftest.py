@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from ddplug.datasets import load
-from ddplug.labelled import LabelledData
+from ddplug.data.datasets import load
+from ddplug.data.labelled import LabelledData
 
 
 def _global_state() -> dict[str, object]:

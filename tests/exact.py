@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddplug.labelled import LabelledData
-from ddplug.networks import build
+from ddplug.data.labelled import LabelledData
 from ddplug.networks.convnet import ConvNet
+from ddplug.networks.factory import build
 from ddplug.testing import toy_images
 
 

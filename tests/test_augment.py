@@ -10,9 +10,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from ddplug import augment
-from ddplug.augment import OPERATIONS, Draw, apply, check, draw
 from ddplug.errors import OptionError
+from ddplug.functional import augmentation as augment
+from ddplug.functional.augmentation import OPERATIONS, Draw, apply, check, draw
 
 ALL = "color_crop_cutout_flip_scale_rotate"
 

@@ -13,14 +13,14 @@ import torch
 
 import ddplug
 from ddplug import auto, distill
-from ddplug.cli import main
-from ddplug.data import LabelledData
+from ddplug.cli.program import main
+from ddplug.data.labelled import LabelledData
+from ddplug.data.preprocess import Identity, fit
 from ddplug.distillers.dm import DM
 from ddplug.errors import CheckpointError, OptionError
-from ddplug.packing import BITS
-from ddplug.preprocess import Identity, fit
-from ddplug.room import bytes_of, rows_within
-from ddplug.synthetic import SyntheticSet
+from ddplug.functional.packing import BITS
+from ddplug.synthetic.budget import bytes_of, rows_within
+from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.testing import toy_images
 
 
@@ -118,7 +118,7 @@ def test_the_last_level_that_fits_is_taken(
 
 def test_what_does_not_fit_in_memory_is_not_taken(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "pace_of", lambda *_: auto.Pace(0))
-    monkeypatch.setattr("ddplug.memory.available", lambda device: 10_000)
+    monkeypatch.setattr("ddplug.distillation.memory.available", lambda device: 10_000)
     assert auto.choose(images(16), nbytes=5000, device="cpu").distiller.name == "kmeans-centroid"
 
 
@@ -248,7 +248,9 @@ def test_command_reduces_what_selections_give(
     assert json.loads(capsys.readouterr().out)["nbytes"] == made.nbytes
     assert main([*argv[:4], "--reduced", "17", *argv[6:], "--device", "cpu", "-o", out]) == 2
     assert "--reduced is 17; it must be between 1 and 16" in capsys.readouterr().err
-    monkeypatch.setattr("ddplug.distillation.distill", None)  # too large a factor is refused before the work is done
+    monkeypatch.setattr(
+        "ddplug.distillation.loop.distill", None
+    )  # too large a factor is refused before the work is done
     assert main([*argv[:4], "--reduced", "9", *argv[6:], "--device", "cpu", "-o", out]) == 2
     assert "factor is 9, but images are 8x8; use at most 8" in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ddplug import distill, load_dataset
-from ddplug.learned_training import evaluate_as_learned
+from ddplug.evaluation.learned import evaluate_as_learned
 from ddplug.registry import resolve
 from examples.benchmarks import distillation
 from examples.benchmarks.distillation import BENCHMARKS, Benchmark, Entry, measure

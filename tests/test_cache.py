@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ddplug.data import LabelledData, from_dataset
+from ddplug.data.labelled import LabelledData
+from ddplug.data.loaders import from_dataset
 from ddplug.errors import DataError
 
 
@@ -132,7 +133,7 @@ def test_an_unusable_folder_is_one_clear_line(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 def test_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddplug.mapped.secrets.token_hex", lambda _: "name")
+    monkeypatch.setattr("ddplug.data.cache.secrets.token_hex", lambda _: "name")
     real = Path.open
     # the real error of a real full device: only the name is redirected
     monkeypatch.setattr(
@@ -146,7 +147,7 @@ def test_a_large_subset_of_mapped_data_is_mapped(tmp_path: Path, monkeypatch: py
     data = cached(Counted(), tmp_path)
     index = torch.tensor([59, 3, 3, 0])
     expected = data.subset(index)
-    monkeypatch.setattr("ddplug.mapped.SUBSET_LIMIT", 0)
+    monkeypatch.setattr("ddplug.data.cache.SUBSET_LIMIT", 0)
     mapped = data.subset(index)
     assert mapped.fingerprint == expected.fingerprint
     assert mapped.subset(torch.tensor([1, 2])).inputs.tolist() == data.inputs[[3, 3]].tolist()
@@ -159,8 +160,8 @@ import sys, threading, time
 from pathlib import Path
 import torch
 from torch.utils.data import Dataset
-import ddplug.mapped
-from ddplug.data import from_dataset
+import ddplug.data.cache
+from ddplug.data.loaders import from_dataset
 
 class Large(Dataset):
     base = torch.arange(3 * 100 * 100).remainder(251).to(torch.uint8).view(3, 100, 100)
@@ -178,7 +179,7 @@ def watch():
         time.sleep(0.002)
 
 torch.set_num_threads(1)
-ddplug.mapped.SUBSET_LIMIT = 16 << 20
+ddplug.data.cache.SUBSET_LIMIT = 16 << 20
 start = peak = anonymous()
 threading.Thread(target=watch, daemon=True).start()
 data = from_dataset(Large(), cache=sys.argv[1])

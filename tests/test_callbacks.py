@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddplug.callbacks import Callback, CsvLog, ProgressBar, TensorBoardLog, tracked
-from ddplug.distillation import distill
+from ddplug.distillation.callbacks import Callback, CsvLog, ProgressBar, TensorBoardLog
+from ddplug.distillation.loop import distill
 from ddplug.distillers.ncfm import NCFM
 from ddplug.distillers.rded import RDED
 from ddplug.errors import MissingExtraError, OptionError
 from ddplug.testing import toy_images
+from ddplug.utils.progress import tracked
 from tests.toy_distillers import MeanMatching
 
 

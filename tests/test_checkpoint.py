@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from ddplug.checkpoint import KIND
-from ddplug.distillation import distill
+from ddplug.distillation.checkpoint import KIND
+from ddplug.distillation.loop import distill
 from ddplug.errors import CheckpointError, FormatError, OptionError
-from ddplug.files import read_tensors, write_tensors
 from ddplug.testing import toy_images
+from ddplug.utils.files import read_tensors, write_tensors
 from tests.toy_distillers import MeanMatching
 
 METHOD = MeanMatching(images_per_class=2, steps=10)
@@ -167,8 +167,8 @@ _SCRIPT = """
 import signal, sys, time
 # a process that a shell starts in the background ignores the signal, and so do its children
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from ddplug.callbacks import CsvLog
-from ddplug.distillation import distill
+from ddplug.distillation.callbacks import CsvLog
+from ddplug.distillation.loop import distill
 from ddplug.testing import toy_images
 from tests.toy_distillers import MeanMatching
 
@@ -200,7 +200,7 @@ def stop(path: Path, every: float, reached: Path, number: signal.Signals) -> int
 
 def check_resumed(path: Path) -> None:
     """Take up a stopped run, a little further than it came, and compare it with one that was never stopped."""
-    from ddplug.callbacks import CsvLog
+    from ddplug.distillation.callbacks import CsvLog
 
     step = read_tensors(path, KIND)[1]["step"]
     assert 0 < step < 3000

@@ -19,11 +19,12 @@ import torch
 from PIL import Image
 
 import ddplug
-from ddplug import presets, registry
-from ddplug.cli import main
-from ddplug.commands import COMMANDS
-from ddplug.learned_training import evaluate_as_learned
-from ddplug.storage import load
+from ddplug import registry
+from ddplug.cli.commands import COMMANDS
+from ddplug.cli.program import main
+from ddplug.distillers import presets
+from ddplug.evaluation.learned import evaluate_as_learned
+from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.testing import toy_table
 
 DM = ["distill", "dm", "--data", "digits", "--network", "convnet:width=4,depth=1", "--bank", "1", "--device", "cpu"]
@@ -35,7 +36,12 @@ def process(*argv: str, code: str = "", **settings: Any) -> subprocess.Popen[str
     """Start ``ddplug`` as a process of its own, after some code."""
     command = [sys.executable, "-m", "ddplug", *argv]
     if code:
-        command = [sys.executable, "-c", f"{code}\nimport sys; from ddplug.cli import main; sys.exit(main())", *argv]
+        command = [
+            sys.executable,
+            "-c",
+            f"{code}\nimport sys; from ddplug.cli.program import main; sys.exit(main())",
+            *argv,
+        ]
     return subprocess.Popen(
         command, text=True, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, **settings
     )
@@ -93,7 +99,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_help_and_version_need_no_framework(argv: list[str]) -> None:
     code = f"""
 import sys
-from ddplug.cli import main
+from ddplug.cli.program import main
 try:
     main({argv})
 except SystemExit as end:
@@ -167,7 +173,7 @@ def test_list_gives_the_reason_why_a_plug_in_cannot_be_used(
 def test_distill_writes_what_the_library_makes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     values = answer(capsys, *DM, "--images-per-class", "2", "--steps", "3", "--seed", "5", "-o", "a.safetensors")
     assert os.listdir(tmp_path) == ["a.safetensors"]
-    found = load("a.safetensors")
+    found = SyntheticSet.load("a.safetensors")
     method = registry.resolve("distiller", "dm")(images_per_class=2, steps=3, network="convnet:width=4,depth=1", bank=1)
     wanted = ddplug.distill(ddplug.load_dataset("digits"), method, seed=5, device="cpu")
     assert torch.equal(found.inputs, wanted.inputs)
@@ -185,14 +191,14 @@ def test_distill_logs_and_quantises(tmp_path: Path) -> None:
     assert "saved" in out
     assert Path("a.csv").read_text().startswith("step,seconds,loss\n10,")
     assert os.listdir("tb")
-    assert load("a.safetensors").levels is not None
+    assert SyntheticSet.load("a.safetensors").levels is not None
 
 
 def test_distill_stores_few_bits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {}
     for more in ((), ("--quantise",), ("--bits", "8"), ("--bits", "1", "--quantise", "--reduced", "2")):
         made = answer(capsys, *RANDOM, *more, "--images-per-class", "1", "-o", "a.safetensors")
-        sizes[more] = made["storage"], made["bits"], made["nbytes"], load("a.safetensors").nbytes
+        sizes[more] = made["storage"], made["bits"], made["nbytes"], SyntheticSet.load("a.safetensors").nbytes
     # 10 images of 64 numbers with a label each, and two levels; or of 16
     assert [found[:3] for found in sizes.values()] == [
         ("uint8", 8, 658),  # as the data are
@@ -206,8 +212,8 @@ def test_distill_stores_few_bits(capsys: pytest.CaptureFixture[str], monkeypatch
     assert ["bits", "1"] in shown and ["nbytes", "38"] in shown
 
     # what cannot be stored is refused before anything is done
-    monkeypatch.setattr("ddplug.distillation.distill", None)
-    monkeypatch.setattr("ddplug.commands.distill.load", lambda *_: toy_table())
+    monkeypatch.setattr("ddplug.distillation.loop.distill", None)
+    monkeypatch.setattr("ddplug.cli.data.load", lambda *_: toy_table())
     assert main([*RANDOM, "--bits", "2", "-o", "b.safetensors"]) == 2
     assert "bits is 2, which is for images, not inputs of shape (6,); use 8" in capsys.readouterr().err
     assert main([*RANDOM, "--bits", "3", "-o", "b.safetensors"]) == 2
@@ -274,7 +280,7 @@ def test_evaluate_trains_as_learned_where_the_set_says_how(
     (network,) = values["networks"]
     # the very network that the library makes, whose accuracy is its own
     test = ddplug.load_dataset("digits", split="test")
-    expected = evaluate_as_learned(load(file), test, device="cpu").accuracies
+    expected = evaluate_as_learned(SyntheticSet.load(file), test, device="cpu").accuracies
     assert network["accuracies"] == list(expected)
     assert network["network"] == "convnet:width=4,depth=1"
     assert main(["evaluate", made, "--data", "digits", "--protocol", "learned"]) == 2
@@ -306,7 +312,7 @@ def test_inspect(made: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_names_in_a_file_do_not_reach_the_terminal_as_commands(made: str, capsys: pytest.CaptureFixture[str]) -> None:
     names = tuple(f"\x1b[31m\u30c6 {n}" for n in range(10))
-    replace(load(made), class_names=names).save("a.safetensors")
+    replace(SyntheticSet.load(made), class_names=names).save("a.safetensors")
     assert main(["inspect", "a.safetensors"]) == 0
     out = capsys.readouterr().out
     assert "?[31m\u30c6 0" in out
@@ -489,7 +495,7 @@ def test_defects_of_ours_are_not_hidden(made: str, monkeypatch: pytest.MonkeyPat
     def broken(path: str) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr("ddplug.export.load", broken)
+    monkeypatch.setattr("ddplug.synthetic.dataset.SyntheticSet.load", broken)
     with pytest.raises(RuntimeError, match="a defect"):
         main(["inspect", made])
 
@@ -523,7 +529,7 @@ def test_interrupted_run_goes_on_to_the_same_result(capsys: pytest.CaptureFixtur
     steps = [int(row.partition(",")[0]) for row in Path("log.csv").read_text().splitlines()[1:]]
     assert steps == list(range(10, 401, 10))
     assert run(*argv[:-4], "-o", "b.safetensors")[0] == 0
-    assert torch.equal(load("a.safetensors").inputs, load("b.safetensors").inputs)
+    assert torch.equal(SyntheticSet.load("a.safetensors").inputs, SyntheticSet.load("b.safetensors").inputs)
 
 
 def test_closed_pipe_is_quiet() -> None:

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from ddplug import registry
-from ddplug.data import LabelledData
-from ddplug.distillation import Metrics, State
-from ddplug.distillers.common import to_set
-from ddplug.preprocess import Identity
-from ddplug.synthetic import SyntheticSet
+from ddplug.data.labelled import LabelledData
+from ddplug.data.preprocess import Identity
+from ddplug.distillation.protocol import Metrics, State
+from ddplug.distillers.parts.images import to_set
+from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.testing import check_class_symmetry, check_distiller, toy_images, toy_table
 from tests.toy_distillers import MeanMatching
 

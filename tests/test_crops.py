@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from ddplug.crops import check_images, draw_boxes, resample, whole
 from ddplug.errors import OptionError
+from ddplug.functional.crops import check_images, draw_boxes, resample, whole
 from tests.exact import generator
 
 

@@ -17,9 +17,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
-from ddplug.data import LabelledData, from_arrays, from_dataset
+from ddplug.data.labelled import LabelledData
+from ddplug.data.loaders import from_arrays, from_dataset
+from ddplug.data.preprocess import fit
 from ddplug.errors import DataError, OptionError
-from ddplug.preprocess import fit
 
 
 class Items(Dataset[tuple[Any, Any]]):
@@ -305,7 +306,7 @@ def test_the_short_way_through_torchvision_equals_the_long_one(which: int, monke
     dataset = torchvision_sets()[which]
     long = from_dataset(Subset(dataset, list(range(12))), class_names=["a", "b", "c"])
     with monkeypatch.context() as patch:
-        patch.setattr("ddplug.data._read_item", None)
+        patch.setattr("ddplug.data.loaders._read_item", None)
         short = from_dataset(dataset)
     assert short.fingerprint == long.fingerprint
     assert (short.class_names, short.shape) == (long.class_names, long.shape)

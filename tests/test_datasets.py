@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from ddplug import registry
-from ddplug.data import LabelledData
-from ddplug.datasets import TorchvisionLoader, cifar10, fashion_mnist, load, mnist, svhn
+from ddplug.data.datasets import TorchvisionLoader, cifar10, fashion_mnist, load, mnist, svhn
+from ddplug.data.labelled import LabelledData
 from ddplug.errors import DataError, OptionError
 
 NAMES = ["mnist", "fashion-mnist", "kmnist", "svhn", "cifar10", "cifar100"]
@@ -175,7 +175,7 @@ def test_unknown_names_and_options() -> None:
 
 
 PLUGIN = """
-from ddplug.data import from_arrays
+from ddplug.data.loaders import from_arrays
 def stripes(*, root, split, **options):
     return from_arrays([[0.0], [1.0]], [0, 1], name=f"stripes-{root}-{split}-{sorted(options)}")
 """
@@ -186,7 +186,7 @@ def test_a_third_partys_data_set_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     info = tmp_path / "thirdparty_stripes-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: thirdparty-stripes\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[ddplug.datasets]\nstripes = thirdparty_stripes:stripes\n")
+    (info / "entry_points.txt").write_text("[ddplug.data.datasets]\nstripes = thirdparty_stripes:stripes\n")
     monkeypatch.syspath_prepend(tmp_path)
     registry._points.cache_clear()
     try:

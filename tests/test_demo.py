@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-from ddplug import datasets
-from ddplug.demo import CHAPTERS, Demo, Size, run_demo
-from ddplug.demo.continual import continual
-from ddplug.demo.search import search
-from ddplug.demo.stage import Stage
+from ddplug.cli.demo import CHAPTERS, Demo, run_demo
+from ddplug.cli.demo.continual import continual
+from ddplug.cli.demo.search import search
+from ddplug.cli.demo.stage import Size, Stage
+from ddplug.data import datasets
 from ddplug.errors import OptionError
-from ddplug.storage import load
+from ddplug.synthetic.dataset import SyntheticSet
 
 SMALL = Size(
     budgets={1: 2, 2: 2},
@@ -65,7 +65,7 @@ def test_every_file_is_there_and_nothing_else(made: Demo) -> None:
     for path in made.folder.glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
     for name in names:
-        assert load(made.folder / f"{name}.safetensors").provenance["seed"] == 3
+        assert SyntheticSet.load(made.folder / f"{name}.safetensors").provenance["seed"] == 3
 
 
 def test_results_hold_every_set_beside_its_baselines_and_the_bound(made: Demo) -> None:
@@ -77,7 +77,9 @@ def test_results_hold_every_set_beside_its_baselines_and_the_bound(made: Demo) -
     for number in (1, 2):
         own = {row["method"]: row for row in rows if row["budget"] == number and row["method"] != "whole data"}
         assert list(own) == ["dm", "dc", "random", "class-mean", "kmeans"]
-        assert {row["nbytes"] for row in own.values()} == {load(made.folder / f"digits-dm-{number}.safetensors").nbytes}
+        assert {row["nbytes"] for row in own.values()} == {
+            SyntheticSet.load(made.folder / f"digits-dm-{number}.safetensors").nbytes
+        }
         assert all(row["n"] == 2 and len(row["accuracies"]) == 2 for row in own.values())
     assert [row["steps"] for row in rows if row["method"] == "whole data"] == [5]
 
@@ -178,9 +180,9 @@ import random, sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, torch
-from ddplug import datasets
-from ddplug.demo import Size, Stage
-from ddplug.demo.search import search
+from ddplug.data import datasets
+from ddplug.cli.demo.stage import Size, Stage
+from ddplug.cli.demo.search import search
 
 size = Size(candidates=2, space={"widths": (4,), "depths": (1,), "poolings": ("max",)}, search_epochs=2, share=0.5,
             searched={"random": {}})
@@ -231,7 +233,7 @@ def test_same_seed_gives_the_same_figures_and_an_earlier_demo_is_replaced(made: 
         for demo in (made, again)
     ]
     assert figures[0] == figures[1]
-    assert torch.equal(*(load(demo.folder / "digits-dc-2.safetensors").inputs for demo in (made, again)))
+    assert torch.equal(*(SyntheticSet.load(demo.folder / "digits-dc-2.safetensors").inputs for demo in (made, again)))
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -242,7 +244,7 @@ def test_number_of_threads_is_put_back(tmp_path: Path, monkeypatch: pytest.Monke
 
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    monkeypatch.setattr("ddplug.demo.CHAPTERS", {"broken": chapter})
+    monkeypatch.setattr("ddplug.cli.demo.CHAPTERS", {"broken": chapter})
     try:
         with pytest.raises(KeyboardInterrupt):
             run_demo(tmp_path / "out", size=SMALL)

@@ -15,13 +15,16 @@ import torch
 from torch import Tensor, nn
 
 import ddplug
-from ddplug.checkpoint import Snapshot, load
-from ddplug.data import LabelledData
-from ddplug.distillation import Metrics, State, _identity, _Run, config_of, distill, pick_device
-from ddplug.distillers.random_ import Random
+from ddplug.data.labelled import LabelledData
+from ddplug.distillation.checkpoint import Snapshot, load
+from ddplug.distillation.config import config_of
+from ddplug.distillation.loop import _identity, _Run, distill
+from ddplug.distillation.protocol import Metrics, State
+from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import DivergedError, OptionError
-from ddplug.synthetic import Recipe
+from ddplug.synthetic.recipe import Recipe
 from ddplug.testing import toy_images
+from ddplug.utils.devices import pick_device
 from tests.toy_distillers import MeanMatching
 
 CPU = torch.device("cpu")

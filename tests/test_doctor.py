@@ -10,11 +10,12 @@ from importlib.metadata import version
 
 import pytest
 
-from ddplug import doctor
-from ddplug.commands import doctor as command
-from ddplug.commands.options import Parser
-from ddplug.doctor import PACKAGES, Finding, check_filelock, examine
+from ddplug.cli import doctor
+from ddplug.cli import doctor as command
+from ddplug.cli.doctor import PACKAGES, Finding, examine
 from ddplug.errors import OptionError
+from ddplug.utils.arguments import Parser
+from ddplug.utils.packages import check_filelock
 
 SOUND = {
     "torch": "2.15.0",
@@ -118,7 +119,7 @@ def test_the_command_gives_a_table_and_the_same_as_values() -> None:
 def test_no_framework_is_imported() -> None:
     code = """
 import sys
-from ddplug.doctor import examine
+from ddplug.cli.doctor import examine
 examine()
 print(*({name.partition(".")[0] for name in sys.modules} & {"nni", "avalanche", "pytorch_lightning", "torchvision"}))
 """

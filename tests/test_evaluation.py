@@ -14,18 +14,22 @@ from sklearn.metrics import accuracy_score
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from ddplug import augment, chunks, errors
-from ddplug.distillation import distill
-from ddplug.distillers.random_ import Random
-from ddplug.evaluation import accuracy, compare, cross_architecture, evaluate, train_on
-from ddplug.evaluation.comparison import images_in
-from ddplug.evaluation.train import fit, spawn, train_each
-from ddplug.labelled import LabelledData
-from ddplug.networks import build
-from ddplug.networks.common import Classifier
-from ddplug.preprocess import Identity, Standardise
-from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug import errors
+from ddplug.data.labelled import LabelledData
+from ddplug.data.preprocess import Identity, Standardise
+from ddplug.distillation.loop import distill
+from ddplug.distillers.selection.random_ import Random
+from ddplug.evaluation.comparison import compare, images_in
+from ddplug.evaluation.results import accuracy, cross_architecture, evaluate
+from ddplug.evaluation.train import fit, train_each, train_on
+from ddplug.functional import augmentation as augment
+from ddplug.networks import batching as chunks
+from ddplug.networks.factory import build
+from ddplug.networks.layers import Classifier
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
 from ddplug.testing import toy_images, toy_table
+from ddplug.utils.randomness import spawn
 
 NETWORK = "convnet:width=4,depth=2"
 SHORT = Recipe(epochs=6, learning_rate=0.05, batch_size=4)
@@ -323,7 +327,7 @@ def test_baselines_are_stored_as_the_set_is(factor: int, bits: int, monkeypatch:
         seen.append(data)
         return train_each(data, *rest, **options)
 
-    monkeypatch.setattr("ddplug.evaluation.results.train_each", spy)
+    monkeypatch.setattr("ddplug.evaluation.train.train_each", spy)
     train = toy_images((40, 40, 40))
     made = distill(train, Random(images_per_class=7), device="cpu").reduced(factor).quantise(bits=bits)
     options: dict[str, Any] = {"network": "mlp:width=8", "recipe": SHORT, "repeats": 1, "device": "cpu"}
@@ -340,7 +344,7 @@ def test_a_baseline_is_selected_anew_for_each_network(monkeypatch: pytest.Monkey
         seen.append(data)
         return train_each(data, *rest, **options)
 
-    monkeypatch.setattr("ddplug.evaluation.results.train_each", spy)
+    monkeypatch.setattr("ddplug.evaluation.train.train_each", spy)
     train = toy_images((30, 30))
     made = distill(train, Random(images_per_class=2), device="cpu").quantise()
     options: dict[str, Any] = {"network": "mlp:width=8", "recipe": SHORT, "repeats": 2, "device": "cpu"}

@@ -11,7 +11,7 @@ import torch
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import to_pil_image
 
-from ddplug.storage import load
+from ddplug.synthetic.dataset import SyntheticSet
 
 FOLDER = Path(__file__).parents[1] / "examples"
 
@@ -48,7 +48,7 @@ def test_distil_digits(capsys: pytest.CaptureFixture[str]) -> None:
     example("distil_digits").main("a.safetensors", steps=5, repeats=1)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["dm", "random", "class-mean", "saved"]
-    made = load("a.safetensors")
+    made = SyntheticSet.load("a.safetensors")
     assert (len(made), made.provenance["steps"]) == (10, 5)
     assert made.levels is not None
 
@@ -56,7 +56,7 @@ def test_distil_digits(capsys: pytest.CaptureFixture[str]) -> None:
 def test_own_images(capsys: pytest.CaptureFixture[str]) -> None:
     example("own_images").main(steps=3)
     assert "60 images of the classes digit-0, digit-1, digit-2" in capsys.readouterr().out
-    assert len(load("own.safetensors")) == 6
+    assert len(SyntheticSet.load("own.safetensors")) == 6
     assert ImageFolder("own").classes == ["digit-0", "digit-1", "digit-2"]
     assert Path("own.png").read_bytes().startswith(b"\x89PNG")
 
@@ -89,7 +89,7 @@ def test_medical_judges_patients_that_no_network_has_seen(capsys: pytest.Capture
     assert out.startswith("6 patients, ")
     assert "6 new patients" in out
     assert list(found) == ["distilled, soft labels", "random patches", "mean patches", "all patches"]
-    made = load("patches-0.safetensors")
+    made = SyntheticSet.load("patches-0.safetensors")
     assert (made.inputs.shape, made.targets.shape) == ((3, 1, 32, 32), (3, 3))
     assert made.class_names == ("irrelevant", "negative", "positive")
     assert made.levels is not None

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from ddplug import augment, experts
-from ddplug.cli import main
-from ddplug.data import LabelledData
-from ddplug.errors import DataError, DivergedError, FormatError, OptionError
-from ddplug.experts import (
+from ddplug.cli.program import main
+from ddplug.data.labelled import LabelledData
+from ddplug.data.preprocess import fit
+from ddplug.distillers.parts import experts
+from ddplug.distillers.parts.experts import (
     ExpertTraining,
     expert_path,
     flatten,
@@ -34,11 +34,12 @@ from ddplug.experts import (
     trajectory,
     unflatten,
 )
-from ddplug.files import read_tensors, write_tensors
-from ddplug.networks import build
+from ddplug.errors import DataError, DivergedError, FormatError, OptionError
+from ddplug.functional import augmentation as augment
 from ddplug.networks.convnet import ConvNet
-from ddplug.preprocess import fit
+from ddplug.networks.factory import build
 from ddplug.testing import toy_images, toy_table
+from ddplug.utils.files import read_tensors, write_tensors
 from tests.exact import exact_images, generator, twin
 
 NETWORK = "convnet:width=4,depth=1"
@@ -140,8 +141,8 @@ def test_shards_and_going_on_give_the_files_of_one_run(tmp_path: Path, monkeypat
 
 KILLED = """
 import os, sys
-from ddplug import files
-from ddplug.experts import ExpertTraining, train_experts
+from ddplug.utils import files
+from ddplug.distillers.parts.experts import ExpertTraining, train_experts
 from ddplug.testing import toy_images
 writes = []
 def die(descriptor):

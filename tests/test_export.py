@@ -14,11 +14,14 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from ddplug.data.preprocess import Identity, Standardise, Zca
 from ddplug.errors import DataError, OptionError
-from ddplug.export import card, folder_names, inspect, to_image_folder, to_npz, to_png
-from ddplug.plots import accuracy_curve, grid, image_bytes
-from ddplug.preprocess import Identity, Standardise, Zca
-from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.evaluation.figures import accuracy_curve
+from ddplug.synthetic.card import card
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.export import folder_names, inspect, to_image_folder, to_npz, to_png
+from ddplug.synthetic.pictures import grid, image_bytes
+from ddplug.synthetic.recipe import Recipe
 
 
 def make(channels: int = 1, size: int = 4, **changes: Any) -> SyntheticSet:

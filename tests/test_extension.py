@@ -14,7 +14,7 @@ import pytest
 
 from ddplug import registry
 from ddplug.errors import OptionError
-from ddplug.synthetic import SyntheticSet
+from ddplug.synthetic.dataset import SyntheticSet
 
 SOURCE = Path(__file__).parent / "third_party"
 
@@ -41,8 +41,8 @@ def run(site: Path, code: str, *arguments: str) -> list[dict[str, Any]]:
 
 _USE = """
 import ddplug, json, torch
-from ddplug.distillation import distill
-from ddplug.networks import build
+from ddplug.distillation.loop import distill
+from ddplug.networks.factory import build
 from ddplug.testing import check_distiller
 
 found = {kind: ddplug.names(kind) for kind in ("distiller", "network", "dataset")}
@@ -85,7 +85,7 @@ def test_a_third_party_is_found_and_used(site: Path) -> None:
 
 _COMMANDS = """
 import contextlib, io, json, sys
-from ddplug.cli import main
+from ddplug.cli.program import main
 
 output = sys.argv[1]
 data = ["--data", "stripes", "--device", "cpu", "-o", output]

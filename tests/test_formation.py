@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ddplug import distill
-from ddplug.bank import Tensors
+from ddplug.data.preprocess import fit
 from ddplug.distillers.dc import DC
 from ddplug.distillers.dd import DD
 from ddplug.distillers.dm import DM
@@ -22,14 +22,16 @@ from ddplug.distillers.idc import IDC
 from ddplug.distillers.idm import IDM
 from ddplug.distillers.mtt import MTT
 from ddplug.distillers.ncfm import NCFM
-from ddplug.distillers.sldd import SoftLabelDD
+from ddplug.distillers.soft_label_dd import SoftLabelDD
 from ddplug.errors import DataError, OptionError
+from ddplug.evaluation.learned import train_as_learned
 from ddplug.evaluation.train import train_on
-from ddplug.export import card, inspect, to_npz
-from ddplug.formation import enlarge, reduce, reduced_shape
-from ddplug.learned_training import train_as_learned
-from ddplug.preprocess import fit
-from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.functional.resize import enlarge, reduce, reduced_shape
+from ddplug.functional.types import Tensors
+from ddplug.synthetic.card import card
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.export import inspect, to_npz
+from ddplug.synthetic.recipe import Recipe
 from ddplug.testing import check_distiller, toy_images, toy_table
 from tests.exact import generator, twin
 

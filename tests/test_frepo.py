@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ddplug import distill
-from ddplug.data import LabelledData
-from ddplug.distillers.common import adam_step
+from ddplug.data.labelled import LabelledData
 from ddplug.distillers.frepo import FRePo, solve_labels
 from ddplug.errors import DataError, OptionError
-from ddplug.networks import build, embed
+from ddplug.functional.optim import adam_step
+from ddplug.functional.ridge import best_labels, centred, nearest_distribution, predict
 from ddplug.networks.convnet import ConvNet
-from ddplug.ridge import best_labels, centred, nearest_distribution, predict
+from ddplug.networks.factory import build, embed
 from ddplug.testing import check_class_symmetry, check_distiller, toy_images, toy_table
 from tests.exact import exact_images, generator
 

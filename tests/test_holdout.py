@@ -9,17 +9,17 @@ import pytest
 import torch
 
 import ddplug
-from ddplug.cli import main
-from ddplug.storage import load
+from ddplug.cli.program import main
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.held_out import holdout
 from ddplug.testing import toy_images, toy_table
-from ddplug.validation import holdout
 
 
 def test_bytes_come_back_bit_for_bit(tmp_path: Path) -> None:
     images = torch.randint(256, (30, 3, 6, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     data = ddplug.from_arrays(images, torch.arange(30) % 3, name="bytes")
     holdout(data).save(tmp_path / "a.safetensors")
-    made = load(tmp_path / "a.safetensors")
+    made = SyntheticSet.load(tmp_path / "a.safetensors")
     assert made.levels is not None
     assert torch.equal((made.pixels() * 255).round().to(torch.uint8), images)
     assert torch.equal(made.targets, data.targets)
@@ -45,9 +45,9 @@ def test_command_saves_what_distilling_leaves_out(tmp_path: Path, capsys: pytest
         "classes": 10,
         "file_bytes": path.stat().st_size,
     }
-    assert torch.equal(load(path).targets, rest.targets)
+    assert torch.equal(SyntheticSet.load(path).targets, rest.targets)
     # so that a set of all data is not judged by a part of them
-    assert load(path).provenance["data"]["cut_from"] == ddplug.load_dataset("digits").fingerprint
+    assert SyntheticSet.load(path).provenance["data"]["cut_from"] == ddplug.load_dataset("digits").fingerprint
     assert main(["holdout", "--data", "digits", "--validation", "0.2", "-o", str(path)]) == 0  # our own file
     assert f"{len(rest)} real samples" in capsys.readouterr().out
 

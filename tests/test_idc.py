@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ddplug import augment, distill
-from ddplug.data import LabelledData
+from ddplug import distill
+from ddplug.data.labelled import LabelledData
 from ddplug.distillers.idc import IDC
 from ddplug.errors import OptionError
-from ddplug.formation import enlarge
+from ddplug.functional import augmentation as augment
+from ddplug.functional.resize import enlarge
 from ddplug.testing import toy_images, toy_table
 from tests.exact import double_convnet, exact_images, generator, moved, network_of, part, twin
 

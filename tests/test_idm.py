@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ddplug import augment, distill
-from ddplug.bank import fresh
-from ddplug.data import LabelledData
+from ddplug import distill
+from ddplug.data.labelled import LabelledData
 from ddplug.distillers.idm import IDM
 from ddplug.errors import OptionError
-from ddplug.formation import enlarge
-from ddplug.networks import embed, has_batch_norm
+from ddplug.functional import augmentation as augment
+from ddplug.functional.resize import enlarge
+from ddplug.networks.factory import embed, has_batch_norm
+from ddplug.networks.functional import fresh
 from ddplug.testing import check_class_symmetry, toy_images, toy_table
 from tests.exact import double_convnet, exact_images, generator, moved, network_of, part, twin
 

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ddplug.data import from_image_folder
-from ddplug.datasets import load
+from ddplug.data.datasets import load
+from ddplug.data.loaders import from_image_folder
 from ddplug.errors import DataError, OptionError
 
 
@@ -74,7 +74,7 @@ def test_a_cache_gives_the_same_and_is_made_again_after_a_change(
     memory = from_image_folder(folder)
     assert from_image_folder(folder, cache=cache).fingerprint == memory.fingerprint
     with monkeypatch.context() as patch:
-        patch.setattr("ddplug.images.Image.open", None)
+        patch.setattr("ddplug.data.images.Image.open", None)
         assert from_image_folder(folder, cache=cache).fingerprint == memory.fingerprint
     path = folder / "ant" / "2.png"
     status = path.stat()

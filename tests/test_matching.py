@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddplug.errors import OptionError
-from ddplug.matching import (
+from ddplug.functional.losses import (
     GRADIENT_DISTANCES,
     characteristic_function,
     characteristic_matching,

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ddplug import augment
-from ddplug.bank import fresh
-from ddplug.data import LabelledData
-from ddplug.distillers.common import balanced_labels
+from ddplug.data.labelled import LabelledData
 from ddplug.distillers.dc import DC, loops
 from ddplug.distillers.dm import DM
 from ddplug.distillers.dsa import DSA
+from ddplug.distillers.parts.images import balanced_labels
 from ddplug.errors import OptionError
-from ddplug.networks import embed, has_batch_norm
+from ddplug.functional import augmentation as augment
+from ddplug.networks.factory import embed, has_batch_norm
+from ddplug.networks.functional import fresh
 from ddplug.testing import toy_images, toy_table
 from tests.exact import double_convnet, exact_images, generator, moved, network_of, part, twin
 

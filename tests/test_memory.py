@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from ddplug import distill, memory
+from ddplug import distill
+from ddplug.distillation import memory
+from ddplug.distillation.memory import available, check, sizes_of
 from ddplug.distillers.dc import DC
 from ddplug.distillers.dd import DD
 from ddplug.distillers.dm import DM
@@ -23,10 +25,9 @@ from ddplug.distillers.idm import IDM
 from ddplug.distillers.mtt import MTT
 from ddplug.distillers.ncfm import NCFM
 from ddplug.distillers.rded import RDED
-from ddplug.distillers.sldd import SoftLabelDD
+from ddplug.distillers.soft_label_dd import SoftLabelDD
 from ddplug.distillers.sre2l import SRe2L
 from ddplug.errors import OptionError
-from ddplug.memory import available, check, sizes_of
 from ddplug.testing import toy_images
 from tests.exact import generator
 

@@ -15,14 +15,15 @@ from torch.func import functional_call
 from torch.nn.functional import one_hot
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from ddplug import augment, distill
-from ddplug.data import LabelledData
-from ddplug.distillers.common import balanced_labels
+from ddplug import distill
+from ddplug.data.labelled import LabelledData
 from ddplug.distillers.mtt import MTT
+from ddplug.distillers.parts.experts import ExpertTraining, expert_path, read_expert, train_experts, trajectory
+from ddplug.distillers.parts.images import balanced_labels
 from ddplug.errors import CheckpointError, DataError, OptionError
-from ddplug.experts import ExpertTraining, expert_path, read_expert, train_experts, trajectory
-from ddplug.networks import build
+from ddplug.functional import augmentation as augment
 from ddplug.networks.convnet import ConvNet
+from ddplug.networks.factory import build
 from ddplug.testing import check_distiller, toy_images, toy_table
 from tests.exact import Exact, exact_images, generator, peak_of_graphs, twin
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ddplug import errors, names
-from ddplug.networks import build, embed, has_batch_norm, parse_spec
-from ddplug.networks.common import ACTIVATIONS, NORMS, POOLS
 from ddplug.networks.convnet import SPACE, ConvNet
+from ddplug.networks.factory import build, embed, has_batch_norm, parse_spec
+from ddplug.networks.layers import ACTIVATIONS, NORMS, POOLS
 
 
 def rng(seed: int = 0) -> torch.Generator:

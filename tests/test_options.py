@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pytest
 
 from ddplug import registry
-from ddplug.commands.options import Parser, add_fields, field_help, given_fields, number, one_of
 from ddplug.errors import OptionError
+from ddplug.utils.arguments import Parser, add_fields, field_help, given_fields, number, one_of
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from scipy.optimize import minimize
 from sklearn.cluster import KMeans
 
 from ddplug import SyntheticSet, distill
-from ddplug.distillers.random_ import Random
+from ddplug.data.preprocess import Identity, Standardise, fit
+from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import DataError, OptionError
-from ddplug.export import card
-from ddplug.formation import enlarge
-from ddplug.packing import BITS, best_span, pack, packed_bytes, unpack
-from ddplug.preprocess import Identity, Standardise, fit
+from ddplug.functional.packing import BITS, best_span, pack, packed_bytes, unpack
+from ddplug.functional.resize import enlarge
+from ddplug.synthetic.card import card
 from ddplug.testing import toy_images, toy_table
 
 

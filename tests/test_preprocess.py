@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ddplug.data.preprocess import KINDS, Standardise, Zca, fit, from_tensors, pieces, to_pixels
 from ddplug.errors import DataError, FormatError, OptionError
-from ddplug.preprocess import KINDS, Standardise, Zca, fit, from_tensors, pieces, to_pixels
 
 SHAPES = [(5,), (3, 7), (1, 4, 4), (3, 5, 6)]
 
@@ -52,7 +52,7 @@ def test_a_constant_channel_becomes_zero(value: float) -> None:
 def test_pieces_do_not_change_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = torch.from_numpy(random_bytes(200, (3, 4, 4)))
     whole = {kind: fit(kind, stored).tensors() for kind in KINDS}
-    monkeypatch.setattr("ddplug.preprocess.pieces", lambda stored: torch.split(stored, 7))
+    monkeypatch.setattr("ddplug.data.preprocess.pieces", lambda stored: torch.split(stored, 7))
     for kind, tensors in whole.items():
         for name, tensor in fit(kind, stored).tensors().items():
             torch.testing.assert_close(tensor, tensors[name], msg=f"{kind} {name}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ddplug import presets, registry
+from ddplug import registry
+from ddplug.distillers import presets
+from ddplug.distillers.presets import PRESETS
 from ddplug.errors import OptionError
-from ddplug.presets import PRESETS
 
 ALL = [(method, name) for method, table in PRESETS.items() for name in table]
 

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ddplug import distill, presets
-from ddplug.crops import draw_boxes
-from ddplug.data import LabelledData
+from ddplug import distill
+from ddplug.data.labelled import LabelledData
+from ddplug.data.preprocess import fit
+from ddplug.distillers import presets
+from ddplug.distillers.parts.teachers import train_teacher
 from ddplug.distillers.rded import RDED, cells
 from ddplug.errors import OptionError
-from ddplug.preprocess import fit
-from ddplug.synthetic import SyntheticSet
-from ddplug.teachers import train_teacher
+from ddplug.functional.crops import draw_boxes
+from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.testing import check_distiller, toy_images, toy_table
 from tests.exact import generator, twin
 
@@ -66,7 +67,7 @@ def test_the_images_are_those_of_a_slow_loop(tiles: int, channels: int, monkeypa
     data = toy_images((25, 30), channels=channels, size=10)
     teacher = train_teacher(NAME, data, epochs=3, rng=generator(7))
     method = RDED(images_per_class=2, teacher=teacher, tiles=tiles, candidates=21, crops=4, least_area=0.2)
-    monkeypatch.setattr("ddplug.distillers.rded.CHUNK", 12)  # several pieces
+    monkeypatch.setattr("ddplug.distillers.parts.features.CHUNK", 12)  # several pieces
     rng = generator(3)
     other = twin(rng)
     state = method.init(data, rng)

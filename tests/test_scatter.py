@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ddplug.errors import DataError
-from ddplug.scatter import scatter
+from ddplug.evaluation.figures import scatter
 
 
 def test_panels_hold_every_candidate_and_ring_the_choice(tmp_path: Path) -> None:

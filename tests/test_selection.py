@@ -16,21 +16,23 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from ddplug import registry
-from ddplug.data import LabelledData
-from ddplug.distillers import features as features_module
-from ddplug.distillers.class_mean import ClassMean
-from ddplug.distillers.el2n import El2n, error_norm
-from ddplug.distillers.features import draw_pool, extractor, logits, mean_input, train
-from ddplug.distillers.forgetting import Forgetting, count_forgetting
-from ddplug.distillers.herding import Herding, herd
-from ddplug.distillers.kcenter import KCenter, farthest_first
-from ddplug.distillers.kmeans import KMeans, KMeansCentroid, clusters, nearest_rows
-from ddplug.distillers.random_ import Random
-from ddplug.distillers.selection import Selection, pick_by_score
+from ddplug.data.labelled import LabelledData
+from ddplug.data.preprocess import Identity, fit
+from ddplug.distillers.parts import features as features_module
+from ddplug.distillers.parts.features import extractor, logits, mean_input
+from ddplug.distillers.parts.training import draw_pool, train
+from ddplug.distillers.selection.base import Selection, pick_by_score
+from ddplug.distillers.selection.class_mean import ClassMean
+from ddplug.distillers.selection.el2n import El2n, error_norm
+from ddplug.distillers.selection.forgetting import Forgetting, count_forgetting
+from ddplug.distillers.selection.herding import Herding, herd
+from ddplug.distillers.selection.kcenter import KCenter, farthest_first
+from ddplug.distillers.selection.kmeans import KMeans, KMeansCentroid
+from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import OptionError
-from ddplug.networks import build, embed
-from ddplug.preprocess import Identity, fit
-from ddplug.synthetic import SyntheticSet
+from ddplug.functional.clustering import clusters, nearest_rows
+from ddplug.networks.factory import build, embed
+from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.testing import toy_images, toy_table
 
 Array: TypeAlias = NDArray[np.float64]

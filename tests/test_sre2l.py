@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddplug import distill, presets
-from ddplug.crops import draw_boxes, resample
+from ddplug import distill
+from ddplug.data.preprocess import fit
+from ddplug.distillers import presets
+from ddplug.distillers.parts.teachers import lend, train_teacher
 from ddplug.distillers.sre2l import SRe2L, batch_norm_matching, clamped
 from ddplug.errors import OptionError
+from ddplug.functional.crops import draw_boxes, resample
 from ddplug.networks.convnet import ConvNet
-from ddplug.preprocess import fit
-from ddplug.teachers import lend, train_teacher
 from ddplug.testing import check_distiller, toy_images, toy_table
 from tests.exact import exact_images, generator, twin
 

@@ -20,11 +20,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ddplug.data.preprocess import Identity, Standardise, fit
 from ddplug.errors import DataError, FormatError, OptionError
-from ddplug.files import read_tensors, write_file, write_tensors
-from ddplug.preprocess import Identity, Standardise, fit
-from ddplug.storage import load, save
-from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.files import read_tensors, write_file, write_tensors
 
 FILES = Path(__file__).parent / "files"
 ROOT = Path(__file__).parent.parent
@@ -98,15 +98,15 @@ def test_round_trip_is_exact(name: str, tmp_path: Path) -> None:
     back = SyntheticSet.load(str(path))
     assert equal(made, back)
     assert torch.equal(made.inputs.view(torch.int32), back.inputs.contiguous().view(torch.int32))
-    save(back, path)
-    assert equal(load(path), made)
+    back.save(path)
+    assert equal(SyntheticSet.load(path), made)
     assert [file.name for file in tmp_path.iterdir()] == ["set.safetensors"]
 
 
 @pytest.mark.parametrize("name", ROUND_TRIPS)
 def test_nbytes_is_what_the_file_keeps(name: str, tmp_path: Path) -> None:
     made = ROUND_TRIPS[name]()
-    save(made, tmp_path / "set")
+    made.save(tmp_path / "set")
     stored = load_file(tmp_path / "set")
     counted = {"inputs", "targets"} | ({"levels"} if made.levels is not None else set())
     assert made.nbytes == sum(t.numel() * t.element_size() for k, t in stored.items() if k in counted)
@@ -115,7 +115,7 @@ def test_nbytes_is_what_the_file_keeps(name: str, tmp_path: Path) -> None:
 
 def test_equal_sets_are_equal_files(tmp_path: Path) -> None:
     for n in range(8):
-        save(image_set(), tmp_path / str(n))
+        image_set().save(tmp_path / str(n))
     assert len({(tmp_path / str(n)).read_bytes() for n in range(8)}) == 1
     # nothing is lost by it: the library's own reader gives the same tensors
     assert set(load_file(tmp_path / "0")) >= {"inputs", "targets"}
@@ -126,7 +126,7 @@ def digest(tensor: Tensor) -> str:
 
 
 def test_files_of_version_1_load_for_ever() -> None:
-    floats = load(FILES / "ddplug-1-float32.safetensors")
+    floats = SyntheticSet.load(FILES / "ddplug-1-float32.safetensors")
     assert torch.equal(floats.inputs, torch.arange(96.0).view(6, 1, 4, 4) / 32 - 1)
     assert torch.equal(floats.targets, torch.tensor([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]]).repeat(3, 1))
     assert floats.recipe == Recipe(11, 0.5, 0.25, 0.125, 64, "cosine", "crop_flip")
@@ -137,7 +137,7 @@ def test_files_of_version_1_load_for_ever() -> None:
     assert torch.equal(floats.pixels(), floats.inputs / 2 + 0.25)
     assert floats.levels is None and floats.nbytes == 96 * 4 + 6 * 3 * 4
 
-    bytes_ = load(FILES / "ddplug-1-uint8.safetensors")
+    bytes_ = SyntheticSet.load(FILES / "ddplug-1-uint8.safetensors")
     codes = (torch.arange(60) * 37 % 256).to(torch.uint8).view(5, 3, 2, 2)
     assert torch.equal(bytes_.codes(), codes)
     assert bytes_.levels is not None and bytes_.levels.tolist() == [[0.0, -0.5, 0.0], [1.0, 1.5, 2.0]]
@@ -147,13 +147,13 @@ def test_files_of_version_1_load_for_ever() -> None:
     torch.testing.assert_close(bytes_.inputs.double(), (pixels - 0.5) / 0.25, rtol=0, atol=1e-6)
     assert digest(bytes_.inputs) == "48c5615a981d7d61"
 
-    whitened = load(FILES / "ddplug-1-zca.safetensors")
+    whitened = SyntheticSet.load(FILES / "ddplug-1-zca.safetensors")
     assert torch.equal(whitened.codes(), (torch.arange(48) * 91 % 256).to(torch.uint8).view(6, 2, 2, 2))
     assert digest(whitened.inputs) == "3c372583d2f74bd8"
 
 
 def test_files_of_version_2_load_for_ever() -> None:
-    soft = load(FILES / "ddplug-2-soft.safetensors")
+    soft = SyntheticSet.load(FILES / "ddplug-2-soft.safetensors")
     assert soft.half_labels and soft.targets.dtype == torch.float32
     assert soft.targets.tolist() == [[0.5, 0.25, 0.25], [2**-24, 1 - 2**-11, 0.0]] * 2
     assert torch.equal(soft.codes(), (torch.arange(16) * 37 % 256).to(torch.uint8).view(4, 1, 2, 2))
@@ -161,7 +161,7 @@ def test_files_of_version_2_load_for_ever() -> None:
 
 
 def test_files_of_version_3_load_for_ever() -> None:
-    few = load(FILES / "ddplug-3-bits.safetensors")
+    few = SyntheticSet.load(FILES / "ddplug-3-bits.safetensors")
     numbers = torch.tensor([[0, 1, 2, 3, 0, 1], [3, 3, 2, 2, 1, 0]]).view(2, 1, 2, 3)
     assert torch.equal(few.codes(), (numbers * 85).to(torch.uint8))
     # levels of 0.5 from -0.25 to 1.25, then the mean 0.5 and the deviation 0.25
@@ -174,7 +174,7 @@ def test_the_version_is_the_lowest_that_holds_the_content(tmp_path: Path) -> Non
     soft = image_set(targets=torch.arange(18.0).view(6, 3) / 18)
     few = image_set().quantise(bits=2)
     for made, version in ((image_set().quantise(), 1), (soft, 1), (soft.quantise(), 2), (few, 3)):
-        save(made, tmp_path / "set")
+        made.save(tmp_path / "set")
         with safe_open(tmp_path / "set", "pt") as file:
             assert file.metadata()["format"] == f"ddplug/{version}"
 
@@ -184,7 +184,7 @@ Change = Callable[[dict[str, Tensor], dict[str, str], dict[str, Any]], Any]
 
 def alter(path: Path, change: Change) -> None:
     """Save a set, change its tensors, metadata or header, and write it with safetensors' own writer."""
-    save(image_set().quantise(), path)
+    image_set().quantise().save(path)
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
@@ -332,7 +332,7 @@ def test_hostile_content_is_one_clear_line(name: str, tmp_path: Path) -> None:
     path = tmp_path / "hostile.safetensors"
     alter(path, change)
     with pytest.raises(FormatError, match=message) as caught:
-        load(path)
+        SyntheticSet.load(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -378,17 +378,17 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
     for length in range(len(content)):
         path.write_bytes(content[:length])
         with pytest.raises(FormatError, match="is not a ddplug file that can be read"):
-            load(path)
+            SyntheticSet.load(path)
 
 
 def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"cannot read .*none.safetensors: No such file or directory"):
-        load(tmp_path / "none.safetensors")
+        SyntheticSet.load(tmp_path / "none.safetensors")
     with pytest.raises(OptionError, match="it is not a regular file"):
-        load(tmp_path)
+        SyntheticSet.load(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OptionError, match="it is not a regular file"):
-        load(tmp_path / "pipe")
+        SyntheticSet.load(tmp_path / "pipe")
 
 
 def test_tensors_of_every_kind_come_back(tmp_path: Path) -> None:
@@ -412,12 +412,12 @@ def test_tensors_of_every_kind_come_back(tmp_path: Path) -> None:
         assert back[name].dtype == tensor.dtype and back[name].shape == tensor.shape
         assert back[name].contiguous().numpy().tobytes() == tensor.contiguous().numpy().tobytes()
     with pytest.raises(FormatError, match="it holds a 'checkpoint', not a 'synthetic-set'"):
-        load(tmp_path / "state")
+        SyntheticSet.load(tmp_path / "state")
 
 
 def test_loaded_tensors_do_not_depend_on_the_file(tmp_path: Path) -> None:
-    save(image_set(), tmp_path / "set")
-    back = load(tmp_path / "set")
+    image_set().save(tmp_path / "set")
+    back = SyntheticSet.load(tmp_path / "set")
     (tmp_path / "set").write_bytes(b"")
     assert equal(back, image_set())
 
@@ -463,15 +463,15 @@ def test_what_cannot_be_stored(
 )
 def test_a_set_that_would_not_load_is_not_saved(made: SyntheticSet, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"cannot save the set: .*{message}"):
-        save(made, tmp_path / "set")
+        made.save(tmp_path / "set")
     assert not list(tmp_path.iterdir())
 
 
 def test_paths_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"the folder .*/none does not exist; create it first"):
-        save(image_set(), tmp_path / "none" / "set")
+        image_set().save(tmp_path / "none" / "set")
     with pytest.raises(OptionError, match="it is not a regular file; choose another path"):
-        save(image_set(), tmp_path)
+        image_set().save(tmp_path)
     with pytest.raises(OptionError, match="it is not a regular file; choose another path"):
         write_file("/dev/null", b"")
     with pytest.raises(OptionError, match=r"File name too long; nothing was changed"):
@@ -498,15 +498,15 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 from ddplug.errors import OptionError
-from ddplug.storage import load, save
+from ddplug.synthetic.dataset import SyntheticSet
 folder, source = Path(sys.argv[1]), Path(sys.argv[2])
-made = load(source)
+made = SyntheticSet.load(source)
 before = (folder / "set").read_bytes()
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 # every write beyond 1000 bytes now fails as on a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    save(made, folder / "set")
+    made.save(folder / "set")
 except OptionError as error:
     assert str(error).startswith(f"cannot write {folder / 'set'}: File too large; nothing was changed"), error
 else:
@@ -517,15 +517,15 @@ assert (folder / "set").read_bytes() == before
 
 
 def test_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
-    save(table_set(), tmp_path / "set")
+    table_set().save(tmp_path / "set")
     run(FULL, tmp_path, FILES / "ddplug-1-float32.safetensors")
-    assert equal(load(tmp_path / "set"), table_set())
+    assert equal(SyntheticSet.load(tmp_path / "set"), table_set())
 
 
 READ_ONLY = """
 import os, sys
 from ddplug.errors import OptionError
-from ddplug.files import write_file
+from ddplug.utils.files import write_file
 if os.geteuid() == 0:
     os.setuid(65534)
 try:
@@ -548,22 +548,22 @@ KILL = """
 import os, signal, sys, time
 from pathlib import Path
 import torch
-from ddplug.storage import load, save
+from ddplug.synthetic.dataset import SyntheticSet
 torch.set_num_threads(1)
 path = Path(sys.argv[1]) / "set"
-sets = [load(name) for name in sys.argv[2:4]]
-save(sets[0], path)
+sets = [SyntheticSet.load(name) for name in sys.argv[2:4]]
+sets[0].save(path)
 seen = set()
 for number in range(40):
     child = os.fork()
     if child == 0:
         while True:
             for each in sets:
-                save(each, path)
+                each.save(path)
     time.sleep(0.01 + 0.003 * number)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    back = load(path)
+    back = SyntheticSet.load(path)
     match = [torch.equal(back.inputs, each.inputs) for each in sets if back.shape == each.shape]
     assert match == [True], number
     seen.add(back.shape)

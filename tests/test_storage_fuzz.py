@@ -21,9 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddplug.errors import FormatError
-from ddplug.files import read_tensors
-from ddplug.storage import load
-from ddplug.synthetic import SyntheticSet
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.files import read_tensors
 
 FILES = sorted((Path(__file__).parent / "files").glob("*.safetensors"))
 ROOT = Path(__file__).parent.parent
@@ -36,7 +35,7 @@ FORBIDDEN = ("exec", "compile", "import", "marshal.", "pickle.", "os.", "subproc
 def check(path: Path) -> bool:
     """Load a file that may be spoilt; say whether it was a set, and fail on anything but a set or a `FormatError`."""
     try:
-        made = load(path)
+        made = SyntheticSet.load(path)
     except FormatError as error:
         assert str(path) in str(error) and "\n" not in str(error) and len(str(error)) < len(str(path)) + 1000
         return False
@@ -273,7 +272,7 @@ def test_any_json_in_the_header(source: Path, data: st.DataObject) -> None:
         path = Path(folder) / "header.safetensors"
         path.write_bytes(join(header, body))
         if check(path):
-            assert load(path).num_classes == inner["num_classes"]
+            assert SyntheticSet.load(path).num_classes == inner["num_classes"]
 
 
 @settings(max_examples=100, deadline=None)

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader
 
+from ddplug.data.labelled import LabelledData
+from ddplug.data.preprocess import Identity, Preprocess, Standardise, Zca, fit
 from ddplug.errors import DataError, FormatError, OptionError
-from ddplug.labelled import LabelledData
-from ddplug.preprocess import Identity, Preprocess, Standardise, Zca, fit
-from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
 
 
 def make(**changes: Any) -> SyntheticSet:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ddplug import distill
-from ddplug.distillation import config_of
+from ddplug.distillation.config import config_of
+from ddplug.distillers.parts.teachers import lend, numbers_of, predict, soft_labels, structure_of, train_teacher
 from ddplug.distillers.rded import RDED
 from ddplug.distillers.sre2l import SRe2L
 from ddplug.errors import CheckpointError, OptionError
-from ddplug.networks import build
 from ddplug.networks.convnet import ConvNet
-from ddplug.teachers import lend, numbers_of, predict, soft_labels, structure_of, train_teacher
+from ddplug.networks.factory import build
 from ddplug.testing import toy_images, toy_table
 from tests.exact import generator
 

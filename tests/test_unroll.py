@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from ddplug.bank import Tensors, skeleton
 from ddplug.errors import OptionError
-from ddplug.networks import build
-from ddplug.unroll import StepLoss, minibatch_loss, unroll
+from ddplug.functional.types import Tensors
+from ddplug.functional.unrolling import StepLoss, unroll
+from ddplug.networks.factory import build
+from ddplug.networks.functional import minibatch_loss, skeleton
 from tests.exact import peak_of_graphs
 
 Outer = Callable[[Tensors], Tensor]

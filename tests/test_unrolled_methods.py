@@ -15,15 +15,17 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy, one_hot
 
 from ddplug import distill
-from ddplug.distillers.common import adam_start, adam_step, balanced_labels
 from ddplug.distillers.dd import DD
-from ddplug.distillers.sldd import SoftLabelDD, shared_labels
+from ddplug.distillers.parts.images import balanced_labels
+from ddplug.distillers.soft_label_dd import SoftLabelDD, shared_labels
 from ddplug.errors import DivergedError, FormatError, OptionError
+from ddplug.evaluation.learned import train_as_learned
 from ddplug.evaluation.results import accuracy
-from ddplug.learned_training import LearnedTraining, train_as_learned
-from ddplug.networks import build
+from ddplug.functional.optim import adam_start, adam_step
 from ddplug.networks.convnet import ConvNet
-from ddplug.synthetic import SyntheticSet
+from ddplug.networks.factory import build
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.learned import LearnedTraining
 from ddplug.testing import check_distiller, toy_images, toy_table
 from tests.exact import Exact, exact_images, generator, twin
 

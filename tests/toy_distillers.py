@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import torch
 
-from ddplug.data import LabelledData
-from ddplug.distillation import Metrics, State
-from ddplug.distillers.common import balanced_labels, check_images_per_class, to_set
-from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.data.labelled import LabelledData
+from ddplug.distillation.protocol import Metrics, State
+from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, to_set
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,19 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from ddplug import augment, registry
-from ddplug.avalanche.budgets import count_groups, experience_number, images_in, is_online, shares, stream_pairs
-from ddplug.avalanche.making import Maker, Request, fold, shrunk
-from ddplug.avalanche.matching import adapted, place
-from ddplug.avalanche.queues import Queue, enqueue
+from ddplug import registry
+from ddplug.avalanche.allocation import count_groups, experience_number, images_in, is_online, shares, stream_pairs
+from ddplug.avalanche.learner import adapted, place
+from ddplug.avalanche.maker import Maker, Request, fold, shrunk
+from ddplug.avalanche.reservoir import Queue, enqueue
 from ddplug.avalanche.schema import Rows, Schema, read, write
 from ddplug.avalanche.slots import Group, Slot, label_bytes, split, stored_bytes
-from ddplug.distillation import Distiller, config_of
+from ddplug.distillation.config import config_of
+from ddplug.distillation.protocol import Distiller
 from ddplug.errors import OptionError, unknown
-from ddplug.formation import reduced_shape
-from ddplug.synthetic import Recipe
+from ddplug.functional import augmentation as augment
+from ddplug.functional.resize import reduced_shape
+from ddplug.synthetic.recipe import Recipe
 
 __all__ = ["OPTIONS", "DistilledBuffer"]
 
@@ -79,10 +81,10 @@ class DistilledBuffer(ExemplarsBuffer):
         total_num_groups: groups that there will be; if not given, they are counted in the stream's labels, and where
             that cannot be done without loading data the size is adaptive. More groups than that shrink the others.
         shrink: how a group gives up images: ``"redistil"`` distils its own into fewer, ``"prefix"`` keeps the first.
-        revisit: what a group does when more of its data come, see :func:`ddplug.avalanche.making.fold`.
+        revisit: what a group does when more of its data come, see :func:`ddplug.avalanche.maker.fold`.
         real_share: share of each group's images that are real samples drawn at random.
         factor: store images at a fraction of their side and ``factor**2`` of them for each image of the budget, so that
-            the memory has that many more rows; see :mod:`ddplug.formation`. For ``(C, H, W)`` images only.
+            the memory has that many more rows; see :mod:`ddplug.functional.resize`. For ``(C, H, W)`` images only.
         storage: ``"uint8"`` or ``"float32"``; see :func:`ddplug.avalanche.slots.pack`.
         soft_labels: let the learner label the images, once they are made; the labels travel as the data attribute
             ``"soft_targets"`` of :attr:`buffer`.
@@ -90,7 +92,7 @@ class DistilledBuffer(ExemplarsBuffer):
             of each group wait. A group never seen before is distilled at once, and so is whatever waits.
         queue: real samples of a group that wait at most, drawn uniformly. They come on top of the memory's size, and
             count in :attr:`nbytes`.
-        augmentation: operations of :mod:`ddplug.augment` for a distiller's ``augment="auto"``; ``"auto"`` for what
+        augmentation: operations of :mod:`ddplug.functional.augmentation` for a distiller's ``augment="auto"``; ``"auto"`` for what
             suits the shape. None by default: images matched under augmentations that the learner does not train with
             were worse.
         seed: of all that is drawn.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ddplug.avalanche.buffer import DistilledBuffer
-from ddplug.avalanche.drawing import Memory, check_augment, contents, fitted, generator, pick_augment, tiled
+from ddplug.avalanche.replay import Memory, check_augment, contents, fitted, generator, pick_augment, tiled
 from ddplug.avalanche.schema import Rows
 from ddplug.errors import OptionError, unknown
 
@@ -54,7 +54,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             :mod:`ddplug.avalanche.translation`; 0 for not at all. ``"auto"`` is 1 where the present experience brings
             classes that are new, and 0 where it brings another domain of known ones, which vary in another way.
             Without effect on mixed batches.
-        augment: operations of :mod:`ddplug.augment` joined by ``_``, drawn for each memory row; ``"auto"`` for what
+        augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, drawn for each memory row; ``"auto"`` for what
             suits the shape, ``""`` for none. Without effect on mixed batches.
         batch_norm: ``"update"`` lets memory rows move running statistics, as stock replay does; ``"keep"`` normalises
             them by their own batch and leaves the running statistics to the stream. Without effect on mixed batches.

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from ddplug.errors import DataError
-from ddplug.networks.randomness import lent_randomness
+from ddplug.utils.randomness import lent_randomness
 
 __all__ = ["SOFT_TARGETS", "Rows", "Schema", "read", "write"]
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ddplug.avalanche.schema import Rows, Schema, write
-from ddplug.formation import enlarge
-from ddplug.preprocess import Identity
-from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.data.preprocess import Identity
+from ddplug.functional.resize import enlarge
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
 
 __all__ = ["Group", "Slot", "label_bytes", "pack", "split", "stored_bytes"]
 

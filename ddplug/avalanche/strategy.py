@@ -13,8 +13,8 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import nn
 
 from ddplug.avalanche.buffer import DistilledBuffer
-from ddplug.avalanche.drawing import augmented, check_augment, generator, pick_augment, tiled
 from ddplug.avalanche.plugin import DistilledReplayPlugin, make_policy, update
+from ddplug.avalanche.replay import augmented, check_augment, generator, pick_augment, tiled
 from ddplug.errors import unknown
 
 __all__ = ["DistilledGDumb", "DistilledReplay"]

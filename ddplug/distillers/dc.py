@@ -2,7 +2,7 @@ r"""DC: match the gradients that synthetic and real images give in networks trai
 
 .. math::  L = \sum_c D\big(\nabla_\theta \ell(\theta; B_c),\; \nabla_\theta \ell(\theta; S_c)\big)
 
-with the cross-entropy :math:`\ell` and :math:`D` from :func:`ddplug.matching.gradient_matching`. A network starts at
+with the cross-entropy :math:`\ell` and :math:`D` from :func:`ddplug.functional.losses.gradient_matching`. A network starts at
 random; ``outer_loop`` times the images take a step on :math:`L` and the network is trained for ``inner_loop`` epochs on
 them; then the next network starts. With one image per class ``outer_loop`` is 1: networks are never trained, the real
 side does not depend on the synthetic images, and a *bank* of networks and real gradients serves many steps.
@@ -19,25 +19,24 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ddplug import augment
-from ddplug.bank import Network, Tensors, descended, fill, fresh, pick, prefixed, skeleton, unprefixed
-from ddplug.callbacks import tracked
-from ddplug.data import LabelledData
-from ddplug.distillers.common import (
-    at_least,
-    balanced_labels,
-    initial_images,
-    momentum_step,
-    pick_augmentation,
-    small_images,
-    to_set,
-)
+from ddplug.data.labelled import LabelledData
+from ddplug.distillation.memory import Sizes
+from ddplug.distillers.parts.banks import fill, pick
+from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
+from ddplug.distillers.parts.training import settled
+from ddplug.distillers.parts.views import draw_view, real_gradients, synthetic_gradients
 from ddplug.errors import unknown
-from ddplug.formation import enlarge
-from ddplug.matching import GRADIENT_DISTANCES, gradient_matching
-from ddplug.memory import Sizes
-from ddplug.synthetic import Recipe, SyntheticSet
-from ddplug.views import draw_view, real_gradients, settled, synthetic_gradients
+from ddplug.functional import augmentation as augment
+from ddplug.functional.losses import GRADIENT_DISTANCES, gradient_matching
+from ddplug.functional.optim import momentum_step
+from ddplug.functional.resize import enlarge
+from ddplug.functional.types import Tensors
+from ddplug.networks.factory import Network
+from ddplug.networks.functional import descended, fresh, prefixed, skeleton, unprefixed
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import at_least
+from ddplug.utils.progress import tracked
 
 __all__ = ["DC", "LOOPS", "loops"]
 
@@ -80,7 +79,7 @@ class DC:
         batch_train: images in a step of the network.
         bank: networks whose real gradients are taken once and used again and again, where ``outer_loop`` is 1, so that
             no network is ever trained; 0 for the published loop, and without effect where networks are trained.
-        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.formation`).
+        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.functional.resize`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -159,7 +158,7 @@ class DC:
         return to_set(data, state["inputs"], balanced_labels(data, self._each), recipe)
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         view = sizes.network * (1 + sizes.classes)
         # the gradients' own graph is as large as that of the activations
         images = 2 * sizes.classes * self._each * sizes.activations

@@ -5,7 +5,7 @@ r"""DD: learn images, and the learning rates to train on them at, by differentia
 
 with the cross-entropy :math:`\ell`, real batches :math:`B`, and :math:`T` steps that take the groups of images
 :math:`X_1, \dots, X_S` in turn. The initial weights :math:`\theta_0` are one draw that the images are for (fixed), or
-drawn anew for each update (random). The gradient is the exact one of :func:`ddplug.unroll.unroll`.
+drawn anew for each update (random). The gradient is the exact one of :func:`ddplug.functional.unrolling.unroll`.
 
 Reference: Wang, Zhu, Torralba & Efros, "Dataset Distillation", arXiv 1811.10959, algorithm 1 and section 3.4.
 """
@@ -21,25 +21,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
-from ddplug.bank import Network, Tensors, forward, fresh, prefixed, skeleton, unprefixed
-from ddplug.data import LabelledData
-from ddplug.distillers.common import (
-    adam_start,
-    adam_step,
-    at_least,
-    balanced_labels,
-    initial_images,
-    small_images,
-    to_set,
-)
+from ddplug.data.labelled import LabelledData
+from ddplug.distillation.memory import Sizes
+from ddplug.distillers.parts.images import balanced_labels, initial_images, small_images, to_set
 from ddplug.errors import OptionError, unknown
-from ddplug.evaluation.results import name_of
-from ddplug.formation import enlarge
-from ddplug.learned_training import LearnedTraining, fingerprint
-from ddplug.memory import Sizes
-from ddplug.networks import has_batch_norm
-from ddplug.synthetic import Recipe, SyntheticSet
-from ddplug.unroll import minibatch_loss, unroll
+from ddplug.functional.optim import adam_start, adam_step
+from ddplug.functional.resize import enlarge
+from ddplug.functional.types import Tensors
+from ddplug.functional.unrolling import unroll
+from ddplug.networks.factory import Network, has_batch_norm, name_of
+from ddplug.networks.functional import forward, fresh, minibatch_loss, prefixed, skeleton, unprefixed
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.learned import LearnedTraining
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import at_least
+from ddplug.utils.fingerprints import fingerprint
 
 __all__ = ["BETAS", "DD", "INITIALISATIONS"]
 
@@ -61,7 +57,7 @@ class DD:
         steps: updates of images and learning rates.
         network: the architecture that is trained.
         initialisation: ``"random"``, a new initial network for each update, or ``"fixed"``, one for all: far more
-            accurate, with that very network only (:func:`ddplug.learned_training.train_as_learned`).
+            accurate, with that very network only (:func:`ddplug.evaluation.learned.train_as_learned`).
         networks: initial networks that the gradient of an update is averaged over, where they are random.
         train_learning_rate: that the learned rates start at; they stay positive.
         learning_rate: of Adam, for images and (logarithms of small) rates.
@@ -71,7 +67,7 @@ class DD:
             and Adam remembers for a thousand updates, are shortened to it. 0 for no limit, as published.
         batch_real: real images that the trained network is judged on.
         start: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
-        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.formation`).
+        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.functional.resize`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -163,7 +159,7 @@ class DD:
         return replace(made, provenance={"training": training.to_json()})
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         images = sizes.classes * min(self._each, small_images(self.images_per_step, self.factor))
         steps = self.epochs * -(-self.images_per_class // self.images_per_step)
         return {

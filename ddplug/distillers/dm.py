@@ -19,24 +19,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ddplug import augment
-from ddplug.bank import Network, Tensors, fill, fresh, pick, replaced, skeleton
-from ddplug.callbacks import tracked
-from ddplug.data import LabelledData
-from ddplug.distillers.common import (
-    at_least,
-    balanced_labels,
-    initial_images,
-    momentum_step,
-    pick_augmentation,
-    small_images,
-    to_set,
-)
-from ddplug.formation import enlarge
-from ddplug.matching import mean_matching
-from ddplug.memory import Sizes
-from ddplug.synthetic import Recipe, SyntheticSet
-from ddplug.views import class_outputs, draw_view, real_statistics
+from ddplug.data.labelled import LabelledData
+from ddplug.distillation.memory import Sizes
+from ddplug.distillers.parts.banks import fill, pick, replaced
+from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
+from ddplug.distillers.parts.views import class_outputs, draw_view, real_statistics
+from ddplug.functional import augmentation as augment
+from ddplug.functional.losses import mean_matching
+from ddplug.functional.optim import momentum_step
+from ddplug.functional.resize import enlarge
+from ddplug.functional.types import Tensors
+from ddplug.networks.factory import Network
+from ddplug.networks.functional import fresh, skeleton
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import at_least
+from ddplug.utils.progress import tracked
 
 __all__ = ["DM"]
 
@@ -59,7 +57,7 @@ class DM:
         augment: operations for the Siamese augmentation joined by ``_``, ``"auto"`` for what suits the data, or ``""``.
         bank: networks in the bank; 0 for the published loop (a new network and a new real batch at every step).
         renew: steps after which the oldest network of the bank is replaced by a new one; 0 for never.
-        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.formation`).
+        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.functional.resize`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -113,7 +111,7 @@ class DM:
         return to_set(data, state["inputs"], labels, recipe)
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         images = sizes.classes * small_images(self.images_per_class, self.factor)
         view = sizes.network + sizes.classes * sizes.features
         # while a bank is stacked its parts are there too

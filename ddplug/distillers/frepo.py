@@ -22,26 +22,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, softmax
 
-from ddplug import augment
-from ddplug.bank import Network, Tensors, descended, forward, fresh, prefixed, skeleton, unprefixed, view_at
-from ddplug.data import LabelledData
-from ddplug.distillers.common import (
-    adam_start,
-    adam_step,
-    at_least,
-    balanced_labels,
-    initial_images,
-    pick_augmentation,
-    small_images,
-    to_set,
-)
+from ddplug.data.labelled import LabelledData
+from ddplug.distillation.memory import Sizes
+from ddplug.distillers.parts.banks import after_use, staggered, view_at
+from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
 from ddplug.errors import OptionError
-from ddplug.evaluation.results import same_space
-from ddplug.formation import enlarge
-from ddplug.memory import Sizes
-from ddplug.ridge import best_labels, centred, nearest_distribution, predict
-from ddplug.synthetic import Recipe, SyntheticSet
-from ddplug.views import after_use, staggered
+from ddplug.functional import augmentation as augment
+from ddplug.functional.optim import adam_start, adam_step
+from ddplug.functional.resize import enlarge
+from ddplug.functional.ridge import best_labels, centred, nearest_distribution, predict
+from ddplug.functional.types import Tensors
+from ddplug.networks.factory import Network
+from ddplug.networks.functional import descended, forward, fresh, prefixed, skeleton, unprefixed
+from ddplug.synthetic.compat import same_space
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import at_least
 
 __all__ = ["FRePo", "solve_labels"]
 
@@ -72,7 +68,7 @@ class FRePo:
         advance: training steps a network then takes on the synthetic set; 1 in the paper, 0 for networks that are
             never trained.
         network_learning_rate: of the networks' SGD.
-        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.formation`).
+        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.functional.resize`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -141,7 +137,7 @@ class FRePo:
         return to_set(data, state["inputs"], targets, recipe)
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         images = sizes.classes * self._each
         view = sizes.network + sizes.classes * self.batch_real * sizes.features
         kernel = 8 * images**2 + 2 * images * sizes.features  # in float64
@@ -211,7 +207,7 @@ def solve_labels(
     r"""Give any set of images the soft labels that ridge regression asks for, in closed form.
 
     The labels minimise the squared error of the regression from the images to real ones, summed over the features of
-    random networks (:func:`ddplug.ridge.best_labels`). They are centred targets that may leave the probability simplex,
+    random networks (:func:`ddplug.functional.ridge.best_labels`). They are centred targets that may leave the probability simplex,
     on which the library trains: each becomes the nearest distribution.
 
     Args:

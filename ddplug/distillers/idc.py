@@ -3,7 +3,7 @@ r"""IDC: gradient matching of small images, in networks that are being trained o
 .. math::  L = \sum_c D\big(\nabla_\theta \ell(\theta; A_\omega(B_c)),
            \nabla_\theta \ell(\theta; A_\omega(f(S_c)))\big)
 
-with the enlargement :math:`f` of small images (:mod:`ddplug.formation`), a Siamese augmentation :math:`A_\omega`, and
+with the enlargement :math:`f` of small images (:mod:`ddplug.functional.resize`), a Siamese augmentation :math:`A_\omega`, and
 for :math:`D` the squared or the absolute difference of the gradients of convolutions.
 :mod:`ddplug.distillers.dc` trains its networks on the synthetic images, where gradients soon vanish. Here they are
 trained on real data. So the real side never depends on the synthetic images: a *pool* holds networks at all ages with
@@ -22,32 +22,23 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ddplug import augment
-from ddplug.bank import Network, Tensors, fresh, prefixed, skeleton, view_at
-from ddplug.data import LabelledData
-from ddplug.distillers.common import (
-    at_least,
-    balanced_labels,
-    initial_images,
-    momentum_step,
-    pick_augmentation,
-    small_images,
-    to_set,
-)
+from ddplug.data.labelled import LabelledData
+from ddplug.distillation.memory import Sizes
+from ddplug.distillers.parts.banks import after_use, staggered, view_at
+from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
+from ddplug.distillers.parts.training import settled, trained_on_real
+from ddplug.distillers.parts.views import draw_view, real_gradients, synthetic_gradients
 from ddplug.errors import unknown
-from ddplug.formation import enlarge
-from ddplug.matching import GRADIENT_DISTANCES, gradient_matching
-from ddplug.memory import Sizes
-from ddplug.synthetic import Recipe, SyntheticSet
-from ddplug.views import (
-    after_use,
-    draw_view,
-    real_gradients,
-    settled,
-    staggered,
-    synthetic_gradients,
-    trained_on_real,
-)
+from ddplug.functional import augmentation as augment
+from ddplug.functional.losses import GRADIENT_DISTANCES, gradient_matching
+from ddplug.functional.optim import momentum_step
+from ddplug.functional.resize import enlarge
+from ddplug.functional.types import Tensors
+from ddplug.networks.factory import Network
+from ddplug.networks.functional import fresh, prefixed, skeleton
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import at_least
 
 __all__ = ["IDC"]
 
@@ -73,7 +64,7 @@ class IDC:
         reuse: updates of the images in one state of a network, all against the same real gradients; 1 in the paper.
         advance: training steps on real data that a network then takes.
         network_learning_rate: of the networks' SGD.
-        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.formation`).
+        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.functional.resize`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -134,7 +125,7 @@ class IDC:
         return to_set(data, state["inputs"], balanced_labels(data, self._each), recipe)
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         view = sizes.network * (1 + sizes.classes)
         # the gradients' own graph is as large as that of the activations; that of the last layer's is not asked for
         images = 2 * sizes.classes * self._each * (sizes.activations - sizes.features)
@@ -152,7 +143,7 @@ class IDC:
         """Train a network, or a new one, on real data for some steps, and take the gradients of a new real batch.
 
         Returns:
-            What :func:`ddplug.views.draw_view` gives, and for each parameter the classes' gradients ``(C, *shape)``
+            What :func:`ddplug.distillers.parts.views.draw_view` gives, and for each parameter the classes' gradients ``(C, *shape)``
             under ``real.*``.
         """
         strategy = pick_augmentation(self.augment, data)

@@ -5,7 +5,7 @@ r"""IDM: match mean features in a queue of networks that are being trained, and 
            + \lambda \, p_\theta \sum_c \ell(\theta; A_\omega(S_c))
 
 with the cross-entropy :math:`\ell`, weighted by the accuracy :math:`p_\theta` of the network on real images. It is
-:mod:`ddplug.distillers.dm` with three additions: four small images in the place of one (:mod:`ddplug.formation`),
+:mod:`ddplug.distillers.dm` with three additions: four small images in the place of one (:mod:`ddplug.functional.resize`),
 networks at all ages from none to lightly trained, and the cross-entropy.
 
 Reference: Zhao, Li, Qin & Yu, "Improved Distribution Matching for Dataset Condensation", CVPR 2023.
@@ -22,23 +22,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from ddplug import augment
-from ddplug.bank import Network, Tensors, fresh, skeleton, view_at
-from ddplug.data import LabelledData
-from ddplug.distillers.common import (
-    at_least,
-    balanced_labels,
-    initial_images,
-    momentum_step,
-    pick_augmentation,
-    small_images,
-    to_set,
-)
-from ddplug.formation import enlarge
-from ddplug.matching import mean_matching
-from ddplug.memory import Sizes
-from ddplug.synthetic import Recipe, SyntheticSet
-from ddplug.views import after_use, class_outputs, draw_view, real_statistics, staggered, trained_on_real
+from ddplug.data.labelled import LabelledData
+from ddplug.distillation.memory import Sizes
+from ddplug.distillers.parts.banks import after_use, staggered, view_at
+from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
+from ddplug.distillers.parts.training import trained_on_real
+from ddplug.distillers.parts.views import class_outputs, draw_view, real_statistics
+from ddplug.functional import augmentation as augment
+from ddplug.functional.losses import mean_matching
+from ddplug.functional.optim import momentum_step
+from ddplug.functional.resize import enlarge
+from ddplug.functional.types import Tensors
+from ddplug.networks.factory import Network
+from ddplug.networks.functional import fresh, skeleton
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import at_least
 
 __all__ = ["IDM"]
 
@@ -63,7 +62,7 @@ class IDM:
         reuse: updates of the images in one state of a network, all on the same real batch; 1 in the paper.
         advance: training steps on real data that a network then takes.
         network_learning_rate: of the networks' SGD.
-        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.formation`).
+        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.functional.resize`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -122,7 +121,7 @@ class IDM:
         return to_set(data, state["inputs"], balanced_labels(data, self._each), recipe)
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         view = sizes.network + sizes.classes * sizes.features
         return {"queue": 2 * self.queue * view, "images_per_class": sizes.classes * self._each * sizes.activations}
 
@@ -137,7 +136,7 @@ class IDM:
         """Train a network, or a new one, on real data for some steps, and see a new real batch through it.
 
         Returns:
-            What :func:`ddplug.views.draw_view` gives, the mean features ``means`` ``(C, D)``, and the ``accuracy``.
+            What :func:`ddplug.distillers.parts.views.draw_view` gives, the mean features ``means`` ``(C, D)``, and the ``accuracy``.
         """
         strategy = pick_augmentation(self.augment, data)
         network = trained_on_real(

@@ -5,8 +5,8 @@ r"""MTT: learn images that lead a network, in a few steps, to where real data le
 
 with an expert's weights :math:`\theta^*_t` after the epoch :math:`t`, batches :math:`S_n` of the synthetic images, an
 augmentation :math:`A_n` of its own for each image, and a learning rate :math:`\alpha` that is learned as well. The
-gradient is the exact one of :func:`ddplug.unroll.unroll`, in the memory of one step. Options are TESLA's approximation,
-DATM's learned labels and growing window of epochs, and FTD's flat experts (:mod:`ddplug.experts`).
+gradient is the exact one of :func:`ddplug.functional.unrolling.unroll`, in the memory of one step. Options are TESLA's approximation,
+DATM's learned labels and growing window of epochs, and FTD's flat experts (:mod:`ddplug.distillers.parts.experts`).
 
 References: Cazenavette, Wang, Torralba, Efros & Zhu, "Dataset Distillation by Matching Training Trajectories", CVPR
 2022, algorithm 1; Cui, Wang, Si & Hsieh, "Scaling Up Dataset Distillation to ImageNet-1K with Constant Memory", ICML
@@ -25,21 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, softmax
 
-from ddplug import augment
-from ddplug.bank import Network, Tensors, forward
-from ddplug.callbacks import tracked
-from ddplug.data import LabelledData
-from ddplug.distillers.common import (
-    at_least,
-    balanced_labels,
-    initial_images,
-    momentum_step,
-    pick_augmentation,
-    small_images,
-    to_set,
-)
-from ddplug.errors import DataError, OptionError, unknown
-from ddplug.experts import (
+from ddplug.data.labelled import LabelledData
+from ddplug.distillation.memory import Sizes
+from ddplug.distillers.parts.experts import (
     ExpertTraining,
     expert_path,
     open_experts,
@@ -48,10 +36,19 @@ from ddplug.experts import (
     trajectory,
     unflatten,
 )
-from ddplug.formation import enlarge
-from ddplug.memory import Sizes
-from ddplug.synthetic import Recipe, SyntheticSet
-from ddplug.unroll import minibatch_loss, unroll
+from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
+from ddplug.errors import DataError, OptionError, unknown
+from ddplug.functional import augmentation as augment
+from ddplug.functional.optim import momentum_step
+from ddplug.functional.resize import enlarge
+from ddplug.functional.types import Tensors
+from ddplug.functional.unrolling import unroll
+from ddplug.networks.factory import Network
+from ddplug.networks.functional import forward, minibatch_loss
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import at_least
+from ddplug.utils.progress import tracked
 
 __all__ = ["GRADIENTS", "MTT"]
 
@@ -60,7 +57,7 @@ GRADIENTS: Mapping[str, Mapping[str, bool]] = {
     "unrolled": {"recompute": False},
     "tesla": {"carry": False},
 }
-"""How the gradient is taken, and what :func:`ddplug.unroll.unroll` is told."""
+"""How the gradient is taken, and what :func:`ddplug.functional.unrolling.unroll` is told."""
 
 _MOMENTUM = {"inputs": 0.5, "log_rate": 0.5, "labels": 0.9}
 """Of SGD, as published."""
@@ -104,7 +101,7 @@ class MTT:
         gradient: ``"exact"``, with each step computed again; ``"unrolled"``, the same with the graphs of all steps in
             memory, faster where they fit; ``"tesla"``, which leaves out what a step does to later ones.
         threshold: the images stay as they are in an update whose loss is above it; 0 for no limit.
-        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.formation`).
+        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.functional.resize`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -200,7 +197,7 @@ class MTT:
         return to_set(data, state["inputs"], self._targets(state, data).detach().clone(), recipe)
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         images = sizes.classes * self._each
         images = min(images, small_images(self.batch_synthetic, self.factor)) if self.batch_synthetic else images
         graphs = self.syn_steps if self.gradient == "unrolled" else 1

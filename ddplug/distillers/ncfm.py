@@ -21,26 +21,24 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from ddplug import augment
-from ddplug.bank import Network, Tensors, fill, fresh, pick, prefixed, replaced, skeleton, unprefixed
-from ddplug.callbacks import tracked
-from ddplug.data import LabelledData
-from ddplug.distillers.common import (
-    adam_start,
-    adam_step,
-    at_least,
-    balanced_labels,
-    initial_images,
-    pick_augmentation,
-    small_images,
-    to_set,
-)
+from ddplug.data.labelled import LabelledData
+from ddplug.distillation.memory import Sizes
+from ddplug.distillers.parts.banks import fill, pick, replaced
+from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
+from ddplug.distillers.parts.training import trained_on_real
+from ddplug.distillers.parts.views import class_outputs, draw_view, real_statistics
 from ddplug.errors import OptionError
-from ddplug.formation import enlarge
-from ddplug.matching import characteristic_function, characteristic_matching
-from ddplug.memory import Sizes
-from ddplug.synthetic import Recipe, SyntheticSet
-from ddplug.views import class_outputs, draw_view, real_statistics, trained_on_real
+from ddplug.functional import augmentation as augment
+from ddplug.functional.losses import characteristic_function, characteristic_matching
+from ddplug.functional.optim import adam_start, adam_step
+from ddplug.functional.resize import enlarge
+from ddplug.functional.types import Tensors
+from ddplug.networks.factory import Network
+from ddplug.networks.functional import fresh, prefixed, skeleton, unprefixed
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import at_least
+from ddplug.utils.progress import tracked
 
 __all__ = ["NCFM"]
 
@@ -65,7 +63,7 @@ class NCFM:
         bank: networks in the bank; 0 for the published loop (a new network and a new real batch at every step).
         renew: steps after which the oldest network of the bank is replaced by a new one; 0 for never.
         network_learning_rate: of the networks' SGD.
-        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.formation`).
+        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.functional.resize`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -136,7 +134,7 @@ class NCFM:
         return to_set(data, state["inputs"], balanced_labels(data, self._each), recipe)
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         images, graphs = sizes.classes * self._each, 2 if self.calibration else 1
         view = sizes.network + sizes.classes * self.frequencies * 8
         # while networks are stacked their parts are there too
@@ -162,7 +160,7 @@ class NCFM:
         """Draw a network between one of the random ones and what training made of it, and see a real batch through it.
 
         Returns:
-            What :func:`ddplug.views.draw_view` gives, the position ``which`` of the trained network, the ``seed`` of
+            What :func:`ddplug.distillers.parts.views.draw_view` gives, the position ``which`` of the trained network, the ``seed`` of
             the frequencies, and the ``real`` characteristic functions ``(C, frequencies, 2)``.
         """
         which, share = torch.randint(self.networks, (), generator=rng), float(torch.rand((), generator=rng))

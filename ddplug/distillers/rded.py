@@ -21,16 +21,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
-from ddplug.bank import Tensors
-from ddplug.callbacks import tracked
-from ddplug.crops import check_images, draw_boxes, resample
-from ddplug.data import LabelledData
-from ddplug.distillers.common import at_least, balanced_labels, check_images_per_class, to_set
-from ddplug.distillers.features import CHUNK, POOL
+from ddplug.data.labelled import LabelledData
+from ddplug.distillation.memory import Sizes
+from ddplug.distillers.parts.features import CHUNK
+from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, to_set
+from ddplug.distillers.parts.teachers import Teacher, check_labels, lend, numbers_of, predict, structure_of
+from ddplug.distillers.parts.training import POOL
 from ddplug.errors import OptionError
-from ddplug.memory import Sizes
-from ddplug.synthetic import Recipe, SyntheticSet
-from ddplug.teachers import Teacher, check_labels, lend, numbers_of, predict, structure_of
+from ddplug.functional.crops import check_images, draw_boxes, resample
+from ddplug.functional.types import Tensors
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import at_least
+from ddplug.utils.progress import tracked
 
 __all__ = ["RDED", "cells"]
 
@@ -47,7 +50,7 @@ class RDED:
         steps: none are needed; all the work is done in ``init``.
         teacher: a network to be trained on the data first, by name (or a function that builds one); or an own, trained
             module, which is used in evaluation mode and not changed.
-        train_epochs: epochs to train a named teacher for; see :func:`ddplug.teachers.train_teacher`.
+        train_epochs: epochs to train a named teacher for; see :func:`ddplug.distillers.parts.teachers.train_teacher`.
         pool: samples of each class that a named teacher is trained on at most.
         candidates: real images of each class to look at, 300 in the paper; as many as needed where that is more.
         crops: random crops of each of them, of which the best is kept; 5 in the paper.
@@ -106,7 +109,7 @@ class RDED:
         return to_set(data, state["inputs"], targets, Recipe.paper(data.augmentation))
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         # while they are put together the classes' parts are there too
         return {"teacher": sizes.network, "images_per_class": 2 * sizes.classes * self.images_per_class * sizes.inputs}
 

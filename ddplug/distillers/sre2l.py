@@ -23,24 +23,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ddplug.bank import Tensors, prefixed, unprefixed
-from ddplug.crops import check_images, draw_boxes, resample
-from ddplug.data import LabelledData
-from ddplug.distillers.common import (
-    adam_start,
-    adam_step,
-    at_least,
-    balanced_labels,
-    check_images_per_class,
-    initial_images,
-    to_set,
-)
-from ddplug.distillers.features import POOL
+from ddplug.data.labelled import LabelledData
+from ddplug.data.preprocess import Preprocess, pieces
+from ddplug.distillation.memory import Sizes
+from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, initial_images, to_set
+from ddplug.distillers.parts.teachers import Teacher, check_labels, lend, numbers_of, predict, structure_of
+from ddplug.distillers.parts.training import POOL
 from ddplug.errors import OptionError
-from ddplug.memory import Sizes
-from ddplug.preprocess import Preprocess, pieces
-from ddplug.synthetic import Recipe, SyntheticSet
-from ddplug.teachers import Teacher, check_labels, lend, numbers_of, predict, structure_of
+from ddplug.functional.crops import check_images, draw_boxes, resample
+from ddplug.functional.optim import adam_start, adam_step
+from ddplug.functional.types import Tensors
+from ddplug.networks.functional import prefixed, unprefixed
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import at_least
 
 __all__ = ["SRe2L", "batch_norm_matching", "clamped"]
 
@@ -61,7 +57,7 @@ class SRe2L:
         steps: updates of the images; 1,000 to 4,000 in the papers.
         teacher: a network with batch normalisation to be trained on the data first, by name (or a function that builds
             one); or an own, trained module, which is used in evaluation mode and not changed.
-        train_epochs: epochs to train a named teacher for; see :func:`ddplug.teachers.train_teacher`.
+        train_epochs: epochs to train a named teacher for; see :func:`ddplug.distillers.parts.teachers.train_teacher`.
         pool: samples of each class that a named teacher is trained on at most.
         learning_rate: of Adam on the images, at first; it falls to zero by a cosine.
         match: weight :math:`r` of the statistics.
@@ -151,7 +147,7 @@ class SRe2L:
         return to_set(data, state["inputs"], targets, Recipe.paper(data.augmentation))
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.memory`."""
+        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         images = sizes.classes * self.images_per_class
         return {
             "teacher": sizes.network,

@@ -9,14 +9,18 @@ from typing import Any
 
 import torch
 
-from ddplug.bank import Network
-from ddplug.distillation import distill, pick_device
+from ddplug.data.labelled import LabelledData
+from ddplug.distillation.loop import distill
 from ddplug.errors import OptionError
-from ddplug.evaluation.results import Evaluation, judge, markdown, name_of, same_space
-from ddplug.labelled import LabelledData
+from ddplug.evaluation.results import Evaluation, judge
+from ddplug.networks.factory import Network, name_of
 from ddplug.registry import resolve
-from ddplug.room import rows_within
-from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.synthetic.budget import rows_within
+from ddplug.synthetic.compat import same_space
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.devices import pick_device
+from ddplug.utils.text import markdown
 
 __all__ = ["WHOLE_RECIPE", "Comparison", "Row", "compare", "images_in"]
 
@@ -122,8 +126,8 @@ def images_in(nbytes: int, data: LabelledData, factor: int = 1, bits: int = 8) -
     Args:
         nbytes: the budget, labels included.
         data: the images.
-        factor: by which they are stored smaller; see :mod:`ddplug.formation`.
-        bits: that a number takes; see :meth:`ddplug.synthetic.SyntheticSet.quantise`.
+        factor: by which they are stored smaller; see :mod:`ddplug.functional.resize`.
+        bits: that a number takes; see :meth:`ddplug.synthetic.dataset.SyntheticSet.quantise`.
 
     Returns:
         Images per class, at least 1 and at most what the smallest class has, and whether they fit.
@@ -164,11 +168,11 @@ def compare(
         synthetic: the set.
         train: the real data it was made from.
         test: real data it was not made from.
-        network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
+        network: name with options, or a function that builds one; see :func:`ddplug.networks.factory.build`.
         repeats: networks to train on the set, and on each baseline, at least 1.
         recipe: how to train; the set's own if not given.
         seed: of everything.
-        device: see :func:`ddplug.distillation.pick_device`.
+        device: see :func:`ddplug.utils.devices.pick_device`.
         baselines: registered methods; any with ``images_per_class``.
         whole: whether to train on the whole data too.
         whole_steps: SGD steps for that, at least 1.

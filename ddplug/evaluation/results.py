@@ -5,23 +5,24 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ddplug import augment
-from ddplug.bank import Network
-from ddplug.chunks import batch_pieces
-from ddplug.distillation import pick_device
+from ddplug.data.labelled import LabelledData
 from ddplug.errors import DataError, OptionError
 from ddplug.evaluation.train import Trainable, train_each
-from ddplug.labelled import LabelledData
-from ddplug.networks import build
-from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.functional import augmentation as augment
+from ddplug.networks.batching import batch_pieces
+from ddplug.networks.factory import Network, build, name_of
+from ddplug.synthetic.compat import same_space
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.devices import pick_device
 
-__all__ = ["Evaluation", "accuracy", "cross_architecture", "evaluate", "judge", "markdown", "name_of", "same_space"]
+__all__ = ["Evaluation", "accuracy", "cross_architecture", "evaluate", "judge"]
 
 NETWORKS = ("convnet", "mlp", "lenet", "alexnet", "vgg11", "resnet18")
 """The networks of the papers' cross-architecture tables."""
@@ -64,54 +65,6 @@ class Evaluation:
             "recipe": self.recipe.to_json(),
             "seconds": self.seconds,
         }
-
-
-def name_of(network: Network) -> str:
-    """Give a network's name for a table."""
-    return network if isinstance(network, str) else getattr(network, "__qualname__", type(network).__qualname__)
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a Markdown table.
-
-    Example:
-        >>> print(markdown(["a", "b"], [["1", "2"]]))
-        | a | b |
-        |---|---|
-        | 1 | 2 |
-    """
-    lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
-
-
-def same_space(synthetic: SyntheticSet, data: LabelledData, what: str, device: torch.device) -> LabelledData:
-    """Put real data into the model space of a set, and onto a device if they are in memory.
-
-    Args:
-        synthetic: the set.
-        data: real data.
-        what: ``"test"`` or ``"train"``, for messages.
-        device: to work on; memory-mapped data, which may be larger than it, stay where they are.
-
-    Returns:
-        The data with the set's preprocessing.
-
-    Raises:
-        DataError: shapes or numbers of classes differ, or there are no data.
-    """
-    for name, mine, theirs in (
-        ("shape", synthetic.shape, data.shape),
-        ("number of classes", synthetic.num_classes, data.num_classes),
-    ):
-        if mine != theirs:
-            raise DataError(
-                f"the set and the {what} data {data.name!r} differ in {name}: {mine} and {theirs}; "
-                "use the data that the set was made from"
-            )
-    if len(data) == 0:
-        raise DataError(f"the {what} data {data.name!r} have 0 samples; give at least one")
-    data = data.to(device) if data.scratch is None else data
-    return replace(data, preprocess=synthetic.preprocess.to(data.device))
 
 
 def accuracy(module: nn.Module, data: LabelledData, batch_size: int = 256) -> float:
@@ -202,11 +155,11 @@ def evaluate(
     Args:
         synthetic: the set.
         test: real data that the set was not made from.
-        network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
+        network: name with options, or a function that builds one; see :func:`ddplug.networks.factory.build`.
         repeats: networks to train, at least 1.
-        recipe: how to train; the set's own if not given. :meth:`~ddplug.synthetic.Recipe.quick` is a fast one.
+        recipe: how to train; the set's own if not given. :meth:`~ddplug.synthetic.recipe.Recipe.quick` is a fast one.
         seed: of initialisations, orders and augmentations.
-        device: see :func:`ddplug.distillation.pick_device`.
+        device: see :func:`ddplug.utils.devices.pick_device`.
         progress: show a progress bar.
 
     Returns:
@@ -218,7 +171,7 @@ def evaluate(
         DivergedError: a network became NaN or infinite.
 
     Example:
-        >>> from ddplug.distillation import distill
+        >>> from ddplug.distillation.loop import distill
         >>> from ddplug.testing import toy_images
         >>> train, test = toy_images((20, 20)).split(0.4)
         >>> made = distill(train, "random", device="cpu")
@@ -255,7 +208,7 @@ def cross_architecture(
         repeats: networks to train of each architecture, at least 1.
         recipe: how to train; the set's own if not given.
         seed: of each evaluation.
-        device: see :func:`ddplug.distillation.pick_device`.
+        device: see :func:`ddplug.utils.devices.pick_device`.
         progress: show a progress bar.
 
     Returns:

@@ -12,17 +12,17 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from ddplug import augment
-from ddplug.bank import Network
-from ddplug.chunks import batch_pieces, go_together
-from ddplug.distillation import pick_device
+from ddplug.data.labelled import LabelledData
 from ddplug.errors import DivergedError, OptionError
-from ddplug.labelled import LabelledData
-from ddplug.networks import build
-from ddplug.networks.randomness import lent_randomness
-from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.functional import augmentation as augment
+from ddplug.networks.batching import batch_pieces, go_together
+from ddplug.networks.factory import Network, build
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.devices import pick_device
+from ddplug.utils.randomness import lent_randomness, spawn
 
-__all__ = ["check_outputs", "fit", "rate_at", "spawn", "train_each", "train_on"]
+__all__ = ["check_outputs", "fit", "rate_at", "train_each", "train_on"]
 
 Trainable = SyntheticSet | LabelledData
 
@@ -194,12 +194,6 @@ def _drawn(
     return x, y
 
 
-def spawn(rng: torch.Generator, number: int) -> list[torch.Generator]:
-    """Make independent generators, one for each repeat, seeded from one."""
-    seeds = torch.randint(2**63 - 1, (number,), generator=rng).tolist()
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
 def train_each(
     data: Sequence[Trainable],
     network: Network,
@@ -214,10 +208,10 @@ def train_each(
 
     Args:
         data: synthetic or real, of the same shape, classes and size.
-        network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
+        network: name with options, or a function that builds one; see :func:`ddplug.networks.factory.build`.
         recipe: how to train.
         rng: generator on the CPU; every network gets one of its own from it.
-        device: see :func:`ddplug.distillation.pick_device`.
+        device: see :func:`ddplug.utils.devices.pick_device`.
         steps: SGD steps; the recipe's epochs if not given.
         progress: show a progress bar.
 
@@ -277,11 +271,11 @@ def train_on(
 
     Args:
         data: the set; hard or soft labels.
-        network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
+        network: name with options, or a function that builds one; see :func:`ddplug.networks.factory.build`.
         recipe: how to train; the set's own if not given.
         repeats: networks to train, at least 1.
         rng: generator on the CPU; every network gets one of its own from it.
-        device: see :func:`ddplug.distillation.pick_device`.
+        device: see :func:`ddplug.utils.devices.pick_device`.
         progress: show a progress bar.
 
     Returns:
@@ -292,7 +286,7 @@ def train_on(
         DivergedError: a network became NaN or infinite.
 
     Example:
-        >>> from ddplug.distillation import distill
+        >>> from ddplug.distillation.loop import distill
         >>> from ddplug.testing import toy_images
         >>> made = distill(toy_images((12, 11)), "random", device="cpu")
         >>> rng = torch.Generator().manual_seed(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ddplug.errors import OptionError
-from ddplug.networks.common import Classifier, image_shape
+from ddplug.networks.layers import Classifier, image_shape
 
 __all__ = ["alexnet"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from ddplug.errors import OptionError
-from ddplug.networks.common import ACTIVATIONS, POOLS, Classifier, at_least, image_shape, norm_layer, pick
+from ddplug.networks.layers import ACTIVATIONS, POOLS, Classifier, at_least, image_shape, norm_layer, pick
 
 __all__ = ["SPACE", "ConvNet", "convnet"]
 
@@ -32,9 +32,9 @@ class ConvNet(Classifier):
         num_classes: number of outputs.
         width: channels of every block, at least 1.
         depth: number of blocks, at least 1; 3 suits 28 and 32 pixels, 4 suits 64.
-        act: a key of :data:`ddplug.networks.common.ACTIVATIONS`.
-        norm: a key of :data:`ddplug.networks.common.NORMS`.
-        pool: a key of :data:`ddplug.networks.common.POOLS`.
+        act: a key of :data:`ddplug.networks.layers.ACTIVATIONS`.
+        norm: a key of :data:`ddplug.networks.layers.NORMS`.
+        pool: a key of :data:`ddplug.networks.layers.POOLS`.
 
     Raises:
         OptionError: an option is unknown or out of range, or pooling leaves less than one pixel.

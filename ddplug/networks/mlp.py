@@ -6,7 +6,7 @@ import math
 
 from torch import nn
 
-from ddplug.networks.common import ACTIVATIONS, Classifier, at_least, pick
+from ddplug.networks.layers import ACTIVATIONS, Classifier, at_least, pick
 
 __all__ = ["mlp"]
 
@@ -19,7 +19,7 @@ def mlp(shape: tuple[int, ...], num_classes: int, *, width: int = 128, depth: in
         num_classes: number of outputs.
         width: of the hidden layers, at least 1.
         depth: linear layers, the last one included, at least 1 (a linear classifier).
-        act: a key of :data:`ddplug.networks.common.ACTIVATIONS`.
+        act: a key of :data:`ddplug.networks.layers.ACTIVATIONS`.
 
     Returns:
         The network.

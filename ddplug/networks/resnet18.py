@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ddplug.networks.common import Classifier, at_least, image_shape, norm_layer
+from ddplug.networks.layers import Classifier, at_least, image_shape, norm_layer
 
 __all__ = ["resnet18"]
 
@@ -40,7 +40,7 @@ def resnet18(shape: tuple[int, ...], num_classes: int, *, width: int = 64, norm:
         shape: ``(C, H, W)`` of one input; above 8x8 with ``norm="instance"``, whose last maps else are single pixels.
         num_classes: number of outputs.
         width: channels of the first stage, at least 1; the last has eight times as many.
-        norm: a key of :data:`ddplug.networks.common.NORMS`.
+        norm: a key of :data:`ddplug.networks.layers.NORMS`.
 
     Returns:
         The network; its features are the averages of the last maps.

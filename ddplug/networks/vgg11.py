@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ddplug.errors import OptionError
-from ddplug.networks.common import Classifier, at_least, image_shape, norm_layer
+from ddplug.networks.layers import Classifier, at_least, image_shape, norm_layer
 
 __all__ = ["vgg11"]
 
@@ -20,7 +20,7 @@ def vgg11(shape: tuple[int, ...], num_classes: int, *, width: int = 64, norm: st
         shape: ``(C, H, W)`` of one input, at least 32x32 (28x28 with one channel, which is padded to 32x32).
         num_classes: number of outputs.
         width: channels of the first convolution, at least 1; the last have eight times as many.
-        norm: a key of :data:`ddplug.networks.common.NORMS`.
+        norm: a key of :data:`ddplug.networks.layers.NORMS`.
 
     Returns:
         The network; its features are the flattened last map.

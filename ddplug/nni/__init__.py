@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ddplug.lazy import lazy_names
+from ddplug.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ddplug.nni.evaluator import ProxyEvaluator as ProxyEvaluator

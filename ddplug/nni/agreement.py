@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,21 +18,21 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from nni.nas.space import SimplifiedModelSpace
+from nni.nas.strategy.base import Strategy
 from nni.runtime.log import _handlers
 
 from ddplug.errors import DataError, OptionError
+from ddplug.evaluation.figures import scatter
 from ddplug.evaluation.ranking import agreement, mean_rank
 from ddplug.nni.budget import cost
 from ddplug.nni.evaluator import ProxyEvaluator
 from ddplug.nni.experiment import ProxyExperiment
 from ddplug.nni.journal import Journal, Record
-from ddplug.nni.listed import Listed
 from ddplug.nni.running import folder_at
 from ddplug.nni.sets import widened
 from ddplug.nni.zero_cost import zero_cost
-from ddplug.scatter import scatter
 
-__all__ = ["HEAD", "Study", "table"]
+__all__ = ["HEAD", "Listed", "Study", "table"]
 
 _EVERY = 30.0
 """Seconds between lines of progress."""
@@ -282,3 +282,43 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         handler.setLevel(before)
+
+
+class Listed(Strategy):
+    """Submit given samples of the space, in order.
+
+    Args:
+        samples: label -> choice each, as :func:`ddplug.nni.spaces.architectures` gives them.
+        watched: is given the samples and gives them back one by one, as they are submitted.
+
+    Example:
+        >>> Listed([{"width": 8}]).extra_repr()
+        'samples=1'
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Mapping[str, Any]],
+        watched: Callable[[Sequence[Mapping[str, Any]]], Iterable[Mapping[str, Any]]] = iter,
+    ) -> None:
+        super().__init__()
+        self._watched = watched
+        self.samples = [dict(sample) for sample in samples]
+
+    def extra_repr(self) -> str:
+        """Say how many there are."""
+        return f"samples={len(self.samples)}"
+
+    def _run(self) -> None:
+        for sample in self._watched(self.samples):
+            if not self.wait_for_resource():
+                return
+            self.engine.submit_models(self.model_space.freeze(sample))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the samples."""
+        return {"samples": self.samples}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the samples back."""
+        self.samples = list(state_dict["samples"])

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ddplug import registry
-from ddplug.distillation import distill
+from ddplug.data.labelled import LabelledData
+from ddplug.distillation.loop import distill
 from ddplug.errors import OptionError
-from ddplug.labelled import LabelledData
 from ddplug.nni.evaluator import ProxyEvaluator
 from ddplug.nni.sets import load_set
-from ddplug.room import rows_within
-from ddplug.synthetic import SyntheticSet
-from ddplug.validation import METHOD, holdout
+from ddplug.synthetic.budget import rows_within
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.held_out import METHOD, holdout
 
 __all__ = ["cost", "data_file", "early_stopping", "epochs_within", "images_within", "selection_file"]
 
@@ -114,7 +114,7 @@ def images_within(nbytes: int, data: LabelledData) -> int:
     """Give the real samples of each class that fit into so many bytes, one byte a number; 1 where not even they do.
 
     Args:
-        nbytes: as :attr:`ddplug.synthetic.SyntheticSet.nbytes` counts.
+        nbytes: as :attr:`ddplug.synthetic.dataset.SyntheticSet.nbytes` counts.
         data: to select from.
 
     Example:

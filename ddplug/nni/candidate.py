@@ -20,18 +20,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddplug import augment
-from ddplug.distillation import pick_device
+from ddplug.data.labelled import LabelledData
+from ddplug.data.preprocess import Identity
 from ddplug.errors import DivergedError, OptionError
 from ddplug.evaluation.results import accuracy
-from ddplug.evaluation.train import check_outputs, fit, spawn
-from ddplug.labelled import LabelledData
-from ddplug.networks.randomness import lent_randomness
-from ddplug.nni.outcome import CandidateError, HopelessError, OverTimeError, Result, over_time, reason
-from ddplug.nni.protocol import Protocol
-from ddplug.nni.sets import file_fingerprint, load_set, widened
-from ddplug.preprocess import Identity
-from ddplug.synthetic import SyntheticSet
+from ddplug.evaluation.train import check_outputs, fit
+from ddplug.functional import augmentation as augment
+from ddplug.nni.protocol import CandidateError, HopelessError, OverTimeError, Protocol, Result, over_time, reason
+from ddplug.nni.sets import load_set, widened
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.devices import pick_device
+from ddplug.utils.fingerprints import file_fingerprint
+from ddplug.utils.randomness import lent_randomness, spawn
 
 __all__ = [
     "CandidateError",
@@ -268,8 +268,8 @@ def train_and_score(
         OptionError: the protocol does not suit the set or the machine.
 
     Example:
-        >>> from ddplug.distillation import distill
-        >>> from ddplug.networks import build
+        >>> from ddplug.distillation.loop import distill
+        >>> from ddplug.networks.factory import build
         >>> from ddplug.testing import toy_images
         >>> data = toy_images((12, 11))
         >>> made = distill(data, "random", device="cpu")

@@ -16,19 +16,20 @@ from nni.nas.evaluator import FrozenEvaluator, MutableEvaluator
 from nni.nas.space import BaseModelSpace, ExecutableModelSpace, SimplifiedModelSpace
 from torch import nn
 
-from ddplug import augment
-from ddplug.distillation import pick_device
 from ddplug.errors import DataError, OptionError
 from ddplug.evaluation.train import fit
-from ddplug.files import check_writable
-from ddplug.networks.randomness import lent_randomness
-from ddplug.nni.candidate import Result, fitted, reason, train_and_score
+from ddplug.functional import augmentation as augment
+from ddplug.nni.candidate import fitted, train_and_score
 from ddplug.nni.journal import key
 from ddplug.nni.judging import Case, judge
-from ddplug.nni.protocol import Protocol
+from ddplug.nni.protocol import Protocol, Result, reason
 from ddplug.nni.samples import describe_space, plain
-from ddplug.nni.sets import check_pair, file_fingerprint, load_set, normal_path
-from ddplug.synthetic import SyntheticSet
+from ddplug.nni.sets import check_pair, load_set, normal_path
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.devices import pick_device
+from ddplug.utils.files import check_writable
+from ddplug.utils.fingerprints import file_fingerprint
+from ddplug.utils.randomness import lent_randomness
 
 __all__ = ["ProxyEvaluator"]
 
@@ -49,7 +50,7 @@ class ProxyEvaluator(MutableEvaluator):
     decorated with ``nni.trace``.
 
     Args:
-        train: file of the set to train on; see :mod:`ddplug.storage`.
+        train: file of the set to train on; see :mod:`ddplug.synthetic.file_format`.
         validation: file of real validation data in the same model space, as ``ddplug holdout`` writes it; never the
             test set.
         epochs: see :class:`ddplug.nni.protocol.Protocol`, as all that follow but the last three.

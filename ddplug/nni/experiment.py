@@ -16,13 +16,13 @@ from nni.nas.experiment.config import SequentialEngineConfig, TrainingServiceEng
 from nni.nas.space import ModelStatus
 from nni.runtime.log import _handlers
 
-from ddplug.doctor import check_filelock
 from ddplug.errors import DdplugError, OptionError, unknown
-from ddplug.networks.randomness import lent_randomness
 from ddplug.nni.engine import Budget, ProxyEngine, SequentialEngine
 from ddplug.nni.journal import Journal, Record, key
 from ddplug.nni.running import configured, end_children, folder_at, free_port, run_workers, terminable
 from ddplug.nni.samples import plain
+from ddplug.utils.packages import check_filelock
+from ddplug.utils.randomness import lent_randomness
 
 __all__ = ["ProxyExperiment"]
 

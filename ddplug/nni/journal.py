@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ddplug.errors import FormatError, OptionError
-from ddplug.files import check_writable
+from ddplug.utils.files import check_writable
 
 __all__ = ["Journal", "Record", "key"]
 

@@ -17,8 +17,8 @@ import torch
 from nni.runtime.env_vars import trial_env_vars
 
 from ddplug.errors import DdplugError
-from ddplug.nni.candidate import CandidateError, Result, over_time, reason
 from ddplug.nni.journal import Journal, Record, key
+from ddplug.nni.protocol import CandidateError, Result, over_time, reason
 
 __all__ = ["Case", "in_trial", "judge", "watchdog"]
 

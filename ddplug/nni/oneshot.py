@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassAccuracy
 
-from ddplug import augment
-from ddplug.distillation import pick_device
 from ddplug.evaluation.train import rate_at
-from ddplug.networks.randomness import lent_randomness
+from ddplug.functional import augmentation as augment
 from ddplug.nni.protocol import Protocol
 from ddplug.nni.sets import check_pair, load_set, normal_path, widened
-from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.devices import pick_device
+from ddplug.utils.randomness import lent_randomness
 
 __all__ = ["OneShotEvaluator", "SetLoader"]
 
@@ -31,7 +32,7 @@ class SetLoader:
     Args:
         data: the set; hard or soft labels.
         batch_size: samples a batch; the last one may have fewer.
-        strategy: operations of :mod:`ddplug.augment` joined by ``_``; ``""`` for none.
+        strategy: operations of :mod:`ddplug.functional.augmentation` joined by ``_``; ``""`` for none.
         channels: repeat a grey channel so many times; ``None`` leaves inputs alone.
         rng: generator on the CPU for an order of its own at each pass and for the augmentation; ``None`` keeps the
             order and augments nothing.
@@ -40,7 +41,7 @@ class SetLoader:
         OptionError: an operation is unknown or the inputs do not suit it or ``channels``.
 
     Example:
-        >>> from ddplug.distillation import distill
+        >>> from ddplug.distillation.loop import distill
         >>> from ddplug.testing import toy_images
         >>> loader = SetLoader(distill(toy_images((12, 11)), "random", device="cpu"), 16)
         >>> [tuple(x.shape) for x, y in loader]
@@ -118,7 +119,7 @@ class OneShotEvaluator(Lightning):
     here both, and the loaders, are made anew each time they are asked for. Soft labels are taken as they are.
 
     Args:
-        train: file of the set, or of any other :class:`~ddplug.synthetic.SyntheticSet`.
+        train: file of the set, or of any other :class:`~ddplug.synthetic.dataset.SyntheticSet`.
         validation: file of real data with hard labels in the model space of the set, as ``ddplug holdout`` cuts off.
         epochs: passes over the set; the recipe's own if not given; 0 trains nothing and scores, as is done with the
             members of a supernet that is trained.
@@ -126,7 +127,7 @@ class OneShotEvaluator(Lightning):
         batch_size: samples a step, of both files.
         momentum: of SGD.
         weight_decay: of SGD.
-        augment: operations of :mod:`ddplug.augment` joined by ``_``; ``""`` for none.
+        augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``; ``""`` for none.
         channels: repeat a grey channel so many times, for spaces whose stems take three.
         seed: of the order of the samples, the augmentation and, where no one-shot strategy is at work, the weights.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
-from ddplug.errors import OptionError
-from ddplug.synthetic import Recipe
+import torch
 
-__all__ = ["Protocol"]
+from ddplug.errors import DdplugError, DivergedError, OptionError
+from ddplug.synthetic.recipe import Recipe
+
+__all__ = ["CandidateError", "HopelessError", "OverTimeError", "Protocol", "Result", "over_time", "reason"]
 
 _LIMITS: dict[str, tuple[type, float, float]] = {
     "epochs": (int, 1, 10**9),
@@ -24,6 +26,7 @@ _LIMITS: dict[str, tuple[type, float, float]] = {
     "time_limit": (float, 0, 10**9),
 }
 """Type and range of every number of a protocol."""
+
 _RECIPE = ("epochs", "learning_rate", "batch_size", "momentum", "weight_decay", "schedule", "augment")
 """What replaces a field of the set's recipe."""
 
@@ -49,9 +52,9 @@ class Protocol:
         batch_size: samples a step.
         momentum: of SGD.
         weight_decay: of SGD.
-        schedule: of the learning rate, see :class:`ddplug.synthetic.Recipe`. In a training of few epochs one that falls
+        schedule: of the learning rate, see :class:`ddplug.synthetic.recipe.Recipe`. In a training of few epochs one that falls
             leaves little of it, and then ``"constant"`` ranks better.
-        augment: operations of :mod:`ddplug.augment` joined by ``_``; ``""`` for none.
+        augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``; ``""`` for none.
         seeds: trainings to average, each of its own weights and order of samples.
         seed: of the first training; the others count on from it.
         channels: repeat a grey channel so many times, for spaces whose stems take three; ``None`` leaves inputs alone.
@@ -61,7 +64,7 @@ class Protocol:
             alone and not on the others, so that results stay comparable and can be taken up again. Deep networks
             with sigmoids may guess for long and still learn: that is why it is off by default.
         time_limit: seconds for all of it, looked at after every step.
-        device: see :func:`ddplug.distillation.pick_device`.
+        device: see :func:`ddplug.utils.devices.pick_device`.
 
     Raises:
         OptionError: a value is of the wrong type or out of range.
@@ -106,3 +109,63 @@ class Protocol:
         """Give a set's recipe with what this protocol replaces."""
         given = {name: getattr(self, name) for name in _RECIPE if getattr(self, name) is not None}
         return replace(own, **given)
+
+
+class CandidateError(DdplugError, RuntimeError):
+    """A candidate that gave no metric; the message says why, and the search can go on."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a candidate, and what it cost.
+
+    Attributes:
+        metric: mean accuracy over the seeds on the validation split, in [0, 1]; ``None`` where it failed.
+        failure: one line that says why it failed, ``None`` where it did not.
+        accuracies: on the whole validation split, one a seed that came to its end.
+        intermediate: interim accuracies, in order, over all seeds.
+        stopped: one line that says why training ended before its last epoch, ``None`` where it did not.
+        seconds: of building, training and scoring.
+        images: training images seen, over all seeds.
+        flops: floating-point operations of training and scoring: twice the multiply-adds of convolutions, matrix
+            products and attention, a training step counted as three forward passes. ``None`` where they cannot be
+            counted.
+    """
+
+    metric: float | None
+    failure: str | None
+    accuracies: tuple[float, ...] = ()
+    intermediate: tuple[float, ...] = ()
+    stopped: str | None = None
+    seconds: float = 0.0
+    images: int = 0
+    flops: float | None = None
+
+
+class OverTimeError(Exception):
+    """The time limit is over."""
+
+
+class HopelessError(Exception):
+    """The candidate guesses, at a time when it should not."""
+
+
+def reason(error: BaseException) -> str:
+    """Say in one line why a candidate failed.
+
+    Example:
+        >>> reason(ValueError("no such layer"))
+        'ValueError: no such layer'
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = "".join(c if c.isprintable() else "?" for c in (lines or ["no message"])[0])[:300]
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "allocate memory" in str(error):
+        return f"out of memory: {text}"
+    if isinstance(error, DivergedError):
+        return f"diverged: {text}"
+    return text if isinstance(error, OverTimeError) else f"{type(error).__name__}: {text}"
+
+
+def over_time(limit: float) -> str:
+    """Say in one line that a candidate took longer than it may."""
+    return f"time limit of {limit:g} s"

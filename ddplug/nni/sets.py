@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ddplug.errors import DataError, OptionError
-from ddplug.storage import load
-from ddplug.synthetic import SyntheticSet
-from ddplug.validation import METHOD
+from ddplug.synthetic.compat import _difference
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.held_out import METHOD
+from ddplug.utils.fingerprints import _unreadable, file_fingerprint
 
-__all__ = ["check_pair", "file_fingerprint", "load_set", "normal_path", "widened"]
+__all__ = ["check_pair", "load_set", "normal_path", "widened"]
 
 _loaded: dict[str, tuple[tuple[int, int], str, SyntheticSet]] = {}
 """By path: modification time and size, fingerprint, and the set."""
@@ -48,26 +47,6 @@ def normal_path(path: str | Path, what: str) -> str:
     return absolute
 
 
-def file_fingerprint(path: str | Path) -> str:
-    """Give the SHA-256 of a file, in hexadecimal.
-
-    Raises:
-        OptionError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while part := file.read(1 << 20):
-                digest.update(part)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    return digest.hexdigest()
-
-
-def _unreadable(path: str | Path, error: OSError) -> OptionError:
-    return OptionError(f"cannot read {path}: {error.strerror or error}; put the file back or correct the path")
-
-
 def load_set(path: str | Path, fingerprint: str | None = None) -> SyntheticSet:
     """Load a set, once a process while the file stays as it is.
 
@@ -90,7 +69,7 @@ def load_set(path: str | Path, fingerprint: str | None = None) -> SyntheticSet:
         raise _unreadable(path, error) from None
     stamp = status.st_mtime_ns, status.st_size
     if name not in _loaded or _loaded[name][0] != stamp:
-        _loaded[name] = stamp, file_fingerprint(name), load(name)
+        _loaded[name] = stamp, file_fingerprint(name), SyntheticSet.load(name)
     _, found, made = _loaded[name]
     if fingerprint is not None and found != fingerprint:
         raise DataError(
@@ -128,21 +107,6 @@ def check_pair(train: SyntheticSet, validation: SyntheticSet) -> None:
     problem = _difference(train, validation) or _unreal(validation) or _seen(train, validation)
     if problem:
         raise DataError(f"the validation split does not suit the set: {problem}; cut one off with `ddplug holdout`")
-
-
-def _difference(train: SyntheticSet, validation: SyntheticSet) -> str | None:
-    """Say in what the two differ that must agree."""
-    for what, mine, theirs in (
-        ("shape", train.shape, validation.shape),
-        ("number of classes", train.num_classes, validation.num_classes),
-        ("class names", train.class_names, validation.class_names),
-        ("preprocessing", train.preprocess.kind, validation.preprocess.kind),
-    ):
-        if mine != theirs:
-            return f"they differ in {what}, {mine} and {theirs}"
-    others = validation.preprocess.tensors()
-    differing = [name for name, tensor in train.preprocess.tensors().items() if not torch.equal(tensor, others[name])]
-    return f"they differ in the {differing[0]} of their preprocessing" if differing else None
 
 
 def _unreal(validation: SyntheticSet) -> str | None:

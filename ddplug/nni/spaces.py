@@ -15,8 +15,8 @@ from numpy.random import RandomState
 from torch import Tensor
 
 from ddplug.errors import OptionError
-from ddplug.networks.common import ACTIVATIONS, POOLS, image_shape, pick
 from ddplug.networks.convnet import SPACE, ConvNet
+from ddplug.networks.layers import ACTIVATIONS, POOLS, image_shape, pick
 
 __all__ = ["ConvNetSpace", "architectures"]
 
@@ -39,9 +39,9 @@ class ConvNetSpace(ModelSpace):
         num_classes: number of outputs.
         widths: channels of every block.
         depths: numbers of blocks.
-        norms: keys of :data:`ddplug.networks.common.NORMS`.
-        activations: keys of :data:`ddplug.networks.common.ACTIVATIONS`.
-        poolings: keys of :data:`ddplug.networks.common.POOLS`.
+        norms: keys of :data:`ddplug.networks.layers.NORMS`.
+        activations: keys of :data:`ddplug.networks.layers.ACTIVATIONS`.
+        poolings: keys of :data:`ddplug.networks.layers.POOLS`.
 
     Raises:
         OptionError: a list of choices is empty or repeats a value, a value is unknown or out of range, or a combination

@@ -18,16 +18,17 @@ from typing import Any
 import nni
 from torch import Generator, nn
 
-from ddplug.commands import one_line
-from ddplug.commands.options import Parser, add_fields, given_fields
 from ddplug.errors import DdplugError, OptionError, unknown
-from ddplug.networks import build, parse_spec
-from ddplug.nni.candidate import CandidateError, Result, train_and_score
+from ddplug.networks.factory import build, parse_spec
+from ddplug.nni.candidate import train_and_score
 from ddplug.nni.journal import Journal
 from ddplug.nni.judging import Case, in_trial, judge
-from ddplug.nni.protocol import Protocol
-from ddplug.nni.sets import check_pair, file_fingerprint, load_set
-from ddplug.synthetic import SyntheticSet
+from ddplug.nni.protocol import CandidateError, Protocol, Result
+from ddplug.nni.sets import check_pair, load_set
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.arguments import Parser, add_fields, given_fields
+from ddplug.utils.fingerprints import file_fingerprint
+from ddplug.utils.text import one_line
 
 __all__ = ["main", "results"]
 

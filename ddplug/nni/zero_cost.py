@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ddplug.errors import unknown
-from ddplug.networks.randomness import lent_randomness
+from ddplug.utils.randomness import lent_randomness
 
 __all__ = ["SCORES", "zero_cost"]
 

@@ -40,14 +40,14 @@ class Entry:
 
 
 def _digits(validate: bool) -> tuple[Any, Any]:
-    from ddplug.datasets import load
+    from ddplug.data.datasets import load
 
     train, test = load("digits"), load("digits", split="test")
     return train.split(0.2) if validate else (train, test)
 
 
 def _mnist(root: str, validate: bool) -> tuple[Any, Any]:
-    from ddplug.datasets import load
+    from ddplug.data.datasets import load
 
     train, test = (load("mnist", split=split, root=root) for split in ("train", "test"))
     return train.split(0.1) if validate else (train, test)

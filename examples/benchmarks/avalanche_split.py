@@ -128,7 +128,7 @@ BENCHMARKS = {
 @cache
 def _tensors(data: str, root: str, cache_folder: str | None, validate: bool) -> list[tuple[Any, Any]]:
     """Training and judging data in model space, grouped into experiences by nothing yet."""
-    from ddplug.datasets import load
+    from ddplug.data.datasets import load
 
     name = "mnist" if data == "mnist" else f"imagefolder:{root}"
     where = root if data == "mnist" else None

@@ -281,7 +281,7 @@ BENCHMARKS = {
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    from ddplug.datasets import load
+    from ddplug.data.datasets import load
 
     where = {"root": arguments.data_root, "cache": arguments.cache}
     pair = [load(arguments.data, split=split, **where) for split in ("train", "test")]
@@ -311,11 +311,11 @@ def _made(entry: Entry, train: Any, seed: int, keep: Path | None) -> Any:
 def measure(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
     """Distil and evaluate one row, in this process."""
     from ddplug import registry
-    from ddplug.distillation import pick_device
     from ddplug.evaluation.comparison import WHOLE_RECIPE
+    from ddplug.evaluation.learned import evaluate_as_learned
     from ddplug.evaluation.results import judge
-    from ddplug.learned_training import evaluate_as_learned
     from ddplug.synthetic import Recipe
+    from ddplug.utils.devices import pick_device
 
     train, test = _load(arguments)
     benchmark = BENCHMARKS[arguments.benchmark]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import ddplug
-from ddplug.datasets import load
+from ddplug.data.datasets import load
 from ddplug.distillers.dm import DM
 
 PAIRS = 5

@@ -14,7 +14,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ddplug.scatter import scatter
+from ddplug.evaluation.figures import scatter
 
 __all__ = ["draw", "matrices", "over_memory"]
 

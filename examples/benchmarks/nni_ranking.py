@@ -29,17 +29,17 @@ import torch
 from nni.nas.hub.pytorch import NasBench201
 
 import ddplug
-from ddplug.commands import table
+from ddplug.data.labelled import LabelledData
 from ddplug.distillers.dm import DM
-from ddplug.distillers.kmeans import KMeansCentroid
 from ddplug.distillers.ncfm import NCFM
-from ddplug.distillers.random_ import Random
+from ddplug.distillers.selection.kmeans import KMeansCentroid
+from ddplug.distillers.selection.random_ import Random
 from ddplug.evaluation.ranking import spearman
-from ddplug.labelled import LabelledData
 from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
 from ddplug.nni.agreement import Study
 from ddplug.nni.budget import cost, data_file, early_stopping, epochs_within
 from ddplug.synthetic import SyntheticSet
+from ddplug.utils.text import table
 
 OUT = Path(__file__).parents[2] / "docs" / "benchmarks"
 SHARE = 1 / 50

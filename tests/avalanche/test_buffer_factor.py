@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from ddplug.avalanche.buffer import DistilledBuffer
-from ddplug.avalanche.drawing import contents
+from ddplug.avalanche.replay import contents
 from ddplug.distillers.dm import DM
 from ddplug.errors import OptionError
 from tests.avalanche.streams import learner, nc, toy

@@ -13,8 +13,8 @@ from torch import Tensor
 from ddplug.avalanche.buffer import DistilledBuffer
 from ddplug.avalanche.schema import read
 from ddplug.avalanche.slots import Group
-from ddplug.distillers.class_mean import ClassMean
 from ddplug.distillers.dm import DM
+from ddplug.distillers.selection.class_mean import ClassMean
 from ddplug.errors import OptionError
 from tests.avalanche.streams import CLASSES, SCENARIOS, learner, nc, permuted, revisiting, toy
 from tests.avalanche.test_buffer import QUICK, same

@@ -10,11 +10,11 @@ from avalanche.benchmarks import split_online_stream
 from torch import Tensor
 
 from ddplug.avalanche.buffer import DistilledBuffer
-from ddplug.avalanche.making import fold
-from ddplug.avalanche.queues import Queue, enqueue
+from ddplug.avalanche.maker import fold
+from ddplug.avalanche.reservoir import Queue, enqueue
 from ddplug.avalanche.schema import Schema
 from ddplug.avalanche.slots import Group, Slot, pack
-from ddplug.synthetic import Recipe
+from ddplug.synthetic.recipe import Recipe
 from tests.avalanche.streams import CLASSES, learner, nc, online, permuted
 from tests.avalanche.test_buffer import numbers
 from tests.avalanche.test_buffer_options import remembered

@@ -15,14 +15,14 @@ from avalanche.models import IncrementalClassifier, MTSimpleMLP, SimpleCNN, Simp
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 from torch import Tensor, nn
 
-from ddplug import bank
-from ddplug.avalanche.matching import Copy, adapted, networks_for, place, probabilities
-from ddplug.distillation import distill
+from ddplug.avalanche.learner import Copy, adapted, networks_for, place, probabilities
+from ddplug.distillation.loop import distill
 from ddplug.distillers.dc import DC
 from ddplug.distillers.dm import DM
-from ddplug.distillers.el2n import El2n
+from ddplug.distillers.selection.el2n import El2n
 from ddplug.errors import OptionError
-from ddplug.networks import build, embed
+from ddplug.networks import functional as bank
+from ddplug.networks.factory import build, embed
 from ddplug.testing import toy_images
 from tests.avalanche.streams import nc, seeded, zero_based
 

@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ddplug.avalanche.buffer import DistilledBuffer
-from ddplug.avalanche.drawing import Memory, fitted, generator, pick_augment
 from ddplug.avalanche.plugin import DistilledReplayPlugin
+from ddplug.avalanche.replay import Memory, fitted, generator, pick_augment
 from ddplug.avalanche.schema import Rows, read
 from ddplug.avalanche.translation import differences, translated
 from ddplug.errors import OptionError

@@ -20,9 +20,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from ddplug.avalanche import DistilledBuffer, DistilledGDumb, DistilledReplay
+from ddplug.data.labelled import LabelledData
 from ddplug.distillers.dm import DM
 from ddplug.errors import OptionError
-from ddplug.labelled import LabelledData
 from tests.avalanche.streams import SCENARIOS, dataset, learner, nc, seeded, toy
 
 pytestmark = pytest.mark.filterwarnings("ignore:No loggers specified:UserWarning")
@@ -258,7 +258,7 @@ def test_gdumb_repeats_the_memory_and_augments_each_sample() -> None:
 @pytest.fixture(scope="module")
 def digit_stream() -> Any:
     """Five experiences of two digits each, in their order."""
-    from ddplug.datasets import load
+    from ddplug.data.datasets import load
 
     def part(split: str) -> Any:
         data: LabelledData = load("digits", split=split)

@@ -13,10 +13,10 @@ import torch
 from scipy import stats
 
 import ddplug
-from ddplug.distillers.random_ import Random
+from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import DataError, OptionError
-from ddplug.networks.randomness import lent_randomness
-from ddplug.storage import load
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.randomness import lent_randomness
 
 with lent_randomness(0):
     from nni.nas.hub.pytorch import NasBench201
@@ -168,7 +168,7 @@ def test_early_stopping_goes_over_the_data_again_where_the_cost_allows(files: Pa
 def test_early_stopping_is_one_pass_over_what_the_cost_allows(files: Path, tmp_path: Path) -> None:
     data = ddplug.load_dataset("digits")
     made = early_stopping(data, tmp_path, files / "rest.safetensors", 1000, device="cpu", seed=3)
-    chosen = load(tmp_path / "random-30-seed-3.safetensors")
+    chosen = SyntheticSet.load(tmp_path / "random-30-seed-3.safetensors")
     assert torch.bincount(chosen.hard_targets).tolist() == [30] * 10
     assert cost(made) == 1000
     assert made.protocol.epochs == 1
@@ -187,7 +187,7 @@ def test_files_are_written_once_and_never_over_others(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"random-2-seed-0.safetensors holds another set.*choose another folder"):
         selection_file(rest, "random", 2, tmp_path)
     whole = data_file(train, tmp_path / "whole.safetensors")
-    assert len(load(data_file(train, whole))) == len(train)
+    assert len(SyntheticSet.load(data_file(train, whole))) == len(train)
     for data, path in ((rest, whole), (train, first)):
         with pytest.raises(OptionError, match="holds another set"):
             data_file(data, path)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import ddplug
-from ddplug.cli import main
-from ddplug.distillers.kmeans import KMeansCentroid
+from ddplug.cli.program import main
+from ddplug.distillers.selection.kmeans import KMeansCentroid
 from ddplug.nni.journal import Journal
-from ddplug.nni.sets import file_fingerprint
-from ddplug.storage import load
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.fingerprints import file_fingerprint
 from tests.test_cli import HEEDING, process
 
 SMALL = ["-n", "3", "--widths", "4,8", "--depths", "1", "--poolings", "max", "--norms", "none", "--epochs", "2"]
@@ -89,7 +89,7 @@ def test_proxies_are_judged_on_a_thousand_images_at_most(tmp_path: Path, capsys:
     folder = tmp_path / "out"
     line = [*DATA, *SMALL, "-n", "2", "--validation", "0.8", "--share", "0.9", "--seeds", "1", "--folder", str(folder)]
     assert main(line) == 0
-    sizes = {name: len(load(folder / f"{name}.safetensors")) for name in ("validation", "judging")}
+    sizes = {name: len(SyntheticSet.load(folder / f"{name}.safetensors")) for name in ("validation", "judging")}
     assert sizes["validation"] > 1100
     assert sizes["judging"] == pytest.approx(1000, abs=10)
     judged = {record.settings["validation"] for record in Journal(folder / "journal.jsonl").results()}

@@ -13,13 +13,15 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ddplug.distillation import distill
-from ddplug.distillers.random_ import Random
+from ddplug.distillation.loop import distill
+from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import OptionError
-from ddplug.networks import build
+from ddplug.networks.factory import build
 from ddplug.nni import candidate
-from ddplug.nni.candidate import INTERIM_SHARE, Protocol, Result, train_and_score
-from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.nni.candidate import INTERIM_SHARE, train_and_score
+from ddplug.nni.protocol import Protocol, Result
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
 from ddplug.testing import toy_images
 
 RECIPE = Recipe(epochs=6, learning_rate=0.05, schedule="constant", batch_size=1000)

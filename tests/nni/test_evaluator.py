@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+from ddplug.data.preprocess import Identity
 from ddplug.errors import DataError, DdplugError, FormatError, OptionError
-from ddplug.networks.randomness import lent_randomness
-from ddplug.nni.candidate import CandidateError, train_and_score
+from ddplug.nni.candidate import train_and_score
 from ddplug.nni.evaluator import ProxyEvaluator
 from ddplug.nni.journal import Journal
+from ddplug.nni.protocol import CandidateError
 from ddplug.nni.sets import load_set
-from ddplug.preprocess import Identity
+from ddplug.utils.randomness import lent_randomness
 from tests.nni.toy_experiments import ROOT, run
 from tests.nni.toy_space import ColourSpace, KindSpace, WidthSpace, files
 

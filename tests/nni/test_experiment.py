@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ddplug import doctor
+from ddplug.cli import doctor
 from ddplug.errors import OptionError
-from ddplug.networks.randomness import lent_randomness
+from ddplug.utils.randomness import lent_randomness
 from tests.nni.toy_search import ForeignEvaluator, ToyEvaluator, executed, toy_space, true_metric
 
 with lent_randomness(0):

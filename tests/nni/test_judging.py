@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ddplug.nni.candidate import CandidateError, Result
 from ddplug.nni.journal import Journal
 from ddplug.nni.judging import Case, in_trial, judge, watchdog
+from ddplug.nni.protocol import CandidateError, Result
 
 SCRIPT = """
 import re, sys, time

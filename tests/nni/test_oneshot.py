@@ -21,12 +21,13 @@ from nni.nas.strategy import DARTS, GridSearch, GumbelDARTS, Proxyless, Random, 
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from ddplug.augment import augment
-from ddplug.distillation import distill
-from ddplug.distillers.random_ import Random as Draw
+from ddplug.distillation.loop import distill
+from ddplug.distillers.selection.random_ import Random as Draw
 from ddplug.errors import DataError, OptionError
+from ddplug.functional.augmentation import augment
 from ddplug.nni.oneshot import OneShotEvaluator, SetLoader, _Accuracy
-from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
 from ddplug.testing import toy_images
 
 pytestmark = pytest.mark.filterwarnings(

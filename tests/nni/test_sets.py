@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from ddplug.data.preprocess import Identity, Standardise
 from ddplug.errors import DataError, FormatError, OptionError
-from ddplug.nni.sets import check_pair, file_fingerprint, load_set, normal_path
-from ddplug.preprocess import Identity, Standardise
-from ddplug.synthetic import SyntheticSet
+from ddplug.nni.sets import check_pair, load_set, normal_path
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.fingerprints import file_fingerprint
 
 SET = SyntheticSet(
     torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 2, 2, Identity()
@@ -47,7 +48,9 @@ def test_altered_missing_and_broken_files_say_so_in_a_line(tmp_path: Path) -> No
     load_set(path, mark)
     replace(SET, targets=1 - SET.targets).save(path)
     os.utime(path, ns=(1, 1))
-    with pytest.raises(DataError, match=rf"a\.safetensors was altered: .*{file_fingerprint(path)[:12]}, not {mark[:12]}"):
+    with pytest.raises(
+        DataError, match=rf"a\.safetensors was altered: .*{file_fingerprint(path)[:12]}, not {mark[:12]}"
+    ):
         load_set(path, mark)
     path.write_bytes(b"no set")
     with pytest.raises(FormatError, match=r"a\.safetensors"):

@@ -19,15 +19,16 @@ from nni.nas.space import SimplifiedModelSpace
 from nni.nas.strategy import DARTS, TPE, GridSearch, Random, RegularizedEvolution
 from torch import nn
 
-from ddplug.distillation import distill
-from ddplug.distillers.random_ import Random as Draw
+from ddplug.distillation.loop import distill
+from ddplug.distillers.selection.random_ import Random as Draw
 from ddplug.errors import OptionError
 from ddplug.networks.convnet import ConvNet, convnet
-from ddplug.networks.randomness import lent_randomness
-from ddplug.nni.candidate import Protocol, train_and_score
+from ddplug.nni.candidate import train_and_score
+from ddplug.nni.protocol import Protocol
 from ddplug.nni.spaces import ConvNetSpace, architectures
-from ddplug.synthetic import SyntheticSet
+from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.testing import toy_images
+from ddplug.utils.randomness import lent_randomness
 
 # NNI never closes its log file
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

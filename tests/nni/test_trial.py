@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from ddplug.networks import build
+from ddplug.networks.factory import build
 from ddplug.nni import trial
-from ddplug.nni.candidate import CandidateError, Protocol, train_and_score
+from ddplug.nni.candidate import train_and_score
 from ddplug.nni.journal import Journal
+from ddplug.nni.protocol import CandidateError, Protocol
 from ddplug.nni.running import free_port
 from ddplug.nni.sets import load_set
 from ddplug.nni.trial import main, results

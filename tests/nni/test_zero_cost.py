@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ddplug.errors import OptionError
-from ddplug.networks import build
-from ddplug.networks.randomness import lent_randomness
+from ddplug.networks.factory import build
 from ddplug.nni.zero_cost import SCORES, zero_cost
+from ddplug.utils.randomness import lent_randomness
 
 
 def data(n: int = 6) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,8 @@ from nni.nas.evaluator import MutableEvaluator
 from nni.nas.nn.pytorch import ModelSpace, MutableLinear
 from torch import Tensor, nn
 
-from ddplug.networks.randomness import lent_randomness
 from ddplug.nni.journal import Journal, Record, key
+from ddplug.utils.randomness import lent_randomness
 
 SLOW_START = """
 import os, time

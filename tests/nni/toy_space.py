@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddplug.distillation import distill
-from ddplug.distillers.random_ import Random
-from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.distillation.loop import distill
+from ddplug.distillers.selection.random_ import Random
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
 from ddplug.testing import toy_images
 
 with warnings.catch_warnings():

@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ddplug.data import LabelledData, from_arrays
-from ddplug.distillation import Metrics, State
-from ddplug.distillers.common import balanced_labels, check_images_per_class, to_set
-from ddplug.synthetic import Recipe, SyntheticSet
+from ddplug.data.labelled import LabelledData
+from ddplug.data.loaders import from_arrays
+from ddplug.distillation.protocol import Metrics, State
+from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, to_set
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,192 @@
+"""Which network a distiller matches with: the learner, fresh copies of its architecture, or a network of its own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from avalanche.models import DynamicModule, MultiTaskModule
+from avalanche.models.dynamic_modules import avalanche_model_adaptation
+from torch import Tensor, nn
+
+from ddplug.errors import OptionError
+from ddplug.functional.resize import enlarge
+from ddplug.networks import functional as bank
+from ddplug.utils.devices import pick_device
+from ddplug.utils.randomness import lent_randomness
+
+__all__ = ["Copy", "adapted", "networks_for", "place", "probabilities"]
+
+_CHUNK = 256
+"""Samples passed through the learner at once."""
+
+
+class Copy(nn.Module):
+    """A float32 copy of a learner, on the CPU, as a distiller sees it: no task labels, no dropout.
+
+    Args:
+        learner: any module; it is left as it is.
+        task: task label to call it with, if it takes any.
+        labels: class labels whose outputs to give, in this order; all outputs if there are none.
+        shape: ``(C, H, W)`` to enlarge images to before the learner sees them.
+    """
+
+    def __init__(
+        self, learner: nn.Module, task: int, labels: Sequence[int] = (), shape: tuple[int, ...] | None = None
+    ) -> None:
+        super().__init__()
+        self.learner = copy.deepcopy(learner).cpu().float().requires_grad_(True)
+        for parameter in self.learner.parameters():
+            parameter.grad = None
+        self.task = task
+        self.labels = list(labels)
+        self.shape = shape
+        self.train()
+
+    def train(self, mode: bool = True) -> Copy:
+        """Let batch normalisation alone be in training mode: dropout would make every call another network."""
+        super().train(False)
+        for layer in self.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.training = mode
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give the ``(n, K)`` outputs, or the ``(n, len(labels))`` of some labels."""
+        outputs: Tensor = self._call(x)
+        return outputs[:, self.labels] if self.labels else outputs
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Give the ``(n, D)`` input of the last linear layer called, or the outputs if there is none."""
+        seen: list[Tensor] = []
+
+        def keep(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+            seen[:] = arguments[:1]
+
+        layers = [layer for layer in self.modules() if isinstance(layer, nn.Linear)]
+        hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
+        try:
+            outputs: Tensor = self._call(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return (seen[0] if seen else outputs).flatten(1)
+
+    def _call(self, x: Tensor) -> Any:
+        x = x if self.shape is None else enlarge(x, self.shape)
+        return self.learner(x, self.task) if isinstance(self.learner, MultiTaskModule) else self.learner(x)
+
+
+@torch.no_grad()
+def _redraw(model: nn.Module) -> None:
+    """Initialise every module anew, by its own ``reset_parameters`` or else with its present mean and deviation."""
+    for module in model.modules():
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+            continue
+        for parameter in module.parameters(recurse=False):
+            if parameter.is_floating_point() and parameter.numel():
+                parameter.normal_(float(parameter.mean()), float(parameter.std(correction=0)))
+
+
+@contextmanager
+def networks_for(
+    choice: str | Callable[[], nn.Module],
+    learner: nn.Module | None,
+    task: int = 0,
+    labels: Sequence[int] = (),
+    shape: tuple[int, ...] | None = None,
+) -> Iterator[bank.Network | None]:
+    """Lend what a distiller's field ``network`` is to hold.
+
+    Nothing of the learner is kept at the end: the structures that :mod:`ddplug.networks.functional` remembers are dropped.
+
+    Args:
+        choice: ``"fresh"`` for copies of the learner, each initialised anew; ``"learner"`` for the learner as it is;
+            ``"own"`` for what the distiller has; or a name or function as :func:`ddplug.networks.factory.build` takes it.
+        learner: the network being trained.
+        task: task label of the data to distil.
+        labels: their class labels in the order that the distiller numbers them.
+        shape: what the learner takes, where the data are reduced.
+
+    Yields:
+        A network's name, or a function that makes one from the global random state it is lent; ``None`` for ``"own"``.
+
+    Raises:
+        OptionError: the choice needs a learner, and there is none.
+    """
+    if choice not in ("fresh", "learner"):
+        yield None if choice == "own" else choice
+        return
+    if learner is None:
+        raise OptionError(f"network={choice!r} needs the model being trained as agent.model; set it, or say 'own'")
+    template = Copy(learner, task, labels, shape)
+
+    def make() -> nn.Module:
+        made = copy.deepcopy(template)
+        if choice == "fresh":
+            _redraw(made.learner)
+        return made
+
+    try:
+        yield make
+    finally:
+        # the caches are keyed by network and would keep the last learners alive
+        bank.skeleton.cache_clear()
+        bank._cuts.cache_clear()
+
+
+def place(device: str, agent: Any, learner: nn.Module | None) -> torch.device:
+    """Find the device to work on.
+
+    Args:
+        device: as :func:`ddplug.utils.devices.pick_device` takes it, or ``"learner"`` for where the learner is.
+        agent: a strategy, whose ``device`` is taken first.
+        learner: the network being trained.
+    """
+    if device != "learner":
+        return pick_device(device)
+    parameter = None if learner is None else next(learner.parameters(), None)
+    return torch.device(getattr(agent, "device", "cpu" if parameter is None else parameter.device))
+
+
+def adapted(learner: nn.Module, exp: Any) -> nn.Module:
+    """Give a learner that has the heads an experience needs.
+
+    A strategy may hand over its model before it has adapted it, as GDumb does.
+
+    Args:
+        learner: it is left as it is.
+        exp: the experience.
+
+    Returns:
+        An adapted copy of a learner that can grow; any other learner itself.
+    """
+    grows = any(isinstance(module, DynamicModule) for module in learner.modules())
+    if not grows or not hasattr(exp, "classes_in_this_experience"):
+        return learner
+    grown = copy.deepcopy(learner)
+    with lent_randomness(0):
+        avalanche_model_adaptation(grown, exp)
+    return grown
+
+
+@torch.no_grad()
+def probabilities(learner: nn.Module, x: Tensor, task: int, device: torch.device) -> Tensor:
+    """Give the learner's ``(n, K)`` class probabilities in evaluation mode, float32 on the CPU.
+
+    Args:
+        learner: it is left as it is, its mode included.
+        x: ``(n, *shape)`` inputs.
+        task: their task label.
+        device: where to compute.
+    """
+    network = Copy(learner, task).to(device).eval()
+    if not len(x):
+        return torch.zeros(0, 0)
+    with lent_randomness(0, device):  # should the learner draw in evaluation mode too
+        return torch.cat([network(part.to(device).float()).softmax(1).cpu() for part in x.split(_CHUNK)])

@@ -1,0 +1,120 @@
+"""Batches of a memory: drawn from a generator, augmented, and with soft labels that fit the learner's outputs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ddplug.avalanche.buffer import DistilledBuffer
+from ddplug.avalanche.schema import Rows, read
+from ddplug.avalanche.translation import differences, translated
+from ddplug.functional import augmentation as operations
+
+__all__ = ["Memory", "augmented", "check_augment", "contents", "fitted", "generator", "pick_augment", "tiled"]
+
+
+@dataclass
+class Memory:
+    """The memory on a device, for the length of one experience, and the batches drawn from it.
+
+    Attributes:
+        rows: all of it.
+        soft: ``(n, K)`` probabilities, or ``None``.
+        size: rows a batch, unless the memory is smaller.
+        augment: operations drawn for each row.
+        rng: for order, augmentation and translation.
+        translate: strength of :func:`ddplug.avalanche.translation.translated`.
+    """
+
+    rows: Rows
+    soft: Tensor | None
+    size: int
+    augment: str
+    rng: torch.Generator
+    translate: float = 0.0
+    _queue: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+    def batch(self, moves: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Give inputs, labels, task labels and, where there are any, soft labels.
+
+        Args:
+            moves: differences to translate the inputs by. A memory smaller than a batch is then repeated to fill it,
+                so that each of its rows meets several.
+        """
+        index = self._next()
+        if moves is not None and len(moves):
+            index = index.repeat(max(1, self.size // len(index)))
+        index = index.to(self.rows.y.device)
+        x = augmented(self.rows.x[index], self.augment, self.rng)
+        if moves is not None:
+            x = translated(x, moves, self.translate, self.rng)
+        return x, self.rows.y[index], self.rows.t[index], None if self.soft is None else self.soft[index]
+
+    def moves(self, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
+        """Give the differences within the (task, class) pairs of a batch of the stream, as fine as the memory is."""
+        mine = torch.stack([self.rows.t, self.rows.y]).unique(dim=1).shape[1]
+        groups = torch.stack([t, y]).unique(dim=1, return_inverse=True)[1]
+        return differences(x, groups, max(1, round(len(self.rows.y) / mine)), self.rng)
+
+    def _next(self) -> Tensor:
+        n = len(self.rows.y)
+        if n <= self.size:
+            return torch.arange(max(n, 2)) % n  # a single row comes twice: batch norm refuses a batch of one
+        while len(self._queue) < self.size:
+            self._queue = torch.cat([self._queue, torch.randperm(n, generator=self.rng)])
+        index, self._queue = self._queue[: self.size], self._queue[self.size :]
+        return index
+
+
+def tiled(memory: Any, size: int, *, exactly: bool = False) -> Any:
+    """Repeat a dataset until it fills a batch, or a whole number of batches."""
+    n = len(memory)
+    times = size // math.gcd(n, size) if exactly else -(-size // max(n, 1))
+    return memory.subset(list(range(n)) * times) if times > 1 else memory
+
+
+def generator(seed: int, count: int) -> torch.Generator:
+    """Make the generator of the ``count``-th use of a seed."""
+    return torch.Generator().manual_seed((1_000_003 * seed + count) % 2**63)
+
+
+def augmented(x: Tensor, augment: str, rng: torch.Generator) -> Tensor:
+    """Transform ``(n, C, H, W)`` images, each by an operation of its own."""
+    return operations.apply(x, operations.draw(augment, len(x), rng, common=False)) if augment else x
+
+
+def pick_augment(augment: str, shape: tuple[int, ...]) -> str:
+    """Resolve ``"auto"``, and refuse operations on what is no image.
+
+    Raises:
+        OptionError: the inputs are not ``(C, H, W)`` images.
+    """
+    if augment == "auto":
+        if len(shape) != 3:
+            return ""
+        return "crop_scale_rotate" if shape[0] == 1 else "color_crop_cutout_flip_scale_rotate"
+    operations.check(augment, shape)
+    return augment
+
+
+def check_augment(augment: str) -> None:
+    """Refuse unknown operations, before any image is seen."""
+    pick_augment(augment, (1, 1, 1))
+
+
+def contents(policy: Any) -> tuple[Rows, Tensor | None]:
+    """Give the rows of a memory and its soft labels."""
+    if isinstance(policy, DistilledBuffer):
+        return policy.rows(), policy.soft_targets()
+    return read(policy.buffer)[0], None
+
+
+def fitted(soft: Tensor, out: Tensor) -> Tensor:
+    """Cut or zero-pad ``(n, K)`` probabilities to the outputs' width, so that each row sums to one again."""
+    soft = pad(soft, (0, max(0, out.shape[1] - soft.shape[1])))[:, : out.shape[1]].to(out.dtype)
+    return soft / soft.sum(1, keepdim=True).clamp_min(1e-12)

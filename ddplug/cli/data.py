@@ -1,0 +1,127 @@
+"""The options that name real data, and the loading of them, shared by the commands."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from ddplug.errors import DataError, OptionError
+from ddplug.utils.arguments import SEED_LIMIT, Parser, number
+
+if TYPE_CHECKING:
+    from ddplug.data.labelled import LabelledData
+    from ddplug.synthetic.dataset import SyntheticSet
+
+__all__ = [
+    "add_data_options",
+    "add_run_options",
+    "check_held_out",
+    "load",
+    "load_whole",
+    "require_validation",
+    "show_progress",
+]
+
+
+def add_data_options(parser: Parser) -> None:
+    """Add the options that say which real data."""
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--data", required=True, metavar="NAME", help="a data set (see `ddplug list`), or imagefolder:DIR"
+    )
+    group.add_argument("--data-root", metavar="DIR", help="folder that data sets from the network are kept in")
+    group.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
+    group.add_argument("--size", type=_size, metavar="N|HxW", help="resize the pictures of imagefolder:DIR")
+    group.add_argument("--cache", metavar="DIR", help="decode images once into files here; memory use stays bounded")
+    group.add_argument(
+        "--validation",
+        type=number(float, 0, 1),
+        metavar="FRACTION",
+        help="share of the training data to hold out of distilling, and to evaluate on instead of the test data",
+    )
+
+
+def add_run_options(parser: Parser) -> None:
+    """Add the seed and the device."""
+    parser.add_argument(
+        "--seed", type=number(int, 0, SEED_LIMIT), default=0, metavar="N", help="of all randomness (default: 0)"
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (default: auto)"
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Read ``32`` or ``32x48``."""
+    height, _, width = text.partition("x")
+    convert = number(int, 1)
+    return convert(height), convert(width or height)
+
+
+def show_progress() -> bool:
+    """Tell whether somebody is looking at standard error."""
+    return sys.stderr.isatty()
+
+
+def load(arguments: argparse.Namespace, split: str) -> LabelledData:
+    """Load the ``"train"`` or ``"test"`` part that a command asked for.
+
+    With ``--validation`` these are the two parts of the training data, the same ones for every command and seed.
+
+    Raises:
+        OptionError: the name or an option is not usable.
+        DataError: the data are not.
+    """
+    if arguments.validation is None:
+        return load_whole(arguments, split)
+    return load_whole(arguments, "train").split(arguments.validation)[0 if split == "train" else 1]
+
+
+def load_whole(arguments: argparse.Namespace, split: str) -> LabelledData:
+    """Load the ``"train"`` or ``"test"`` data that a command names, of which nothing is held out.
+
+    Raises:
+        OptionError: the name or an option is not usable.
+        DataError: the data are not.
+    """
+    from ddplug.data import datasets
+
+    return datasets.load(
+        arguments.data,
+        root=arguments.data_root,
+        split=split,
+        download=arguments.download,
+        size=arguments.size,
+        cache=arguments.cache,
+        progress=show_progress(),
+    )
+
+
+def check_held_out(file: str, synthetic: SyntheticSet, train: LabelledData, fraction: float | None) -> None:
+    """Refuse to judge by a validation part what was made from it.
+
+    Args:
+        file: of the set.
+        synthetic: the set.
+        train: what is left of the training data.
+        fraction: that is held out; ``None`` for none, which lets everything pass.
+
+    Raises:
+        DataError: the set was made from other data.
+    """
+    if fraction is not None and synthetic.data_fingerprint != train.fingerprint:
+        raise DataError(
+            f"{file} was not made with --validation {fraction} of these data, so it may have seen what is held out; "
+            "distil it with the same option, or evaluate it without"
+        )
+
+
+def require_validation(arguments: argparse.Namespace) -> None:
+    """Refuse to go on without a part that is held out.
+
+    Raises:
+        OptionError: ``--validation`` is not given, or 0.
+    """
+    if not arguments.validation:
+        raise OptionError("how much to hold out is not given; add --validation 0.1, here and to `ddplug distill`")

@@ -1,0 +1,42 @@
+"""``ddplug demo``: everything, end to end, on data that ships with it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ddplug.cli.commands import Answer
+from ddplug.utils.arguments import SEED_LIMIT, Parser, number
+from ddplug.utils.text import table
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: Parser, argv: list[str]) -> list[str]:
+    """Add the folder and the seed."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="ddplug-demo",
+        metavar="DIR",
+        help="folder to make, or of an earlier demo (default: ./ddplug-demo)",
+    )
+    parser.add_argument(
+        "--seed", type=number(int, 0, SEED_LIMIT), default=0, metavar="N", help="of all randomness (default: 0)"
+    )
+    return argv
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Run the demo and summarise it."""
+    from ddplug.cli.demo import run_demo
+
+    made = run_demo(arguments.output, seed=arguments.seed, say=_say)
+    values = {"folder": str(made.folder), "report": str(made.report), **made.values}
+    where = f"Everything is in {made.folder}; open {made.report}"
+    return Answer(values, "\n\n".join([*map(table, made.summary), *made.notes, where]))

@@ -1,0 +1,272 @@
+"""``ddplug distill METHOD``: distil a data set and save the synthetic set."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+from ddplug.cli.commands import Answer
+from ddplug.cli.data import add_data_options, add_run_options, load
+from ddplug.errors import CheckpointError, FormatError, OptionError
+from ddplug.utils.arguments import Parser, add_fields, given_fields, number, quantity
+from ddplug.utils.text import table
+
+if TYPE_CHECKING:
+    from ddplug.auto import Choice
+    from ddplug.data.labelled import LabelledData
+    from ddplug.distillation.callbacks import Callback
+    from ddplug.synthetic.dataset import SyntheticSet
+
+__all__ = ["configure", "run"]
+
+AUTO = "auto"
+"""In the place of a method's name: choose one."""
+
+
+def configure(parser: Parser, argv: list[str]) -> list[str]:
+    """Add the common options, and those of the method, which comes first."""
+    parser.usage = "ddplug distill METHOD --data NAME -o FILE [options]"
+    _add_common(parser)
+    if argv and argv[0] in ("-h", "--help"):
+        parser.epilog = (
+            "`ddplug list` gives the methods; `ddplug distill METHOD --help` the options of one. "
+            "`ddplug distill auto` chooses."
+        )
+        return argv
+    if argv and argv[0] == AUTO:
+        return _configure_auto(parser, argv[1:])
+    if not argv or argv[0].startswith("-"):
+        raise OptionError("the method comes first: ddplug distill METHOD --data NAME -o FILE (see `ddplug list`)")
+    from ddplug import registry
+    from ddplug.distillers.presets import PRESETS
+    from ddplug.functional.packing import BITS
+    from ddplug.functional.resize import MAX_FACTOR
+
+    method = registry.resolve("distiller", argv[0])
+    parser.prog = f"ddplug distill {argv[0]}"
+    parser.usage = f"{parser.prog} --data NAME -o FILE [options]"
+    parser.description = (method.__doc__ or "").strip().partition("\n")[0]
+    parser.set_defaults(name=argv[0], method=method)
+    parser.add_argument("--preset", metavar="NAME", help="published options; the ones given beside it win")
+    parser.add_argument("--quantise", action="store_true", help="store a byte a number instead of four")
+    parser.add_argument(
+        "--bits",
+        type=int,
+        choices=BITS,
+        metavar="N",
+        help="store an image's numbers in N bits each, 1, 2, 4 or 8; --quantise is 8",
+    )
+    parser.add_argument(
+        "--reduced",
+        type=number(int, 1, MAX_FACTOR),
+        default=1,
+        metavar="N",
+        help="store images smaller by N, averaged, as methods that learn do with --factor (default: 1)",
+    )
+    known = ", ".join(PRESETS.get(argv[0], {})) or "none"
+    try:
+        add_fields(parser.add_argument_group(f"options of {argv[0]}", fill(f"presets: {known}", 105)), method)
+    except (argparse.ArgumentError, TypeError) as error:
+        raise OptionError(f"the fields of method {argv[0]!r} cannot be made options: {error}; rename them") from None
+    return argv[1:]
+
+
+def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
+    """Add the budget, instead of a method's options."""
+    parser.prog = f"ddplug distill {AUTO}"
+    parser.usage = f"{parser.prog} --data NAME -o FILE --budget TIME --bytes SIZE [options]"
+    parser.description = "Choose method, number and size of images by measured rules, for a time and a room; distil."
+    parser.set_defaults(name=AUTO, method=None, preset=None)
+    group = parser.add_argument_group("the budget")
+    group.add_argument(
+        "--budget",
+        type=quantity("a time", {"s": 1, "m": 60, "h": 3600}),
+        default=60.0,
+        metavar="TIME",
+        help="that distilling may take, e.g. 90s, 5m or 1.5h (default: 60s)",
+    )
+    group.add_argument(
+        "--bytes",
+        type=quantity("a size", {"B": 1, "kB": 1e3, "MB": 1e6, "KiB": 2**10, "MiB": 2**20}),
+        default=20e3,
+        metavar="SIZE",
+        help="that the set may take, e.g. 20kB (default: 20kB)",
+    )
+    return argv
+
+
+def _add_common(parser: Parser) -> None:
+    add_data_options(parser)
+    add_run_options(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
+    group = parser.add_argument_group("the run")
+    group.add_argument("--checkpoint", metavar="FILE", help="(default: beside the output); removed at success")
+    group.add_argument("--no-resume", action="store_true", help="begin anew where a checkpoint exists")
+    group.add_argument("--csv", metavar="FILE", help="write the metrics of every step")
+    group.add_argument("--tensorboard", metavar="DIR", help="write TensorBoard events")
+
+
+def _distiller(arguments: argparse.Namespace) -> Any:
+    """Build the method: its defaults, then the preset, then what was given; ``None`` where it is to be chosen."""
+    if arguments.method is None:
+        return None
+    given = given_fields(arguments)
+    if arguments.preset is not None:
+        from ddplug.distillers import presets
+
+        given = {**presets.get(arguments.name, arguments.preset), **given}
+    return arguments.method(**given)
+
+
+def _holds(kind: str, path: str) -> bool:
+    """Tell whether a file is one of ours, so that writing over it loses nothing of somebody else's."""
+    from ddplug.utils.files import read_tensors
+
+    if kind == "log":
+        with open(path, "rb") as file:
+            return file.read(12) in (b"step,seconds", b"")
+    try:
+        return bool(read_tensors(path, kind))
+    except FormatError:
+        return False
+
+
+def _probe(path: str, folder: Path) -> None:
+    """Make and remove a file in a folder: permissions alone do not tell of every place that takes no files."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OptionError(f"cannot write {path}: {error.strerror or error}; choose another path") from None
+
+
+def _check_outputs(arguments: argparse.Namespace, checkpoint: str) -> None:
+    """Refuse what cannot be written, or is not ours to overwrite, before any work is done."""
+    from ddplug.utils.files import check_writable
+
+    kinds = {"synthetic-set": arguments.output, "checkpoint": checkpoint, "log": arguments.csv}
+    wanted = {kind: path for kind, path in kinds.items() if path is not None}
+    if len(set(map(os.path.realpath, wanted.values()))) < len(wanted):
+        raise OptionError(f"the output, checkpoint and CSV files must differ: {', '.join(wanted.values())}")
+    for kind, path in wanted.items():
+        _probe(path, check_writable(path).parent)
+        if os.path.exists(path) and not _holds(kind, path):
+            raise OptionError(f"{path} exists and is not a {kind} of ddplug; choose another path, or remove it")
+    folder = arguments.tensorboard
+    if folder is not None and os.path.exists(folder) and not os.path.isdir(folder):
+        raise OptionError(f"cannot write {folder}: it is not a folder; choose another path")
+
+
+@contextmanager
+def _saying_how_to_go_on(checkpoint: str) -> Iterator[None]:
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} (--checkpoint FILE, or --no-resume)") from None
+    except KeyboardInterrupt:
+        kept = os.path.exists(checkpoint)
+        how = f"continues from {checkpoint}" if kept else "begins anew; nothing was done yet"
+        raise KeyboardInterrupt(f"the same command {how}") from None
+
+
+def _callbacks(arguments: argparse.Namespace) -> list[Callback]:
+    from ddplug.distillation import callbacks
+
+    found: list[Callback] = [callbacks.ProgressBar()]
+    if arguments.csv:
+        found.append(callbacks.CsvLog(arguments.csv))
+    if arguments.tensorboard:
+        found.append(callbacks.TensorBoardLog(arguments.tensorboard))
+    return found
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Distil, save, and remove the checkpoint."""
+    from ddplug.functional.packing import check_bits
+    from ddplug.functional.resize import reduced_shape
+
+    checkpoint = arguments.checkpoint or f"{arguments.output}.checkpoint"
+    with _saying_how_to_go_on(checkpoint):
+        method = _distiller(arguments)
+        _check_outputs(arguments, checkpoint)
+        data = load(arguments, "train")
+        if method is None:
+            choice = _chosen(arguments, data, checkpoint)
+            method, arguments.reduced, arguments.bits = choice.distiller, choice.reduced, choice.bits
+        # refused before the work is done
+        reduced_shape(data.shape, arguments.reduced)
+        check_bits(_bits(arguments) or 8, data.shape, data.preprocess.kind)
+        synthetic = _distil(arguments, data, method, checkpoint)
+        synthetic.save(arguments.output)
+    with suppress(FileNotFoundError):
+        os.unlink(checkpoint)
+    return _answer(arguments, synthetic)
+
+
+def _chosen(arguments: argparse.Namespace, data: LabelledData, checkpoint: str) -> Choice:
+    """Choose for the budget, or go on with what was chosen before; say so before the work begins."""
+    from ddplug import auto
+
+    kept = None if arguments.no_resume or not os.path.exists(checkpoint) else checkpoint
+    if kept is not None:
+        choice = auto.resumed(kept, data, int(arguments.bytes))
+    else:
+        choice = auto.choose(data, seconds=arguments.budget, nbytes=int(arguments.bytes), device=arguments.device)
+        if choice.declined is not None:
+            name, seconds = choice.declined
+            sys.stderr.write(f"auto: the next better, {name}, would take about {seconds:.0f} s\n")
+    how = "goes on with" if kept else f"expects {choice.seconds:.0f} s with"
+    sys.stderr.write(f"auto: {how} ddplug distill {auto.as_options(choice)}\n")
+    return choice
+
+
+def _distil(arguments: argparse.Namespace, data: LabelledData, method: Any, checkpoint: str) -> SyntheticSet:
+    from ddplug.distillation.loop import distill
+    from ddplug.utils.devices import pick_device
+
+    device = pick_device(arguments.device)
+    synthetic = distill(
+        data,
+        method,
+        seed=arguments.seed,
+        device=device,
+        callbacks=_callbacks(arguments),
+        checkpoint=checkpoint,
+        resume=not arguments.no_resume,
+    )
+    synthetic = synthetic.reduced(arguments.reduced)
+    bits = _bits(arguments)
+    return synthetic if bits is None else synthetic.quantise(bits=bits)
+
+
+def _bits(arguments: argparse.Namespace) -> int | None:
+    """Give the bits to store a number in, ``None`` for float32."""
+    return arguments.bits or (8 if arguments.quantise else None)
+
+
+def _answer(arguments: argparse.Namespace, synthetic: SyntheticSet) -> Answer:
+    from ddplug.synthetic.export import inspect
+
+    values = {"file": arguments.output, **inspect(synthetic), "file_bytes": Path(arguments.output).stat().st_size}
+    made = synthetic.provenance
+    rows = [
+        ("saved", arguments.output),
+        ("method", f"{made['method']}, {made['steps']} steps, {made['seconds']:.1f} s on {made['device']}"),
+        ("holds", f"{len(synthetic)} samples of {synthetic.num_classes} classes in {synthetic.nbytes} bytes"),
+    ]
+    learned = "training" in made
+    if "quantisation_rmse" in made:
+        bits = "" if synthetic.bits == 8 else f"to {2**synthetic.bits} levels, "
+        rows.append(("quantised", f"{bits}root-mean-square error {made['quantisation_rmse']:.3g}"))
+        if learned:  # 1.0 point of ten soft-labelled MNIST images, 7.1 of five
+            rows.append(("careful", "rounding can cost sets with a learned training many points: compare without"))
+    protocol = " --protocol learned" if learned else ""
+    rows.append(("next", f"ddplug evaluate {arguments.output} --data {arguments.data}{protocol}"))
+    return Answer(values, table(rows))

@@ -1,0 +1,87 @@
+"""``ddplug experts``: train networks on real data and keep how their weights move, for trajectory matching."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ddplug.cli.commands import Answer
+from ddplug.cli.data import add_data_options, add_run_options, load, show_progress
+from ddplug.errors import OptionError
+from ddplug.utils.arguments import Parser, add_fields, given_fields, number
+from ddplug.utils.text import table
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: Parser, argv: list[str]) -> list[str]:
+    """Add the data, the network, how it is trained, and which experts."""
+    add_data_options(parser)
+    add_run_options(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for the experts, a file each")
+    parser.add_argument("--network", default="convnet", metavar="NAME", help="architecture (default: convnet)")
+    parser.add_argument(
+        "-n", "--number", type=number(int, 1), default=100, metavar="N", help="experts in all (default: 100)"
+    )
+    parser.add_argument(
+        "--shard", type=_shard, default=(1, 1), metavar="K/N", help="train every N-th expert only, from the K-th"
+    )
+    parser.add_argument("--half", action="store_true", help="store two bytes a weight instead of four")
+    if argv:  # the fields import torch
+        from ddplug.distillers.parts.experts import ExpertTraining
+
+        add_fields(parser.add_argument_group("training"), ExpertTraining)
+    return argv
+
+
+def _shard(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"is {text!r}; give two whole numbers, as 3/8")
+    return int(found[1]), int(found[2])
+
+
+@contextmanager
+def _saying_how_to_go_on(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"the same command keeps the finished experts in {folder} and trains the rest"
+        ) from None
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Train the experts of a shard that are not there yet."""
+    from ddplug.distillers.parts.experts import ExpertTraining, train_experts
+
+    if not arguments.output:
+        raise OptionError("the folder is ''; name one: -o experts")
+    began = time.monotonic()
+    with _saying_how_to_go_on(arguments.output):
+        paths = train_experts(
+            load(arguments, "train"),
+            arguments.output,
+            arguments.network,
+            ExpertTraining(**given_fields(arguments)),
+            number=arguments.number,
+            seed=arguments.seed,
+            shard=arguments.shard,
+            half=arguments.half,
+            device=arguments.device,
+            progress=show_progress(),
+        )
+    size, seconds = sum(Path(path).stat().st_size for path in paths), time.monotonic() - began
+    values = {"folder": arguments.output, "experts": [str(path) for path in paths], "bytes": size, "seconds": seconds}
+    data = arguments.data if arguments.validation is None else f"{arguments.data} --validation {arguments.validation}"
+    command = f"ddplug distill mtt --data {data} --network {arguments.network} --experts {arguments.output}"
+    rows = [
+        ("folder", arguments.output),
+        ("holds", f"{len(paths)} of {arguments.number} experts of this command, {size} bytes, after {seconds:.1f} s"),
+        ("next", f"{command} -o FILE"),
+    ]
+    return Answer(values, table(rows))

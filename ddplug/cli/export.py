@@ -1,0 +1,76 @@
+"""``ddplug export FILE --to KIND OUT``: pictures, arrays or a data set card."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from ddplug.cli.commands import Answer
+from ddplug.errors import OptionError
+from ddplug.utils.arguments import Parser, one_of
+
+if TYPE_CHECKING:
+    from ddplug.synthetic.dataset import SyntheticSet
+
+__all__ = ["KINDS", "configure", "run"]
+
+
+def _png(synthetic: SyntheticSet, arguments: argparse.Namespace) -> None:
+    from ddplug.synthetic.export import to_png
+
+    to_png(synthetic, arguments.out)
+
+
+def _image_folder(synthetic: SyntheticSet, arguments: argparse.Namespace) -> None:
+    from ddplug.synthetic.export import to_image_folder
+
+    to_image_folder(synthetic, arguments.out)
+
+
+def _npz(synthetic: SyntheticSet, arguments: argparse.Namespace) -> None:
+    from ddplug.synthetic.export import to_npz
+
+    to_npz(synthetic, arguments.out)
+
+
+def _card(synthetic: SyntheticSet, arguments: argparse.Namespace) -> None:
+    from ddplug.synthetic.card import card
+    from ddplug.utils.files import write_file
+
+    write_file(arguments.out, card(synthetic, arguments.file).encode())
+
+
+KINDS: Mapping[str, Callable[[SyntheticSet, argparse.Namespace], None]] = {
+    "png": _png,
+    "imagefolder": _image_folder,
+    "npz": _npz,
+    "card": _card,
+}
+"""What a set can be turned into -> how."""
+
+
+def configure(parser: Parser, argv: list[str]) -> list[str]:
+    """Add the file, the kind and the place."""
+    parser.add_argument("file", metavar="FILE", help="a set made by `ddplug distill`")
+    parser.add_argument(
+        "--to",
+        required=True,
+        type=one_of("kind of export", list(KINDS)),
+        metavar="{" + ",".join(KINDS) + "}",
+        help="a grid of the images, one picture an image, plain arrays, or a card in Markdown",
+    )
+    parser.add_argument("out", metavar="OUT", help="the file or, for imagefolder, the new folder to write")
+    return argv
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Read the set and write it in the other form."""
+    from ddplug.synthetic.dataset import SyntheticSet
+
+    if os.path.realpath(arguments.out) == os.path.realpath(arguments.file):
+        raise OptionError(f"{arguments.out} is the set itself; choose another path to export to")
+    KINDS[arguments.to](SyntheticSet.load(arguments.file), arguments)
+    values = {"file": arguments.file, "to": arguments.to, "out": arguments.out}
+    return Answer(values, f"wrote {arguments.out}")

@@ -1,0 +1,44 @@
+"""``ddplug list``: methods, networks and data sets, ours and third parties'."""
+
+from __future__ import annotations
+
+import argparse
+from textwrap import indent
+from typing import Any
+
+from ddplug.cli.commands import Answer
+from ddplug.utils.arguments import Parser, plain
+from ddplug.utils.text import table
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: Parser, argv: list[str]) -> list[str]:
+    """Add no option."""
+    return argv
+
+
+def _describe(kind: str, name: str) -> dict[str, Any]:
+    """Give the first line of a plug-in's documentation, or why it cannot be used."""
+    from ddplug import registry
+    from ddplug.errors import DdplugError
+
+    try:
+        found = registry.resolve(kind, name)
+    except DdplugError as error:
+        return {"name": name, "about": None, "error": str(error)}
+    lines = (getattr(found, "__doc__", None) or "").strip().splitlines()
+    return {"name": name, "about": plain(lines[0]) if lines else "", "error": None}
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """List every installed plug-in; one that cannot be imported is listed with the reason."""
+    from ddplug import registry
+
+    values = {f"{kind}s": [_describe(kind, name) for name in registry.names(kind)] for kind in registry.GROUPS}
+    titles = {"distillers": "Methods", "networks": "Networks", "datasets": "Data sets (and imagefolder:DIR)"}
+    parts = []
+    for kind, entries in values.items():
+        rows = [(e["name"], e["about"] if e["error"] is None else f"UNUSABLE: {e['error']}") for e in entries]
+        parts.append(f"{titles[kind]}\n{indent(table(rows), '  ')}" if rows else titles[kind])
+    return Answer(values, "\n\n".join(parts))

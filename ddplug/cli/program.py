@@ -1,0 +1,115 @@
+"""The ``ddplug`` command: parse, run, print one answer, and turn what a user can mend into one line and status 2.
+
+Standard output holds the answer alone (``--json``: one object); progress and errors go to standard error.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from ddplug._version import __version__
+from ddplug.cli.commands import COMMANDS, Answer
+from ddplug.errors import DdplugError, OptionError, unknown
+from ddplug.utils.arguments import Parser
+from ddplug.utils.text import one_line
+
+__all__ = ["main"]
+
+_WRONG, _INTERRUPTED, _PIPE = 2, 130, 141
+"""Exit statuses: a mistake; stopped by Ctrl-C and by a closed pipe, as a shell counts signals 2 and 13."""
+
+
+def _overview() -> Parser:
+    """Build the parser of ``ddplug`` alone; the commands' own are built when they are run."""
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {about}" for name, (_, about) in COMMANDS.items())
+    parser = Parser(
+        prog="ddplug",
+        usage="ddplug COMMAND [options]",
+        description="Distil, store, evaluate and compare small synthetic training sets.",
+        epilog=f"commands:\n{commands}\n\n`ddplug COMMAND --help` lists the options of a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"ddplug {__version__}")
+    return parser
+
+
+def _run(argv: Sequence[str]) -> tuple[Answer, bool]:
+    """Run a command line; give its answer, and whether JSON is wanted."""
+    if not argv or argv[0].startswith("-"):
+        _overview().parse_args(argv)
+        raise OptionError("no command given; `ddplug --help` lists them")
+    name = argv[0]
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    home, about = COMMANDS[name]
+    module = import_module(home)
+    parser = Parser(prog=f"ddplug {name}", description=f"{about[0].upper()}{about[1:]}.")
+    rest = module.configure(parser, list(argv[1:]))
+    parser.add_argument("--json", action="store_true", help="print one machine-readable object")
+    arguments = parser.parse_args(rest)
+    return module.run(arguments), arguments.json
+
+
+def _fail(message: object, status: int = _WRONG) -> int:
+    print(f"ddplug: {one_line(message)}", file=sys.stderr, flush=True)
+    return status
+
+
+def _os_error(error: OSError) -> str:
+    where = f": {error.filename}" if error.filename else ""
+    hint = "; free some space and run the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return f"error: {error.strerror or error}{where}{hint}"
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Tell a failed allocation of torch, which has a class of its own on a GPU only, from a defect."""
+    return type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+
+
+def _encodable(text: str) -> str:
+    """Replace what standard output cannot encode."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the ``ddplug`` command.
+
+    Args:
+        argv: the arguments after the program's name; ``None`` takes those of the process.
+
+    Returns:
+        0 if all went well, 2 after a mistake that the user can mend, 130 after Ctrl-C, 141 after a closed pipe.
+
+    Raises:
+        SystemExit: ``--help`` and ``--version`` were printed.
+
+    Example:
+        >>> main(["evaluate", "--help"])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        SystemExit: 0
+    """
+    try:
+        answer, as_json = _run(sys.argv[1:] if argv is None else argv)
+        print(json.dumps(answer.values, allow_nan=False) if as_json else _encodable(answer.text), flush=True)
+    except DdplugError as error:
+        return _fail(f"error: {error}")
+    except KeyboardInterrupt as stop:
+        return _fail(f"interrupted; {stop}" if str(stop) else "interrupted", _INTERRUPTED)
+    except BrokenPipeError:
+        # the interpreter flushes standard output once more when it ends; there is nobody left to read it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE
+    except OSError as error:
+        return _fail(_os_error(error))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _out_of_memory(error):
+            raise
+        return _fail("error: out of memory; use smaller batches, a narrower network or fewer images")
+    return 0

@@ -1,0 +1,131 @@
+"""Arrays that lie in files and are mapped, not read: memory holds only the pages in use, and the system drops those.
+
+A cache file is the raw samples one after the other, then a JSON header, then the length of the header as eight
+little-endian bytes. It is written under a temporary name (``*.part``, safe to delete when no ddplug runs) and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from ddplug.data.preprocess import pieces
+from ddplug.errors import DataError
+
+__all__ = ["SUBSET_LIMIT", "open_cache", "take", "write_cache"]
+
+SUBSET_LIMIT = 256 << 20
+"""A subset of memory-mapped data with more bytes than this is mapped as well; a smaller one is copied into memory."""
+
+_FORMAT = "ddplug-cache/1"
+_DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
+
+
+def _map(path: str | Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Map the head of a file, privately: it is never written to, and it stays mapped when its name goes away."""
+    return torch.from_file(str(path), shared=False, size=math.prod(shape), dtype=dtype).view(shape)
+
+
+@contextlib.contextmanager
+def _part_file(folder: str | Path, name: str) -> Iterator[BinaryIO]:
+    """Open a temporary file in a folder that is made if need be; it is gone afterwards unless it was renamed."""
+    path = Path(folder) / f"{name}-{secrets.token_hex(8)}.part"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("xb") as file:
+                yield file
+        finally:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"cannot write the cache {folder}: {reason}; free space or choose another folder") from None
+
+
+def take(inputs: Tensor, index: Tensor, folder: str | None) -> Tensor:
+    """Copy rows, into memory or, where a folder is given and they are many, into a nameless mapped file there.
+
+    Args:
+        inputs: ``(N, *shape)``, as stored.
+        index: ``(n,)`` int64 rows.
+        folder: where the inputs' own file lies, or ``None`` when they are not mapped.
+
+    Returns:
+        ``(n, *shape)`` rows.
+    """
+    shape = (len(index), *inputs.shape[1:])
+    if folder is None or math.prod(shape) * inputs.itemsize <= SUBSET_LIMIT:
+        return inputs[index]
+    with _part_file(folder, "subset") as file:
+        for rows in torch.split(index, len(next(pieces(inputs)))):
+            file.write(inputs[rows].numpy().data)
+        file.flush()
+        return _map(file.name, shape, inputs.dtype)
+
+
+def write_cache(path: Path, samples: Iterable[Tensor], header: dict[str, Any]) -> None:
+    """Write samples to a cache file, one at a time, whole or not at all.
+
+    Args:
+        path: the file; its folder is made, and an earlier file of that name is replaced at the end.
+        samples: CPU tensors of one shape and data type; an exception from here leaves nothing behind.
+        header: JSON-ready values, read after the last sample; ``shape`` and ``dtype`` describe the whole.
+
+    Raises:
+        DataError: the folder cannot be written or the disk is full.
+    """
+    with _part_file(path.parent, path.stem) as file:
+        for sample in samples:
+            file.write(sample.numpy().data)
+        text = json.dumps({"format": _FORMAT, **header}).encode()
+        file.write(text + len(text).to_bytes(8, "little"))
+        file.flush()
+        os.fsync(file.fileno())
+        os.replace(file.name, path)
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    """Read what stands behind the samples.
+
+    Raises:
+        OSError, ValueError: it is not there.
+    """
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END) - 8
+        file.seek(end)
+        length = int.from_bytes(file.read(8), "little")
+        if length > end:
+            raise ValueError("truncated")
+        file.seek(end - length)
+        header = json.loads(file.read(length))
+    if end - length != math.prod(header["shape"]) * _DTYPES[header["dtype"]].itemsize:
+        raise ValueError("truncated")
+    return dict(header)
+
+
+def open_cache(path: Path, source: str) -> tuple[Tensor, dict[str, Any]] | None:
+    """Map a cache file if it is whole and was made from this source.
+
+    Args:
+        path: the file.
+        source: what :func:`write_cache` was given as ``header["source"]``.
+
+    Returns:
+        The ``(N, *shape)`` samples and the header, or ``None`` if they have to be made (again).
+    """
+    try:
+        header = _read_header(path)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if header.get("format") != _FORMAT or header.get("source") != source:
+        return None
+    return _map(path, tuple(header["shape"]), _DTYPES[header["dtype"]]), header

@@ -1,0 +1,226 @@
+"""Data sets by name: ours, a third party's, and ``imagefolder:DIR``.
+
+A loader is any callable that an entry point of the group ``ddplug.datasets`` names and that takes the keywords of
+:class:`Loader`. The test split always goes through the preprocessing of the training split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ddplug import registry
+from ddplug.data.decoding import MAX_MEMORY
+from ddplug.data.labelled import LabelledData
+from ddplug.data.loaders import from_arrays, from_dataset, from_image_folder
+from ddplug.data.preprocess import Preprocess, Standardise, fit
+from ddplug.errors import DataError, OptionError, unknown
+
+__all__ = [
+    "HELD_OUT",
+    "Loader",
+    "TorchvisionLoader",
+    "cifar10",
+    "cifar100",
+    "digits",
+    "fashion_mnist",
+    "kmnist",
+    "load",
+    "mnist",
+    "svhn",
+]
+
+HELD_OUT = 0.2
+"""Share of each class that serves as the test split of data that come without one."""
+
+_FOLDER = "imagefolder:"
+_FLIP = "color_crop_cutout_flip_scale_rotate"
+_NO_FLIP = "color_crop_cutout_scale_rotate"
+
+
+class Loader(Protocol):
+    """What a data set's entry point names."""
+
+    def __call__(
+        self,
+        *,
+        root: str | Path | None,
+        split: str,
+        download: bool,
+        cache: str | Path | None,
+        max_memory: int,
+        progress: bool,
+    ) -> LabelledData:
+        """Load one split; the arguments are those of :func:`load`, and a loader may ignore what it has no use for."""
+
+
+def load(
+    name: str,
+    *,
+    root: str | Path | None = None,
+    split: str = "train",
+    download: bool = False,
+    size: tuple[int, int] | None = None,
+    cache: str | Path | None = None,
+    max_memory: int = MAX_MEMORY,
+    progress: bool = False,
+) -> LabelledData:
+    """Load a data set by its name.
+
+    ``digits`` (8x8, comes with scikit-learn) needs nothing. ``mnist``, ``fashion-mnist``, ``kmnist``, ``svhn``,
+    ``cifar10`` and ``cifar100`` lie in ``root`` as torchvision puts them there. ``imagefolder:DIR`` reads
+    ``DIR/train`` and ``DIR/test`` if both exist; otherwise ``DIR`` holds the classes, and a fixed fifth of each class
+    is the test split.
+
+    Args:
+        name: one of ``registry.names("dataset")``, or ``imagefolder:DIR``.
+        root: folder of the data, where the data set needs one.
+        split: ``"train"`` or ``"test"``.
+        download: fetch what is missing into ``root``.
+        size: ``(height, width)`` to resize to, for ``imagefolder:DIR`` only.
+        cache: folder for memory-mapped decoded images; see :func:`ddplug.data.loaders.from_dataset`. Data sets that come
+            decoded have no use for it.
+        max_memory: bytes that decoded images may take without a cache.
+        progress: show a progress bar while decoding.
+
+    Returns:
+        The split, on the CPU.
+
+    Raises:
+        OptionError: an unknown name or split, or a root that is missing.
+        DataError: the data are missing, damaged or unfit.
+
+    Example:
+        >>> data = load("digits")
+        >>> len(data), data.shape, data.num_classes
+        (1438, (1, 8, 8), 10)
+    """
+    if split not in ("train", "test"):
+        raise unknown("split", split, ("train", "test"))
+    options: dict[str, Any] = {"cache": cache, "max_memory": max_memory, "progress": progress}
+    if name.startswith(_FOLDER):
+        return _image_folder(Path(name.removeprefix(_FOLDER)).expanduser(), split, size=size, **options)
+    if size is not None:
+        raise OptionError(f"size is an option of imagefolder:DIR; {name!r} has the size it has: leave it out")
+    if name not in registry.names("dataset"):
+        raise unknown("dataset", name, [*registry.names("dataset"), f"{_FOLDER}DIR"])
+    loader: Loader = registry.resolve("dataset", name)
+    return loader(root=root, split=split, download=download, **options)
+
+
+def _hold_out(whole: LabelledData, split: str) -> LabelledData:
+    """Split data that come in one piece, always in the same way, with the preprocessing fitted on the first part."""
+    train, test = whole.split(HELD_OUT, seed=0)
+    preprocess = fit("standardise", train.inputs)
+    return replace(train if split == "train" else test, preprocess=preprocess)
+
+
+def _image_folder(path: Path, split: str, **options: Any) -> LabelledData:
+    if not ((path / "train").is_dir() and (path / "test").is_dir()):
+        return _hold_out(from_image_folder(path, preprocess="identity", **options), split)
+    name = path.resolve().name
+    train = from_image_folder(path / "train", name=name, **options)
+    if split == "train":
+        return train
+    test = from_image_folder(path / "test", name=name, preprocess=train.preprocess, **options)
+    if test.class_names != train.class_names or test.shape != train.shape:
+        raise DataError(
+            f"{path}: train has the shape {train.shape} and the classes {', '.join(train.class_names)}; test has "
+            f"{test.shape} and {', '.join(test.class_names)}: make them equal"
+        )
+    return test
+
+
+def digits(*, split: str = "train", **_: Any) -> LabelledData:
+    """Load the 1,797 handwritten digits of 8x8 pixels that come with scikit-learn.
+
+    The 17 grey levels ``g`` are stored as the bytes ``round(255 g / 16)``, which keeps them apart. A fixed fifth of
+    each class is the test split: 1,438 digits to train on and 359 to test.
+
+    Reference: Alpaydin & Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    whole = from_arrays(images, bunch.target, preprocess="identity", name="digits", augmentation=_NO_FLIP)
+    return _hold_out(whole, split)
+
+
+@dataclass(frozen=True)
+class TorchvisionLoader:
+    """Load a data set that torchvision knows how to find, fetch and read.
+
+    Attributes:
+        name: our name of it.
+        cls: torchvision's name of it.
+        augmentation: operations that keep its labels.
+        mean: published channel means of the training split; ``None`` to fit them.
+        std: published channel standard deviations.
+    """
+
+    name: str
+    cls: str
+    augmentation: str
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        # what `ddplug list` says of a plug-in is the first line of its documentation: each instance has its own
+        object.__setattr__(self, "__doc__", f"Read torchvision's {self.cls} from a folder, or fetch it there.")
+
+    def __call__(
+        self, *, root: str | Path | None = None, split: str = "train", download: bool = False, **options: Any
+    ) -> LabelledData:
+        """Load one split; see :func:`load`."""
+        if root is None:
+            raise OptionError(f"{self.name!r} is read from a folder; give root=FOLDER (--data-root FOLDER)")
+
+        def read(part: str, preprocess: str | Preprocess) -> LabelledData:
+            dataset = self._open(Path(root).expanduser(), part, download)
+            return from_dataset(
+                dataset, preprocess=preprocess, name=self.name, augmentation=self.augmentation, **options
+            )
+
+        if self.mean is not None and self.std is not None:
+            return read(split, Standardise(torch.tensor(self.mean), torch.tensor(self.std)))
+        train = read("train", "standardise")
+        return train if split == "train" else read(split, train.preprocess)
+
+    def _open(self, root: Path, split: str, download: bool) -> Any:
+        """Open the data set with torchvision, which checks sums; what it stumbles over is missing or damaged."""
+        import torchvision
+
+        which: dict[str, Any] = {"split": split} if self.cls == "SVHN" else {"train": split == "train"}
+        try:
+            return getattr(torchvision.datasets, self.cls)(str(root), download=download, **which)
+        except Exception as error:  # network, disk, archive and parser all have their own
+            reason = " ".join(str(error).split()).partition(". You can use")[0]
+            raise DataError(
+                f"cannot read {self.name!r} in {root}: {reason}; give the folder that has it (--data-root), or fetch "
+                "it with download=True (--download), after removing a damaged copy"
+            ) from error
+
+
+# The constants are those that the papers on gradient and distribution matching use; Kuzushiji-MNIST has none there.
+mnist = TorchvisionLoader("mnist", "MNIST", _NO_FLIP, (0.1307,), (0.3081,))
+"""28x28 grey handwritten digits; 60,000 to train on and 10,000 to test."""
+
+fashion_mnist = TorchvisionLoader("fashion-mnist", "FashionMNIST", _FLIP, (0.2861,), (0.3530,))
+"""28x28 grey clothes; 60,000 and 10,000."""
+
+kmnist = TorchvisionLoader("kmnist", "KMNIST", _NO_FLIP)
+"""28x28 grey cursive hiragana; 60,000 and 10,000."""
+
+svhn = TorchvisionLoader("svhn", "SVHN", _NO_FLIP, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
+"""32x32 colour house numbers; 73,257 and 26,032."""
+
+cifar10 = TorchvisionLoader("cifar10", "CIFAR10", _FLIP, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+"""32x32 colour photographs of 10 classes; 50,000 and 10,000."""
+
+cifar100 = TorchvisionLoader("cifar100", "CIFAR100", _FLIP, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
+"""32x32 colour photographs of 100 classes; 50,000 and 10,000."""

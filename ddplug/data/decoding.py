@@ -1,0 +1,150 @@
+"""Samples that are read one by one: gathered in memory, or decoded once into a memory-mapped cache."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ddplug.data.cache import open_cache, write_cache
+from ddplug.data.checks import check_labels
+from ddplug.errors import DataError
+
+__all__ = ["MAX_MEMORY", "Samples", "gather"]
+
+MAX_MEMORY = 2 << 30
+"""Decoded data with more bytes than this need a cache, unless the caller allows more."""
+
+_AHEAD = 64 << 20
+"""Bytes of decoded samples that threads may run ahead of the writer."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples to be read one at a time, and what tells one source from another.
+
+    Attributes:
+        read: gives the sample at a position as a CPU uint8 or float32 tensor, and its label; raises
+            :class:`~ddplug.errors.DataError` that names what cannot be read.
+        count: number of samples.
+        name: short name, for messages and the cache's file name.
+        class_names: one name a class, or ``None``.
+        key: what stays the same when the source is changed; one key has one cache file.
+        source: gives what changes with the source; a cache of another source is made again.
+        threads: how many may call ``read`` at once.
+    """
+
+    read: Callable[[int], tuple[Tensor, int]]
+    count: int
+    name: str
+    class_names: Sequence[str] | None
+    key: str
+    source: Callable[[], str]
+    threads: int = 1
+
+
+def gather(samples: Samples, cache: str | Path | None, max_memory: int, progress: bool) -> tuple[Tensor, Tensor]:
+    """Read all samples into memory, or map the cache that holds them, which is made first if need be.
+
+    Args:
+        samples: where they come from.
+        cache: folder of the cache file, or ``None`` to keep everything in memory.
+        max_memory: bytes that the decoded samples may take in memory.
+        progress: show a progress bar while decoding.
+
+    Returns:
+        ``(N, *shape)`` inputs as stored and ``(N,)`` int64 labels, both on the CPU.
+
+    Raises:
+        DataError: a sample cannot be read or differs in shape, the labels are unfit, the data are too large for
+            memory, or the cache cannot be written.
+    """
+    if samples.count == 0:
+        raise DataError(f"{samples.name}: it has 0 samples; give data with at least 2 classes")
+    if cache is None:
+        return _in_memory(samples, max_memory, progress)
+    slug = re.sub(r"[^\w.-]+", "_", samples.name)[:40]
+    path = Path(cache) / f"{slug}-{_digest(samples.key)[:16]}.cache"
+    source = _digest(samples.source())
+    found = open_cache(path, source) or _decode(samples, path, source, progress)
+    if found is None:
+        raise DataError(f"the cache {path} changed while it was written; run again")
+    return found[0], torch.tensor(found[1]["targets"], dtype=torch.int64)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _in_memory(samples: Samples, max_memory: int, progress: bool) -> tuple[Tensor, Tensor]:
+    first, _ = samples.read(0)
+    need = first.nbytes * samples.count
+    if need > max_memory:
+        raise DataError(
+            f"{samples.name}: {samples.count} samples take {need / 2**20:.0f} MiB, above max_memory = "
+            f"{max_memory / 2**20:.0f} MiB; give cache=FOLDER (--cache FOLDER) to decode them once into a file"
+        )
+    inputs = torch.empty((samples.count, *first.shape), dtype=first.dtype)
+    targets = torch.empty(samples.count, dtype=torch.int64)
+    for index, (sample, label) in enumerate(_stream(samples, progress)):
+        inputs[index] = sample
+        targets[index] = label
+    check_labels(targets, samples.class_names, samples.name)
+    return inputs, targets
+
+
+def _decode(samples: Samples, path: Path, source: str, progress: bool) -> tuple[Tensor, dict[str, Any]] | None:
+    first, _ = samples.read(0)
+    targets: list[int] = []
+    header: dict[str, Any] = {
+        "source": source,
+        "shape": [samples.count, *first.shape],
+        "dtype": str(first.dtype).removeprefix("torch."),
+        "targets": targets,
+    }
+
+    def inputs() -> Iterator[Tensor]:
+        for sample, label in _stream(samples, progress):
+            targets.append(label)
+            yield sample
+        # before the file gets its name: a cache holds nothing that would be refused
+        check_labels(torch.tensor(targets), samples.class_names, samples.name)
+
+    write_cache(path, inputs(), header)
+    return open_cache(path, source)
+
+
+def _stream(samples: Samples, progress: bool) -> Iterator[tuple[Tensor, int]]:
+    """Read every sample in order and check that it is finite and looks like the first."""
+    first: Tensor | None = None
+    with tqdm(total=samples.count, desc=f"decoding {samples.name}", disable=not progress) as bar:
+        for index, (sample, label) in enumerate(_read_all(samples)):
+            first = sample if first is None else first
+            if sample.shape != first.shape or sample.dtype != first.dtype:
+                raise DataError(
+                    f"{samples.name}: item {index} is {sample.dtype} of the shape {tuple(sample.shape)}, but item 0 "
+                    f"is {first.dtype} of the shape {tuple(first.shape)}; give the dataset a transform that resizes"
+                )
+            if not bool(sample.isfinite().all()):
+                raise DataError(f"{samples.name}: item {index} holds NaN or infinity; mend or drop it")
+            yield sample, label
+            bar.update()
+
+
+def _read_all(samples: Samples) -> Iterator[tuple[Tensor, int]]:
+    if samples.threads == 1:
+        yield from map(samples.read, range(samples.count))
+        return
+    # map() submits all it is given at once: give it a bounded run at a time
+    run = max(samples.threads, min(256, _AHEAD // max(1, samples.read(0)[0].nbytes)))
+    with ThreadPoolExecutor(samples.threads) as pool:
+        for start in range(0, samples.count, run):
+            yield from pool.map(samples.read, range(start, min(start + run, samples.count)))

@@ -1,0 +1,213 @@
+"""Real data from arrays, from any map-style torch ``Dataset`` and from a folder of images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from ddplug.data.checks import check, to_inputs, to_label, to_labels
+from ddplug.data.decoding import MAX_MEMORY, Samples, gather
+from ddplug.data.images import Folder, from_pil
+from ddplug.data.labelled import LabelledData
+from ddplug.data.preprocess import Preprocess, fit, to_pixels
+from ddplug.errors import DataError, OptionError
+
+__all__ = ["LabelledData", "from_arrays", "from_dataset", "from_image_folder"]
+
+_IMAGE_AUGMENTATION = "color_crop_cutout_flip_scale_rotate"
+
+_WHOLE: Mapping[str, Callable[[Any], tuple[Any, Any]]] = {
+    "torchvision.datasets.mnist.MNIST.__getitem__": lambda dataset: (dataset.data[:, None], dataset.targets),
+    "torchvision.datasets.cifar.CIFAR10.__getitem__": lambda d: (d.data.transpose(0, 3, 1, 2), d.targets),
+    "torchvision.datasets.svhn.SVHN.__getitem__": lambda dataset: (dataset.data, dataset.labels),
+}
+"""Data sets that hold all their images: the method that gives one of them -> how to have all at once."""
+
+
+def from_arrays(
+    inputs: Any,
+    targets: Any,
+    *,
+    preprocess: str | Preprocess = "standardise",
+    class_names: Sequence[str] | None = None,
+    name: str = "arrays",
+    augmentation: str | None = None,
+) -> LabelledData:
+    """Take data that are in memory already, as NumPy arrays or tensors; memory is shared where it can be.
+
+    Args:
+        inputs: ``(N, *shape)``: uint8 images ``(N, C, H, W)``, or floating-point numbers of any shape.
+        targets: ``(N,)`` integers ``0..C-1``, every class present.
+        preprocess: a kind to fit on these data (``"identity"``, ``"standardise"``, ``"zca"``), or a fitted
+            preprocessing: test data must have that of the training data.
+        class_names: one name a class; ``None`` for ``"0"``, ``"1"``, ...
+        name: short name, for provenance.
+        augmentation: operations of :mod:`ddplug.functional.augmentation` that keep the label; ``None`` for all of them on
+            ``(C, H, W)`` inputs and none on others.
+
+    Returns:
+        The data, where the inputs lie.
+
+    Raises:
+        DataError: empty data, one class, missing classes, other than integer labels, NaN, lengths that differ.
+        OptionError: the preprocessing is not known.
+
+    Example:
+        >>> data = from_arrays([[0.0, 1.0], [2.0, 3.0]], [0, 1])
+        >>> data.num_classes, data.shape
+        (2, (2,))
+    """
+    stored, labels = to_inputs(inputs, name), to_labels(targets, name)
+    check(stored, labels, class_names, name)
+    return _assemble(stored, labels, preprocess, class_names, name, augmentation)
+
+
+def from_dataset(
+    dataset: Any,
+    *,
+    preprocess: str | Preprocess = "standardise",
+    class_names: Sequence[str] | None = None,
+    name: str = "dataset",
+    augmentation: str | None = None,
+    cache: str | Path | None = None,
+    max_memory: int = MAX_MEMORY,
+    progress: bool = False,
+) -> LabelledData:
+    """Read a map-style torch ``Dataset`` of ``(input, label)`` pairs, each item once.
+
+    PIL images become uint8 ``(C, H, W)``; uint8 tensors stay; floating-point tensors become float32. Items are kept
+    as they are at this one reading, so leave random augmentation to ``augmentation``.
+
+    Args:
+        dataset: anything with ``__len__`` and ``__getitem__``; labels are integers or 0-d tensors.
+        preprocess: see :func:`from_arrays`.
+        class_names: one name a class; ``None`` for the dataset's own ``classes``, or numbers.
+        name: short name, for provenance and the cache.
+        augmentation: see :func:`from_arrays`.
+        cache: folder for a file that holds the decoded items and is memory-mapped; the next call with the same data
+            opens it without decoding. The same data means the same name, type, length and 16 items spread over the
+            dataset; remove the file after a change that these do not show.
+        max_memory: bytes that the decoded items may take without a cache.
+        progress: show a progress bar while decoding.
+
+    Returns:
+        The data, on the CPU.
+
+    Raises:
+        DataError: an item cannot be read or differs in shape, or as for :func:`from_arrays`.
+    """
+    try:
+        count = len(dataset)
+    except TypeError:
+        raise DataError(f"{name}: {type(dataset).__name__} has no length; give a map-style dataset") from None
+    class_names = class_names or getattr(dataset, "classes", None)
+    whole = _whole(dataset)
+    if whole is not None:
+        return from_arrays(*whole, preprocess=preprocess, class_names=class_names, name=name, augmentation=augmentation)
+
+    def read(index: int) -> tuple[Tensor, int]:
+        return _read_item(dataset, index, f"{name}, item {index}")
+
+    def source() -> str:
+        probes = sorted({round(i * (count - 1) / 15) for i in range(16)})
+        return repr([(label, str(item.dtype), item.numpy().tobytes()) for item, label in map(read, probes)])
+
+    key = repr((name, f"{type(dataset).__module__}.{type(dataset).__qualname__}", count))
+    inputs, targets = gather(Samples(read, count, name, class_names, key, source), cache, max_memory, progress)
+    return _assemble(inputs, targets, preprocess, class_names, name, augmentation, cache)
+
+
+def from_image_folder(
+    path: str | Path,
+    *,
+    preprocess: str | Preprocess = "standardise",
+    size: tuple[int, int] | None = None,
+    name: str | None = None,
+    augmentation: str | None = None,
+    cache: str | Path | None = None,
+    max_memory: int = MAX_MEMORY,
+    progress: bool = False,
+) -> LabelledData:
+    """Read a folder that holds one folder of images a class; classes are numbered in the order of their names.
+
+    Images are grey, ``(1, H, W)``, if every one of them is, and ``(3, H, W)`` otherwise.
+
+    Args:
+        path: the folder.
+        preprocess: see :func:`from_arrays`.
+        size: ``(height, width)`` that every image is resized to (bilinear, antialiased); ``None`` if they have one
+            size already.
+        name: short name, for provenance; ``None`` for that of the folder.
+        augmentation: see :func:`from_arrays`.
+        cache: folder for a file that holds the decoded images and is memory-mapped; the next call opens it without
+            decoding. It is made again when a file was added, removed, renamed, touched or changed in size.
+        max_memory: bytes that the decoded images may take without a cache.
+        progress: show progress bars while looking at the files and decoding.
+
+    Returns:
+        The data, on the CPU.
+
+    Raises:
+        DataError: no folder, no image, one class, an unreadable image, images of several sizes and no ``size``.
+        OptionError: the size is not two positive numbers.
+    """
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise OptionError(f"size is {size}; it must be (height, width), both at least 1 pixel")
+    folder = Folder(Path(path), size, progress)
+    name = name or folder.path.resolve().name
+    key = repr((str(folder.path.resolve()), size))
+    threads = min(8, os.cpu_count() or 1)
+    samples = Samples(folder.read, len(folder), name, folder.classes, key, folder.source, threads)
+    inputs, targets = gather(samples, cache, max_memory, progress)
+    return _assemble(inputs, targets, preprocess, folder.classes, name, augmentation, cache)
+
+
+def _assemble(
+    inputs: Tensor,
+    targets: Tensor,
+    preprocess: str | Preprocess,
+    class_names: Sequence[str] | None,
+    name: str,
+    augmentation: str | None,
+    cache: str | Path | None = None,
+) -> LabelledData:
+    """Put checked data together."""
+    names = tuple(map(str, class_names or range(int(targets.max()) + 1)))
+    if augmentation is None:
+        augmentation = _IMAGE_AUGMENTATION if inputs.ndim == 4 else ""
+    fitted = fit(preprocess, inputs) if isinstance(preprocess, str) else preprocess
+    try:
+        fitted.forward(to_pixels(inputs[:1].cpu()))
+    except RuntimeError:
+        raise DataError(
+            f"{name}: the preprocessing was fitted on inputs of another shape than {tuple(inputs.shape[1:])}"
+        ) from None
+    device = inputs.device
+    scratch = None if cache is None else str(cache)
+    return LabelledData(inputs, targets.to(device), len(names), fitted.to(device), names, name, augmentation, scratch)
+
+
+def _whole(dataset: Any) -> tuple[Any, Any] | None:
+    """Give all inputs and labels at once, where the dataset has them and no transform stands before them."""
+    if getattr(dataset, "transform", None) is not None or getattr(dataset, "target_transform", None) is not None:
+        return None
+    method = getattr(type(dataset), "__getitem__", None)
+    whole = _WHOLE.get(f"{getattr(method, '__module__', '')}.{getattr(method, '__qualname__', '')}")
+    return None if whole is None else whole(dataset)
+
+
+def _read_item(dataset: Any, index: int, what: str) -> tuple[Tensor, int]:
+    """Read one item of a dataset; whatever goes wrong in there is the data's fault and named."""
+    try:
+        item, label = dataset[index]
+        if isinstance(item, Image.Image):
+            item = from_pil(item)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{what} cannot be read: {type(error).__name__}: {reason}; mend the dataset") from error
+    return to_inputs(item, what).cpu(), to_label(label, what)

@@ -1,0 +1,54 @@
+"""What a method is: a frozen dataclass with three functions of explicit state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ddplug.data.labelled import LabelledData
+from ddplug.synthetic.dataset import SyntheticSet
+
+__all__ = ["Distiller", "Metrics", "State"]
+
+State: TypeAlias = Mapping[str, Tensor]
+"""Everything a method carries from step to step: detached, finite tensors by name, on the data's device or the CPU."""
+
+Metrics: TypeAlias = Mapping[str, Tensor]
+"""What a step reports: 0-d tensors by name, ``"loss"`` among them."""
+
+
+class Distiller(Protocol):
+    """A method: a frozen dataclass of hyper-parameters, and three functions of explicit state.
+
+    Nothing is hidden in ``self`` and all randomness comes from ``rng``, a generator on the CPU; so every method can be
+    repeated, stopped and resumed bit for bit. :func:`ddplug.testing.check_distiller` checks all of it. A method may
+    also say by ``memory(sizes)`` what its options need, so that a run that cannot fit is refused
+    (:mod:`ddplug.distillation.memory`).
+
+    Attributes:
+        name: the name it is registered under.
+        steps: steps to take unless :func:`distill` is told otherwise; 0 for a method that only selects.
+        images_per_class: samples to make for each class.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def steps(self) -> int:
+        """Steps to take unless told otherwise; 0 for a method that only selects."""
+
+    @property
+    def images_per_class(self) -> int:
+        """Samples to make for each class."""
+
+    def init(self, data: LabelledData, rng: torch.Generator) -> State:
+        """Give the state before the first step; a method that only selects does all its work here."""
+
+    def step(self, state: State, data: LabelledData, rng: torch.Generator) -> tuple[State, Metrics]:
+        """Give the next state and the metrics of the step, without changing the tensors of ``state``."""
+
+    def result(self, state: State, data: LabelledData) -> SyntheticSet:
+        """Turn a state into a set; :func:`distill` fills in its provenance."""

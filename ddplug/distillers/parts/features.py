@@ -1,0 +1,91 @@
+"""What a method of selection sees of the data, a chunk at a time, and the short training some of them need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ddplug.data.labelled import LabelledData
+from ddplug.distillers.parts.training import POOL, draw_pool, train
+from ddplug.errors import OptionError
+from ddplug.functional.clustering import clusters
+from ddplug.networks.factory import build, embed
+
+__all__ = ["CHUNK", "Features", "cluster_means", "extractor", "logits", "mean_input", "pixels"]
+
+CHUNK = 256
+"""Samples turned into model space at once: memory stays bounded however large a class is."""
+
+Features = Callable[[Tensor], Tensor]
+"""From ``(n,)`` positions to ``(n, d)`` float32 features on the device of the data."""
+
+
+@torch.no_grad()
+def _chunked(data: LabelledData, apply: Callable[[Tensor], Tensor], index: Tensor) -> Tensor:
+    return torch.cat([apply(data.batch(part)) for part in index.split(CHUNK)])
+
+
+def logits(module: nn.Module, data: LabelledData, index: Tensor) -> Tensor:
+    """Give the ``(n, classes)`` outputs of a network, in evaluation mode, for the samples at ``(n,)`` positions."""
+    return _chunked(data, module.eval(), index)
+
+
+def pixels(data: LabelledData) -> Features:
+    """Return the map from samples to their numbers in model space, flattened."""
+    return partial(_chunked, data, partial(torch.flatten, start_dim=1))
+
+
+def extractor(features: str, train_epochs: int, data: LabelledData, rng: torch.Generator) -> Features:
+    """Prepare the map from samples to features.
+
+    Args:
+        features: ``"pixels"`` for the flattened model-space input, or the specification of a network (see
+            :func:`ddplug.networks.factory.build`) whose embedding is taken.
+        train_epochs: epochs to train that network for, on at most :data:`POOL` real samples a class; 0 leaves it as
+            it was initialised.
+        data: real data.
+        rng: generator on the CPU.
+
+    Returns:
+        The map; it is deterministic.
+
+    Raises:
+        OptionError: the network is not known, or ``train_epochs`` is out of range.
+    """
+    if train_epochs < 0 or (features == "pixels" and train_epochs):
+        raise OptionError(f"train_epochs is {train_epochs} for features {features!r}; give 0, or a network and >= 1")
+    if features == "pixels":
+        return pixels(data)
+    module = build(features, data.shape, data.num_classes, rng).to(data.device)
+    for _ in train(module, data, draw_pool(data, POOL, rng), train_epochs, rng):
+        pass
+    return partial(_chunked, data, partial(embed, module.eval()))
+
+
+def mean_input(data: LabelledData, index: Tensor) -> Tensor:
+    """Average the samples at ``(n,)`` positions in model space; ``(*shape)`` float32 on the device of the data."""
+    # sums of chunks are joined in float64 on the CPU, since not every device has float64
+    total = sum(
+        (data.batch(part).sum(0).cpu().double() for part in index.split(CHUNK)), torch.zeros(data.shape).double()
+    )
+    return (total / len(index)).float().to(data.device)
+
+
+def cluster_means(data: LabelledData, members: Tensor, extract: Features, number: int, rng: torch.Generator) -> Tensor:
+    """Cluster samples by k-means and average each cluster in model space.
+
+    Args:
+        data: real data.
+        members: ``(n,)`` positions of the samples, at least ``number``.
+        extract: what they are clustered by; with :func:`pixels` the averages are the centroids.
+        number: clusters.
+        rng: generator on the CPU.
+
+    Returns:
+        ``(number, *shape)`` float32 on the device of the data.
+    """
+    labels = clusters(extract(members), number, rng)
+    return torch.stack([mean_input(data, members[labels == k]) for k in range(number)])

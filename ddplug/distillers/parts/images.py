@@ -1,0 +1,136 @@
+"""The few lines that every distiller shares: check the request, start from images, hand over a set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from ddplug.data.labelled import LabelledData
+from ddplug.distillers.parts.features import cluster_means, pixels
+from ddplug.errors import OptionError, unknown
+from ddplug.functional.resize import reduce, reduced_shape
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+
+__all__ = [
+    "STARTS",
+    "balanced_labels",
+    "check_images_per_class",
+    "initial_images",
+    "pick_augmentation",
+    "small_images",
+    "to_set",
+]
+
+
+def check_images_per_class(data: LabelledData, images_per_class: int, factor: int = 1) -> None:
+    """Refuse a number of images per class below one or above the smallest class.
+
+    Args:
+        data: real data.
+        images_per_class: the number; of small images where the factor is above 1.
+        factor: by which images are stored smaller, for the message.
+
+    Raises:
+        OptionError: it is; the message names the class.
+    """
+    if images_per_class < 1:
+        raise OptionError(f"images per class is {images_per_class}; it must be at least 1")
+    counts = [len(members) for members in data.class_indices]
+    least = min(range(data.num_classes), key=counts.__getitem__)
+    if images_per_class > counts[least]:
+        small = "" if factor == 1 else f" ({factor**2} small ones in the room of each, with factor {factor})"
+        raise OptionError(
+            f"images per class is {images_per_class // factor**2}{small}, but class {data.class_names[least]!r} has "
+            f"only {counts[least]} samples; ask for at most {counts[least] // factor**2}"
+        )
+
+
+def balanced_labels(data: LabelledData, images_per_class: int) -> Tensor:
+    """Give the labels ``[0, .., 0, 1, .., 1, ..]`` of a balanced set, ``(C * images_per_class,)`` int64."""
+    return torch.arange(data.num_classes, device=data.device).repeat_interleave(images_per_class)
+
+
+def pick_augmentation(augment: str, data: LabelledData) -> str:
+    """Resolve ``"auto"`` to what suits the data."""
+    return data.augmentation if augment == "auto" else augment
+
+
+def to_set(data: LabelledData, inputs: Tensor, targets: Tensor, recipe: Recipe) -> SyntheticSet:
+    """Wrap ``(M, *stored)`` model-space inputs and their labels with the data's preprocessing and names.
+
+    Images smaller than the data's are enlarged to their size for whatever network sees them.
+    """
+    return SyntheticSet(
+        inputs=inputs.detach().clone(),
+        targets=targets,
+        num_classes=data.num_classes,
+        preprocess=data.preprocess,
+        recipe=recipe,
+        class_names=data.class_names,
+        network_shape=data.shape,
+    )
+
+
+def _noise(data: LabelledData, images_per_class: int, rng: torch.Generator, factor: int) -> Tensor:
+    shape = reduced_shape(data.shape, factor)
+    return torch.randn(data.num_classes * images_per_class, *shape, generator=rng).to(data.device)
+
+
+def _real(data: LabelledData, images_per_class: int, rng: torch.Generator, factor: int) -> Tensor:
+    classes = [data.sample(label, images_per_class, rng) for label in range(data.num_classes)]
+    return torch.cat([reduce(images, factor) for images in classes])
+
+
+def _kmeans(data: LabelledData, images_per_class: int, rng: torch.Generator, factor: int) -> Tensor:
+    extract = pixels(data)
+    classes = [cluster_means(data, members, extract, images_per_class, rng) for members in data.class_indices]
+    return reduce(torch.cat(classes).to(data.device), factor)
+
+
+STARTS: Mapping[str, Callable[[LabelledData, int, torch.Generator, int], Tensor]] = {
+    "noise": _noise,
+    "real": _real,
+    "kmeans": _kmeans,
+}
+"""What synthetic images can start from: normal noise, real images, or the centroids of each class."""
+
+
+def initial_images(
+    start: str, data: LabelledData, images_per_class: int, rng: torch.Generator, factor: int = 1
+) -> Tensor:
+    """Give the images to start from, ``(C * images_per_class, *stored)`` in model space, sorted by class.
+
+    Args:
+        start: a key of :data:`STARTS`.
+        data: real data.
+        images_per_class: of each class.
+        rng: generator on the CPU.
+        factor: by which the images are stored smaller, at least 1; see :mod:`ddplug.functional.resize`.
+
+    Returns:
+        The images, on the data's device.
+
+    Raises:
+        OptionError: the start is not known, ``images_per_class`` is out of range, or the data cannot be reduced by the
+            factor, because they are no images or are whitened by ZCA, which mixes all pixels of whole ones.
+    """
+    reduced_shape(data.shape, factor)
+    check_images_per_class(data, images_per_class, factor)
+    if factor > 1 and data.preprocess.kind == "zca":
+        raise OptionError(
+            f"factor is {factor}, which does not go with zca; load the data with preprocess='standardise'"
+        )
+    if start not in STARTS:
+        raise unknown("start", start, STARTS)
+    return STARTS[start](data, images_per_class, rng, factor)
+
+
+def small_images(images_per_class: int, factor: int) -> int:
+    """Give the number of images stored small by a factor that take the room of ``images_per_class`` whole ones.
+
+    Where the factor does not divide an image's sides, they take a little less.
+    """
+    return images_per_class * factor**2

@@ -1,0 +1,204 @@
+"""Teachers: networks that know the real data, frozen; named and trained here, or a user's own, trained before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ddplug.data.labelled import LabelledData
+from ddplug.distillers.parts.training import POOL, draw_pool, train
+from ddplug.errors import OptionError, unknown
+from ddplug.functional.types import Tensors
+from ddplug.networks.batching import batch_pieces
+from ddplug.networks.factory import Network, build
+from ddplug.networks.functional import skeleton
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.devices import pick_device
+
+__all__ = ["Teacher", "check_labels", "lend", "numbers_of", "predict", "soft_labels", "structure_of", "train_teacher"]
+
+Teacher = Network | nn.Module
+"""A network to be trained on the data, by name or by a function that builds one; or an own module, used as it is."""
+
+_CHUNK = 256
+"""Samples through a teacher at once on an accelerator."""
+
+
+def train_teacher(
+    network: Network, data: LabelledData, *, epochs: int = 10, pool: int = POOL, rng: torch.Generator
+) -> nn.Module:
+    """Train a teacher on real data: SGD with learning rate 0.01, momentum 0.9, batches of 64, no augmentation.
+
+    Args:
+        network: name with options, or a function that builds one.
+        data: real data.
+        epochs: passes over the samples it is trained on, at least 1.
+        pool: at most so many samples of each class, drawn at random.
+        rng: generator on the CPU.
+
+    Returns:
+        The network, on the device of the data, in evaluation mode.
+
+    Raises:
+        OptionError: an option is unknown or outside its range.
+
+    Example:
+        >>> from ddplug.testing import toy_images
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> train_teacher("convnet:width=4,depth=1", toy_images(), rng=rng).training
+        False
+    """
+    for name, number in (("epochs", epochs), ("pool", pool)):
+        if number < 1:
+            raise OptionError(f"{name} is {number}; it must be at least 1")
+    module = build(network, data.shape, data.num_classes, rng).to(data.device)
+    for _ in train(module, data, draw_pool(data, pool, rng), epochs, rng, batch_size=64):
+        pass
+    return module.eval()
+
+
+def numbers_of(teacher: Teacher, data: LabelledData, epochs: int, pool: int, rng: torch.Generator) -> Tensors:
+    """Give the numbers of a teacher that are to go into a method's state.
+
+    Args:
+        teacher: the teacher; a named one is trained first.
+        data: real data.
+        epochs: see :func:`train_teacher`.
+        pool: see :func:`train_teacher`.
+        rng: generator on the CPU.
+
+    Returns:
+        Parameters and buffers by name; nothing for an own module, which has them itself.
+
+    Raises:
+        OptionError: an own module does not turn the data's inputs into one logit a class, or another option is wrong.
+    """
+    if isinstance(teacher, nn.Module):
+        with lend(teacher, {}, data.device) as lent:
+            _check(lent, teacher, data.batch(torch.zeros(1, dtype=torch.int64)), data.num_classes)
+        return {}
+    module = train_teacher(teacher, data, epochs=epochs, pool=pool, rng=rng)
+    return {name: tensor.detach() for name, tensor in _numbers(module).items()}
+
+
+def _numbers(module: nn.Module) -> Tensors:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def structure_of(teacher: Teacher, data: LabelledData) -> nn.Module:
+    """Give the module that a teacher is, or the structure that a named one will have; to look at, not to call."""
+    if isinstance(teacher, nn.Module):
+        return teacher
+    return skeleton(teacher, data.shape, data.num_classes, training=False)
+
+
+class _Lent(nn.Module):
+    """A structure called with numbers given beside it, so that its own are neither used nor changed."""
+
+    def __init__(self, structure: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.structure = structure
+        self.tensors = tensors
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = functional_call(self.structure, dict(self.tensors), (x,))
+        return logits
+
+
+@contextmanager
+def lend(structure: nn.Module, tensors: Mapping[str, Tensor], device: torch.device) -> Iterator[nn.Module]:
+    """Lend a teacher, frozen and in evaluation mode; the module given stays as it was.
+
+    Args:
+        structure: see :func:`structure_of`.
+        tensors: what :func:`numbers_of` gave; its own where that is nothing.
+        device: where it is to work.
+
+    Yields:
+        A module from ``(n, *shape)`` model-space inputs to ``(n, C)`` logits; differentiable in the inputs alone.
+    """
+    modes = [(part, part.training) for part in structure.modules()]
+    # copies of the buffers, since a module may write to them even in evaluation mode
+    buffers = {name for name, _ in structure.named_buffers()}
+    ready = {name: t.detach().to(device, copy=name in buffers) for name, t in (tensors or _numbers(structure)).items()}
+    try:
+        yield _Lent(structure, ready).eval()
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+@torch.no_grad()
+def _check(lent: nn.Module, teacher: nn.Module, sample: Tensor, classes: int) -> None:
+    """Refuse a teacher that does not turn a sample ``(1, *shape)`` into one finite logit a class."""
+    name = type(teacher).__name__
+    try:
+        output = lent(sample)
+    except Exception as error:  # a user's module may raise anything
+        reason = " ".join(str(error).split())[:200]
+        what = f"teacher {name} cannot take an input of shape {tuple(sample.shape[1:])}"
+        raise OptionError(
+            f"{what} ({type(error).__name__}: {reason}); give a network for the data's model space"
+        ) from error
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if shape != (1, classes):
+        raise OptionError(
+            f"teacher {name} turns one input into {shape}; it must give (1, {classes}), one logit for each class "
+            "of the data, in their order"
+        )
+    if not bool(output.isfinite().all()):
+        raise OptionError(f"teacher {name} gives NaN or infinity for the first sample; check its weights")
+
+
+@torch.no_grad()
+def predict(lent: nn.Module, inputs: Tensor) -> Tensor:
+    """Give the ``(n, C)`` logits of ``(n, *shape)`` inputs by a lent teacher, in pieces that bound the memory."""
+    cuts = [
+        slice(part.start + piece.start, part.start + piece.stop)
+        for part in (slice(first, min(first + _CHUNK, len(inputs))) for first in range(0, len(inputs), _CHUNK))
+        for piece in batch_pieces(lent, inputs[:1], part.stop - part.start)
+    ]
+    return torch.cat([lent(inputs[cut]) for cut in cuts])
+
+
+def soft_labels(images: SyntheticSet, teacher: nn.Module, *, device: torch.device | str = "auto") -> SyntheticSet:
+    """Give any set a teacher's soft labels: selected real images with them are the control for methods that use them.
+
+    Args:
+        images: selected or synthetic images; their labels are not looked at.
+        teacher: a trained module, see :func:`train_teacher`; used in evaluation mode and left as it was.
+        device: see :func:`ddplug.utils.devices.pick_device`.
+
+    Returns:
+        The set with ``(M, C)`` class probabilities.
+
+    Raises:
+        OptionError: the teacher does not turn the set's inputs into one logit a class.
+
+    Example:
+        >>> from ddplug import distill
+        >>> from ddplug.testing import toy_images
+        >>> teacher = train_teacher("convnet:width=4,depth=1", toy_images(), rng=torch.Generator().manual_seed(0))
+        >>> soft_labels(distill(toy_images((12, 11, 10)), "random", device="cpu"), teacher, device="cpu").targets.shape
+        torch.Size([30, 3])
+    """
+    own = images.to(pick_device(device))
+    with lend(teacher, {}, own.inputs.device) as lent:
+        _check(lent, teacher, own.inputs[:1], own.num_classes)
+        targets = predict(lent, own.inputs).softmax(1)
+    return replace(images, targets=targets.to(images.inputs), half_labels=False)
+
+
+def check_labels(labels: str) -> None:
+    """Refuse an unknown kind of labels.
+
+    Raises:
+        OptionError: it is neither ``"soft"`` nor ``"hard"``.
+    """
+    if labels not in ("soft", "hard"):
+        raise unknown("kind of labels", labels, ("soft", "hard"))

@@ -1,0 +1,138 @@
+"""What the selection baselines share: no steps, and a set made of real samples or of averages of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from ddplug.data.labelled import LabelledData
+from ddplug.distillation.protocol import Metrics, State
+from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, to_set
+from ddplug.errors import unknown
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+
+__all__ = ["Selection", "check_keep", "each_class", "pick_by_score", "pick_pool"]
+
+
+class Selection(ABC):
+    """A distiller that does all its work in :meth:`init`.
+
+    Subclasses are frozen dataclasses. Their state is ``{"index": (M,) int64}``, positions of real samples, or
+    ``{"inputs": (M, *shape) float32}``, made ones in model space; both sorted by class.
+    """
+
+    name: ClassVar[str]
+    images_per_class: int
+    steps: int
+
+    @abstractmethod
+    def init(self, data: LabelledData, rng: torch.Generator) -> dict[str, Tensor]:
+        """Choose or make the samples.
+
+        Args:
+            data: real data.
+            rng: generator on the CPU.
+
+        Returns:
+            The state.
+
+        Raises:
+            OptionError: ``images_per_class`` is below one or above the smallest class.
+        """
+
+    @final
+    def step(self, state: State, data: LabelledData, rng: torch.Generator) -> tuple[State, Metrics]:
+        """Give the state back as it is, with a loss of zero."""
+        return state, {"loss": torch.zeros((), device=data.device)}
+
+    @final
+    def result(self, state: State, data: LabelledData) -> SyntheticSet:
+        """Build the set; real samples stored as bytes stay bytes, bit for bit."""
+        recipe = Recipe.paper(augment=data.augmentation)
+        targets = balanced_labels(data, self.images_per_class)
+        if "inputs" in state:
+            return to_set(data, state["inputs"], targets, recipe)
+        selected = to_set(data, data.batch(state["index"]), targets, recipe)
+        if data.inputs.dtype != torch.uint8:
+            return selected
+        # not quantise(): its levels follow the values, and rounding in the inverse map would move them off 0 and 1
+        levels = torch.tensor([0.0, 1.0], device=data.device)[:, None].repeat(1, data.shape[0])
+        stored = replace(selected, levels=levels)
+        return replace(stored, inputs=stored.decode(data.inputs[state["index"].to(data.device)]))
+
+
+def each_class(data: LabelledData, images_per_class: int, choose: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a choice to the ``(n_c,)`` positions of each class in turn and join what it gives.
+
+    Args:
+        data: real data.
+        images_per_class: number to be chosen in each class, for the check.
+        choose: from the positions of a class to the positions (or inputs) chosen for it.
+
+    Returns:
+        The choices of all classes, joined along dimension 0, on the device of the data.
+
+    Raises:
+        OptionError: ``images_per_class`` is below one or above the smallest class.
+    """
+    check_images_per_class(data, images_per_class)
+    return torch.cat([choose(members) for members in data.class_indices]).to(data.device)
+
+
+def pick_by_score(scores: Tensor, number: int, keep: str, rng: torch.Generator) -> Tensor:
+    """Give the positions of the lowest (``"easy"``) or highest (``"hard"``) scores; the generator breaks ties.
+
+    Args:
+        scores: ``(n,)`` difficulties, on the CPU; infinity is allowed.
+        number: how many, at most ``n``.
+        keep: which end, ``"easy"`` or ``"hard"``.
+        rng: generator on the CPU.
+
+    Returns:
+        ``(number,)`` int64 positions, from the end that was asked for inwards.
+
+    Example:
+        >>> pick_by_score(torch.tensor([2.0, 0.0, 1.0]), 2, "easy", torch.Generator()).tolist()
+        [1, 2]
+    """
+    shuffled = torch.randperm(len(scores), generator=rng)
+    order = scores[shuffled].argsort(stable=True, descending=keep == "hard")
+    return shuffled[order[:number]]
+
+
+def pick_pool(
+    data: LabelledData, pool: Tensor, scores: Tensor, images_per_class: int, keep: str, rng: torch.Generator
+) -> Tensor:
+    """Pick the best scored samples of each class out of a pool.
+
+    Args:
+        data: real data.
+        pool: ``(n,)`` positions that were scored, at least ``images_per_class`` of each class.
+        scores: ``(n,)`` their difficulties, on the CPU.
+        images_per_class: number to pick in each class.
+        keep: see :func:`pick_by_score`.
+        rng: generator on the CPU.
+
+    Returns:
+        ``(M,)`` positions, sorted by class, on the device of the data.
+    """
+    labels = data.targets.cpu()[pool]
+    groups = [(labels == label).nonzero()[:, 0] for label in range(data.num_classes)]
+    picks = [group[pick_by_score(scores[group], images_per_class, keep, rng)] for group in groups]
+    return pool[torch.cat(picks)].to(data.device)
+
+
+def check_keep(keep: str) -> None:
+    """Refuse an unknown end of the scores.
+
+    Raises:
+        OptionError: it is neither ``"easy"`` nor ``"hard"``.
+    """
+    if keep not in ("easy", "hard"):
+        raise unknown("end to keep", keep, ("easy", "hard"))

@@ -1,0 +1,45 @@
+"""ClassMean: the average image of each class, the smallest summary there is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ddplug.data.labelled import LabelledData
+from ddplug.distillers.parts.features import mean_input
+from ddplug.distillers.selection.base import Selection, each_class
+
+__all__ = ["ClassMean"]
+
+
+@dataclass(frozen=True)
+class ClassMean(Selection):
+    r"""Average each class in model space.
+
+    .. math:: s_c = \frac{1}{n_c} \sum_{i: y_i = c} x_i
+
+    One image a class by nature. With ``images_per_class = n > 1`` each class is split at random into ``n`` parts of
+    equal size up to one, and each part is averaged; the mean of the ``n`` images is then still that of the class.
+
+    Args:
+        images_per_class: averages to make of each class.
+        steps: none are needed.
+
+    Example:
+        >>> ClassMean().images_per_class
+        1
+    """
+
+    name: ClassVar[str] = "class-mean"
+    images_per_class: int = 1
+    steps: int = 0
+
+    def init(self, data: LabelledData, rng: torch.Generator) -> dict[str, Tensor]:
+        def average(members: Tensor) -> Tensor:
+            parts = members[torch.randperm(len(members), generator=rng)].tensor_split(self.images_per_class)
+            return torch.stack([mean_input(data, part.sort().values) for part in parts])
+
+        return {"inputs": each_class(data, self.images_per_class, average)}

@@ -1,0 +1,92 @@
+"""Forgetting: choose by how often a sample is unlearned while a network is trained on the real data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ddplug.data.labelled import LabelledData
+from ddplug.distillers.parts.images import check_images_per_class
+from ddplug.distillers.parts.training import POOL, draw_pool, train
+from ddplug.distillers.selection.base import Selection, check_keep, pick_pool
+from ddplug.networks.factory import build
+from ddplug.utils.checks import at_least
+
+__all__ = ["Forgetting", "count_forgetting"]
+
+
+@dataclass(frozen=True)
+class Forgetting(Selection):
+    """Count forgetting events and keep the samples with the fewest.
+
+    A sample is forgotten when it was classified correctly the last time its batch came up and is not this time. A
+    sample that never was correct counts as forgotten infinitely often. Ties are broken at random.
+
+    Few epochs on a pool of the data are enough to tell easy samples from hard ones; the paper trains for 200 on all.
+
+    Args:
+        images_per_class: samples to keep of each class.
+        steps: none are needed.
+        network: specification of the network to train (see :func:`ddplug.networks.factory.build`).
+        train_epochs: epochs to train it for, at least 1; SGD, learning rate 0.01, momentum 0.9, batches of 256.
+        pool: at most so many samples of each class, drawn at random, are trained on and chosen from.
+        keep: ``"easy"`` keeps the least forgotten, ``"hard"`` the most, as the paper does for large subsets; at up to
+            50 images a class the hard ones are worse than random ones.
+
+    Reference:
+        Toneva et al., "An Empirical Study of Example Forgetting during Deep Neural Network Learning", ICLR 2019,
+        definition 1 and algorithm 1.
+
+    Example:
+        >>> Forgetting(keep="easy").name
+        'forgetting'
+    """
+
+    name: ClassVar[str] = "forgetting"
+    images_per_class: int = 10
+    steps: int = 0
+    network: str = "convnet:width=16"
+    train_epochs: int = 10
+    pool: int = POOL
+    keep: Literal["easy", "hard"] = "easy"
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+        at_least(self, train_epochs=1, pool=1)
+
+    def init(self, data: LabelledData, rng: torch.Generator) -> dict[str, Tensor]:
+        check_images_per_class(data, self.images_per_class)
+        pool = draw_pool(data, max(self.pool, self.images_per_class), rng)
+        module = build(self.network, data.shape, data.num_classes, rng).to(data.device)
+        targets = data.targets.cpu()[pool]
+        history = (outputs.argmax(1) == targets for outputs in train(module, data, pool, self.train_epochs, rng))
+        scores = count_forgetting(history)
+        return {"index": pick_pool(data, pool, scores, self.images_per_class, self.keep, rng)}
+
+
+def count_forgetting(history: Iterable[Tensor]) -> Tensor:
+    """Count the changes from correct to wrong.
+
+    Args:
+        history: at least one ``(n,)`` bool tensor: whether each sample was classified correctly, in order of time.
+
+    Returns:
+        ``(n,)`` float32 counts; infinity where a sample never was correct.
+
+    Example:
+        >>> seen = torch.tensor([[True, False, True], [False, False, True], [True, False, False]])
+        >>> count_forgetting(seen)
+        tensor([1., inf, 1.])
+    """
+    steps = iter(history)
+    before = learned = next(steps)
+    count = torch.zeros(len(before))
+    for now in steps:
+        count += before & ~now
+        learned = learned | now
+        before = now
+    return count.masked_fill(~learned, torch.inf)

@@ -1,0 +1,80 @@
+"""KCenter: real samples that leave no other of their class far from all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ddplug.data.labelled import LabelledData
+from ddplug.distillers.parts.features import extractor
+from ddplug.distillers.selection.base import Selection, each_class
+
+__all__ = ["KCenter", "farthest_first"]
+
+
+@dataclass(frozen=True)
+class KCenter(Selection):
+    r"""Cover each class: greedy solution of the k-center problem.
+
+    Starting with the sample nearest to the mean of the class, add the sample farthest from those chosen,
+
+    .. math:: i_{k+1} = \arg\max_i \min_{j \le k} \lVert f_i - f_{i_j} \rVert .
+
+    The largest distance left is at most twice the least possible with centers among the samples (and free choice
+    of the first one).
+
+    Args:
+        images_per_class: samples to keep of each class.
+        steps: none are needed.
+        features: ``"pixels"`` (model space), or the specification of a network whose embedding is used.
+        train_epochs: epochs to train that network for first, on real data; 0 for a random network.
+
+    Reference:
+        Gonzalez, "Clustering to Minimize the Maximum Intercluster Distance", 1985; as a coreset: Sener & Savarese,
+        "Active Learning for Convolutional Neural Networks: A Core-Set Approach", ICLR 2018, algorithm 1.
+
+    Example:
+        >>> KCenter(images_per_class=10).features
+        'pixels'
+    """
+
+    name: ClassVar[str] = "k-center"
+    images_per_class: int = 10
+    steps: int = 0
+    features: str = "pixels"
+    train_epochs: int = 0
+
+    def init(self, data: LabelledData, rng: torch.Generator) -> dict[str, Tensor]:
+        extract = extractor(self.features, self.train_epochs, data, rng)
+
+        def choose(members: Tensor) -> Tensor:
+            return members[farthest_first(extract(members), self.images_per_class)]
+
+        return {"index": each_class(data, self.images_per_class, choose)}
+
+
+def farthest_first(features: Tensor, number: int) -> Tensor:
+    """Choose rows greedily, each the farthest from those before it; the first is the nearest to the mean.
+
+    Args:
+        features: ``(n, d)``.
+        number: rows to choose, at most ``n``; none is chosen twice.
+
+    Returns:
+        ``(number,)`` int64 rows in the order they were chosen, on the CPU.
+
+    Example:
+        >>> farthest_first(torch.tensor([[0.0], [1.0], [2.0], [6.0]]), 3).tolist()
+        [2, 3, 0]
+    """
+    chosen = [torch.linalg.vector_norm(features - features.mean(0), dim=1).argmin()]
+    nearest = torch.full_like(features[:, 0], torch.inf)
+    for _ in range(number - 1):
+        # differences, not |a|^2 - 2ab + |b|^2: a copy of a chosen row must be at distance 0 exactly
+        nearest = nearest.minimum(torch.linalg.vector_norm(features - features[chosen[-1]], dim=1))
+        nearest[chosen[-1]] = -1  # below every distance, so that copies are taken before a row is taken twice
+        chosen.append(nearest.argmax())
+    return torch.stack(chosen).cpu()

@@ -1,0 +1,38 @@
+"""Random: real samples drawn uniformly, the baseline that everything has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ddplug.data.labelled import LabelledData
+from ddplug.distillers.selection.base import Selection, each_class
+
+__all__ = ["Random"]
+
+
+@dataclass(frozen=True)
+class Random(Selection):
+    """Draw real samples of each class uniformly, none twice.
+
+    Args:
+        images_per_class: samples to keep of each class.
+        steps: none are needed.
+
+    Example:
+        >>> Random(images_per_class=10).name
+        'random'
+    """
+
+    name: ClassVar[str] = "random"
+    images_per_class: int = 10
+    steps: int = 0
+
+    def init(self, data: LabelledData, rng: torch.Generator) -> dict[str, Tensor]:
+        def draw(members: Tensor) -> Tensor:
+            return members[torch.randperm(len(members), generator=rng)[: self.images_per_class]]
+
+        return {"index": each_class(data, self.images_per_class, draw)}

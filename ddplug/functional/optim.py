@@ -1,0 +1,58 @@
+"""Optimizer steps as functions: SGD with momentum, and Adam."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+__all__ = ["adam_start", "adam_step", "momentum_step"]
+
+
+def momentum_step(state: Mapping[str, Tensor], gradient: Tensor, rate: float, momentum: float) -> dict[str, Tensor]:
+    """Move ``state["inputs"]`` by SGD with momentum, keeping the old tensors.
+
+    Args:
+        state: holds ``inputs`` and ``velocity``, of the gradient's shape.
+        gradient: of the loss in the inputs.
+        rate: learning rate.
+        momentum: share of the old velocity that is kept.
+
+    Returns:
+        The new ``inputs`` and ``velocity``.
+    """
+    velocity = momentum * state["velocity"] + gradient
+    return {"inputs": state["inputs"] - rate * velocity, "velocity": velocity}
+
+
+def adam_start(learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the part of a state that :func:`adam_step` needs: what is learned, its moments and a count of steps."""
+    moments = {f"{which}.{name}": torch.zeros_like(t) for which in ("first", "second") for name, t in learned.items()}
+    return {**learned, **moments, "done": torch.tensor(0)}
+
+
+def adam_step(
+    state: Mapping[str, Tensor], gradients: Mapping[str, Tensor], rate: float, betas: tuple[float, float] = (0.9, 0.999)
+) -> dict[str, Tensor]:
+    """Move tensors of a state by Adam, keeping the old ones.
+
+    Args:
+        state: what :func:`adam_start` gave, among others.
+        gradients: of the loss in each learned tensor, by its name.
+        rate: learning rate.
+        betas: shares of the old first and second moments that are kept.
+
+    Returns:
+        The new tensors and moments, and the count ``done`` of the steps taken.
+
+    Reference: Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1.
+    """
+    done = int(state["done"]) + 1
+    after = {"done": torch.tensor(done)}
+    for name, gradient in gradients.items():
+        first = torch.lerp(gradient, state[f"first.{name}"], betas[0])
+        second = torch.lerp(gradient.square(), state[f"second.{name}"], betas[1])
+        slope = first / (1 - betas[0] ** done) / ((second / (1 - betas[1] ** done)).sqrt() + 1e-8)
+        after |= {name: state[name] - rate * slope, f"first.{name}": first, f"second.{name}": second}
+    return after

@@ -1,0 +1,10 @@
+"""What functions here take and give beside tensors."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+__all__ = ["Tensors"]
+
+Tensors = dict[str, Tensor]
+"""Parameters and buffers of a network by name."""

@@ -1,0 +1,166 @@
+"""Networks by name or by function, initialised without moving the global random state."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddplug.errors import OptionError, unknown
+from ddplug.registry import resolve
+from ddplug.utils.randomness import lent_randomness
+
+__all__ = ["Network", "build", "embed", "has_batch_norm", "name_of", "parse_spec"]
+
+
+def _value(text: str) -> int | float | str:
+    """Read an option's value: a whole number, else a number, else the text itself."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, int | float | str]]:
+    """Split a network's name from its options.
+
+    Args:
+        spec: a name, or a name and options as ``name:option=value,option=value``.
+
+    Returns:
+        The name and the options.
+
+    Raises:
+        OptionError: an option is not written so, or is given twice.
+
+    Example:
+        >>> parse_spec("convnet:width=32,norm=none")
+        ('convnet', {'width': 32, 'norm': 'none'})
+    """
+    name, _, rest = spec.partition(":")
+    options: dict[str, int | float | str] = {}
+    for part in rest.split(",") if rest else ():
+        option, equals, text = (piece.strip() for piece in part.partition("="))
+        if not option or not equals or not text:
+            raise OptionError(f"network {spec!r}: {part!r} is not an option; write {name}:option=value,option=value")
+        if option in options:
+            raise OptionError(f"network {spec!r} gives the option {option!r} twice; give it once")
+        options[option] = _value(text)
+    return name.strip(), options
+
+
+def _check_options(name: str, factory: Callable[..., Any], options: dict[str, int | float | str]) -> None:
+    """Refuse options that a factory does not have, and values of another type than the option's default."""
+    parameters = list(inspect.signature(factory).parameters.values())[2:]
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    defaults = {parameter.name: parameter.default for parameter in parameters}
+    for option, value in options.items():
+        if option not in defaults:
+            raise unknown(f"option of network {name!r},", option, defaults)
+        wanted = type(defaults[option])
+        allowed = (int, float) if wanted is float else (wanted,)
+        if wanted in (int, float, str) and not isinstance(value, allowed):
+            raise OptionError(f"network {name!r}: option {option}={value} is not of type {wanted.__name__}")
+
+
+def build(
+    network: str | Callable[[], nn.Module], shape: tuple[int, ...], num_classes: int, rng: torch.Generator
+) -> nn.Module:
+    """Make a freshly initialised network.
+
+    Args:
+        network: a name from ``ddplug.names("network")``, with options as in :func:`parse_spec`, or a function
+            without arguments that returns a module.
+        shape: of one input, without the batch.
+        num_classes: number of outputs.
+        rng: generator on the CPU; one number is drawn from it. Equal generators give equal networks.
+
+    Returns:
+        The network, on the CPU, in training mode, with PyTorch's own initialisation.
+
+    Raises:
+        OptionError: the name, an option or a value is not known, the inputs do not suit the network, or the function
+            returns something else than a module.
+
+    Example:
+        >>> build("convnet:width=8,depth=2", (1, 8, 8), 10, torch.Generator().manual_seed(0)).head
+        Linear(in_features=72, out_features=10, bias=True)
+    """
+    seed = int(torch.randint(2**63 - 1, (), generator=rng))
+    make = network if callable(network) else _factory(network, tuple(shape), num_classes)
+    with lent_randomness(seed):
+        module = make()
+    if not isinstance(module, nn.Module):
+        raise OptionError(f"network {network!r} made a {type(module).__name__}; it must return a torch.nn.Module")
+    return module
+
+
+def _factory(spec: str, shape: tuple[int, ...], num_classes: int) -> Callable[[], nn.Module]:
+    """Give the function without arguments that a specification stands for."""
+    name, options = parse_spec(spec)
+    factory = resolve("network", name)
+    _check_options(name, factory, options)
+    return lambda: factory(shape, num_classes, **options)
+
+
+def embed(module: nn.Module, x: Tensor) -> Tensor:
+    """Give the features of a batch: what the last linear layer receives.
+
+    Args:
+        module: a network; its own ``embed`` is used if it has one.
+        x: ``(n, *shape)`` in model space.
+
+    Returns:
+        ``(n, D)``.
+
+    Raises:
+        OptionError: the network has neither an ``embed`` method nor a linear layer.
+
+    Example:
+        >>> embed(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.ones(3, 2, 2)).shape
+        torch.Size([3, 4])
+    """
+    own = getattr(module, "embed", None)
+    if callable(own):
+        features: Tensor = own(x)
+        return features.flatten(1)
+    seen: list[Tensor] = []
+
+    def keep(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        seen[:] = [arguments[0]]
+
+    hooks = [layer.register_forward_pre_hook(keep) for layer in module.modules() if isinstance(layer, nn.Linear)]
+    try:
+        if hooks:
+            module(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not seen:
+        raise OptionError(f"{type(module).__name__} has no nn.Linear to take features from; give it a method embed(x)")
+    return seen[0].flatten(1)
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Tell whether the samples of a batch influence each other, as batch normalisation makes them.
+
+    Example:
+        >>> has_batch_norm(nn.Sequential(nn.BatchNorm1d(3)))
+        True
+    """
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
+
+
+Network = str | Callable[[], nn.Module]
+"""A network's name with its options, e.g. ``"convnet:width=32"``, or a function that builds one."""
+
+
+def name_of(network: Network) -> str:
+    """Give a network's name for a table."""
+    return network if isinstance(network, str) else getattr(network, "__qualname__", type(network).__qualname__)

@@ -1,0 +1,192 @@
+"""Networks as data: their numbers in plain dictionaries, called functionally, and stacked into banks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from ddplug.data.labelled import LabelledData
+from ddplug.functional.types import Tensors
+from ddplug.functional.unrolling import StepLoss
+from ddplug.networks.batching import batch_pieces
+from ddplug.networks.factory import Network, build, embed
+from ddplug.networks.layers import Classifier
+
+__all__ = ["descended", "forward", "fresh", "loss_gradient", "minibatch_loss", "prefixed", "skeleton", "unprefixed"]
+
+
+class _Embedding(nn.Module):
+    """Let a functional call reach the features of a network."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return embed(self.network, x)
+
+
+class _Outputs(_Embedding):
+    """Give the features and, behind them in the same rows, the logits; our own networks need one pass for both."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        network, features = self.network, embed(self.network, x)
+        return torch.cat([features, network.head(features) if isinstance(network, Classifier) else network(x)], 1)
+
+
+@lru_cache(maxsize=32)
+def skeleton(
+    network: Network,
+    shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    embedding: bool = False,
+    outputs: bool = False,
+    training: bool = True,
+) -> nn.Module:
+    """Give a network's structure, for functional calls only: its own numbers are never used.
+
+    Args:
+        network: name or function.
+        shape: of one input.
+        num_classes: number of outputs.
+        embedding: whether a call gives features instead of logits.
+        outputs: whether a call gives features and, behind them, logits: ``(n, D + num_classes)``.
+        training: whether batch normalisation uses the batch's own statistics.
+
+    Returns:
+        A module shared by all callers with the same arguments.
+    """
+    module = build(network, shape, num_classes, torch.Generator().manual_seed(0))
+    if embedding or outputs:
+        module = (_Outputs if outputs else _Embedding)(module)
+    return module.train(training).requires_grad_(False)
+
+
+def fresh(network: Network, data: LabelledData, rng: torch.Generator) -> Tensors:
+    """Initialise a new network for some data.
+
+    Args:
+        network: name or function.
+        data: gives the input shape, the number of classes and the device.
+        rng: generator on the CPU.
+
+    Returns:
+        Its parameters and buffers, detached, on the data's device.
+    """
+    module = build(network, data.shape, data.num_classes, rng)
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {name: tensor.detach().to(data.device) for name, tensor in tensors.items()}
+
+
+@lru_cache(maxsize=64)
+def _cuts(module: nn.Module, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> list[slice]:
+    """Cut batches of a shape into what is best passed through a structure at once; found out once, then remembered."""
+    return batch_pieces(module, torch.zeros((1, *shape[1:]), dtype=dtype, device=device), shape[0])
+
+
+def _parts(module: nn.Module, *batch: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    first = batch[0]
+    cuts = [slice(None)] if first.device.type != "cpu" else _cuts(module, first.shape, first.dtype, first.device)
+    return (tuple(tensor[cut] for tensor in batch) for cut in cuts)
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    """Put a prefix before every name, to keep several networks in one state."""
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    """Take the tensors whose names have a prefix, without it; the inverse of :func:`prefixed`."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def forward(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """Call a network given as a :func:`skeleton` and its numbers, which stay as they are.
+
+    Args:
+        module: the structure.
+        tensors: parameters and buffers, as :func:`fresh` names them.
+        x: ``(n, *shape)`` in model space.
+
+    Returns:
+        ``(n, D)`` features or ``(n, num_classes)`` logits.
+    """
+    if isinstance(module, _Embedding):
+        tensors = prefixed("network.", tensors)
+    # batch normalisation writes its running statistics into the buffers it is given: hand it copies
+    own = {**tensors, **{name: tensors[name].clone() for name, _ in module.named_buffers()}}
+    return torch.cat([functional_call(module, own, part) for part in _parts(module, x)])
+
+
+def loss_gradient(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensors, Tensors]:
+    """Gradient of the mean cross-entropy in a network's parameters, without a graph.
+
+    Args:
+        module: from :func:`skeleton`.
+        tensors: parameters and buffers.
+        x: ``(n, *shape)`` in model space.
+        y: ``(n,)`` labels, or ``(n, C)`` class probabilities.
+
+    Returns:
+        The gradients, and the buffers after the call (batch normalisation in training mode moves them).
+    """
+    buffers = {name: tensors[name].clone() for name, _ in module.named_buffers()}
+    leaves = {name: tensors[name].detach().requires_grad_() for name, _ in module.named_parameters()}
+    total = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+    for part, labels in _parts(module, x, y):
+        loss = cross_entropy(functional_call(module, {**leaves, **buffers}, (part,)), labels, reduction="sum")
+        # not every parameter need take part in the outputs
+        parts = torch.autograd.grad(loss / len(x), list(leaves.values()), materialize_grads=True)
+        total = {name: total[name] + part_gradient for name, part_gradient in zip(leaves, parts, strict=True)}
+    return total, buffers
+
+
+def descended(module: nn.Module, tensors: Tensors, x: Tensor, y: Tensor, rate: float) -> Tensors:
+    """Take one step of plain gradient descent on the mean cross-entropy.
+
+    Args:
+        module: from :func:`skeleton`.
+        tensors: parameters and buffers, which stay as they are.
+        x: ``(n, *shape)`` in model space.
+        y: ``(n,)`` labels, or ``(n, C)`` class probabilities.
+        rate: learning rate.
+
+    Returns:
+        The new parameters and buffers.
+    """
+    gradients, buffers = loss_gradient(module, tensors, x, y)
+    return {**{name: tensors[name] - rate * gradient for name, gradient in gradients.items()}, **buffers}
+
+
+def minibatch_loss(
+    module: nn.Module,
+    buffers: Mapping[str, Tensor],
+    batches: Sequence[Tensor],
+    change: Callable[[Tensor, int], Tensor] = lambda images, step: images,
+) -> StepLoss:
+    """Make the loss of training on images and labels, a minibatch a step: the mean cross-entropy.
+
+    Args:
+        module: the network's structure, from :func:`ddplug.networks.functional.skeleton`.
+        buffers: its buffers, if it has any; every step begins with them.
+        batches: ``(n,)`` int64 positions of the samples of each step; used again from the first when they are through.
+        change: what is done to the ``(n, *shape)`` images of a step, which has a number; the same each time it is
+            called for a step, so an augmentation that was drawn before.
+
+    Returns:
+        A loss for :func:`unroll` whose ``learned`` are the images ``(M, *shape)`` and their labels, ``(M,)`` int64 or
+        ``(M, num_classes)`` weights of the classes, which need not add up to 1.
+    """
+
+    def loss(weights: Tensors, learned: Sequence[Tensor], step: int) -> Tensor:
+        images, labels = learned
+        index = batches[step % len(batches)]
+        return cross_entropy(forward(module, {**buffers, **weights}, change(images[index], step)), labels[index])
+
+    return loss

@@ -1,0 +1,110 @@
+"""The data-set card of a synthetic set."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.export import inspect
+
+__all__ = ["card"]
+
+
+def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
+    """Write a data set card: what the set is, how it was made, how to use it, what it is not for.
+
+    Args:
+        synthetic: any set.
+        file: name of the set's file, for the example.
+
+    Returns:
+        Markdown.
+
+    Example:
+        >>> import torch
+        >>> from ddplug.data.preprocess import Identity
+        >>> card(SyntheticSet(torch.zeros(2, 3), torch.tensor([0, 1]), 2, Identity())).splitlines()[0]
+        '# Synthetic training set'
+    """
+    facts = inspect(synthetic)
+    made = synthetic.provenance
+    method, data = made.get("method"), made.get("data")
+    data = data.get("name") if isinstance(data, dict) else data
+    origin = [f"made by {_code(method)}" if method else "", f"from {_code(data)}" if data else ""]
+    shape = " x ".join(map(str, synthetic.shape))
+    soft = f"soft labels over {synthetic.num_classes} classes{' as float16' if synthetic.half_labels else ''}"
+    labels = soft if facts["labels"] == "soft" else "class indices"
+    storage = f"{facts['bits']}-bit" if facts["bits"] < 8 else facts["storage"]
+    stored = " x ".join(map(str, facts["stored_shape"]))
+    small = f" images of {stored}, enlarged when read" if synthetic.network_shape else ""
+    fields = {
+        name: tensor.tolist() if tensor.numel() <= 64 else f"{tensor.numel()} numbers, in the file"
+        for name, tensor in synthetic.preprocess.tensors().items()
+    }
+    return "\n".join(
+        [
+            "# Synthetic training set",
+            "",
+            f"{len(synthetic)} samples of shape {shape} {' '.join(filter(None, origin))}".rstrip() + ".",
+            "",
+            "| | |",
+            "|---|---|",
+            f"| stored bytes, labels counted | {synthetic.nbytes:,} |",
+            f"| stored as | {storage}{small}, {labels} |",
+            f"| values before preprocessing | {facts['pixel_range'][0]:.4g} to {facts['pixel_range'][1]:.4g} |",
+            f"| share of them outside [0, 1] | {facts['outside_unit_range']:.1%} |",
+            "",
+            "## Classes",
+            "",
+            *_classes(synthetic, facts["samples_per_class"]),
+            "",
+            "## Use",
+            "",
+            "```python",
+            "from ddplug import SyntheticSet",
+            f"synthetic = SyntheticSet.load({file!r})  # a torch Dataset, in model space",
+            "real = synthetic.preprocess.forward(pixels)  # real data must go through the same preprocessing",
+            "```",
+            "",
+            "## Preprocessing",
+            "",
+            f"{_code(synthetic.preprocess.kind)}, from pixels ([0, 1] for data stored as bytes) to model space:",
+            "",
+            *_block(fields),
+            "",
+            "## Training recipe",
+            "",
+            *_block(facts["recipe"]),
+            "",
+            "## Provenance",
+            "",
+            *_block(facts["provenance"]),
+            "",
+            "## Limits",
+            "",
+            "- It stands in for the real data in training a classifier on them, not as a sample of them.",
+            "- Accuracy depends on the network and the recipe; judge it on real test data, beside real samples of the",
+            "  same bytes.",
+            "- It may show traits of single real samples; it is not anonymous, and the licence of the real data holds.",
+            "",
+        ]
+    )
+
+
+def _classes(synthetic: SyntheticSet, counts: list[int], most: int = 100) -> list[str]:
+    """Give the rows of the table of classes."""
+    rows = [f"| {_code(name)} | {count} |" for name, count in zip(synthetic.class_names, counts, strict=True)]
+    more = [f"| and {len(rows) - most} more | |"] if len(rows) > most else []
+    return ["| class | samples |", "|---|---|", *rows[:most], *more]
+
+
+def _code(text: object) -> str:
+    """Quote text that may be hostile as Markdown code inside a table."""
+    shown = "".join(c if c.isprintable() else "?" for c in str(text)[:200])
+    return "`" + (shown.replace("`", "'").replace("|", "/") or " ") + "`"
+
+
+def _block(values: dict[str, Any]) -> list[str]:
+    """Give a fenced block of JSON; no string in JSON can close the fence, for it cannot hold a line break."""
+    return ["```json", json.dumps(values, indent=2, ensure_ascii=False), "```"]

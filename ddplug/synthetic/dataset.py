@@ -1,0 +1,331 @@
+"""What a distiller gives: a few images, their labels, and everything needed to train on them elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ddplug.data.preprocess import Preprocess
+from ddplug.errors import DataError, FormatError, OptionError
+from ddplug.functional.packing import check_bits, packed_bytes
+from ddplug.functional.resize import enlarge, reduce
+from ddplug.synthetic import checks, file_format, quantize
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.files import read_tensors, write_tensors
+
+__all__ = ["SyntheticSet"]
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
+    """A synthetic set: a map-style torch ``Dataset`` that knows how it is to be used.
+
+    Attributes:
+        inputs: ``(M, *stored)`` float32, model space.
+        targets: ``(M,)`` int64 class indices, or ``(M, num_classes)`` float32 soft labels (class probabilities).
+        num_classes: number of classes.
+        preprocess: the map that real data must go through before they meet a network trained on this set, and back.
+        recipe: how to train on the set.
+        class_names: one name a class.
+        provenance: JSON-ready account of how the set was made: method, config, seed, steps, data, versions, seconds.
+        levels: ``None`` for float32 storage; ``(2, C)`` float32 pixel values that the codes 0 and 255 stand for in
+            each channel, where the inputs lie on equal levels between them (see :meth:`quantise`).
+        network_shape: the shape that networks see. Images stored smaller than it (multi-formation) are brought to it by
+            bilinear interpolation (:func:`ddplug.functional.resize.enlarge`) whenever a sample is read by its index. ``()``
+            where networks see what is stored.
+        half_labels: whether the soft labels are stored as float16, whose values they then have.
+        bits: that a number takes where there are levels, one of :data:`ddplug.functional.packing.BITS`: ``2**bits`` levels.
+
+    Raises:
+        DataError: shapes, labels or values that do not fit together; the message says which.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    num_classes: int
+    preprocess: Preprocess
+    recipe: Recipe = field(default_factory=Recipe)
+    class_names: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    levels: Tensor | None = None
+    network_shape: tuple[int, ...] = ()
+    half_labels: bool = False
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        if self.network_shape == tuple(self.inputs.shape[1:]):
+            object.__setattr__(self, "network_shape", ())
+        if not self.class_names:
+            object.__setattr__(self, "class_names", tuple(map(str, range(self.num_classes))))
+        problem = checks.problem(vars(self))
+        if problem:
+            raise DataError(f"not a synthetic set: {problem}")
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
+        inputs, whole = self.inputs[index], self.shape
+        single = inputs.ndim < self.inputs.ndim
+        return enlarge(inputs[None], whole)[0] if single else enlarge(inputs, whole), self.targets[index]
+
+    @property
+    def hard_targets(self) -> Tensor:
+        """``(M,)`` int64: the labels, or the most probable class where they are soft."""
+        return self.targets if self.targets.ndim == 1 else self.targets.argmax(1)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input, as networks see it."""
+        return self.network_shape or tuple(self.inputs.shape[1:])
+
+    @property
+    def soft_type(self) -> torch.dtype:
+        """Type that soft labels are stored as."""
+        return torch.float16 if self.half_labels else torch.float32
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is stored: inputs as float32 or in a few bits a number (with their levels), and the labels.
+
+        A hard label takes one byte up to 256 classes and four above; a soft label four a class, or two where
+        ``half_labels`` says so. The preprocessing is not counted: whoever trains on the data needs it with or
+        without this set.
+        """
+        soft = self.num_classes * self.soft_type.itemsize
+        label = soft if self.targets.ndim == 2 else 1 if self.num_classes <= 256 else 4
+        if self.levels is None:
+            return self.inputs.numel() * 4 + len(self) * label
+        return len(self) * (packed_bytes(self.inputs[0].numel(), self.bits) + label) + self.levels.numel() * 4
+
+    @property
+    def data_fingerprint(self) -> str | None:
+        """Fingerprint of the real data that the set was made from; ``None`` where its provenance names none."""
+        data = self.provenance.get("data")
+        found = data.get("fingerprint") if isinstance(data, Mapping) else None
+        return found if isinstance(found, str) else None
+
+    def pixels(self) -> Tensor:
+        """Give what networks see in pixel space, ``(M, *shape)``; synthetic pixels may lie outside ``[0, 1]``."""
+        return self.preprocess.inverse(self[:][0])
+
+    def enlarged(self) -> SyntheticSet:
+        """Give the set with its images stored as networks see them, in float32; itself where they are."""
+        return replace(self, inputs=self[:][0], levels=None, network_shape=()) if self.network_shape else self
+
+    def reduced(self, factor: int) -> SyntheticSet:
+        """Store the images smaller by a factor, averaged; networks go on seeing the shape they saw.
+
+        A set of ``factor**2`` times as many images then takes the bytes of the whole ones: how any selection is
+        compared with a method that learns small images.
+
+        Raises:
+            OptionError: see :func:`ddplug.functional.resize.reduced_shape`.
+            DataError: the preprocessing is ZCA.
+
+        Example:
+            >>> from ddplug.data.preprocess import Identity
+            >>> made = SyntheticSet(torch.rand(8, 1, 4, 4), torch.arange(8) % 2, 2, Identity())
+            >>> made.reduced(2).inputs.shape, made.reduced(2).shape
+            (torch.Size([8, 1, 2, 2]), (1, 4, 4))
+        """
+        small = reduce(self.inputs, factor)
+        return self if factor == 1 else replace(self, inputs=small, levels=None, network_shape=self.shape)
+
+    def to(self, device: torch.device | str) -> SyntheticSet:
+        """Move every tensor to a device."""
+        levels = None if self.levels is None else self.levels.to(device)
+        preprocess = self.preprocess.to(device)
+        inputs, targets = self.inputs.to(device), self.targets.to(device)
+        return replace(self, inputs=inputs, targets=targets, preprocess=preprocess, levels=levels)
+
+    def select(self, labels: Sequence[int]) -> SyntheticSet:
+        """Keep the samples of some classes; labels and ``num_classes`` stay as they are.
+
+        Raises:
+            OptionError: a label is not a class of the set, or no sample is left.
+        """
+        for label in labels:
+            if not 0 <= label < self.num_classes:
+                raise OptionError(f"label {label} is outside 0..{self.num_classes - 1}")
+        keep = torch.isin(self.hard_targets, torch.tensor(list(labels), dtype=torch.int64, device=self.inputs.device))
+        if not bool(keep.any()):
+            raise OptionError(f"the set has no sample of the classes {list(labels)}")
+        return replace(self, inputs=self.inputs[keep], targets=self.targets[keep])
+
+    def merge(self, other: SyntheticSet) -> SyntheticSet:
+        """Append another set of the same data: same shape, classes, kind of labels and preprocessing.
+
+        Sets quantised between different levels are merged as float32, soft labels of which one side is not float16 too;
+        quantise the result again. Of different bits a number the larger ones are kept.
+
+        Raises:
+            DataError: the two do not fit together.
+        """
+        mine, theirs = self.preprocess.tensors(), other.preprocess.tensors()
+        same = self.preprocess.kind == other.preprocess.kind and all(torch.equal(mine[k], theirs[k]) for k in mine)
+        for what, a, b in (
+            ("shape", self.shape, other.shape),
+            ("stored shape", self.inputs.shape[1:], other.inputs.shape[1:]),
+            ("number of classes", self.num_classes, other.num_classes),
+            ("class names", self.class_names, other.class_names),
+            ("label kind", self.targets.ndim, other.targets.ndim),
+            ("preprocessing", True, same),
+        ):
+            if a != b:
+                raise DataError(f"cannot merge sets of different {what}: {a} and {b}")
+        levels = self.levels
+        if levels is None or other.levels is None or not torch.equal(levels, other.levels):
+            levels = None
+        return replace(
+            self,
+            inputs=torch.cat([self.inputs, other.inputs]),
+            targets=torch.cat([self.targets, other.targets]),
+            levels=levels,
+            bits=max(self.bits, other.bits),  # fewer bits lie on the levels of more
+            half_labels=self.half_labels and other.half_labels,
+            provenance={"merged": [*self._parts(), *other._parts()]},
+        )
+
+    def _parts(self) -> list[Any]:
+        """Give the provenance of each merged part; flat, so that a thousand merges are no deeper than one."""
+        return list(self.provenance["merged"]) if set(self.provenance) == {"merged"} else [dict(self.provenance)]
+
+    def quantise(self, dtype: Literal["uint8", "float32"] = "uint8", bits: int = 8) -> SyntheticSet:
+        """Round the inputs to what fits in a byte each, on 256 equal levels a channel, and soft labels to float16.
+
+        The levels, in pixel space, span the values present; for images they span at least ``[0, 1]``, so that real
+        images stored as bytes come back bit for bit. No pixel moves by more than half a level. The root-mean-square
+        error in model space is written to ``provenance["quantisation_rmse"]``. A quantised set is given back as it is.
+
+        With fewer bits a number, images are rounded to ``2**bits`` equal levels a channel that make the squared error
+        small (:func:`ddplug.functional.packing.best_span`), and what lies outside is cut off. In the room of one image there are
+        then ``8 / bits``, which is often the better use of it.
+
+        float16 keeps 11 significant bits, so that the small probabilities of many classes keep their order of magnitude
+        (a byte each would make all below 1/510 zero). No probability moves by more than 1/4096; the largest error is
+        written to ``provenance["label_error"]``.
+
+        Args:
+            dtype: ``"uint8"``, or ``"float32"`` to declare float32 storage again (the values stay rounded).
+            bits: that a number takes as ``"uint8"``, one of :data:`ddplug.functional.packing.BITS`; below 8 for images only.
+
+        Returns:
+            A set a quarter of the size or smaller, its soft labels half. One of so few bits already is given back as it
+            is.
+
+        Raises:
+            OptionError: the type or the bits are not among these, below 8 bits the inputs are not images or the
+                preprocessing is ZCA, or the preprocessing is too ill-conditioned for bytes.
+
+        Example:
+            >>> from ddplug.data.preprocess import Identity
+            >>> image = torch.tensor([0.1, 0.4, 0.7, 1.2]).view(1, 1, 2, 2)
+            >>> made = SyntheticSet(image, torch.tensor([0]), 1, Identity()).quantise(bits=1)
+            >>> made.inputs.flatten().tolist(), made.codes().flatten().tolist(), made.nbytes
+            ([0.25, 0.25, 0.9500000476837158, 0.9500000476837158], [0, 0, 255, 255], 10)
+        """
+        if dtype == "float32":
+            return replace(self, levels=None, bits=8, half_labels=False)
+        if dtype != "uint8":
+            raise OptionError(f"dtype is {dtype!r}; it must be uint8 or float32")
+        check_bits(bits, self.shape, self.preprocess.kind)
+        return self._round_inputs(bits)._round_labels()
+
+    def _round_labels(self) -> SyntheticSet:
+        """Round soft labels to float16; others, and such, are given back as they are."""
+        if self.half_labels or self.targets.ndim == 1:
+            return self
+        targets = self.targets.half().float()
+        error = float((targets - self.targets).abs().max())
+        return replace(self, targets=targets, half_labels=True, provenance={**self.provenance, "label_error": error})
+
+    def _round_inputs(self, bits: int) -> SyntheticSet:
+        """Round the inputs to ``2**bits`` levels; if they are on as few, they are given back as they are."""
+        if self.levels is not None and self.bits <= bits:
+            return self
+        levels = quantize.span(quantize.exact_pixels(self.preprocess, self.inputs), bits)
+        rounded = replace(self, levels=levels.to(self.inputs.device), bits=bits)
+        inputs = rounded.decode(rounded.codes())
+        error = float((inputs - self.inputs).square().mean().sqrt())
+        result = replace(rounded, inputs=inputs, provenance={**self.provenance, "quantisation_rmse": error})
+        if not torch.equal(result.decode(result.codes()), inputs):
+            raise OptionError("the preprocessing is too ill-conditioned for uint8 storage; keep float32")
+        return result
+
+    def codes(self) -> Tensor:
+        """Compute the ``(M, *stored)`` uint8 codes of a quantised set; those of fewer bits than 8 span 0..255 as well.
+
+        Raises:
+            OptionError: the set is not quantised.
+        """
+        pixels = quantize.exact_pixels(self.preprocess, self.inputs)
+        return quantize.codes(pixels, self._levels(), self.bits).to(self.inputs.device)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Turn ``(M, *stored)`` uint8 codes into model-space inputs; the inverse of :meth:`codes`.
+
+        The numbers are the same on every device and whatever samples are decoded together.
+        """
+        return quantize.decode(self.preprocess, codes, self._levels()).to(self.inputs.device)
+
+    def _levels(self) -> Tensor:
+        if self.levels is None:
+            raise OptionError("the set is stored as float32; call quantise() first")
+        return self.levels.cpu()
+
+    def save(self, path: str | Path) -> None:
+        """Write the set to one file (:mod:`ddplug.synthetic.file_format`); it is first read back in memory.
+
+        Args:
+            path: the file, ``.safetensors`` by convention; an existing one is replaced.
+
+        Raises:
+            OptionError: the path cannot be written.
+            DataError: the set would not come back as it is.
+
+        Example:
+            >>> import tempfile
+            >>> from ddplug.data.preprocess import Identity
+            >>> made = SyntheticSet(torch.rand(2, 1, 4, 4), torch.tensor([0, 1]), 2, Identity())
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     made.save(folder + "/made.safetensors")
+            ...     back = SyntheticSet.load(folder + "/made.safetensors")
+            >>> torch.equal(made.inputs, back.inputs)
+            True
+        """
+        own = self.to("cpu")
+        tensors, header, version = file_format.encode(vars(own), None if own.levels is None else own.codes())
+        try:
+            back = file_format.decode(tensors, header)
+        except FormatError as error:
+            raise DataError(f"cannot save the set: {error}") from None
+        if not torch.equal(back["inputs"], own.inputs):
+            raise DataError("cannot save the set: its inputs are not on its levels; set levels=None and quantise again")
+        write_tensors(path, file_format.KIND, tensors, header, version)
+
+    @staticmethod
+    def load(path: str | Path) -> SyntheticSet:
+        """Read a set; the file is not trusted.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The set, on the CPU, bit for bit what was saved.
+
+        Raises:
+            OptionError: the file does not exist or cannot be read.
+            FormatError: it is not a whole and valid synthetic set, or it is from a newer version.
+        """
+        tensors, header = read_tensors(path, file_format.KIND)
+        try:
+            return SyntheticSet(**file_format.decode(tensors, header))
+        except (FormatError, DataError) as error:
+            raise FormatError(f"{path} holds no valid synthetic set: {error}") from None

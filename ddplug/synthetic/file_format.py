@@ -1,0 +1,220 @@
+"""A synthetic set in one file.
+
+The file is that of :mod:`ddplug.utils.files`, of the kind ``synthetic-set``. It has the tensors
+
+* ``inputs``: ``(M, *stored)`` float32 in model space, or uint8 codes where ``levels`` is present; codes of fewer
+  bits as :func:`ddplug.functional.packing.pack` lays them out;
+* ``levels``: ``(2, C)`` float32, the pixel values of the codes 0 and 255 in each channel;
+* ``targets``: ``(M,)`` uint8 class indices (int32 above 256 classes), or ``(M, classes)`` float32 or float16 soft
+  labels;
+* ``preprocess.NAME``: the float32 fields of the preprocessing
+
+and the header fields ``num_classes``, ``class_names``, ``preprocess`` (its kind), ``recipe`` and ``provenance``,
+``network_shape`` where networks see the inputs enlarged to another shape than the stored one, and ``bits`` and
+``stored_shape`` where codes have fewer bits than 8.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddplug.data.preprocess import Preprocess, from_tensors
+from ddplug.errors import DataError, FormatError, OptionError
+from ddplug.functional import augmentation
+from ddplug.functional.packing import BITS, pack, packed_bytes, unpack
+from ddplug.functional.resize import can_enlarge
+from ddplug.synthetic import checks, quantize
+from ddplug.synthetic.recipe import Recipe
+
+__all__ = ["KIND", "decode", "encode"]
+
+KIND = "synthetic-set"
+"""What the header of the file calls it."""
+
+
+def encode(fields: Mapping[str, Any], codes: Tensor | None) -> tuple[dict[str, Tensor], dict[str, Any], int]:
+    """Turn the fields of a set into what a file holds.
+
+    Args:
+        fields: of :class:`ddplug.synthetic.dataset.SyntheticSet`, by name; tensors on the CPU.
+        codes: ``(M, *stored)`` uint8 codes of a quantized set.
+
+    Returns:
+        The tensors, the header, and the version of the format that they need.
+    """
+    targets, num_classes, bits = fields["targets"], fields["num_classes"], fields["bits"]
+    soft_type = torch.float16 if fields["half_labels"] else torch.float32
+    tensors = {f"preprocess.{name}": tensor for name, tensor in fields["preprocess"].tensors().items()}
+    packed = codes is not None and bits < 8
+    stored = fields["inputs"] if codes is None else codes
+    tensors["inputs"] = pack(stored.flatten(1), bits) if packed else stored
+    tensors["targets"] = targets.to(_label_type(num_classes) if targets.ndim == 1 else soft_type)
+    if codes is not None:
+        tensors["levels"] = fields["levels"]
+    header = {
+        "num_classes": num_classes,
+        "class_names": list(fields["class_names"]),
+        "preprocess": fields["preprocess"].kind,
+        "recipe": fields["recipe"].to_json(),
+        "provenance": dict(fields["provenance"]),
+    }
+    if fields["network_shape"]:
+        header["network_shape"] = list(fields["network_shape"])
+    if packed:
+        header |= {"bits": bits, "stored_shape": list(stored.shape[1:])}
+    return tensors, header, 3 if packed else 1
+
+
+def _label_type(num_classes: int) -> torch.dtype:
+    """Smallest stored type that holds the labels."""
+    return torch.uint8 if num_classes <= 256 else torch.int32
+
+
+def decode(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> dict[str, Any]:
+    """Check everything that was read and turn it into the fields of a set; the inverse of :func:`encode`.
+
+    Args:
+        tensors: of the file.
+        header: of the file.
+
+    Returns:
+        The fields of :class:`ddplug.synthetic.dataset.SyntheticSet`, by name.
+
+    Raises:
+        FormatError: something is missing, unknown, or does not fit the rest.
+        DataError: labels or values are not those of a set.
+    """
+    _check_header(header)
+    fields = {name.removeprefix("preprocess."): t for name, t in tensors.items() if name.startswith("preprocess.")}
+    plain = {name for name in tensors if not name.startswith("preprocess.")}
+    if not {"inputs", "targets"} <= plain <= {"inputs", "targets", "levels"}:
+        raise FormatError(f"its tensors are {reprlib.repr(sorted(plain))}, not inputs, targets and maybe levels")
+    stored, targets, levels = tensors["inputs"], tensors["targets"], tensors.get("levels")
+    if header.keys() & {"bits", "stored_shape"}:
+        stored = _unpacked(stored, header.get("bits"), header.get("stored_shape"))
+    if not 2 <= stored.ndim <= 8 or stored.numel() == 0:
+        raise FormatError(f"inputs have the shape {tuple(stored.shape)}")
+    if stored.dtype != (torch.float32 if levels is None else torch.uint8):
+        raise FormatError(f"inputs are {stored.dtype} {'without' if levels is None else 'with'} levels")
+    if targets.ndim == 1 and targets.dtype != _label_type(header["num_classes"]):
+        raise FormatError(f"hard labels are {targets.dtype}, not {_label_type(header['num_classes'])}")
+    shape = _network_shape(header.get("network_shape", list(stored.shape[1:])), tuple(stored.shape[1:]))
+    half_labels = targets.ndim == 2 and targets.dtype == torch.float16
+    found: dict[str, Any] = {
+        # the codes are decoded below, once the levels are known to be right
+        "inputs": stored if levels is None else torch.zeros(stored.shape),
+        "targets": targets.float() if half_labels else targets.long() if targets.ndim == 1 else targets,
+        "num_classes": header["num_classes"],
+        "preprocess": _preprocess(header["preprocess"], fields, tuple(stored.shape[1:])),
+        "recipe": _recipe(header["recipe"], shape),
+        "class_names": tuple(header["class_names"]),
+        "provenance": header["provenance"],
+        "levels": levels,
+        "network_shape": shape,
+        "half_labels": half_labels,
+        "bits": header.get("bits", 8),
+    }
+    _check(found)
+    if levels is not None:
+        found["inputs"] = quantize.decode(found["preprocess"], stored, levels)
+        _check(found)
+    if not bool(found["preprocess"].inverse(found["inputs"]).isfinite().all()):
+        raise FormatError("its pixels are not finite")
+    return found
+
+
+def _check(fields: Mapping[str, Any]) -> None:
+    wrong = checks.problem(fields)
+    if wrong:
+        raise DataError(f"not a synthetic set: {wrong}")
+
+
+_MAX_NAME = 255
+_HEADER = {"num_classes": int, "class_names": list, "preprocess": str, "recipe": dict, "provenance": dict}
+_OPTIONAL = {"network_shape", "bits", "stored_shape"}
+
+
+def _check_header(header: Mapping[str, Any]) -> None:
+    """Check the names and types of the header fields.
+
+    Raises:
+        FormatError: one is missing, unknown or of the wrong type.
+    """
+    if set(header) - _OPTIONAL != set(_HEADER):
+        raise FormatError(f"its header fields are {reprlib.repr(sorted(header))}, not {', '.join(sorted(_HEADER))}")
+    for name, wanted in _HEADER.items():
+        if type(header[name]) is not wanted:
+            raise FormatError(f"header field {name!r} is {reprlib.repr(header[name])}, not of type {wanted.__name__}")
+    names = header["class_names"]
+    if not names or not all(isinstance(name, str) and len(name) <= _MAX_NAME for name in names):
+        raise FormatError(f"class_names is not a list of names of at most {_MAX_NAME} characters")
+    if len(names) != header["num_classes"]:
+        raise FormatError(f"num_classes is {reprlib.repr(header['num_classes'])} for {len(names)} class names")
+
+
+def _unpacked(packed: Tensor, bits: Any, shape: Any) -> Tensor:
+    """Take codes of fewer bits than 8 apart.
+
+    Raises:
+        FormatError: bits, shape and what is packed do not fit together.
+    """
+    if type(bits) is not int or bits not in BITS[:-1]:
+        raise FormatError(f"bits is {reprlib.repr(bits)}, not one of {', '.join(map(str, BITS[:-1]))}")
+    if not (isinstance(shape, list) and len(shape) == 3 and all(type(size) is int and size > 0 for size in shape)):
+        raise FormatError(f"stored_shape is {reprlib.repr(shape)}, not three sizes of an image")
+    wanted = packed_bytes(math.prod(shape), bits)
+    if packed.dtype != torch.uint8 or packed.ndim != 2 or packed.shape[1] != wanted:
+        raise FormatError(
+            f"inputs are {packed.dtype} {tuple(packed.shape)}, but images of {reprlib.repr(shape)} with {bits} bits a "
+            f"number take {reprlib.repr(wanted)} uint8 each"
+        )
+    return unpack(packed, math.prod(shape), bits).view(len(packed), *shape)
+
+
+def _network_shape(sizes: Any, stored: tuple[int, ...]) -> tuple[int, ...]:
+    """Read the shape that networks see inputs of the stored shape in.
+
+    Raises:
+        FormatError: it is no shape that they can be enlarged to.
+    """
+    whole = isinstance(sizes, list) and all(type(size) is int for size in sizes)
+    if not whole or not can_enlarge(stored, tuple(sizes)):
+        raise FormatError(f"network_shape is {reprlib.repr(sizes)}, to which inputs of {stored} cannot be enlarged")
+    return tuple(sizes)
+
+
+def _recipe(values: Mapping[str, Any], shape: tuple[int, ...]) -> Recipe:
+    """Build the recipe of inputs of a shape.
+
+    Raises:
+        FormatError: a field is wrong, or its augmentation does not suit the inputs.
+    """
+    recipe = Recipe.from_json(values)
+    try:
+        augmentation.check(recipe.augment, shape)
+    except OptionError as error:
+        raise FormatError(f"recipe: {error}") from None
+    return recipe
+
+
+def _preprocess(kind: str, fields: Mapping[str, Tensor], shape: tuple[int, ...]) -> Preprocess:
+    """Build the preprocessing of inputs of a shape.
+
+    Raises:
+        FormatError: a field is unknown, of the wrong type or shape, not finite, or a deviation that is not positive.
+    """
+    result = from_tensors(kind, fields)
+    width = math.prod(shape) if kind == "zca" else shape[0]
+    for name, tensor in fields.items():
+        wanted = (width, width) if name.endswith("matrix") else (width,)
+        if tensor.dtype != torch.float32 or tuple(tensor.shape) != wanted:
+            raise FormatError(f"preprocessing {name} is {tensor.dtype} {tuple(tensor.shape)}, not float32 {wanted}")
+        if not bool(tensor.isfinite().all()) or (name == "std" and not bool((tensor > 0).all())):
+            raise FormatError(f"preprocessing {name} is not finite, or a standard deviation is not positive")
+    return result

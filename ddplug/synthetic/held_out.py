@@ -1,0 +1,47 @@
+"""Real data kept apart to judge candidates by, in the same kind of file as a synthetic set."""
+
+from __future__ import annotations
+
+import torch
+
+from ddplug.data.labelled import LabelledData
+from ddplug.synthetic.dataset import SyntheticSet
+
+__all__ = ["METHOD", "holdout"]
+
+METHOD = "holdout"
+"""The method that such a file names in its provenance."""
+
+
+def holdout(data: LabelledData, cut_from: LabelledData | None = None) -> SyntheticSet:
+    """Turn real data into a set, to be saved beside the distilled one and judged by wherever the data are not at hand.
+
+    Choose nothing by test data: take the second part of :meth:`LabelledData.split
+    <ddplug.data.labelled.LabelledData.split>`, and distil the first.
+
+    Args:
+        data: real data; all of them are held in memory as float32.
+        cut_from: the data that they are a part of; a set made from all of these has seen what it would be judged by,
+            and is refused wherever this file judges.
+
+    Returns:
+        The same samples in the same order. Images that are bytes are stored as bytes, bit for bit.
+
+    Example:
+        >>> import ddplug
+        >>> train, rest = ddplug.load_dataset("digits").split(0.2)
+        >>> len(rest) == len(holdout(rest)), holdout(rest).provenance["method"]
+        (True, 'holdout')
+    """
+    source = {"name": data.name, "fingerprint": data.fingerprint}
+    if cut_from is not None:
+        source["cut_from"] = cut_from.fingerprint
+    made = SyntheticSet(
+        data.batch(torch.arange(len(data))).cpu(),
+        data.targets.cpu(),
+        data.num_classes,
+        data.preprocess.to("cpu"),
+        class_names=data.class_names,
+        provenance={"method": METHOD, "data": source},
+    )
+    return made.quantise() if data.inputs.dtype == torch.uint8 else made

@@ -1,0 +1,233 @@
+"""Command-line options: a parser whose complaints are one line, and options generated from a dataclass."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+
+from ddplug.errors import OptionError, unknown
+
+__all__ = ["Parser", "add_fields", "field_help", "given_fields", "number", "one_of", "plain", "quantity"]
+
+SEED_LIMIT = 2**63 - 1
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises :class:`ddplug.errors.OptionError` and names the nearest known option."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=_Formatter, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the complaint instead of printing the usage and leaving."""
+        raise OptionError(f"{message.replace(': is ', ' is ')} (see `{self.prog} --help`)")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as :mod:`argparse` does, and suggest the nearest option for one that is not known."""
+        arguments, extra = self.parse_known_args(args, namespace)
+        if not extra:
+            return arguments
+        if extra[0].startswith("-"):
+            raise unknown("option", extra[0].partition("=")[0], self._option_string_actions)
+        raise OptionError(f"unexpected argument {extra[0]!r} (see `{self.prog} --help`)")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=110)
+
+
+def number(kind: type[int] | type[float], least: float, most: float = math.inf) -> Callable[[str], Any]:
+    """Give an argument type that takes finite numbers from ``least`` to ``most`` only.
+
+    Example:
+        >>> number(int, 1)("3")
+        3
+    """
+    limits = f"at least {least}" if most == math.inf else f"between {least} and {most}"
+
+    def convert(text: str) -> Any:
+        value = _plain_number(kind, text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"is {text}; it must be {limits}")
+        return value
+
+    return convert
+
+
+def _plain_number(kind: type[int] | type[float], text: str) -> Any:
+    try:
+        value = kind(text)
+    except (ValueError, OverflowError):
+        what = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"is {text!r}; it must be {what}") from None
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"is {text}; it must be finite")
+    return value
+
+
+def quantity(what: str, units: Mapping[str, float]) -> Callable[[str], float]:
+    """Give an argument type that takes positive numbers with or without a unit.
+
+    Args:
+        what: it measures, for complaints.
+        units: name -> what it is worth; a number without a unit counts as it is.
+
+    Example:
+        >>> quantity("a time", {"s": 1, "m": 60})("1.5m")
+        90.0
+    """
+
+    def convert(text: str) -> float:
+        parts = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+) ?([A-Za-z]*)", text)
+        value = 0.0 if parts is None else float(parts[1]) * {**units, "": 1}.get(parts[2], 0)
+        if not 0 < value < math.inf:
+            known = ", ".join(units)
+            raise argparse.ArgumentTypeError(
+                f"is {text!r}; it must be {what} above 0, as a number with {known} or none"
+            )
+        return value
+
+    return convert
+
+
+def one_of(kind: str, known: Sequence[str]) -> Callable[[str], str]:
+    """Give an argument type that takes some names only, and suggests the nearest."""
+
+    def convert(text: str) -> str:
+        if text not in known:
+            raise argparse.ArgumentTypeError(str(unknown(kind, text, known)))
+        return text
+
+    return convert
+
+
+def field_help(cls: type) -> dict[str, str]:
+    """Read what the fields of a documented dataclass mean from its docstring and its bases'.
+
+    Args:
+        cls: a class with a Google-style section ``Args:`` or ``Attributes:``.
+
+    Returns:
+        Field name -> its description on one line, without reStructuredText marks.
+
+    Example:
+        >>> from ddplug.synthetic.recipe import Recipe
+        >>> field_help(Recipe)["epochs"]
+        'passes over the set.'
+    """
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        found |= _attributes(inspect.cleandoc(base.__dict__.get("__doc__") or ""))
+    return found
+
+
+def _attributes(doc: str) -> dict[str, str]:
+    section = re.search(r"^(?:Args|Attributes):\n((?:[ \t]+\S.*\n?|[ \t]*\n)+)", doc + "\n", re.MULTILINE)
+    if not section:
+        return {}
+    entries = re.split(r"^ {4}(\w+)(?: \([^)]*\))?:", section.group(1), flags=re.MULTILINE)[1:]
+    return {name: plain(text) for name, text in zip(entries[::2], entries[1::2], strict=True)}
+
+
+def plain(text: str) -> str:
+    """Take reStructuredText roles and quotes off, and line breaks out.
+
+    Example:
+        >>> plain("``3`` or :class:`ddplug.synthetic.recipe.Recipe`")
+        '3 or ddplug.synthetic.recipe.Recipe'
+    """
+    text = re.sub(r":\w+:`~?([^`<]+?)(?: <[^`]*>)?`", r"\1", text)
+    return " ".join(text.replace("``", "").split())
+
+
+def add_fields(parser: argparse._ActionsContainer, cls: type) -> None:
+    """Add an option for each field of a dataclass, with its type, default and description.
+
+    Args:
+        parser: what to add them to.
+        cls: a dataclass whose fields are booleans, numbers, strings, literals, tuples of these, or ``None``.
+    """
+    hints, about = get_type_hints(cls), field_help(cls)
+    for field in fields(cls):
+        if field.init:
+            _add_field(parser, field, hints[field.name], field.metadata.get("help", about.get(field.name, "")))
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def _add_field(parser: argparse._ActionsContainer, field: Field[Any], hint: Any, about: str) -> None:
+    default = _default(field)
+    shown = "(required)" if default is MISSING else f"(default: {_show(default)})"
+    settings: dict[str, Any] = {
+        "dest": f"field_{field.name}",
+        # what is not given stays with the preset, else with the class
+        "default": argparse.SUPPRESS,
+        "required": default is MISSING,
+        "help": f"{about} {shown}".strip().replace("%", "%%"),
+    }
+    if hint is bool:
+        settings["action"] = argparse.BooleanOptionalAction
+    else:
+        settings |= {"type": _converter(hint), "metavar": _metavar(hint)}
+    parser.add_argument("--" + field.name.replace("_", "-"), **settings)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return repr(value) if value == "" else str(value).lower() if value is None else str(value)
+
+
+def _converter(hint: Any) -> Callable[[str], Any]:
+    """Give the function that turns an argument into a value of an annotated type."""
+    if hint in (int, float):
+        return lambda text: _plain_number(hint, text)
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return _literal(inner)
+    if origin is tuple:
+        return lambda text: tuple(_converter(inner[0])(part) for part in text.split(",") if part)
+    if type(None) in inner:
+        rest = [part for part in inner if part is not type(None)]
+        convert = _converter(Union[tuple(rest)])  # noqa: UP007 - the members are known at run time only
+        return lambda text: None if text == "none" else convert(text)
+    if int in inner or float in inner:
+        return _number_or_text
+    return str
+
+
+def _literal(values: Sequence[Any]) -> Callable[[str], Any]:
+    named = {str(value): value for value in values}
+    check = one_of("value", list(named))
+    return lambda text: named[check(text)]
+
+
+def _number_or_text(text: str) -> Any:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, (int, float)) else text
+
+
+def _metavar(hint: Any) -> str:
+    inner = get_args(hint)
+    if get_origin(hint) is Literal:
+        return "{" + ",".join(map(str, inner)) + "}"
+    if get_origin(hint) is tuple:
+        return f"{_metavar(inner[0])},..."
+    return {int: "N", float: "X"}.get(hint, "VALUE")
+
+
+def given_fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Give the fields that :func:`add_fields`' options set on this command line."""
+    return {name[6:]: value for name, value in vars(arguments).items() if name.startswith("field_")}

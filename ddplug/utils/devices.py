@@ -1,0 +1,38 @@
+"""Find the device to work on."""
+
+from __future__ import annotations
+
+import torch
+
+from ddplug.errors import OptionError
+
+__all__ = ["pick_device"]
+
+
+def pick_device(name: str | torch.device = "auto") -> torch.device:
+    """Find the device to work on.
+
+    Args:
+        name: ``"auto"`` (CUDA, else MPS, else the CPU), or ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+
+    Returns:
+        A device that is present.
+
+    Raises:
+        OptionError: the name is not known, or the device is not present.
+
+    Example:
+        >>> pick_device("cpu")
+        device(type='cpu')
+    """
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    if name == "auto":
+        return torch.device(next(kind for kind, count in counts.items() if count))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise OptionError(f"unknown device {str(name)!r}; use auto, cpu, cuda, cuda:N or mps") from None
+    present = counts.get(device.type, 0)
+    if (device.index or 0) >= present:
+        raise OptionError(f"device {str(device)!r} is not available: {present} of its kind found here; use auto or cpu")
+    return device

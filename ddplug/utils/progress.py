@@ -1,0 +1,29 @@
+"""Progress of work that comes before the first step of a run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from tqdm import tqdm
+
+__all__ = ["tracked"]
+
+_HIDDEN: ContextVar[bool | None] = ContextVar("hidden", default=True)
+"""Whether progress before the first step is hidden; ``None`` for unless standard error is a terminal."""
+
+
+def tracked(items: Sequence[Any], what: str) -> Iterator[Any]:
+    """Go through things that take long before the first step, with a progress bar where the steps have one.
+
+    Args:
+        items: to go through.
+        what: each of them is.
+
+    Example:
+        >>> [2 * k for k in tracked(range(3), "network")]
+        [0, 2, 4]
+    """
+    yield from tqdm(items, desc=f"preparing: {what}", file=sys.stderr, disable=_HIDDEN.get(), leave=False)

@@ -1,0 +1,36 @@
+"""Lend the global random state to code that knows no other, and put it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+__all__ = ["lent_randomness", "spawn"]
+
+
+@contextmanager
+def lent_randomness(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Seed the global generators of the CPU and of a CUDA device, and restore them at the end.
+
+    Modules initialise themselves, and dropout draws, from global generators only.
+
+    Args:
+        seed: for both generators.
+        device: where the code inside works.
+    """
+    device = torch.device(device)
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def spawn(rng: torch.Generator, number: int) -> list[torch.Generator]:
+    """Make independent generators, one for each repeat, seeded from one."""
+    seeds = torch.randint(2**63 - 1, (number,), generator=rng).tolist()
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
