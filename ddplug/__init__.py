@@ -13,7 +13,7 @@ from ddplug._version import __version__
 if TYPE_CHECKING:
     from ddplug import errors
     from ddplug.data.datasets import load as load_dataset
-    from ddplug.data.labelled import LabelledData
+    from ddplug.data.labeled import LabeledData
     from ddplug.data.loaders import from_arrays, from_dataset, from_image_folder
     from ddplug.distillation.loop import distill
     from ddplug.distillation.protocol import Distiller
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Distiller",
-    "LabelledData",
+    "LabeledData",
     "Recipe",
     "SyntheticSet",
     "__version__",
@@ -47,7 +47,7 @@ __all__ = [
 
 _HOMES = {
     "Distiller": "ddplug.distillation.protocol:Distiller",
-    "LabelledData": "ddplug.data.labelled:LabelledData",
+    "LabeledData": "ddplug.data.labeled:LabeledData",
     "Recipe": "ddplug.synthetic.recipe:Recipe",
     "SyntheticSet": "ddplug.synthetic.dataset:SyntheticSet",
     "compare": "ddplug.evaluation.comparison:compare",

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillation.checkpoint import KIND
 from ddplug.distillation.config import config_of
 from ddplug.distillation.memory import check as check_memory
@@ -52,9 +52,9 @@ __all__ = [
 LEVELS: tuple[Any, ...] = (
     Random(),
     KMeansCentroid(),
-    DM(steps=100, bank=10),
-    DM(steps=300, bank=30),
-    NCFM(steps=500, bank=30),
+    DM(steps=100, pool_size=10),
+    DM(steps=300, pool_size=30),
+    NCFM(steps=500, pool_size=30),
 )
 """Methods with their options but for number and size of images: from one to the next more accurate, and dearer."""
 
@@ -79,13 +79,13 @@ _TRIED = 5000
 
 @dataclass(frozen=True)
 class Choice:
-    """What to distil with.
+    """What to distill with.
 
     Attributes:
         distiller: the method with all its options.
         reduced: factor by which to store the result smaller, for a method that selects; see
             :meth:`ddplug.synthetic.dataset.SyntheticSet.reduced`.
-        bits: to store a number in; see :meth:`ddplug.synthetic.dataset.SyntheticSet.quantise`.
+        bits: to store a number in; see :meth:`ddplug.synthetic.dataset.SyntheticSet.quantize`.
         seconds: that it will take, by the estimate.
         declined: name of the next better method and its seconds, where it would take too long.
     """
@@ -98,11 +98,11 @@ class Choice:
 
     def stored(self, made: SyntheticSet) -> SyntheticSet:
         """Store what the method made as it was chosen to be."""
-        return made.reduced(self.reduced).quantise(bits=self.bits)
+        return made.reduced(self.reduced).quantize(bits=self.bits)
 
 
-def factor_for(data: LabelledData) -> int:
-    """Give the factor that images are stored smaller by: 2 from :data:`LEAST_SIDE` pixels on, else 1.
+def factor_for(data: LabeledData) -> int:
+    """Return the factor that images are stored smaller by: 2 from :data:`LEAST_SIDE` pixels on, else 1.
 
     Raises:
         OptionError: the data are no images, for which there are no rules.
@@ -116,8 +116,8 @@ def factor_for(data: LabelledData) -> int:
     return 2 if min(data.shape[1:]) >= LEAST_SIDE and data.preprocess.kind != "zca" else 1
 
 
-def bits_for(data: LabelledData) -> int:
-    """Give the fewest bits a number in which real images, stored as small as :func:`factor_for` says, lose little.
+def bits_for(data: LabeledData) -> int:
+    """Return the fewest bits a number in which real images, stored as small as :func:`factor_for` says, lose little.
 
     Raises:
         OptionError: the data are no images.
@@ -128,11 +128,11 @@ def bits_for(data: LabelledData) -> int:
     some = _part(data, max(1, _SEEN // data.num_classes))
     real = to_set(some, some.batch(torch.arange(len(some))), some.targets, Recipe()).reduced(factor)
     most = MOST_ERROR * float(real.inputs.std())
-    return next(bits for bits in BITS if bits == 8 or real.quantise(bits=bits).provenance["quantisation_rmse"] <= most)
+    return next(bits for bits in BITS if bits == 8 or real.quantize(bits=bits).provenance["quantisation_rmse"] <= most)
 
 
-def candidates(data: LabelledData, nbytes: int) -> list[Choice]:
-    """Give the levels that a room allows, the cheapest first; their seconds are not estimated.
+def candidates(data: LabeledData, nbytes: int) -> list[Choice]:
+    """Return the levels that a room allows, the cheapest first; their seconds are not estimated.
 
     Args:
         data: real training data, of images.
@@ -173,12 +173,12 @@ def _timed(device: torch.device, work: Callable[[], object]) -> float:
     return float(time.monotonic() - began)
 
 
-def _part(data: LabelledData, most: int) -> LabelledData:
+def _part(data: LabeledData, most: int) -> LabeledData:
     """Take the first samples of each class, at most so many."""
     return data.subset(torch.cat([index[:most] for index in data.class_indices]))
 
 
-def _fits(distiller: Any, data: LabelledData) -> bool:
+def _fits(distiller: Any, data: LabeledData) -> bool:
     try:
         check_memory(distiller, data, data.device)
     except OptionError:
@@ -192,7 +192,7 @@ class Pace:
 
     Attributes:
         start: everything that is done once.
-        view: one view of the bank.
+        view: one view of the pool.
         training: one step of training a network.
         step: one update of the images.
     """
@@ -203,14 +203,14 @@ class Pace:
     step: float = 0.0
 
     def seconds(self, distiller: Any) -> float:
-        """Give what a method takes with its numbers of views, training steps and updates."""
+        """Return what a method takes with its numbers of views, training steps and updates."""
         trainings = getattr(distiller, "networks", 0) * getattr(distiller, "train_steps", 0)
-        views = getattr(distiller, "bank", 0)
-        total = self.start + views * self.view + trainings * self.training + distiller.steps * self.step
+        views = getattr(distiller, "pool_size", 0)
+        total = self.init_from + views * self.view + trainings * self.training + distiller.steps * self.step
         return float(total)
 
 
-def pace_of(distiller: Any, data: LabelledData) -> Pace:
+def pace_of(distiller: Any, data: LabeledData) -> Pace:
     """Try a little of a method.
 
     Args:
@@ -228,26 +228,26 @@ def pace_of(distiller: Any, data: LabelledData) -> Pace:
         distiller.init(_part(data, _images(distiller)), rng)  # the first call of anything is slow
         return Pace(growth * timed(lambda: distiller.init(part, rng)))
     networks = {"networks": 1, "train_steps": 0} if hasattr(distiller, "train_steps") else {}
-    small = replace(distiller, start="noise", bank=1, **networks)
+    small = replace(distiller, init_from="noise", pool_size=1, **networks)
     state = small.init(part, rng)  # the first call again
     once = timed(lambda: small.init(part, rng))
-    view = timed(lambda: replace(small, bank=3).init(part, rng)) - once
+    view = timed(lambda: replace(small, pool_size=3).init(part, rng)) - once
     training = timed(lambda: replace(small, train_steps=10).init(part, rng)) - once if networks else 0.0
-    start = timed(lambda: initial_images(distiller.start, part, _images(distiller), rng, distiller.factor))
+    start = timed(lambda: initial_images(distiller.init_from, part, _images(distiller), rng, distiller.factor))
     small.step(state, part, rng)
     steps = [timed(lambda: small.step(state, part, rng)) for _ in range(3)]
     return Pace(growth * start + once, max(0.0, view / 2), max(0.0, training / 10), sorted(steps)[1])
 
 
 def _images(distiller: Any) -> int:
-    """Give the images of each class as they are stored."""
+    """Return the images of each class as they are stored."""
     return int(distiller.images_per_class * getattr(distiller, "factor", 1) ** 2)
 
 
 def choose(
-    data: LabelledData, *, seconds: float = 60.0, nbytes: int = 20_000, device: str | torch.device = "auto"
+    data: LabeledData, *, seconds: float = 60.0, nbytes: int = 20_000, device: str | torch.device = "auto"
 ) -> Choice:
-    """Choose what to distil with, for a time and a number of bytes.
+    """Choose what to distill with, for a time and a number of bytes.
 
     The choice depends on how fast the machine is at that moment, and on its memory; it is itself a method with its
     options, and distilling with that is repeatable as ever. The time spent on choosing counts.
@@ -287,7 +287,7 @@ def choose(
     return choice
 
 
-def resumed(checkpoint: str, data: LabelledData, nbytes: int) -> Choice:
+def resumed(checkpoint: str, data: LabeledData, nbytes: int) -> Choice:
     """Find what was chosen in a run that was interrupted.
 
     Args:
@@ -312,7 +312,7 @@ def resumed(checkpoint: str, data: LabelledData, nbytes: int) -> Choice:
 
 
 def as_options(choice: Choice) -> str:
-    """Give the words after ``ddplug distill`` that do the same without choosing.
+    """Return the words after ``ddplug distill`` that do the same without choosing.
 
     Example:
         >>> as_options(Choice(DM(images_per_class=1, batch_real=32), reduced=1, bits=2))

@@ -38,7 +38,7 @@ class CheckpointError(DdplugError, ValueError):
 
 
 class DivergedError(DdplugError, ArithmeticError):
-    """The optimisation produced NaN or infinity."""
+    """The optimization produced NaN or infinity."""
 
 
 class MissingExtraError(DdplugError, ImportError):

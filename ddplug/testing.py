@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Preprocess, fit
 from ddplug.distillation.config import config_of
 from ddplug.distillation.loop import distill
@@ -27,26 +27,26 @@ from ddplug.synthetic.dataset import SyntheticSet
 __all__ = ["check_class_symmetry", "check_distiller", "toy_images", "toy_table"]
 
 
-def _toy(counts: Sequence[int], shape: tuple[int, ...], seed: int, name: str, images: bool) -> LabelledData:
-    """Draw classes around centres that lie apart, interleaved so that the rows are not sorted by class."""
+def _toy(counts: Sequence[int], shape: tuple[int, ...], seed: int, name: str, images: bool) -> LabeledData:
+    """Draw classes around centers that lie apart, interleaved so that the rows are not sorted by class."""
     rng = torch.Generator().manual_seed(seed)
     targets = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     targets = targets[torch.randperm(len(targets), generator=rng)]
-    centres = torch.rand((len(counts), *shape), generator=rng)
+    centers = torch.rand((len(counts), *shape), generator=rng)
     noise = torch.rand((len(targets), *shape), generator=rng)
-    inputs = 0.7 * centres[targets] + 0.3 * noise
+    inputs = 0.7 * centers[targets] + 0.3 * noise
     if images:
         inputs = (inputs * 255).to(torch.uint8)
     names = tuple(f"class{label}" for label in range(len(counts)))
-    return LabelledData(inputs, targets, len(counts), fit("standardise", inputs), names, name)
+    return LabeledData(inputs, targets, len(counts), fit("standardize", inputs), names, name)
 
 
-def toy_images(counts: Sequence[int] = (12, 10, 8), *, channels: int = 1, size: int = 8, seed: int = 0) -> LabelledData:
+def toy_images(counts: Sequence[int] = (12, 10, 8), *, channels: int = 1, size: int = 8, seed: int = 0) -> LabeledData:
     """Make small images of a few classes that a linear classifier can tell apart.
 
     Args:
         counts: samples of each class.
-        channels: 1 for grey, 3 for colour.
+        channels: 1 for grey, 3 for color.
         size: height and width, in pixels.
         seed: of the draw.
 
@@ -60,7 +60,7 @@ def toy_images(counts: Sequence[int] = (12, 10, 8), *, channels: int = 1, size: 
     return _toy(counts, (channels, size, size), seed, "toy-images", True)
 
 
-def toy_table(counts: Sequence[int] = (12, 10, 8), *, columns: int = 6, seed: int = 0) -> LabelledData:
+def toy_table(counts: Sequence[int] = (12, 10, 8), *, columns: int = 6, seed: int = 0) -> LabeledData:
     """Make rows of a table of a few classes that a linear classifier can tell apart.
 
     Args:
@@ -84,7 +84,7 @@ def _require(distiller: Distiller, holds: object, complaint: str) -> None:
 
 
 def _global_state() -> tuple[Any, ...]:
-    """Give the global random states of torch, numpy and Python, comparable."""
+    """Return the global random states of torch, numpy and Python, comparable."""
     legacy: Any = np.random.get_state()
     return torch.get_rng_state().tolist(), legacy[0], legacy[1].tolist(), legacy[2:], random.getstate()
 
@@ -104,8 +104,8 @@ def _other_global_state() -> Iterator[None]:
         random.setstate(kept[2])
 
 
-def _run(distiller: Distiller, data: LabelledData, seed: int = 0, **options: Any) -> SyntheticSet:
-    """Distil with a copy of the distiller, so that nothing hidden in it is carried from one run to the next."""
+def _run(distiller: Distiller, data: LabeledData, seed: int = 0, **options: Any) -> SyntheticSet:
+    """Distill with a copy of the distiller, so that nothing hidden in it is carried from one run to the next."""
     again: Distiller = replace(distiller)  # type: ignore[type-var]
     return distill(data, again, **{"steps": 4 if distiller.steps else 0, "seed": seed, "device": "cpu", **options})
 
@@ -131,7 +131,7 @@ def _check_dataclass(distiller: Distiller) -> None:
     json.dumps(config_of(distiller), allow_nan=False)
 
 
-def _check_refusal(distiller: Distiller, data: LabelledData) -> None:
+def _check_refusal(distiller: Distiller, data: LabeledData) -> None:
     """Check that no images at all are refused, when made or when begun."""
     try:
         _run(replace(distiller, images_per_class=0), data)  # type: ignore[type-var]
@@ -150,7 +150,7 @@ def _check_state(distiller: Distiller, state: State, when: str) -> None:
         _require(distiller, tensor.isfinite().all(), f"{what} holds NaN or infinity")
 
 
-def _check_steps(distiller: Distiller, data: LabelledData) -> None:
+def _check_steps(distiller: Distiller, data: LabeledData) -> None:
     """Take two steps by hand: types, and that neither the state nor the data given are changed."""
     rng = torch.Generator().manual_seed(0)
     inputs, targets = data.inputs.clone(), data.targets.clone()
@@ -175,7 +175,7 @@ def _equal(one: Tensor | None, other: Tensor | None) -> bool:
     return one is not None and other is not None and torch.equal(one, other)
 
 
-def _check_set(distiller: Distiller, data: LabelledData) -> None:
+def _check_set(distiller: Distiller, data: LabeledData) -> None:
     """Check what comes out, and that it survives a file."""
     made = _run(distiller, data)
     n = distiller.images_per_class
@@ -199,7 +199,7 @@ def _check_set(distiller: Distiller, data: LabelledData) -> None:
     _require(distiller, kept, "saving and loading the set changes it")
 
 
-def _check_repeats(distiller: Distiller, data: LabelledData) -> None:
+def _check_repeats(distiller: Distiller, data: LabeledData) -> None:
     """Check that a run is a function of its arguments and its seed."""
     first = _run(distiller, data)
     with _other_global_state():
@@ -213,7 +213,7 @@ def _check_repeats(distiller: Distiller, data: LabelledData) -> None:
         _require(distiller, _same(first, _run(distiller, data, seed=1)), "seeds differ, though rng is never drawn from")
 
 
-def _check_resume(distiller: Distiller, data: LabelledData) -> None:
+def _check_resume(distiller: Distiller, data: LabeledData) -> None:
     """Check that k steps, a file and k steps more are 2k steps, bit for bit."""
     steps = 4 if distiller.steps else 0
     with tempfile.TemporaryDirectory() as folder:
@@ -229,7 +229,7 @@ def _check_resume(distiller: Distiller, data: LabelledData) -> None:
     )
 
 
-def check_distiller(distiller: Distiller, data: LabelledData | None = None) -> None:
+def check_distiller(distiller: Distiller, data: LabeledData | None = None) -> None:
     """Check that a distiller keeps the contract of :class:`ddplug.distillation.protocol.Distiller`, on the CPU.
 
     It takes four steps at a time, several times over. Checked are the types of what it gives; that it changes nothing
@@ -240,7 +240,7 @@ def check_distiller(distiller: Distiller, data: LabelledData | None = None) -> N
     Args:
         distiller: with at least one image a class.
         data: real data with at least as many samples in each class as the distiller gives; small grey images of three
-            classes and coloured ones of two, the classes of different sizes, if not given.
+            classes and colored ones of two, the classes of different sizes, if not given.
 
     Raises:
         AssertionError: the contract is broken; the message says where.
@@ -263,7 +263,7 @@ def check_distiller(distiller: Distiller, data: LabelledData | None = None) -> N
     _require(distiller, before == _global_state(), "it moves the global random state of torch, numpy or Python")
 
 
-def check_class_symmetry(distiller: Distiller, data: LabelledData | None = None) -> None:
+def check_class_symmetry(distiller: Distiller, data: LabeledData | None = None) -> None:
     """Check that naming the classes in another order gives the same images under the new names.
 
     It holds for a method that treats the classes alike and draws nothing at random.

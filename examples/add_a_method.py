@@ -30,18 +30,18 @@ class MeanPull:
     rate: float = 0.1
     batch: int = 16
 
-    def init(self, data: ddplug.LabelledData, rng: torch.Generator) -> State:
+    def init(self, data: ddplug.LabeledData, rng: torch.Generator) -> State:
         """Start from real images."""
         check_images_per_class(data, self.images_per_class)
         return {"images": torch.cat([data.sample(c, self.images_per_class, rng) for c in range(data.num_classes)])}
 
-    def step(self, state: State, data: ddplug.LabelledData, rng: torch.Generator) -> tuple[State, Metrics]:
+    def step(self, state: State, data: ddplug.LabeledData, rng: torch.Generator) -> tuple[State, Metrics]:
         """Move every image; the state that came in stays as it is."""
         means = torch.stack([data.sample(c, self.batch, rng).mean(0) for c in range(data.num_classes)])
         gap = means.repeat_interleave(self.images_per_class, 0) - state["images"]
         return {"images": state["images"] + self.rate * gap}, {"loss": gap.square().mean()}
 
-    def result(self, state: State, data: ddplug.LabelledData) -> ddplug.SyntheticSet:
+    def result(self, state: State, data: ddplug.LabeledData) -> ddplug.SyntheticSet:
         """Hand over the images with the data's preprocessing, and how to train on them."""
         recipe = ddplug.Recipe.quick(data.augmentation)
         return to_set(data, state["images"], balanced_labels(data, self.images_per_class), recipe)

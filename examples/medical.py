@@ -104,8 +104,8 @@ def cut(image: Tensor) -> Tensor:
     return avg_pool2d(patches, SHRINK)
 
 
-def training_patches(patients: Sequence[Patient]) -> ddplug.LabelledData:
-    """Give the patches that lie outside the organ, or well inside it, with their three classes."""
+def training_patches(patients: Sequence[Patient]) -> ddplug.LabeledData:
+    """Return the patches that lie outside the organ, or well inside it, with their three classes."""
     images, labels = [], []
     for patient in patients:
         share = cut(patient.mask).mean((1, 2, 3))
@@ -118,14 +118,14 @@ def training_patches(patients: Sequence[Patient]) -> ddplug.LabelledData:
 
 
 @torch.no_grad()
-def vote(network: nn.Module, patient: Patient, data: ddplug.LabelledData) -> bool:
+def vote(network: nn.Module, patient: Patient, data: ddplug.LabeledData) -> bool:
     """Call a patient ill if more patches look ill than healthy."""
     found = network(data.preprocess.forward(cut(patient.image))).argmax(1)
     return int((found == 2).sum()) > int((found == 1).sum())
 
 
-def rates(network: nn.Module, patients: Sequence[Patient], data: ddplug.LabelledData) -> tuple[float, float, float]:
-    """Give sensitivity, specificity and their harmonic mean."""
+def rates(network: nn.Module, patients: Sequence[Patient], data: ddplug.LabeledData) -> tuple[float, float, float]:
+    """Return sensitivity, specificity and their harmonic mean."""
     right = {ill: [vote(network, p, data) == ill for p in patients if p.ill == ill] for ill in (True, False)}
     sensitivity, specificity = (sum(right[ill]) / len(right[ill]) for ill in (True, False))
     return sensitivity, specificity, 2 * sensitivity * specificity / max(sensitivity + specificity, 1e-9)
@@ -153,7 +153,7 @@ def main(
     repeats: int = 3,
     network: str = "convnet:width=16",
 ) -> dict[str, list[tuple[float, float, float]]]:
-    """Distil, train on the three images and on what they must beat, and judge patients nobody has seen."""
+    """Distill, train on the three images and on what they must beat, and judge patients nobody has seen."""
     rng = torch.Generator().manual_seed(0)
     if (images is None) != (masks is None):
         raise SystemExit("give both --images and --masks, or neither")
@@ -167,15 +167,15 @@ def main(
     found: dict[str, list[tuple[float, float, float]]] = {}
     bytes_of: dict[str, int] = {"all patches": data.inputs.numel()}
     method = SoftLabelDD(
-        images_per_class=1, network=network, initialisation="fixed", epochs=10, batch_real=128, steps=steps,
-        start="real", learning_rate=0.02,
+        images_per_class=1, network=network, initialization="fixed", epochs=10, batch_real=128, steps=steps,
+        init_from="real", learning_rate=0.02,
     )  # fmt: skip
     recipe = ddplug.Recipe.quick()
     for seed in range(repeats):
         sets = {
-            "distilled, soft labels": ddplug.distill(data, method, seed=seed).quantise(),
+            "distilled, soft labels": ddplug.distill(data, method, seed=seed).quantize(),
             "random patches": ddplug.distill(data, Random(images_per_class=1), seed=seed),
-            "mean patches": ddplug.distill(data, ClassMean(images_per_class=1)).quantise(),
+            "mean patches": ddplug.distill(data, ClassMean(images_per_class=1)).quantize(),
         }
         sets["distilled, soft labels"].save(f"patches-{seed}.safetensors")
         for name, made in sets.items():

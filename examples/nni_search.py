@@ -12,7 +12,7 @@ from ddplug.nni import ConvNetSpace, ProxyEvaluator, ProxyExperiment
 
 
 def make_files(folder: Path, steps: int) -> tuple[Path, Path]:
-    """Distil ten images a class from four fifths of the training data, and keep the rest to judge candidates on."""
+    """Distill ten images a class from four fifths of the training data, and keep the rest to judge candidates on."""
     paths = folder / "digits-dm-10.safetensors", folder / "digits-validation.safetensors"
     if all(path.exists() for path in paths):
         # other files would make another search

@@ -1,4 +1,4 @@
-"""Distil your own images: a folder that holds one folder of pictures for each class."""
+"""Distill your own images: a folder that holds one folder of pictures for each class."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def make_folder(root: Path, classes: int = 3, number: int = 20) -> None:
             Image.fromarray((image / 16 * 255).astype("uint8")).save(folder / f"{n}.png")
 
 
-def distil(images: Path, output: Path, steps: int) -> None:
-    """Distil a folder of images to two a class, and write a file, a picture and a folder of images."""
+def distill(images: Path, output: Path, steps: int) -> None:
+    """Distill a folder of images to two a class, and write a file, a picture and a folder of images."""
     data = ddplug.from_image_folder(images)
     print(f"{len(data)} images of the classes {', '.join(data.class_names)}")
-    method = DM(images_per_class=2, network="convnet:width=16,depth=1", steps=steps, bank=4)
+    method = DM(images_per_class=2, network="convnet:width=16,depth=1", steps=steps, pool_size=4)
     synthetic = ddplug.distill(data, method)
     synthetic.save(str(output / "own.safetensors"))
     to_png(synthetic, output / "own.png")
@@ -37,11 +37,11 @@ def distil(images: Path, output: Path, steps: int) -> None:
 
 
 def main(images: str | None = None, output: str = ".", steps: int = 100) -> None:
-    """Distil the images of a folder, or of a folder made for the purpose."""
+    """Distill the images of a folder, or of a folder made for the purpose."""
     with tempfile.TemporaryDirectory() as made:
         if images is None:
             make_folder(Path(made))
-        distil(Path(images or made), Path(output), steps)
+        distill(Path(images or made), Path(output), steps)
 
 
 if __name__ == "__main__":

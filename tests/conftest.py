@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ddplug.data.datasets import load
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 
 
 def _global_state() -> dict[str, object]:
@@ -34,7 +34,7 @@ def global_random_state() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def digits() -> LabelledData:
+def digits() -> LabeledData:
     """Training split of the digits."""
     return load("digits")
 

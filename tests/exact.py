@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.networks.convnet import ConvNet
 from ddplug.networks.factory import build
 from ddplug.testing import toy_images
@@ -27,14 +27,14 @@ def twin(rng: torch.Generator) -> torch.Generator:
     return other
 
 
-class Exact(LabelledData):
+class Exact(LabeledData):
     """Data whose batches are float64, so that ours and the slow form differ by rounding alone."""
 
     def batch(self, index: Tensor) -> Tensor:
         return super().batch(index).double()
 
 
-def exact_images(counts: Sequence[int] = (9, 12)) -> LabelledData:
+def exact_images(counts: Sequence[int] = (9, 12)) -> LabeledData:
     data = toy_images(tuple(counts))
     return Exact(**{f.name: getattr(data, f.name) for f in fields(data) if f.init})
 
@@ -44,7 +44,7 @@ def double_convnet(depth: int, norm: str) -> nn.Module:
     return ConvNet((1, 8, 8), 2, width=8, depth=depth, norm=norm).double()
 
 
-def network_of(method: Any, data: LabelledData, tensors: Mapping[str, Tensor]) -> nn.Module:
+def network_of(method: Any, data: LabeledData, tensors: Mapping[str, Tensor]) -> nn.Module:
     """An ordinary float64 module that holds the numbers of a functional network."""
     module = build(method.network, data.shape, data.num_classes, generator()).double()
     module.load_state_dict({name: tensor.double() for name, tensor in tensors.items()})
@@ -59,12 +59,12 @@ def part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def moved(state: Mapping[str, Tensor], gradient: Tensor, rate: float, momentum: float) -> Tensor:
     """The images after a step of torch's own SGD."""
     images = nn.Parameter(state["inputs"].double())
-    optimiser = torch.optim.SGD([images], lr=rate, momentum=momentum)
+    optimizer = torch.optim.SGD([images], lr=rate, momentum=momentum)
     images.grad = torch.zeros_like(images)
-    optimiser.step()  # creates the momentum buffer, which is then set to the state's
-    optimiser.state[images]["momentum_buffer"] = state["velocity"].double()
+    optimizer.step()  # creates the momentum buffer, which is then set to the state's
+    optimizer.state[images]["momentum_buffer"] = state["velocity"].double()
     images.grad = gradient
-    optimiser.step()
+    optimizer.step()
     return images.detach()
 
 

@@ -14,7 +14,7 @@ import torch
 import ddplug
 from ddplug import auto, distill
 from ddplug.cli.program import main
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Identity, fit
 from ddplug.distillers.dm import DM
 from ddplug.errors import CheckpointError, OptionError
@@ -24,10 +24,10 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.testing import toy_images
 
 
-def images(side: int, channels: int = 1, each: int = 40) -> LabelledData:
+def images(side: int, channels: int = 1, each: int = 40) -> LabeledData:
     rng = torch.Generator().manual_seed(0)
     inputs = torch.rand(3 * each, channels, side, side, generator=rng)
-    return LabelledData(inputs, torch.arange(3 * each) % 3, 3, Identity(), ("a", "b", "c"), "noise")
+    return LabeledData(inputs, torch.arange(3 * each) % 3, 3, Identity(), ("a", "b", "c"), "noise")
 
 
 class Clock:
@@ -50,17 +50,17 @@ class Worker:
     name: ClassVar[str] = "worker"
     images_per_class: int = 1
     steps: int = 7
-    start: str = "noise"
-    bank: int = 5
+    init_from: str = "noise"
+    pool_size: int = 5
     networks: int = 3
     train_steps: int = 11
     factor: int = 1
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> dict[str, torch.Tensor]:
-        CLOCK.now += 1 + 2 * self.bank + 0.25 * self.networks * self.train_steps
+    def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, torch.Tensor]:
+        CLOCK.now += 1 + 2 * self.pool_size + 0.25 * self.networks * self.train_steps
         return {}
 
-    def step(self, state: Any, data: LabelledData, rng: torch.Generator) -> tuple[Any, Any]:
+    def step(self, state: Any, data: LabeledData, rng: torch.Generator) -> tuple[Any, Any]:
         CLOCK.now += 16
         return {}, {}
 
@@ -87,7 +87,7 @@ def test_time_of_a_selection_grows_with_the_data(clock: Clock) -> None:
     class Slow(Worker):
         steps = 0
 
-        def init(self, data: LabelledData, rng: torch.Generator) -> dict[str, torch.Tensor]:
+        def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, torch.Tensor]:
             CLOCK.now += 0.01 * len(data)
             return {}
 
@@ -95,7 +95,7 @@ def test_time_of_a_selection_grows_with_the_data(clock: Clock) -> None:
 
 
 def costing(seconds: dict[str, float]) -> Any:
-    def pace(distiller: Any, data: LabelledData) -> auto.Pace:
+    def pace(distiller: Any, data: LabeledData) -> auto.Pace:
         CLOCK.now += 1
         return auto.Pace(seconds[distiller.name], step=seconds[distiller.name])
 
@@ -138,7 +138,7 @@ def test_sets_fill_the_room_and_no_more(side: int, channels: int) -> None:
             distiller = choice.distiller
             assert choice.bits == bits
             if distiller.name in ("dm", "ncfm"):
-                distiller = replace(distiller, steps=0, bank=1, network="convnet:width=2,depth=1")
+                distiller = replace(distiller, steps=0, pool_size=1, network="convnet:width=2,depth=1")
             if distiller.name == "ncfm":
                 distiller = replace(distiller, networks=1, train_steps=0)
             made = choice.stored(distill(data, distiller, device="cpu"))
@@ -175,8 +175,8 @@ def test_more_room_than_there_are_samples() -> None:
             assert {choice.bits for choice in auto.candidates(data, nbytes)} == {bits}
 
 
-def coarse(*, levels: int, noise: float = 0.0) -> LabelledData:
-    """Give images of a few equal levels, each as frequent as the others."""
+def coarse(*, levels: int, noise: float = 0.0) -> LabeledData:
+    """Return images of a few equal levels, each as frequent as the others."""
     data = images(8, each=400)
     rng = torch.Generator().manual_seed(1)
     stray = noise * torch.randn(data.inputs.shape, generator=rng)
@@ -191,7 +191,7 @@ def test_bits_are_the_fewest_that_keep_what_is_there() -> None:
     assert auto.bits_for(images(8, each=400)) == 2
     # wherever the values lie, and whatever is done to them before
     moved = replace(coarse(levels=2), inputs=coarse(levels=2).inputs * 4000 - 1000)
-    assert auto.bits_for(moved) == auto.bits_for(replace(moved, preprocess=fit("standardise", moved.inputs))) == 1
+    assert auto.bits_for(moved) == auto.bits_for(replace(moved, preprocess=fit("standardize", moved.inputs))) == 1
     assert auto.bits_for(replace(coarse(levels=2), preprocess=fit("zca", coarse(levels=2).inputs))) == 8
     assert auto.bits_for(ddplug.load_dataset("digits")) == 1
 
@@ -207,7 +207,7 @@ def test_too_few_bytes_name_what_suffices() -> None:
 
 
 def test_tables_and_no_time_are_refused() -> None:
-    table = LabelledData(torch.eye(20)[:, :5], torch.arange(20) % 2, 2, Identity(), ("a", "b"), "table")
+    table = LabeledData(torch.eye(20)[:, :5], torch.arange(20) % 2, 2, Identity(), ("a", "b"), "table")
     with pytest.raises(OptionError, match=r"rules for images only, not for inputs of shape \(5,\)"):
         auto.choose(table, device="cpu")
     with pytest.raises(OptionError, match="budget of 0 seconds"):
@@ -226,11 +226,11 @@ AUTO = ["distill", "auto", "--data", "digits", "--device", "cpu", "--bytes", "1k
 def test_command_repeats_itself_by_the_options_it_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auto, "LEVELS", (auto.LEVELS[0], auto.LEVELS[1], DM(steps=3, bank=2)))
+    monkeypatch.setattr(auto, "LEVELS", (auto.LEVELS[0], auto.LEVELS[1], DM(steps=3, pool_size=2)))
     first, second = str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")
     assert main([*AUTO, "--budget", "1h", "-o", first]) == 0
     said = capsys.readouterr().err.split("ddplug distill ")[1].split("\n")[0]
-    assert said == "dm --images-per-class 11 --steps 3 --bank 2 --bits 1"
+    assert said == "dm --images-per-class 11 --steps 3 --pool 2 --bits 1"
     assert main(["distill", *said.split(), "--data", "digits", "--device", "cpu", "-o", second]) == 0
     one, two = SyntheticSet.load(first), SyntheticSet.load(second)
     assert one.nbytes <= 1000
@@ -259,7 +259,7 @@ def test_interrupted_choice_goes_on_and_another_one_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, straight = str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")
-    level = DM(steps=4, bank=2, network="convnet:width=4,depth=1")
+    level = DM(steps=4, pool_size=2, network="convnet:width=4,depth=1")
     monkeypatch.setattr(auto, "LEVELS", (auto.LEVELS[0], level))
     data = ddplug.load_dataset("digits")
     choice = auto.candidates(data, 1000)[1]

@@ -17,7 +17,7 @@ from examples.benchmarks import distillation
 from examples.benchmarks.distillation import BENCHMARKS, Benchmark, Entry, measure
 
 NETWORK = "convnet:width=4,depth=1"
-DD = Entry("dd", {"network": NETWORK, "initialisation": "fixed", "steps": 2, "epochs": 1, "images_per_class": 1}, 1)
+DD = Entry("dd", {"network": NETWORK, "initialization": "fixed", "steps": 2, "epochs": 1, "images_per_class": 1}, 1)
 
 
 def arguments(keep: Path | None = None, **changes: Any) -> Namespace:
@@ -32,16 +32,16 @@ def use(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
 def test_learned_sets_are_judged_as_learned_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     use(monkeypatch, as_learned=True)
     row = measure(DD, arguments(tmp_path))
-    made = distill(load_dataset("digits"), resolve("distiller", "dd")(**DD.options), seed=0).quantise()
+    made = distill(load_dataset("digits"), resolve("distiller", "dd")(**DD.options), seed=0).quantize()
     expected = evaluate_as_learned(made, load_dataset("digits", split="test")).mean
     assert row["accuracy (%)"] == pytest.approx(100 * expected, abs=0.006)
     assert row["bytes"] == made.nbytes
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
     monkeypatch.setattr("ddplug.distill", None)  # what is kept is not made again
     assert measure(DD, arguments(tmp_path)) | {"peak memory (MiB)": 0} == row | {"peak memory (MiB)": 0}
-    exact = replace(DD, quantised=False)
-    assert measure(exact, arguments(tmp_path))["bytes"] == made.quantise("float32").nbytes == 4 * 640 + 10
-    assert distillation._options(exact.key).endswith("steps=2, not quantised")
+    exact = replace(DD, quantized=False)
+    assert measure(exact, arguments(tmp_path))["bytes"] == made.quantize("float32").nbytes == 4 * 640 + 10
+    assert distillation._options(exact.key).endswith("steps=2, not quantized")
 
 
 def test_held_out_data_judge_what_is_to_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def test_rows_find_their_way_into_a_process_of_their_own() -> None:
     for benchmark in BENCHMARKS.values():
         own = [entry.key for entry in benchmark.rows]
         assert len(own) == len(set(own))
-    assert distillation._options(DD.key) == f"epochs=1, initialisation=fixed, network={NETWORK}, steps=2"
+    assert distillation._options(DD.key) == f"epochs=1, initialization=fixed, network={NETWORK}, steps=2"
 
 
 def test_published_figures_stand_beside_ours_however_often_a_file_is_written(monkeypatch: pytest.MonkeyPatch) -> None:

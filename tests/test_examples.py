@@ -37,15 +37,15 @@ def test_every_example_is_tested() -> None:
     assert {path.stem for path in FOLDER.glob("[!_]*.py")} == {
         "add_a_method",
         "avalanche_replay",
-        "distil_digits",
+        "distill_digits",
         "medical",
         "nni_search",  # in tests/nni
         "own_images",
     }
 
 
-def test_distil_digits(capsys: pytest.CaptureFixture[str]) -> None:
-    example("distil_digits").main("a.safetensors", steps=5, repeats=1)
+def test_distill_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    example("distill_digits").main("a.safetensors", steps=5, repeats=1)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["dm", "random", "class-mean", "saved"]
     made = SyntheticSet.load("a.safetensors")

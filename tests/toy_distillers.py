@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, to_set
 from ddplug.synthetic.dataset import SyntheticSet
@@ -25,12 +25,12 @@ class MeanMatching:
     batch: int = 4
     noise: float = 0.01
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> State:
+    def init(self, data: LabeledData, rng: torch.Generator) -> State:
         check_images_per_class(data, self.images_per_class)
         images = [data.sample(label, self.images_per_class, rng) for label in range(data.num_classes)]
         return {"images": torch.stack(images), "seen": torch.zeros((), dtype=torch.int64, device=data.device)}
 
-    def step(self, state: State, data: LabelledData, rng: torch.Generator) -> tuple[State, Metrics]:
+    def step(self, state: State, data: LabeledData, rng: torch.Generator) -> tuple[State, Metrics]:
         images = state["images"]
         real = torch.stack([data.sample(label, self.batch, rng).mean(0) for label in range(data.num_classes)])
         gap = images.mean(1) - real
@@ -38,7 +38,7 @@ class MeanMatching:
         moved = images - self.learning_rate * (gap[:, None] + jitter)
         return {"images": moved, "seen": state["seen"] + 1}, {"loss": gap.square().sum()}
 
-    def result(self, state: State, data: LabelledData) -> SyntheticSet:
+    def result(self, state: State, data: LabeledData) -> SyntheticSet:
         return to_set(
             data,
             state["images"].flatten(0, 1),

@@ -22,20 +22,20 @@ def is_online(exp: Any) -> bool:
 
 
 def _whole(exp: Any) -> Any:
-    """Give the experience with all that is known of it; for a piece, the one that it was cut from."""
+    """Return the experience with all that is known of it; for a piece, the one that it was cut from."""
     if not hasattr(exp, "logging"):
         return exp
     return getattr(exp.logging(), "origin_experience", None) or exp.logging()
 
 
 def experience_number(exp: Any) -> int | None:
-    """Give the position of an experience in its stream; pieces of one experience share it."""
+    """Return the position of an experience in its stream; pieces of one experience share it."""
     number = getattr(_whole(exp), "_current_experience", None)
     return None if number is None else int(number)
 
 
 def stream_pairs(exp: Any) -> list[set[Pair]] | None:
-    """Give the (task, class) pairs of each experience of the stream that one comes from, from its labels alone.
+    """Return the (task, class) pairs of each experience of the stream that one comes from, from its labels alone.
 
     Returns:
         ``None`` where they cannot be known without loading data: no stream, a lazy one, or one without labels.
@@ -94,7 +94,7 @@ def shares(size: int, groups: int) -> list[int]:
 
 
 def images_in(max_bytes: int, groups: int, image: int, levels: int) -> int:
-    """Give how many images fit.
+    """Return how many images fit.
 
     Args:
         max_bytes: for all groups.

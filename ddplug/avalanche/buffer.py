@@ -75,12 +75,12 @@ class DistilledBuffer(ExemplarsBuffer):
         groupby: ``"class"`` keeps (task, class) pairs apart, ``"experience"`` those of each experience. ``"auto"`` does
             the first until an experience brings no pair that is new: its domain must be, and it gets groups of its own.
             In an online stream pairs come back all the time, and ``"auto"`` always keeps just pairs apart.
-        joint: distil the classes of a task in an experience together rather than one at a time.
+        joint: distill the classes of a task in an experience together rather than one at a time.
         adaptive_size: divide the memory over the groups seen so far, which shrink as others come, rather than over
             those that there will be.
         total_num_groups: groups that there will be; if not given, they are counted in the stream's labels, and where
             that cannot be done without loading data the size is adaptive. More groups than that shrink the others.
-        shrink: how a group gives up images: ``"redistil"`` distils its own into fewer, ``"prefix"`` keeps the first.
+        shrink: how a group gives up images: ``"redistil"`` distills its own into fewer, ``"prefix"`` keeps the first.
         revisit: what a group does when more of its data come, see :func:`ddplug.avalanche.maker.fold`.
         real_share: share of each group's images that are real samples drawn at random.
         factor: store images at a fraction of their side and ``factor**2`` of them for each image of the budget, so that
@@ -96,7 +96,7 @@ class DistilledBuffer(ExemplarsBuffer):
             suits the shape. None by default: images matched under augmentations that the learner does not train with
             were worse.
         seed: of all that is drawn.
-        device: where to distil: ``"auto"``, ``"learner"`` for where the strategy works, or a name.
+        device: where to distill: ``"auto"``, ``"learner"`` for where the strategy works, or a name.
 
     Raises:
         OptionError: an option is unknown or out of range.
@@ -190,7 +190,7 @@ class DistilledBuffer(ExemplarsBuffer):
         return waiting + sum(slot.nbytes for slot in self.buffer_groups.values())
 
     def rows(self) -> Rows:
-        """Give the whole memory as tensors, in the order of :attr:`buffer`."""
+        """Return the whole memory as tensors, in the order of :attr:`buffer`."""
         parts = [slot.rows() for slot in self.buffer_groups.values()]
         if not parts:
             none = torch.zeros(0, dtype=torch.int64)
@@ -198,7 +198,7 @@ class DistilledBuffer(ExemplarsBuffer):
         return Rows(*(torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y", "t")))
 
     def soft_targets(self) -> Tensor | None:
-        """Give the ``(N, K)`` soft labels of :meth:`rows`, padded with zeros to the widest; ``None`` if hard."""
+        """Return the ``(N, K)`` soft labels of :meth:`rows`, padded with zeros to the widest; ``None`` if hard."""
         parts = [slot.soft for slot in self.buffer_groups.values() if slot.soft is not None and len(slot.soft)]
         width = max((part.shape[1] for part in parts), default=0)
         return torch.cat([pad(part, (0, width - part.shape[1])) for part in parts]) if parts else None
@@ -261,7 +261,7 @@ class DistilledBuffer(ExemplarsBuffer):
         return slots[-1].schema if slots else None
 
     def _rng(self, stage: int, counter: int) -> torch.Generator:
-        """Give the generator of one event; none is kept, so that a copy draws what the original does."""
+        """Return the generator of one event; none is kept, so that a copy draws what the original does."""
         return torch.Generator().manual_seed((self.seed * 1_000_003 + counter * 2 + stage) % 2**63)
 
     def _plan(self, exp: Any) -> None:
@@ -327,7 +327,7 @@ class DistilledBuffer(ExemplarsBuffer):
         learner: Any,
         device: torch.device,
     ) -> int:
-        """Give how many images of a schema fit into a number of bytes."""
+        """Return how many images of a schema fit into a number of bytes."""
         each, levels = stored_bytes(reduced_shape(schema.shape, self.factor), self._maker.storage)
         label = max(label_bytes(group.label) for group in (*self.buffer_groups, *new))
         if self._maker.soft:

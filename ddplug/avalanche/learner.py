@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ddplug.errors import OptionError
 from ddplug.functional.resize import enlarge
-from ddplug.networks import functional as bank
+from ddplug.networks import functional
 from ddplug.utils.devices import pick_device
-from ddplug.utils.randomness import lent_randomness
+from ddplug.utils.randomness import temporary_seed
 
 __all__ = ["Copy", "adapted", "networks_for", "place", "probabilities"]
 
@@ -47,7 +47,7 @@ class Copy(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> Copy:
-        """Let batch normalisation alone be in training mode: dropout would make every call another network."""
+        """Let batch normalization alone be in training mode: dropout would make every call another network."""
         super().train(False)
         for layer in self.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
@@ -55,12 +55,12 @@ class Copy(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the ``(n, K)`` outputs, or the ``(n, len(labels))`` of some labels."""
+        """Return the ``(n, K)`` outputs, or the ``(n, len(labels))`` of some labels."""
         outputs: Tensor = self._call(x)
         return outputs[:, self.labels] if self.labels else outputs
 
     def embed(self, x: Tensor) -> Tensor:
-        """Give the ``(n, D)`` input of the last linear layer called, or the outputs if there is none."""
+        """Return the ``(n, D)`` input of the last linear layer called, or the outputs if there is none."""
         seen: list[Tensor] = []
 
         def keep(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -82,7 +82,7 @@ class Copy(nn.Module):
 
 @torch.no_grad()
 def _redraw(model: nn.Module) -> None:
-    """Initialise every module anew, by its own ``reset_parameters`` or else with its present mean and deviation."""
+    """Initialize every module anew, by its own ``reset_parameters`` or else with its present mean and deviation."""
     for module in model.modules():
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):
@@ -100,16 +100,16 @@ def networks_for(
     task: int = 0,
     labels: Sequence[int] = (),
     shape: tuple[int, ...] | None = None,
-) -> Iterator[bank.Network | None]:
+) -> Iterator[functional.Network | None]:
     """Lend what a distiller's field ``network`` is to hold.
 
     Nothing of the learner is kept at the end: the structures that :mod:`ddplug.networks.functional` remembers are dropped.
 
     Args:
-        choice: ``"fresh"`` for copies of the learner, each initialised anew; ``"learner"`` for the learner as it is;
+        choice: ``"fresh"`` for copies of the learner, each initialized anew; ``"learner"`` for the learner as it is;
             ``"own"`` for what the distiller has; or a name or function as :func:`ddplug.networks.factory.build` takes it.
         learner: the network being trained.
-        task: task label of the data to distil.
+        task: task label of the data to distill.
         labels: their class labels in the order that the distiller numbers them.
         shape: what the learner takes, where the data are reduced.
 
@@ -136,8 +136,8 @@ def networks_for(
         yield make
     finally:
         # the caches are keyed by network and would keep the last learners alive
-        bank.skeleton.cache_clear()
-        bank._cuts.cache_clear()
+        functional.stateless.cache_clear()
+        functional._cuts.cache_clear()
 
 
 def place(device: str, agent: Any, learner: nn.Module | None) -> torch.device:
@@ -155,7 +155,7 @@ def place(device: str, agent: Any, learner: nn.Module | None) -> torch.device:
 
 
 def adapted(learner: nn.Module, exp: Any) -> nn.Module:
-    """Give a learner that has the heads an experience needs.
+    """Return a learner that has the heads an experience needs.
 
     A strategy may hand over its model before it has adapted it, as GDumb does.
 
@@ -170,14 +170,14 @@ def adapted(learner: nn.Module, exp: Any) -> nn.Module:
     if not grows or not hasattr(exp, "classes_in_this_experience"):
         return learner
     grown = copy.deepcopy(learner)
-    with lent_randomness(0):
+    with temporary_seed(0):
         avalanche_model_adaptation(grown, exp)
     return grown
 
 
 @torch.no_grad()
 def probabilities(learner: nn.Module, x: Tensor, task: int, device: torch.device) -> Tensor:
-    """Give the learner's ``(n, K)`` class probabilities in evaluation mode, float32 on the CPU.
+    """Return the learner's ``(n, K)`` class probabilities in evaluation mode, float32 on the CPU.
 
     Args:
         learner: it is left as it is, its mode included.
@@ -188,5 +188,5 @@ def probabilities(learner: nn.Module, x: Tensor, task: int, device: torch.device
     network = Copy(learner, task).to(device).eval()
     if not len(x):
         return torch.zeros(0, 0)
-    with lent_randomness(0, device):  # should the learner draw in evaluation mode too
+    with temporary_seed(0, device):  # should the learner draw in evaluation mode too
         return torch.cat([network(part.to(device).float()).softmax(1).cpu() for part in x.split(_CHUNK)])

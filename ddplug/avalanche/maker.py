@@ -1,4 +1,4 @@
-"""From the samples of some groups to their slots: fold in what is remembered, distil, store."""
+"""From the samples of some groups to their slots: fold in what is remembered, distill, store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ddplug.avalanche.learner import networks_for, probabilities
 from ddplug.avalanche.reservoir import Queue
 from ddplug.avalanche.schema import Schema
 from ddplug.avalanche.slots import Group, Slot, pack
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Identity
 from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller
@@ -30,8 +30,8 @@ class Request:
 
     Attributes:
         group: whose it is.
-        data: ``(N, *shape)`` float32 to distil from.
-        distilled: images to distil, at most ``N``.
+        data: ``(N, *shape)`` float32 to distill from.
+        distilled: images to distill, at most ``N``.
         kept: ``(k, *shape)`` images that stay, before the distilled ones.
         real: ``(r, *shape)`` real samples, after them.
         seen: real samples that the slot will stand for.
@@ -61,10 +61,10 @@ def fold(
         new: its new samples, at least one, and how many they stand for.
         n: images that the group may have.
         old: its slot, if it has one.
-        revisit: ``"replace"`` forgets the old images. ``"merge"`` distils them together with the new data, each
+        revisit: ``"replace"`` forgets the old images. ``"merge"`` distills them together with the new data, each
             repeated so that it weighs as the samples it stands for, but all of them no more than the new data (or once
             each). ``"accumulate"`` keeps a prefix of them, the larger half of ``n`` (more, if the new samples cannot
-            fill the rest), and distils the new data alone into the others.
+            fill the rest), and distills the new data alone into the others.
         real_share: share of ``n`` that real samples get, drawn from the new ones and the old in proportion.
         rng: generator on the CPU.
     """
@@ -90,7 +90,7 @@ def fold(
 
 
 def _weight(before: int, images: int, new: Queue) -> int:
-    """Give how often each of the old images is repeated among the new samples."""
+    """Return how often each of the old images is repeated among the new samples."""
     if not images:
         return 1
     ratio = (before / images) / (new.seen / len(new.x))
@@ -148,7 +148,7 @@ class Maker:
         """
         made: dict[Group, tuple[Tensor, Recipe]] = {}
         for part in self._parts(requests):
-            made |= self._distil(part, schema, learner, device, int(torch.randint(2**62, (), generator=rng)))
+            made |= self._distill(part, schema, learner, device, int(torch.randint(2**62, (), generator=rng)))
         recipe = Recipe.paper(self._operations(schema.shape))
         slots = {}
         for request in requests:
@@ -173,7 +173,7 @@ class Maker:
         return probabilities(learner, x, task, device)
 
     def _operations(self, shape: tuple[int, ...]) -> str:
-        """Resolve the augmentation: colour operations need colours, and a mirrored digit is another one."""
+        """Resolve the augmentation: color operations need colors, and a mirrored digit is another one."""
         if self.augmentation != "auto":
             return self.augmentation
         if len(shape) != 3:
@@ -190,12 +190,12 @@ class Maker:
                 parts.setdefault(key, []).append(request)
         return list(parts.values())
 
-    def _distil(
+    def _distill(
         self, part: list[Request], schema: Schema, learner: nn.Module | None, device: torch.device, seed: int
     ) -> dict[Group, tuple[Tensor, Recipe]]:
         labels = [int(request.group) for request in part]
         counts = torch.tensor([len(request.data) for request in part])
-        data = LabelledData(
+        data = LabeledData(
             torch.cat([reduce(request.data, self.factor) for request in part]),
             torch.arange(len(part)).repeat_interleave(counts),
             len(part),

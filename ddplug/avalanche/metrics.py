@@ -36,7 +36,7 @@ class MemoryMetric(PluginMetric):
         self._value: Any = None
 
     def result(self) -> Any:
-        """Give the figure of the last emission, ``None`` before the first."""
+        """Return the figure of the last emission, ``None`` before the first."""
         return self._value
 
     def reset(self) -> None:
@@ -65,7 +65,7 @@ class MemoryMetric(PluginMetric):
 
 
 def distillation_metrics(policy: Any = None, *, picture: bool = False) -> list[MemoryMetric]:
-    """Give metrics of a distilled memory for an ``EvaluationPlugin``.
+    """Return metrics of a distilled memory for an ``EvaluationPlugin``.
 
     Seconds spent distilling, images and bytes held, after each training experience; no metric of Avalanche's own
     includes the time between experiences. In an online stream they appear only where the memory was distilled, and the

@@ -56,7 +56,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             Without effect on mixed batches.
         augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, drawn for each memory row; ``"auto"`` for what
             suits the shape, ``""`` for none. Without effect on mixed batches.
-        batch_norm: ``"update"`` lets memory rows move running statistics, as stock replay does; ``"keep"`` normalises
+        batch_norm: ``"update"`` lets memory rows move running statistics, as stock replay does; ``"keep"`` normalizes
             them by their own batch and leaves the running statistics to the stream. Without effect on mixed batches.
         finetune_steps: steps of the learner's own optimizer on memory batches alone, in training mode, each time the
             memory has been updated (on online streams: distilled anew), unless it was empty before. Balanced
@@ -165,14 +165,14 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         return Memory(rows, soft, self._size(strategy), chosen, rng, translate)
 
     def _strength(self, strategy: Any) -> float:
-        """Give the strength of translation in the present experience."""
+        """Return the strength of translation in the present experience."""
         if not isinstance(self.translate, str):
             return float(self.translate)
         online = isinstance(strategy.experience, OnlineCLExperience)
         return float(online or not _pairs(strategy.experience.dataset) <= _pairs(self.storage_policy.buffer))
 
     def _weigh(self, strategy: Any, memory: Memory) -> float:
-        """Give the weight of the memory's loss in the present experience."""
+        """Return the weight of the memory's loss in the present experience."""
         if not isinstance(self.weight, str):
             return float(self.weight)
         if self.weight == "experiences" and not isinstance(strategy.experience, OnlineCLExperience):
@@ -183,7 +183,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         return stored / len(_pairs(strategy.experience.dataset))
 
     def _loss(self, strategy: Any, memory: Memory, moves: Tensor | None) -> Tensor:
-        """Give the learner's loss on a memory batch."""
+        """Return the learner's loss on a memory batch."""
         x, y, t, soft = memory.batch(moves)
         # the learner's own forward: it knows when a model takes task labels
         kept, strategy.mbatch = strategy.mbatch, [x, y, t]
@@ -215,7 +215,7 @@ class _Fixed:
 
 
 def make_policy(policy: Any, mem_size: int | None, **options: Any) -> Any:
-    """Give the policy, or a new distilled memory with the options.
+    """Return the policy, or a new distilled memory with the options.
 
     Raises:
         OptionError: both are given, the policy is none, or an option is unknown.
@@ -261,21 +261,21 @@ def _check_number(name: str, value: str | float, words: tuple[str, ...]) -> None
 
 
 def _pairs(dataset: Any) -> set[tuple[int, int]]:
-    """Give the (task, class) pairs of a dataset, without loading it."""
+    """Return the (task, class) pairs of a dataset, without loading it."""
     labels = list(map(int, dataset.targets))
     tasks = getattr(dataset, "targets_task_labels", None)
     return set(zip([0] * len(labels) if tasks is None else map(int, tasks), labels, strict=True))
 
 
 def _batch(strategy: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Give inputs, labels and task labels of the present batch of the stream."""
+    """Return inputs, labels and task labels of the present batch of the stream."""
     x, y, *rest = strategy.mbatch
     return x, y, rest[-1] if rest else torch.zeros_like(y)
 
 
 @contextmanager
 def _running_statistics(module: nn.Module, move: bool) -> Iterator[None]:
-    """Let batch normalisation use a batch's own statistics without noting them, unless they are to move."""
+    """Let batch normalization use a batch's own statistics without noting them, unless they are to move."""
     norms = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
     held = [m for m in module.modules() if isinstance(m, norms) and m.training and m.track_running_stats]
     for layer in () if move else held:

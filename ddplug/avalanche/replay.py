@@ -40,7 +40,7 @@ class Memory:
     _queue: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     def batch(self, moves: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Give inputs, labels, task labels and, where there are any, soft labels.
+        """Return inputs, labels, task labels and, where there are any, soft labels.
 
         Args:
             moves: differences to translate the inputs by. A memory smaller than a batch is then repeated to fill it,
@@ -56,7 +56,7 @@ class Memory:
         return x, self.rows.y[index], self.rows.t[index], None if self.soft is None else self.soft[index]
 
     def moves(self, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
-        """Give the differences within the (task, class) pairs of a batch of the stream, as fine as the memory is."""
+        """Return the differences within the (task, class) pairs of a batch of the stream, as fine as the memory is."""
         mine = torch.stack([self.rows.t, self.rows.y]).unique(dim=1).shape[1]
         groups = torch.stack([t, y]).unique(dim=1, return_inverse=True)[1]
         return differences(x, groups, max(1, round(len(self.rows.y) / mine)), self.rng)
@@ -108,7 +108,7 @@ def check_augment(augment: str) -> None:
 
 
 def contents(policy: Any) -> tuple[Rows, Tensor | None]:
-    """Give the rows of a memory and its soft labels."""
+    """Return the rows of a memory and its soft labels."""
     if isinstance(policy, DistilledBuffer):
         return policy.rows(), policy.soft_targets()
     return read(policy.buffer)[0], None

@@ -1,4 +1,4 @@
-"""The few real samples that an online memory keeps until it distils again."""
+"""The few real samples that an online memory keeps until it distills again."""
 
 from __future__ import annotations
 

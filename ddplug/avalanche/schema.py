@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from ddplug.errors import DataError
-from ddplug.utils.randomness import lent_randomness
+from ddplug.utils.randomness import temporary_seed
 
 __all__ = ["SOFT_TARGETS", "Rows", "Schema", "read", "write"]
 
@@ -105,7 +105,7 @@ def read(dataset: Any) -> tuple[Rows, Schema]:
         return Rows(torch.zeros(0, 0), none, none), Schema((0,), torch.float32)
     dataset = dataset.eval() if isinstance(dataset, AvalancheDataset) else dataset
     collate = getattr(dataset, "collate_fn", None) or default_collate
-    with lent_randomness(0):
+    with temporary_seed(0):
         schema = _schema(dataset, dataset[0])
         try:
             cuts = [range(start, min(start + _CHUNK, len(dataset))) for start in range(0, len(dataset), _CHUNK)]
@@ -137,7 +137,7 @@ def _schema(dataset: Any, item: Any) -> Schema:
 
 
 def _task_labels(tasks: list[int]) -> Any:
-    """Give task labels as runs: a single list cannot be concatenated with a stream's ``ConstantSequence``."""
+    """Return task labels as runs: a single list cannot be concatenated with a stream's ``ConstantSequence``."""
     runs = [ConstantSequence(task, len(list(run))) for task, run in groupby(tasks)]
     return runs[0] if len(runs) == 1 else FlatData(runs)
 

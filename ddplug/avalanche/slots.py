@@ -95,16 +95,16 @@ class Slot:
         return len(self.stored)
 
     def images(self) -> Tensor:
-        """Give the ``(n, *shape)`` float32 images, at the stream's resolution."""
+        """Return the ``(n, *shape)`` float32 images, at the stream's resolution."""
         images = self.stored if self.levels is None else Identity().decode(self.stored, self.levels)
         return enlarge(images, self.schema.shape)
 
     def inputs(self) -> Tensor:
-        """Give the ``(n, *shape)`` inputs to train on, in the stream's type."""
+        """Return the ``(n, *shape)`` inputs to train on, in the stream's type."""
         return self.images().to(self.schema.dtype)
 
     def rows(self) -> Rows:
-        """Give the inputs with their labels."""
+        """Return the inputs with their labels."""
         x = self.inputs()
         return Rows(x, torch.full((len(x),), self.group.label), torch.full((len(x),), self.group.task))
 
@@ -140,7 +140,7 @@ def label_bytes(label: int) -> int:
 
 
 def stored_bytes(shape: tuple[int, ...], storage: str) -> tuple[int, int]:
-    """Give the bytes of an image of a shape, and those of a group's levels; see :func:`pack`."""
+    """Return the bytes of an image of a shape, and those of a group's levels; see :func:`pack`."""
     if storage == "float32":
         return 4 * math.prod(shape), 0
     return math.prod(shape), 8 * (shape[0] if len(shape) == 3 else 1)
@@ -172,5 +172,5 @@ def pack(images: Tensor, storage: str) -> tuple[Tensor, Tensor | None]:
     laid = images if images.ndim == 4 else images.flatten(1)[:, None]
     if not len(images):
         return images.to(torch.uint8), torch.zeros(2, laid.shape[1])
-    made = SyntheticSet(laid, torch.zeros(len(laid), dtype=torch.int64), 1, Identity()).quantise()
+    made = SyntheticSet(laid, torch.zeros(len(laid), dtype=torch.int64), 1, Identity()).quantize()
     return made.codes().reshape(images.shape), made.levels

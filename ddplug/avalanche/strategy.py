@@ -268,7 +268,7 @@ class _FromScratch(GDumbPlugin, supports_distributed=False):  # type: ignore[cal
             strategy.mbatch[0] = augmented(x, pick_augment(self.augment, tuple(x.shape[1:])), self._rng)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Give the optimizer its own learning rate back."""
+        """Return the optimizer its own learning rate back."""
         for group, rate in zip(strategy.optimizer.param_groups, self._rates, strict=False):
             group["lr"] = rate
         self._rng = None

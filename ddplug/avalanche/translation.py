@@ -25,7 +25,7 @@ __all__ = ["differences", "translated"]
 
 
 def differences(x: Tensor, groups: Tensor, among: int, rng: torch.Generator) -> Tensor:
-    r"""Give how samples differ from others of their group, divided by :math:`\sqrt 2`.
+    r"""Return how samples differ from others of their group, divided by :math:`\sqrt 2`.
 
     Args:
         x: ``(n, *shape)`` samples.

@@ -19,7 +19,7 @@ from ddplug.utils.arguments import Parser, number
 from ddplug.utils.text import table
 
 if TYPE_CHECKING:
-    from ddplug.data.labelled import LabelledData
+    from ddplug.data.labeled import LabeledData
     from ddplug.nni.agreement import Study
     from ddplug.synthetic.dataset import SyntheticSet
 
@@ -109,11 +109,11 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 def _run(arguments: argparse.Namespace) -> Answer:
     from ddplug.utils.files import write_file
-    from ddplug.utils.randomness import lent_randomness
+    from ddplug.utils.randomness import temporary_seed
 
     require_validation(arguments)
     # importing NNI draws from the global generators, and warns
-    with lent_randomness(0), warnings.catch_warnings():
+    with temporary_seed(0), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from ddplug.nni import ProxyEvaluator  # noqa: F401, names the extra where it is missing
         from ddplug.nni.agreement import table as cells
@@ -133,7 +133,7 @@ def _run(arguments: argparse.Namespace) -> Answer:
     return Answer(values, f"{table(cells(rows))}\n\n{where}")
 
 
-def _study(arguments: argparse.Namespace, train: LabelledData, rest: LabelledData) -> Study:
+def _study(arguments: argparse.Namespace, train: LabeledData, rest: LabeledData) -> Study:
     """Write the files that are missing, and plan who is judged by what, all at one cost."""
     from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
     from ddplug.nni.agreement import Study
@@ -181,7 +181,7 @@ def _study(arguments: argparse.Namespace, train: LabelledData, rest: LabelledDat
 
 
 def _controls(
-    arguments: argparse.Namespace, train: LabelledData, given: dict[str, SyntheticSet], folder: Path
+    arguments: argparse.Namespace, train: LabeledData, given: dict[str, SyntheticSet], folder: Path
 ) -> dict[str, Path]:
     """Make real samples of as many bytes as the largest set has, 10 a class without one."""
     from ddplug.nni.budget import images_within, selection_file

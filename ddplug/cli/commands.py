@@ -13,7 +13,7 @@ __all__ = ["COMMANDS", "Answer"]
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "list": ("ddplug.cli.list_", "list the installed methods, networks and data sets"),
-    "distill": ("ddplug.cli.distill", "distil a data set and save the synthetic set"),
+    "distill": ("ddplug.cli.distill", "distill a data set and save the synthetic set"),
     "experts": ("ddplug.cli.experts", "train networks on real data, for methods that match their trajectories"),
     "evaluate": ("ddplug.cli.evaluate", "train networks on a set, beside baselines, and test them on real data"),
     "inspect": ("ddplug.cli.inspect_", "show what a file holds and how it was made"),
@@ -21,7 +21,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "holdout": ("ddplug.cli.holdout", "save a part of the real data, to judge candidates of a search by"),
     "agreement": ("ddplug.cli.agreement", "tell how far small sets rank architectures as full training does"),
     "doctor": ("ddplug.cli.doctor", "show what is installed, what is known to be broken in it, and what to do"),
-    "demo": ("ddplug.cli.demo.command", "distil, evaluate and plot real digits, end to end, in about a minute"),
+    "demo": ("ddplug.cli.demo.command", "distill, evaluate and plot real digits, end to end, in about a minute"),
 }
 """Name of a command -> its module, and what it does."""
 

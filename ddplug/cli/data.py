@@ -10,7 +10,7 @@ from ddplug.errors import DataError, OptionError
 from ddplug.utils.arguments import SEED_LIMIT, Parser, number
 
 if TYPE_CHECKING:
-    from ddplug.data.labelled import LabelledData
+    from ddplug.data.labeled import LabeledData
     from ddplug.synthetic.dataset import SyntheticSet
 
 __all__ = [
@@ -64,7 +64,7 @@ def show_progress() -> bool:
     return sys.stderr.isatty()
 
 
-def load(arguments: argparse.Namespace, split: str) -> LabelledData:
+def load(arguments: argparse.Namespace, split: str) -> LabeledData:
     """Load the ``"train"`` or ``"test"`` part that a command asked for.
 
     With ``--validation`` these are the two parts of the training data, the same ones for every command and seed.
@@ -78,7 +78,7 @@ def load(arguments: argparse.Namespace, split: str) -> LabelledData:
     return load_whole(arguments, "train").split(arguments.validation)[0 if split == "train" else 1]
 
 
-def load_whole(arguments: argparse.Namespace, split: str) -> LabelledData:
+def load_whole(arguments: argparse.Namespace, split: str) -> LabeledData:
     """Load the ``"train"`` or ``"test"`` data that a command names, of which nothing is held out.
 
     Raises:
@@ -98,7 +98,7 @@ def load_whole(arguments: argparse.Namespace, split: str) -> LabelledData:
     )
 
 
-def check_held_out(file: str, synthetic: SyntheticSet, train: LabelledData, fraction: float | None) -> None:
+def check_held_out(file: str, synthetic: SyntheticSet, train: LabeledData, fraction: float | None) -> None:
     """Refuse to judge by a validation part what was made from it.
 
     Args:
@@ -113,7 +113,7 @@ def check_held_out(file: str, synthetic: SyntheticSet, train: LabelledData, frac
     if fraction is not None and synthetic.data_fingerprint != train.fingerprint:
         raise DataError(
             f"{file} was not made with --validation {fraction} of these data, so it may have seen what is held out; "
-            "distil it with the same option, or evaluate it without"
+            "distill it with the same option, or evaluate it without"
         )
 
 

@@ -1,4 +1,4 @@
-"""``ddplug distill METHOD``: distil a data set and save the synthetic set."""
+"""``ddplug distill METHOD``: distill a data set and save the synthetic set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ddplug.utils.text import table
 
 if TYPE_CHECKING:
     from ddplug.auto import Choice
-    from ddplug.data.labelled import LabelledData
+    from ddplug.data.labeled import LabeledData
     from ddplug.distillation.callbacks import Callback
     from ddplug.synthetic.dataset import SyntheticSet
 
@@ -55,13 +55,13 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     parser.description = (method.__doc__ or "").strip().partition("\n")[0]
     parser.set_defaults(name=argv[0], method=method)
     parser.add_argument("--preset", metavar="NAME", help="published options; the ones given beside it win")
-    parser.add_argument("--quantise", action="store_true", help="store a byte a number instead of four")
+    parser.add_argument("--quantize", "--quantise", action="store_true", help="store a byte a number instead of four")
     parser.add_argument(
         "--bits",
         type=int,
         choices=BITS,
         metavar="N",
-        help="store an image's numbers in N bits each, 1, 2, 4 or 8; --quantise is 8",
+        help="store an image's numbers in N bits each, 1, 2, 4 or 8; --quantize is 8",
     )
     parser.add_argument(
         "--reduced",
@@ -82,7 +82,7 @@ def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
     """Add the budget, instead of a method's options."""
     parser.prog = f"ddplug distill {AUTO}"
     parser.usage = f"{parser.prog} --data NAME -o FILE --budget TIME --bytes SIZE [options]"
-    parser.description = "Choose method, number and size of images by measured rules, for a time and a room; distil."
+    parser.description = "Choose method, number and size of images by measured rules, for a time and a room; distill."
     parser.set_defaults(name=AUTO, method=None, preset=None)
     group = parser.add_argument_group("the budget")
     group.add_argument(
@@ -188,7 +188,7 @@ def _callbacks(arguments: argparse.Namespace) -> list[Callback]:
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Distil, save, and remove the checkpoint."""
+    """Distill, save, and remove the checkpoint."""
     from ddplug.functional.packing import check_bits
     from ddplug.functional.resize import reduced_shape
 
@@ -203,14 +203,14 @@ def run(arguments: argparse.Namespace) -> Answer:
         # refused before the work is done
         reduced_shape(data.shape, arguments.reduced)
         check_bits(_bits(arguments) or 8, data.shape, data.preprocess.kind)
-        synthetic = _distil(arguments, data, method, checkpoint)
+        synthetic = _distill(arguments, data, method, checkpoint)
         synthetic.save(arguments.output)
     with suppress(FileNotFoundError):
         os.unlink(checkpoint)
     return _answer(arguments, synthetic)
 
 
-def _chosen(arguments: argparse.Namespace, data: LabelledData, checkpoint: str) -> Choice:
+def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -> Choice:
     """Choose for the budget, or go on with what was chosen before; say so before the work begins."""
     from ddplug import auto
 
@@ -227,7 +227,7 @@ def _chosen(arguments: argparse.Namespace, data: LabelledData, checkpoint: str) 
     return choice
 
 
-def _distil(arguments: argparse.Namespace, data: LabelledData, method: Any, checkpoint: str) -> SyntheticSet:
+def _distill(arguments: argparse.Namespace, data: LabeledData, method: Any, checkpoint: str) -> SyntheticSet:
     from ddplug.distillation.loop import distill
     from ddplug.utils.devices import pick_device
 
@@ -243,12 +243,12 @@ def _distil(arguments: argparse.Namespace, data: LabelledData, method: Any, chec
     )
     synthetic = synthetic.reduced(arguments.reduced)
     bits = _bits(arguments)
-    return synthetic if bits is None else synthetic.quantise(bits=bits)
+    return synthetic if bits is None else synthetic.quantize(bits=bits)
 
 
 def _bits(arguments: argparse.Namespace) -> int | None:
-    """Give the bits to store a number in, ``None`` for float32."""
-    return arguments.bits or (8 if arguments.quantise else None)
+    """Return the bits to store a number in, ``None`` for float32."""
+    return arguments.bits or (8 if arguments.quantize else None)
 
 
 def _answer(arguments: argparse.Namespace, synthetic: SyntheticSet) -> Answer:
@@ -264,8 +264,8 @@ def _answer(arguments: argparse.Namespace, synthetic: SyntheticSet) -> Answer:
     learned = "training" in made
     if "quantisation_rmse" in made:
         bits = "" if synthetic.bits == 8 else f"to {2**synthetic.bits} levels, "
-        rows.append(("quantised", f"{bits}root-mean-square error {made['quantisation_rmse']:.3g}"))
-        if learned:  # 1.0 point of ten soft-labelled MNIST images, 7.1 of five
+        rows.append(("quantized", f"{bits}root-mean-square error {made['quantisation_rmse']:.3g}"))
+        if learned:  # 1.0 point of ten soft-labeled MNIST images, 7.1 of five
             rows.append(("careful", "rounding can cost sets with a learned training many points: compare without"))
     protocol = " --protocol learned" if learned else ""
     rows.append(("next", f"ddplug evaluate {arguments.output} --data {arguments.data}{protocol}"))

@@ -67,7 +67,7 @@ class Finding:
 
 
 def installed() -> dict[str, str | None]:
-    """Give the version of every package of :data:`PACKAGES` without importing any.
+    """Return the version of every package of :data:`PACKAGES` without importing any.
 
     Example:
         >>> installed()["torch"] is not None

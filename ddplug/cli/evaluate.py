@@ -12,7 +12,7 @@ from ddplug.utils.arguments import Parser, number, one_of
 from ddplug.utils.text import table
 
 if TYPE_CHECKING:
-    from ddplug.data.labelled import LabelledData
+    from ddplug.data.labeled import LabeledData
     from ddplug.evaluation.comparison import Row
     from ddplug.evaluation.results import Evaluation
     from ddplug.synthetic.dataset import SyntheticSet
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     return _answer(arguments, synthetic, test, rows, found)
 
 
-def _learned(arguments: argparse.Namespace, synthetic: SyntheticSet, test: LabelledData) -> Answer:
+def _learned(arguments: argparse.Namespace, synthetic: SyntheticSet, test: LabeledData) -> Answer:
     """Train as the set was learned to be trained on, with its own network or others."""
     from ddplug.evaluation.learned import evaluate_as_learned
 
@@ -126,7 +126,7 @@ def _check_networks(synthetic: SyntheticSet, networks: list[str]) -> None:
 def _answer(
     arguments: argparse.Namespace,
     synthetic: SyntheticSet,
-    test: LabelledData,
+    test: LabeledData,
     rows: Sequence[Row],
     found: Sequence[Evaluation],
 ) -> Answer:

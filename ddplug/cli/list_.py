@@ -19,7 +19,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
 
 
 def _describe(kind: str, name: str) -> dict[str, Any]:
-    """Give the first line of a plug-in's documentation, or why it cannot be used."""
+    """Return the first line of a plug-in's documentation, or why it cannot be used."""
     from ddplug import registry
     from ddplug.errors import DdplugError
 

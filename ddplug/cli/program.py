@@ -31,7 +31,7 @@ def _overview() -> Parser:
     parser = Parser(
         prog="ddplug",
         usage="ddplug COMMAND [options]",
-        description="Distil, store, evaluate and compare small synthetic training sets.",
+        description="Distill, store, evaluate and compare small synthetic training sets.",
         epilog=f"commands:\n{commands}\n\n`ddplug COMMAND --help` lists the options of a command.",
     )
     parser.add_argument("--version", action="version", version=f"ddplug {__version__}")

@@ -15,9 +15,9 @@ import torch
 
 from ddplug import registry
 from ddplug.data.decoding import MAX_MEMORY
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.data.loaders import from_arrays, from_dataset, from_image_folder
-from ddplug.data.preprocess import Preprocess, Standardise, fit
+from ddplug.data.preprocess import Preprocess, Standardize, fit
 from ddplug.errors import DataError, OptionError, unknown
 
 __all__ = [
@@ -54,7 +54,7 @@ class Loader(Protocol):
         cache: str | Path | None,
         max_memory: int,
         progress: bool,
-    ) -> LabelledData:
+    ) -> LabeledData:
         """Load one split; the arguments are those of :func:`load`, and a loader may ignore what it has no use for."""
 
 
@@ -68,7 +68,7 @@ def load(
     cache: str | Path | None = None,
     max_memory: int = MAX_MEMORY,
     progress: bool = False,
-) -> LabelledData:
+) -> LabeledData:
     """Load a data set by its name.
 
     ``digits`` (8x8, comes with scikit-learn) needs nothing. ``mnist``, ``fashion-mnist``, ``kmnist``, ``svhn``,
@@ -112,14 +112,14 @@ def load(
     return loader(root=root, split=split, download=download, **options)
 
 
-def _hold_out(whole: LabelledData, split: str) -> LabelledData:
+def _hold_out(whole: LabeledData, split: str) -> LabeledData:
     """Split data that come in one piece, always in the same way, with the preprocessing fitted on the first part."""
     train, test = whole.split(HELD_OUT, seed=0)
-    preprocess = fit("standardise", train.inputs)
+    preprocess = fit("standardize", train.inputs)
     return replace(train if split == "train" else test, preprocess=preprocess)
 
 
-def _image_folder(path: Path, split: str, **options: Any) -> LabelledData:
+def _image_folder(path: Path, split: str, **options: Any) -> LabeledData:
     if not ((path / "train").is_dir() and (path / "test").is_dir()):
         return _hold_out(from_image_folder(path, preprocess="identity", **options), split)
     name = path.resolve().name
@@ -135,7 +135,7 @@ def _image_folder(path: Path, split: str, **options: Any) -> LabelledData:
     return test
 
 
-def digits(*, split: str = "train", **_: Any) -> LabelledData:
+def digits(*, split: str = "train", **_: Any) -> LabeledData:
     """Load the 1,797 handwritten digits of 8x8 pixels that come with scikit-learn.
 
     The 17 grey levels ``g`` are stored as the bytes ``round(255 g / 16)``, which keeps them apart. A fixed fifth of
@@ -175,20 +175,20 @@ class TorchvisionLoader:
 
     def __call__(
         self, *, root: str | Path | None = None, split: str = "train", download: bool = False, **options: Any
-    ) -> LabelledData:
+    ) -> LabeledData:
         """Load one split; see :func:`load`."""
         if root is None:
             raise OptionError(f"{self.name!r} is read from a folder; give root=FOLDER (--data-root FOLDER)")
 
-        def read(part: str, preprocess: str | Preprocess) -> LabelledData:
+        def read(part: str, preprocess: str | Preprocess) -> LabeledData:
             dataset = self._open(Path(root).expanduser(), part, download)
             return from_dataset(
                 dataset, preprocess=preprocess, name=self.name, augmentation=self.augmentation, **options
             )
 
         if self.mean is not None and self.std is not None:
-            return read(split, Standardise(torch.tensor(self.mean), torch.tensor(self.std)))
-        train = read("train", "standardise")
+            return read(split, Standardize(torch.tensor(self.mean), torch.tensor(self.std)))
+        train = read("train", "standardize")
         return train if split == "train" else read(split, train.preprocess)
 
     def _open(self, root: Path, split: str, download: bool) -> Any:
@@ -217,10 +217,10 @@ kmnist = TorchvisionLoader("kmnist", "KMNIST", _NO_FLIP)
 """28x28 grey cursive hiragana; 60,000 and 10,000."""
 
 svhn = TorchvisionLoader("svhn", "SVHN", _NO_FLIP, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
-"""32x32 colour house numbers; 73,257 and 26,032."""
+"""32x32 color house numbers; 73,257 and 26,032."""
 
 cifar10 = TorchvisionLoader("cifar10", "CIFAR10", _FLIP, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-"""32x32 colour photographs of 10 classes; 50,000 and 10,000."""
+"""32x32 color photographs of 10 classes; 50,000 and 10,000."""
 
 cifar100 = TorchvisionLoader("cifar100", "CIFAR100", _FLIP, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
-"""32x32 colour photographs of 100 classes; 50,000 and 10,000."""
+"""32x32 color photographs of 100 classes; 50,000 and 10,000."""

@@ -44,7 +44,7 @@ def from_pil(image: Image.Image, mode: str | None = None) -> Tensor:
 
 
 def mode_of(image: Image.Image) -> str:
-    """Say whether an image is grey (``"L"``) or in colour (``"RGB"``).
+    """Say whether an image is grey (``"L"``) or in color (``"RGB"``).
 
     Raises:
         DataError: it is neither in 8 bits.

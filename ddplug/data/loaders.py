@@ -13,11 +13,11 @@ from torch import Tensor
 from ddplug.data.checks import check, to_inputs, to_label, to_labels
 from ddplug.data.decoding import MAX_MEMORY, Samples, gather
 from ddplug.data.images import Folder, from_pil
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Preprocess, fit, to_pixels
 from ddplug.errors import DataError, OptionError
 
-__all__ = ["LabelledData", "from_arrays", "from_dataset", "from_image_folder"]
+__all__ = ["LabeledData", "from_arrays", "from_dataset", "from_image_folder"]
 
 _IMAGE_AUGMENTATION = "color_crop_cutout_flip_scale_rotate"
 
@@ -33,17 +33,17 @@ def from_arrays(
     inputs: Any,
     targets: Any,
     *,
-    preprocess: str | Preprocess = "standardise",
+    preprocess: str | Preprocess = "standardize",
     class_names: Sequence[str] | None = None,
     name: str = "arrays",
     augmentation: str | None = None,
-) -> LabelledData:
+) -> LabeledData:
     """Take data that are in memory already, as NumPy arrays or tensors; memory is shared where it can be.
 
     Args:
         inputs: ``(N, *shape)``: uint8 images ``(N, C, H, W)``, or floating-point numbers of any shape.
         targets: ``(N,)`` integers ``0..C-1``, every class present.
-        preprocess: a kind to fit on these data (``"identity"``, ``"standardise"``, ``"zca"``), or a fitted
+        preprocess: a kind to fit on these data (``"identity"``, ``"standardize"``, ``"zca"``), or a fitted
             preprocessing: test data must have that of the training data.
         class_names: one name a class; ``None`` for ``"0"``, ``"1"``, ...
         name: short name, for provenance.
@@ -70,14 +70,14 @@ def from_arrays(
 def from_dataset(
     dataset: Any,
     *,
-    preprocess: str | Preprocess = "standardise",
+    preprocess: str | Preprocess = "standardize",
     class_names: Sequence[str] | None = None,
     name: str = "dataset",
     augmentation: str | None = None,
     cache: str | Path | None = None,
     max_memory: int = MAX_MEMORY,
     progress: bool = False,
-) -> LabelledData:
+) -> LabeledData:
     """Read a map-style torch ``Dataset`` of ``(input, label)`` pairs, each item once.
 
     PIL images become uint8 ``(C, H, W)``; uint8 tensors stay; floating-point tensors become float32. Items are kept
@@ -125,14 +125,14 @@ def from_dataset(
 def from_image_folder(
     path: str | Path,
     *,
-    preprocess: str | Preprocess = "standardise",
+    preprocess: str | Preprocess = "standardize",
     size: tuple[int, int] | None = None,
     name: str | None = None,
     augmentation: str | None = None,
     cache: str | Path | None = None,
     max_memory: int = MAX_MEMORY,
     progress: bool = False,
-) -> LabelledData:
+) -> LabeledData:
     """Read a folder that holds one folder of images a class; classes are numbered in the order of their names.
 
     Images are grey, ``(1, H, W)``, if every one of them is, and ``(3, H, W)`` otherwise.
@@ -175,7 +175,7 @@ def _assemble(
     name: str,
     augmentation: str | None,
     cache: str | Path | None = None,
-) -> LabelledData:
+) -> LabeledData:
     """Put checked data together."""
     names = tuple(map(str, class_names or range(int(targets.max()) + 1)))
     if augmentation is None:
@@ -189,11 +189,11 @@ def _assemble(
         ) from None
     device = inputs.device
     scratch = None if cache is None else str(cache)
-    return LabelledData(inputs, targets.to(device), len(names), fitted.to(device), names, name, augmentation, scratch)
+    return LabeledData(inputs, targets.to(device), len(names), fitted.to(device), names, name, augmentation, scratch)
 
 
 def _whole(dataset: Any) -> tuple[Any, Any] | None:
-    """Give all inputs and labels at once, where the dataset has them and no transform stands before them."""
+    """Return all inputs and labels at once, where the dataset has them and no transform stands before them."""
     if getattr(dataset, "transform", None) is not None or getattr(dataset, "target_transform", None) is not None:
         return None
     method = getattr(type(dataset), "__getitem__", None)

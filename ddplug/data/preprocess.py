@@ -17,10 +17,11 @@ from torch import Tensor
 from ddplug.errors import DataError, FormatError, OptionError, unknown
 
 __all__ = [
+    "SPELLINGS",
     "KINDS",
     "Identity",
     "Preprocess",
-    "Standardise",
+    "Standardize",
     "Zca",
     "fit",
     "from_tensors",
@@ -62,7 +63,7 @@ class Preprocess:
         return self.forward(to_pixels(codes) * (high - low) + low)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give the fields by name, as they are stored."""
+        """Return the fields by name, as they are stored."""
         return dict(vars(self))
 
     def to(self, device: torch.device | str) -> Preprocess:
@@ -89,7 +90,7 @@ def per_channel(values: Tensor, like: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Standardise(Preprocess):
+class Standardize(Preprocess):
     """Subtract the mean and divide by the standard deviation of each channel (dimension 1).
 
     Attributes:
@@ -141,8 +142,11 @@ class Zca(Preprocess):
         return (codes.flatten(1).double() @ steps + origin).float().view_as(codes)
 
 
-KINDS: Mapping[str, type[Preprocess]] = {cls.kind: cls for cls in (Identity, Standardise, Zca)}
+KINDS: Mapping[str, type[Preprocess]] = {cls.kind: cls for cls in (Identity, Standardize, Zca)}
 """Every stored kind of preprocessing, by name."""
+
+SPELLINGS = {"standardize": "standardise"}
+"""Spelling of a kind in options -> its name in files, from which fingerprints of data are computed too."""
 
 _MAX_ZCA = 4096
 """A wider input would need a whitening matrix of more than 64 MiB and minutes of eigenvalues."""
@@ -164,7 +168,7 @@ def pieces(stored: Tensor) -> Iterator[Tensor]:
     return iter(torch.split(stored, max(1, (1 << 20) // max(1, math.prod(stored.shape[1:])))))
 
 
-def _standardise(stored: Tensor) -> Standardise:
+def _standardize(stored: Tensor) -> Standardize:
     """Fit each channel in two passes in float64: a large mean does not eat the digits of a small deviation."""
     mean = _mean(stored)
     square = torch.zeros_like(mean)
@@ -173,7 +177,7 @@ def _standardise(stored: Tensor) -> Standardise:
     std = (square / (stored.numel() // stored.shape[1])).sqrt()
     # a channel that is constant in float32 carries nothing: leave it at zero rather than divide by zero
     std = torch.where(std > 1e-7 * mean.abs() + torch.finfo(torch.float32).tiny, std, 1.0)
-    return Standardise(mean.float(), std.float())
+    return Standardize(mean.float(), std.float())
 
 
 def _channels(part: Tensor) -> Tensor:
@@ -182,7 +186,7 @@ def _channels(part: Tensor) -> Tensor:
 
 
 def _mean(stored: Tensor) -> Tensor:
-    """Give the ``(C,)`` mean of each channel, in float64."""
+    """Return the ``(C,)`` mean of each channel, in float64."""
     # in place: a list of small results between large temporaries keeps the allocator from using their space again
     total = torch.zeros(stored.shape[1], dtype=torch.float64)
     for part in pieces(stored):
@@ -194,13 +198,13 @@ def _zca(stored: Tensor, eps: float) -> Zca:
     """Fit the whitening of all numbers of an input, ``D`` at most :data:`_MAX_ZCA`."""
     width = math.prod(stored.shape[1:])
     if width > _MAX_ZCA:
-        raise OptionError(f"zca needs a {width} x {width} matrix; the limit is {_MAX_ZCA}: use 'standardise'")
+        raise OptionError(f"zca needs a {width} x {width} matrix; the limit is {_MAX_ZCA}: use 'standardize'")
     rows = stored.flatten(1)
     mean = _mean(rows)
     covariance = torch.zeros(width, width, dtype=torch.float64)
     for part in pieces(rows):
-        centred = _channels(part) - mean[:, None]
-        covariance.addmm_(centred, centred.T)
+        centered = _channels(part) - mean[:, None]
+        covariance.addmm_(centered, centered.T)
     values, vectors = torch.linalg.eigh(covariance / max(len(stored) - 1, 1))
     scale = (values.clamp_min(0) + eps).sqrt()
     return Zca(mean.float(), ((vectors / scale) @ vectors.T).float(), ((vectors * scale) @ vectors.T).float())
@@ -210,9 +214,9 @@ def fit(kind: str, stored: Tensor, eps: float = 0.1) -> Preprocess:
     """Fit a preprocessing on real training data.
 
     Args:
-        kind: ``"identity"``, ``"standardise"`` or ``"zca"``.
+        kind: ``"identity"``, ``"standardize"`` or ``"zca"``.
         stored: ``(N, *shape)`` uint8 or floating-point data, as stored.
-        eps: regularisation of the eigenvalues, for ZCA only.
+        eps: regularization of the eigenvalues, for ZCA only.
 
     Returns:
         The fitted map, on the CPU.
@@ -222,16 +226,17 @@ def fit(kind: str, stored: Tensor, eps: float = 0.1) -> Preprocess:
         DataError: the data are empty.
 
     Example:
-        >>> fit("standardise", torch.tensor([[0.0, 2.0], [2.0, 2.0]])).mean
+        >>> fit("standardize", torch.tensor([[0.0, 2.0], [2.0, 2.0]])).mean
         tensor([1., 2.])
     """
+    kind = SPELLINGS.get(kind, kind)
     if kind not in KINDS:
-        raise unknown("preprocessing", kind, KINDS)
+        raise unknown("preprocessing", kind, ("identity", "standardize", "zca"))
     if len(stored) == 0:
         raise DataError("cannot fit a preprocessing on 0 samples; give data with at least one")
     if kind == "zca":
         return _zca(stored, eps)
-    return _standardise(stored) if kind == "standardise" else Identity()
+    return _standardize(stored) if kind == Standardize.kind else Identity()
 
 
 def from_tensors(kind: str, tensors: Mapping[str, Tensor]) -> Preprocess:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ddplug import registry
 from ddplug._version import __version__
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillation import checkpoint as checkpoints
 from ddplug.distillation.callbacks import Callback, preparing
 from ddplug.distillation.checkpoint import Snapshot
@@ -67,7 +67,7 @@ class _Run:
         """Say what is being done, where, with what and for how long."""
         return {**self.identity, "versions": _versions(), "device": str(self.device), "seconds": self.seconds}
 
-    def start(self, data: LabelledData, total: int, resume: bool) -> None:
+    def start(self, data: LabeledData, total: int, resume: bool) -> None:
         """Take up the checkpoint, or begin at step 0."""
         if self.path is not None and resume and os.path.exists(self.path):
             self.now, seconds = checkpoints.load(self.path, self.identity, self.device, total)
@@ -79,7 +79,7 @@ class _Run:
             self.now = Snapshot(state, self.rng.get_state(), 0)
         self.sound = self.now
 
-    def step(self, data: LabelledData, callbacks: Sequence[Callback]) -> None:
+    def step(self, data: LabeledData, callbacks: Sequence[Callback]) -> None:
         """Take one step; an interrupt at any point leaves ``now`` at a complete one."""
         before = self.now
         state, metrics = self.method.step(before.state, data, self.rng)
@@ -135,7 +135,7 @@ class _Run:
             clean = all(bool(loss.isfinite()) for loss in self.losses)
             self.keep(self.now if clean and self.now.finite else self.sound)
 
-    def loop(self, data: LabelledData, total: int, callbacks: Sequence[Callback], every: float) -> SyntheticSet:
+    def loop(self, data: LabeledData, total: int, callbacks: Sequence[Callback], every: float) -> SyntheticSet:
         """Go on to step ``total`` and give the result, on the CPU."""
         with ExitStack() as closing:
             for callback in callbacks:
@@ -149,7 +149,7 @@ class _Run:
         return self.method.result(self.now.state, data).to("cpu")
 
 
-def _identity(data: LabelledData, method: Distiller, seed: int) -> dict[str, Any]:
+def _identity(data: LabeledData, method: Distiller, seed: int) -> dict[str, Any]:
     """Say what makes a run the run it is."""
     return {
         "method": method.name,
@@ -160,7 +160,7 @@ def _identity(data: LabelledData, method: Distiller, seed: int) -> dict[str, Any
 
 
 def distill(
-    data: LabelledData,
+    data: LabeledData,
     distiller: Distiller | str,
     *,
     steps: int | None = None,
@@ -171,7 +171,7 @@ def distill(
     resume: bool = True,
     checkpoint_every: float = 30.0,
 ) -> SyntheticSet:
-    """Distil real data into a small synthetic set.
+    """Distill real data into a small synthetic set.
 
     The same call gives the same numbers on the same machine. With a checkpoint, stopping and calling again gives the
     numbers of a run that was never stopped, bit for bit.

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.errors import OptionError
 from ddplug.networks.factory import Network
-from ddplug.networks.functional import skeleton
+from ddplug.networks.functional import stateless
 
 __all__ = ["Sizes", "available", "check", "sizes_of"]
 
@@ -47,7 +47,7 @@ class Sizes:
     features: int
 
 
-def sizes_of(network: Network | nn.Module, data: LabelledData, *, embedding: bool = True) -> Sizes:
+def sizes_of(network: Network | nn.Module, data: LabeledData, *, embedding: bool = True) -> Sizes:
     """Measure a network on one input of some data.
 
     Args:
@@ -73,17 +73,17 @@ def sizes_of(network: Network | nn.Module, data: LabelledData, *, embedding: boo
     )
 
 
-def _structure(network: Network | nn.Module, data: LabelledData) -> nn.Module:
-    """Give a network whose own numbers may be anything, on the CPU."""
+def _structure(network: Network | nn.Module, data: LabeledData) -> nn.Module:
+    """Return a network whose own numbers may be anything, on the CPU."""
     if isinstance(network, nn.Module):
         return copy.deepcopy(network).cpu().eval().requires_grad_(False)
-    return skeleton(network, data.shape, data.num_classes, training=False)
+    return stateless(network, data.shape, data.num_classes, training=False)
 
 
-def _feature_bytes(network: Network | nn.Module, data: LabelledData) -> int:
+def _feature_bytes(network: Network | nn.Module, data: LabeledData) -> int:
     if isinstance(network, nn.Module):
         raise OptionError(f"{type(network).__name__} is a module; only networks by name or function have features")
-    module = skeleton(network, data.shape, data.num_classes, embedding=True, training=False)
+    module = stateless(network, data.shape, data.num_classes, embedding=True, training=False)
     with torch.no_grad():
         features = module(torch.zeros(1, *data.shape))
     return int(features.numel() * features.element_size())
@@ -118,7 +118,7 @@ def available(device: torch.device) -> int | None:
 
 
 def _left_in_container() -> list[int]:
-    """Give what control groups leave, if there is a limit: the page cache is given back when memory is short."""
+    """Return what control groups leave, if there is a limit: the page cache is given back when memory is short."""
     try:
         limit = int((_CGROUP / "memory.max").read_text())
         used = int((_CGROUP / "memory.current").read_text())
@@ -128,7 +128,7 @@ def _left_in_container() -> list[int]:
     return [max(0, limit - used + int(cache))]
 
 
-def check(method: Any, data: LabelledData, device: torch.device) -> None:
+def check(method: Any, data: LabeledData, device: torch.device) -> None:
     """Refuse a run that cannot fit.
 
     Args:
@@ -158,7 +158,7 @@ def check(method: Any, data: LabelledData, device: torch.device) -> None:
     )
 
 
-def _sizes_for(method: Any, data: LabelledData) -> Sizes | None:
+def _sizes_for(method: Any, data: LabeledData) -> Sizes | None:
     """Measure what a method works with, if there is such a thing."""
     if hasattr(method, "network"):
         return sizes_of(method.network, data)

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.synthetic.dataset import SyntheticSet
 
 __all__ = ["Distiller", "Metrics", "State"]
@@ -44,11 +44,11 @@ class Distiller(Protocol):
     def images_per_class(self) -> int:
         """Samples to make for each class."""
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> State:
-        """Give the state before the first step; a method that only selects does all its work here."""
+    def init(self, data: LabeledData, rng: torch.Generator) -> State:
+        """Return the state before the first step; a method that only selects does all its work here."""
 
-    def step(self, state: State, data: LabelledData, rng: torch.Generator) -> tuple[State, Metrics]:
-        """Give the next state and the metrics of the step, without changing the tensors of ``state``."""
+    def step(self, state: State, data: LabeledData, rng: torch.Generator) -> tuple[State, Metrics]:
+        """Return the next state and the metrics of the step, without changing the tensors of ``state``."""
 
-    def result(self, state: State, data: LabelledData) -> SyntheticSet:
+    def result(self, state: State, data: LabeledData) -> SyntheticSet:
         """Turn a state into a set; :func:`distill` fills in its provenance."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillers.parts.images import balanced_labels, initial_images, small_images, to_set
 from ddplug.errors import OptionError, unknown
@@ -30,7 +30,7 @@ from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
 from ddplug.functional.unrolling import unroll
 from ddplug.networks.factory import Network, has_batch_norm, name_of
-from ddplug.networks.functional import forward, fresh, minibatch_loss, prefixed, skeleton, unprefixed
+from ddplug.networks.functional import forward, initial_parameters, minibatch_loss, prefixed, stateless, unprefixed
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.learned import LearnedTraining
 from ddplug.synthetic.recipe import Recipe
@@ -56,7 +56,7 @@ class DD:
         epochs: times that the training goes through all images.
         steps: updates of images and learning rates.
         network: the architecture that is trained.
-        initialisation: ``"random"``, a new initial network for each update, or ``"fixed"``, one for all: far more
+        initialization: ``"random"``, a new initial network for each update, or ``"fixed"``, one for all: far more
             accurate, with that very network only (:func:`ddplug.evaluation.learned.train_as_learned`).
         networks: initial networks that the gradient of an update is averaged over, where they are random.
         train_learning_rate: that the learned rates start at; they stay positive.
@@ -66,7 +66,7 @@ class DD:
         clip: largest norm of the gradient of images, labels or rates; longer ones, which long unrolls give now and then
             and Adam remembers for a thousand updates, are shortened to it. 0 for no limit, as published.
         batch_real: real images that the trained network is judged on.
-        start: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
+        init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
         factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.functional.resize`).
 
     Raises:
@@ -86,49 +86,49 @@ class DD:
     epochs: int = 3
     steps: int = 2000
     network: Network = "lenet:init=xavier"
-    initialisation: Literal["random", "fixed"] = "random"
+    initialization: Literal["random", "fixed"] = "random"
     networks: int = 1
     train_learning_rate: float = 0.02
     learning_rate: float = 0.01
     halve_every: int = 0
     clip: float = 0.1
     batch_real: int = 1024
-    start: str = "noise"
+    init_from: str = "noise"
     factor: int = 1
 
     def __post_init__(self) -> None:
         at_least(self, images_per_class=1, images_per_step=1, epochs=1, steps=0, networks=1, batch_real=1)
         at_least(self, train_learning_rate=1e-6, learning_rate=0, halve_every=0, clip=0)
-        if self.initialisation not in INITIALISATIONS:
-            raise unknown("initialisation", self.initialisation, INITIALISATIONS)
+        if self.initialization not in INITIALISATIONS:
+            raise unknown("initialization", self.initialization, INITIALISATIONS)
 
     @property
     def _each(self) -> int:
         return small_images(self.images_per_class, self.factor)
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> Tensors:
+    def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         if has_batch_norm(self._module(data)):
             raise OptionError(
-                f"{self.name} does not take batch normalisation: the running statistics of {self.network!r} are not "
+                f"{self.name} does not take batch normalization: the running statistics of {self.network!r} are not "
                 "part of what is unrolled; use a network without, e.g. lenet or convnet (norm=instance)"
             )
         learned = {**self._samples(data, rng), "rates": self._raw_rates(data)}
         state = adam_start({name: tensor.to(data.device) for name, tensor in learned.items()})
-        if self.initialisation == "fixed":
+        if self.initialization == "fixed":
             seed = torch.randint(2**63 - 1, (), generator=rng)
-            network = fresh(self.network, data, torch.Generator().manual_seed(int(seed)))
+            network = initial_parameters(self.network, data, torch.Generator().manual_seed(int(seed)))
             state |= {"seed": seed, **prefixed("network.", network)}
         return state
 
-    def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
+    def step(self, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
         names = [name.removeprefix("first.") for name in state if name.startswith("first.")]
         learned = {name: state[name].detach().requires_grad_() for name in names}
         index = torch.randperm(len(data), generator=rng)[: self.batch_real]
         real = data.batch(index), data.targets[index.to(data.device)]
-        number = self.networks if self.initialisation == "random" else 1
+        number = self.networks if self.initialization == "random" else 1
         gradients, losses = {name: torch.zeros_like(tensor) for name, tensor in learned.items()}, []
         for _ in range(number):
-            network = unprefixed("network.", state) or fresh(self.network, data, rng)
+            network = unprefixed("network.", state) or initial_parameters(self.network, data, rng)
             loss = self._loss({**state, **learned}, network, data, *real)
             found = torch.autograd.grad(loss / number, list(learned.values()))
             gradients = {name: gradients[name] + gradient for name, gradient in zip(names, found, strict=True)}
@@ -138,7 +138,7 @@ class DD:
         rates = softplus(moved["rates"])
         return {**state, **moved}, {"loss": torch.stack(losses).mean(), "mean_rate": rates.mean()}
 
-    def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
+    def result(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
         rates, batches = softplus(state["rates"]), self._batches(data)
         training = LearnedTraining(
             network=name_of(self.network),
@@ -159,7 +159,7 @@ class DD:
         return replace(made, provenance={"training": training.to_json()})
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
+        """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         images = sizes.classes * min(self._each, small_images(self.images_per_step, self.factor))
         steps = self.epochs * -(-self.images_per_class // self.images_per_step)
         return {
@@ -170,7 +170,7 @@ class DD:
         }
 
     def _left(self, done: int) -> float:
-        """Give the share of the learning rate that is left after so many updates."""
+        """Return the share of the learning rate that is left after so many updates."""
         if self.halve_every:
             return float(0.5 ** (done // self.halve_every))
         return 0.5 + 0.5 * math.cos(math.pi * min(done / max(self.steps, 1), 1))
@@ -178,32 +178,30 @@ class DD:
     def _clipped(self, gradient: Tensor) -> Tensor:
         return gradient * (self.clip / (gradient.norm() + 1e-6)).clamp(max=1) if self.clip else gradient
 
-    def _samples(self, data: LabelledData, rng: torch.Generator) -> Tensors:
-        """Give what is learned beside the rates, to start from."""
-        return {"inputs": initial_images(self.start, data, self._each, rng, self.factor)}
+    def _samples(self, data: LabeledData, rng: torch.Generator) -> Tensors:
+        """Return what is learned beside the rates, to start from."""
+        return {"inputs": initial_images(self.init_from, data, self._each, rng, self.factor)}
 
-    def _labels(self, tensors: Mapping[str, Tensor], data: LabelledData) -> Tensor:
-        """Give the labels that the images are trained on with."""
+    def _labels(self, tensors: Mapping[str, Tensor], data: LabeledData) -> Tensor:
+        """Return the labels that the images are trained on with."""
         return balanced_labels(data, self._each)
 
-    def _batches(self, data: LabelledData) -> list[Tensor]:
-        """Give the positions of each step's images, for one epoch."""
+    def _batches(self, data: LabeledData) -> list[Tensor]:
+        """Return the positions of each step's images, for one epoch."""
         positions = torch.arange(data.num_classes * self._each).view(data.num_classes, -1)
         return [part.flatten() for part in positions.split(small_images(self.images_per_step, self.factor), 1)]
 
-    def _raw_rates(self, data: LabelledData) -> Tensor:
+    def _raw_rates(self, data: LabeledData) -> Tensor:
         """Give, for each step of the training, the number whose softplus is the rate to start from."""
         steps = len(self._batches(data)) * self.epochs
         rates = torch.full((steps,), self.train_learning_rate, dtype=torch.float64)
         return (rates + (-torch.expm1(-rates)).log()).float()  # as log(expm1(rates)), which overflows
 
-    def _module(self, data: LabelledData) -> nn.Module:
+    def _module(self, data: LabeledData) -> nn.Module:
         # in evaluation mode: a network that drops out at random cannot be recomputed
-        return skeleton(self.network, data.shape, data.num_classes, training=False)
+        return stateless(self.network, data.shape, data.num_classes, training=False)
 
-    def _loss(
-        self, tensors: Mapping[str, Tensor], network: Tensors, data: LabelledData, x: Tensor, y: Tensor
-    ) -> Tensor:
+    def _loss(self, tensors: Mapping[str, Tensor], network: Tensors, data: LabeledData, x: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy on a real batch after training on the images; differentiable in what is learned."""
         module = self._module(data)
         batches = [batch.to(data.device) for batch in self._batches(data)]

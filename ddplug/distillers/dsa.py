@@ -24,10 +24,10 @@ class DSA(DC):
     """Gradient matching with differentiable Siamese augmentation; attributes as in :class:`~ddplug.distillers.dc.DC`.
 
     Example:
-        >>> DSA().augment, DSA().start
+        >>> DSA().augment, DSA().init_from
         ('auto', 'real')
     """
 
     name: ClassVar[str] = "dsa"
-    start: str = "real"
+    init_from: str = "real"
     augment: str = "auto"

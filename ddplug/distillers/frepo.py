@@ -22,18 +22,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, softmax
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
-from ddplug.distillers.parts.banks import after_use, staggered, view_at
 from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
+from ddplug.distillers.parts.pools import after_use, staggered_pool, view_at
 from ddplug.errors import OptionError
 from ddplug.functional import augmentation as augment
 from ddplug.functional.optim import adam_start, adam_step
 from ddplug.functional.resize import enlarge
-from ddplug.functional.ridge import best_labels, centred, nearest_distribution, predict
+from ddplug.functional.ridge import best_labels, centered, nearest_distribution, predict
 from ddplug.functional.types import Tensors
 from ddplug.networks.factory import Network
-from ddplug.networks.functional import descended, forward, fresh, prefixed, skeleton, unprefixed
+from ddplug.networks.functional import forward, initial_parameters, prefixed, sgd_step, stateless, unprefixed
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
@@ -59,10 +59,10 @@ class FRePo:
         learning_rate: of the images, for Adam; it falls to a tenth by a cosine over ``steps``.
         label_rate: the same of the labels' logits; 0 for hard labels.
         batch_real: real images of each class behind one loss.
-        start: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
+        init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
         augment: operations joined by ``_`` for the training of the pool's networks, ``"auto"`` for what suits the data,
             or ``""``; networks are then trained on the result in the same way.
-        pool: networks in the pool.
+        pool_size: networks in the pool.
         max_age: training steps after which a network is replaced by a new one.
         reuse: updates of the images in one state of a network, all on the same real batch; 1 in the paper.
         advance: training steps a network then takes on the synthetic set; 1 in the paper, 0 for networks that are
@@ -76,7 +76,7 @@ class FRePo:
     Example:
         >>> from ddplug.testing import toy_images
         >>> from ddplug import distill
-        >>> method = FRePo(images_per_class=1, network="convnet:width=8,depth=1", pool=2, max_age=2)
+        >>> method = FRePo(images_per_class=1, network="convnet:width=8,depth=1", pool_size=2, max_age=2)
         >>> distill(toy_images(), method, steps=3, device="cpu").targets.shape
         torch.Size([3, 3])
     """
@@ -88,9 +88,9 @@ class FRePo:
     learning_rate: float = 0.01
     label_rate: float = 0.01
     batch_real: int = 64
-    start: str = "kmeans"
+    init_from: str = "kmeans"
     augment: str = "auto"
-    pool: int = 10
+    pool_size: int = 10
     max_age: int = 300
     reuse: int = 5
     advance: int = 10
@@ -98,24 +98,24 @@ class FRePo:
     factor: int = 1
 
     def __post_init__(self) -> None:
-        at_least(self, images_per_class=1, steps=0, batch_real=1, learning_rate=0, label_rate=0, pool=1)
+        at_least(self, images_per_class=1, steps=0, batch_real=1, learning_rate=0, label_rate=0, pool_size=1)
         at_least(self, max_age=0, reuse=1, advance=0, network_learning_rate=0)
 
     @property
     def _each(self) -> int:
         return small_images(self.images_per_class, self.factor)
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> Tensors:
+    def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         augment.check(pick_augmentation(self.augment, data), data.shape)
-        inputs = initial_images(self.start, data, self._each, rng, self.factor)
+        inputs = initial_images(self.init_from, data, self._each, rng, self.factor)
         labels = _LOGIT * self._one_hot(data)
         state = adam_start({"inputs": inputs, "labels": labels})
         make = partial(self._view, state=state, data=data, rng=rng)
-        return {**state, **staggered(self.pool, self.max_age if self.advance else 0, make)}
+        return {**state, **staggered_pool(self.pool_size, self.max_age if self.advance else 0, make)}
 
-    def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
+    def step(self, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
         done = int(state["done"]) + 1
-        k = int(torch.randint(self.pool, (), generator=rng))
+        k = int(torch.randint(self.pool_size, (), generator=rng))
         view = view_at(state, k)
         inputs, labels = (state[name].detach().requires_grad_() for name in ("inputs", "labels"))
         loss = self._loss(inputs, labels, view, data)
@@ -130,45 +130,45 @@ class FRePo:
         used = after_use(after, k, make, reuse=self.reuse, advance=self.advance, max_age=self.max_age)
         return {**after, **used}, {"loss": loss.detach()}
 
-    def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
+    def result(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
         recipe = Recipe.paper(pick_augmentation(self.augment, data))
         own = balanced_labels(data, self._each)
         targets = self._targets(state["labels"], data) if self.label_rate else own
         return to_set(data, state["inputs"], targets, recipe)
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
+        """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         images = sizes.classes * self._each
         view = sizes.network + sizes.classes * self.batch_real * sizes.features
         kernel = 8 * images**2 + 2 * images * sizes.features  # in float64
-        return {"pool": 2 * self.pool * view, "images_per_class": images * sizes.activations + kernel}
+        return {"pool_size": 2 * self.pool_size * view, "images_per_class": images * sizes.activations + kernel}
 
-    def _one_hot(self, data: LabelledData) -> Tensor:
+    def _one_hot(self, data: LabeledData) -> Tensor:
         return one_hot(balanced_labels(data, self._each), data.num_classes).float()
 
-    def _targets(self, labels: Tensor, data: LabelledData) -> Tensor:
-        """Give the class probabilities ``(M, C)`` that logits stand for; one-hot where labels are not learned."""
+    def _targets(self, labels: Tensor, data: LabeledData) -> Tensor:
+        """Return the class probabilities ``(M, C)`` that logits stand for; one-hot where labels are not learned."""
         if self.label_rate:
             return softmax(labels, 1)
         return labels * 0 + self._one_hot(data)
 
-    def _loss(self, inputs: Tensor, labels: Tensor, view: Mapping[str, Tensor], data: LabelledData) -> Tensor:
+    def _loss(self, inputs: Tensor, labels: Tensor, view: Mapping[str, Tensor], data: LabeledData) -> Tensor:
         """Mean squared error of the regression on a view's real features."""
-        module = skeleton(self.network, data.shape, data.num_classes, embedding=True)
+        module = stateless(self.network, data.shape, data.num_classes, embedding=True)
         support = forward(module, unprefixed("network.", view), enlarge(inputs, data.shape))
-        targets = centred(self._targets(labels, data), data.num_classes)
+        targets = centered(self._targets(labels, data), data.num_classes)
         predictions = predict(view["features"], support, targets)
         return (predictions - self._real_targets(data)).square().sum(1).mean()
 
-    def _real_targets(self, data: LabelledData) -> Tensor:
-        return centred(balanced_labels(data, self.batch_real), data.num_classes)
+    def _real_targets(self, data: LabeledData) -> Tensor:
+        return centered(balanced_labels(data, self.batch_real), data.num_classes)
 
     def _view(
         self,
         network: Tensors | None,
         steps: int,
         state: Mapping[str, Tensor],
-        data: LabelledData,
+        data: LabeledData,
         rng: torch.Generator,
     ) -> Tensors:
         """Train a network, or a new one, for some steps, and see a new real batch through it.
@@ -176,38 +176,38 @@ class FRePo:
         Returns:
             The network's numbers under ``network.*``, and the ``features`` ``(C * batch_real, D)``, sorted by class.
         """
-        network = self._trained(network or fresh(self.network, data, rng), steps, state, data, rng)
+        network = self._trained(network or initial_parameters(self.network, data, rng), steps, state, data, rng)
         images = torch.cat([data.sample(label, self.batch_real, rng) for label in range(data.num_classes)])
         with torch.no_grad():
-            module = skeleton(self.network, data.shape, data.num_classes, embedding=True)
+            module = stateless(self.network, data.shape, data.num_classes, embedding=True)
             features = forward(module, network, images)
         return {**prefixed("network.", network), "features": features}
 
     def _trained(
-        self, network: Tensors, steps: int, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator
+        self, network: Tensors, steps: int, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator
     ) -> Tensors:
         """Train a network on the whole synthetic set, as whoever uses the set will: cross-entropy with soft labels."""
-        module = skeleton(self.network, data.shape, data.num_classes)
+        module = stateless(self.network, data.shape, data.num_classes)
         targets = self._targets(state["labels"], data)
         for _ in range(steps):
             images = augment.augment(enlarge(state["inputs"], data.shape), pick_augmentation(self.augment, data), rng)
-            network = descended(module, network, images, targets, self.network_learning_rate)
+            network = sgd_step(module, network, images, targets, self.network_learning_rate)
         return network
 
 
 def solve_labels(
     images: SyntheticSet,
-    data: LabelledData,
+    data: LabeledData,
     *,
     network: Network = "convnet:width=32",
     networks: int = 10,
     batch_real: int = 64,
     rng: torch.Generator,
 ) -> SyntheticSet:
-    r"""Give any set of images the soft labels that ridge regression asks for, in closed form.
+    r"""Return any set of images the soft labels that ridge regression asks for, in closed form.
 
-    The labels minimise the squared error of the regression from the images to real ones, summed over the features of
-    random networks (:func:`ddplug.functional.ridge.best_labels`). They are centred targets that may leave the probability simplex,
+    The labels minimize the squared error of the regression from the images to real ones, summed over the features of
+    random networks (:func:`ddplug.functional.ridge.best_labels`). They are centered targets that may leave the probability simplex,
     on which the library trains: each becomes the nearest distribution.
 
     Args:
@@ -240,12 +240,12 @@ def solve_labels(
             raise OptionError(f"{name} is {number}; it must be at least 1")
     data = same_space(images, data, "train", data.device)
     inputs = images.enlarged().inputs.to(data.device)
-    module = skeleton(network, data.shape, data.num_classes, embedding=True)
-    targets = centred(balanced_labels(data, batch_real), data.num_classes)
+    module = stateless(network, data.shape, data.num_classes, embedding=True)
+    targets = centered(balanced_labels(data, batch_real), data.num_classes)
 
     def views() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for _ in range(networks):
-            tensors = fresh(network, data, rng)
+            tensors = initial_parameters(network, data, rng)
             real = torch.cat([data.sample(label, batch_real, rng) for label in range(data.num_classes)])
             yield forward(module, tensors, real), targets, forward(module, tensors, inputs)
 

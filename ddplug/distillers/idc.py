@@ -22,11 +22,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
-from ddplug.distillers.parts.banks import after_use, staggered, view_at
 from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
-from ddplug.distillers.parts.training import settled, trained_on_real
+from ddplug.distillers.parts.pools import after_use, staggered_pool, view_at
+from ddplug.distillers.parts.training import batch_norm_updated, trained_on_real
 from ddplug.distillers.parts.views import draw_view, real_gradients, synthetic_gradients
 from ddplug.errors import unknown
 from ddplug.functional import augmentation as augment
@@ -35,7 +35,7 @@ from ddplug.functional.optim import momentum_step
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
 from ddplug.networks.factory import Network
-from ddplug.networks.functional import fresh, prefixed, skeleton
+from ddplug.networks.functional import initial_parameters, prefixed, stateless
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
@@ -55,11 +55,11 @@ class IDC:
             over a class divides each image's gradient by it.
         momentum: of the images' SGD.
         batch_real: real images of each class behind one gradient.
-        start: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
+        init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
         augment: operations for the Siamese augmentation joined by ``_``, ``"auto"`` for what suits the data, or ``""``.
         distance: ``"mse"``, ``"l1"``, ``"layerwise"`` or ``"cosine"``, of the gradients of convolutions (of all weights
             of networks that have none).
-        pool: networks in the pool.
+        pool_size: networks in the pool.
         max_age: training steps after which a network is replaced by a new one.
         reuse: updates of the images in one state of a network, all against the same real gradients; 1 in the paper.
         advance: training steps on real data that a network then takes.
@@ -72,7 +72,7 @@ class IDC:
     Example:
         >>> from ddplug.testing import toy_images
         >>> from ddplug import distill
-        >>> method = IDC(images_per_class=1, network="convnet:width=8,depth=1", pool=2, max_age=2)
+        >>> method = IDC(images_per_class=1, network="convnet:width=8,depth=1", pool_size=2, max_age=2)
         >>> distill(toy_images(), method, steps=3, device="cpu").inputs.shape
         torch.Size([12, 1, 4, 4])
     """
@@ -84,10 +84,10 @@ class IDC:
     learning_rate: float = 0.01
     momentum: float = 0.5
     batch_real: int = 64
-    start: str = "kmeans"
+    init_from: str = "kmeans"
     augment: str = "auto"
     distance: str = "mse"
-    pool: int = 10
+    pool_size: int = 10
     max_age: int = 200
     reuse: int = 10
     advance: int = 10
@@ -96,7 +96,7 @@ class IDC:
 
     def __post_init__(self) -> None:
         at_least(self, images_per_class=1, steps=0, batch_real=1, learning_rate=0, momentum=0)
-        at_least(self, pool=1, max_age=0, reuse=1, advance=0, network_learning_rate=0)
+        at_least(self, pool_size=1, max_age=0, reuse=1, advance=0, network_learning_rate=0)
         if self.distance not in GRADIENT_DISTANCES:
             raise unknown("gradient distance", self.distance, GRADIENT_DISTANCES)
 
@@ -104,14 +104,14 @@ class IDC:
     def _each(self) -> int:
         return small_images(self.images_per_class, self.factor)
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> Tensors:
+    def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         augment.check(pick_augmentation(self.augment, data), data.shape)
-        inputs = initial_images(self.start, data, self._each, rng, self.factor)
+        inputs = initial_images(self.init_from, data, self._each, rng, self.factor)
         state = {"inputs": inputs, "velocity": torch.zeros_like(inputs)}
-        return {**state, **staggered(self.pool, self.max_age, partial(self._view, data=data, rng=rng))}
+        return {**state, **staggered_pool(self.pool_size, self.max_age, partial(self._view, data=data, rng=rng))}
 
-    def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
-        k = int(torch.randint(self.pool, (), generator=rng))
+    def step(self, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
+        k = int(torch.randint(self.pool_size, (), generator=rng))
         inputs = state["inputs"].detach().requires_grad_()
         loss = self._loss(inputs, view_at(state, k), data)
         (gradient,) = torch.autograd.grad(loss, inputs)
@@ -120,18 +120,18 @@ class IDC:
         used = after_use(state, k, make, reuse=self.reuse, advance=self.advance, max_age=self.max_age)
         return {**state, **moved, **used}, {"loss": loss.detach()}
 
-    def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
+    def result(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
         recipe = Recipe.paper(pick_augmentation(self.augment, data))
         return to_set(data, state["inputs"], balanced_labels(data, self._each), recipe)
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
+        """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         view = sizes.network * (1 + sizes.classes)
         # the gradients' own graph is as large as that of the activations; that of the last layer's is not asked for
         images = 2 * sizes.classes * self._each * (sizes.activations - sizes.features)
-        return {"pool": 2 * self.pool * view, "images_per_class": images}
+        return {"pool_size": 2 * self.pool_size * view, "images_per_class": images}
 
-    def _loss(self, inputs: Tensor, view: Tensors, data: LabelledData) -> Tensor:
+    def _loss(self, inputs: Tensor, view: Tensors, data: LabeledData) -> Tensor:
         synthetic = synthetic_gradients(self._module(data), view, enlarge(inputs, data.shape), data.num_classes)
         ranks = {name: gradients.ndim - 1 for name, gradients in synthetic.items()}
         least = 3 if max(ranks.values()) >= 3 else 2  # (out, in, ...) of a convolution, (out, in) of a linear layer
@@ -139,7 +139,7 @@ class IDC:
         real = [view[f"real.{name}"] for name in names]
         return gradient_matching(real, [synthetic[name] for name in names], self.distance)
 
-    def _view(self, network: Tensors | None, steps: int, *, data: LabelledData, rng: torch.Generator) -> Tensors:
+    def _view(self, network: Tensors | None, steps: int, *, data: LabeledData, rng: torch.Generator) -> Tensors:
         """Train a network, or a new one, on real data for some steps, and take the gradients of a new real batch.
 
         Returns:
@@ -147,18 +147,18 @@ class IDC:
             under ``real.*``.
         """
         strategy = pick_augmentation(self.augment, data)
-        module = skeleton(self.network, data.shape, data.num_classes)
+        module = stateless(self.network, data.shape, data.num_classes)
         network = trained_on_real(
             module,
-            network or fresh(self.network, data, rng),
+            network or initial_parameters(self.network, data, rng),
             data,
             strategy,
             steps=steps,
             rate=self.network_learning_rate,
             rng=rng,
         )
-        view = draw_view(settled(module, network, data, rng), strategy, data.num_classes, rng)
+        view = draw_view(batch_norm_updated(module, network, data, rng), strategy, data.num_classes, rng)
         return {**view, **prefixed("real.", real_gradients(self._module(data), view, data, self.batch_real, rng))}
 
-    def _module(self, data: LabelledData) -> nn.Module:
-        return skeleton(self.network, data.shape, data.num_classes, training=False)
+    def _module(self, data: LabeledData) -> nn.Module:
+        return stateless(self.network, data.shape, data.num_classes, training=False)

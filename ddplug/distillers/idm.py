@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
-from ddplug.distillers.parts.banks import after_use, staggered, view_at
 from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
+from ddplug.distillers.parts.pools import after_use, staggered_pool, view_at
 from ddplug.distillers.parts.training import trained_on_real
 from ddplug.distillers.parts.views import class_outputs, draw_view, real_statistics
 from ddplug.functional import augmentation as augment
@@ -34,7 +34,7 @@ from ddplug.functional.optim import momentum_step
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
 from ddplug.networks.factory import Network
-from ddplug.networks.functional import fresh, skeleton
+from ddplug.networks.functional import initial_parameters, stateless
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
@@ -54,10 +54,10 @@ class IDM:
             :class:`~ddplug.distillers.dm.DM`.
         momentum: of the images' SGD.
         batch_real: real images of each class behind one mean.
-        start: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
+        init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
         augment: operations for the Siamese augmentation joined by ``_``, ``"auto"`` for what suits the data, or ``""``.
         calibration: weight of the cross-entropy in a network that is always right; 0 for none.
-        queue: networks in the queue.
+        pool_size: networks in the queue.
         max_age: training steps after which a network is replaced by a new one.
         reuse: updates of the images in one state of a network, all on the same real batch; 1 in the paper.
         advance: training steps on real data that a network then takes.
@@ -70,7 +70,7 @@ class IDM:
     Example:
         >>> from ddplug.testing import toy_images
         >>> from ddplug import distill
-        >>> method = IDM(images_per_class=1, network="convnet:width=8,depth=1", queue=2, max_age=2)
+        >>> method = IDM(images_per_class=1, network="convnet:width=8,depth=1", pool_size=2, max_age=2)
         >>> distill(toy_images(), method, steps=3, device="cpu").inputs.shape
         torch.Size([12, 1, 4, 4])
     """
@@ -82,10 +82,10 @@ class IDM:
     learning_rate: float = 0.2
     momentum: float = 0.5
     batch_real: int = 64
-    start: str = "kmeans"
+    init_from: str = "kmeans"
     augment: str = "auto"
     calibration: float = 0.5
-    queue: int = 10
+    pool_size: int = 10
     max_age: int = 200
     reuse: int = 10
     advance: int = 10
@@ -94,20 +94,20 @@ class IDM:
 
     def __post_init__(self) -> None:
         at_least(self, images_per_class=1, steps=0, batch_real=1, learning_rate=0, momentum=0, calibration=0)
-        at_least(self, queue=1, max_age=0, reuse=1, advance=0, network_learning_rate=0)
+        at_least(self, pool_size=1, max_age=0, reuse=1, advance=0, network_learning_rate=0)
 
     @property
     def _each(self) -> int:
         return small_images(self.images_per_class, self.factor)
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> Tensors:
+    def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         augment.check(pick_augmentation(self.augment, data), data.shape)
-        inputs = initial_images(self.start, data, self._each, rng, self.factor)
+        inputs = initial_images(self.init_from, data, self._each, rng, self.factor)
         state = {"inputs": inputs, "velocity": torch.zeros_like(inputs)}
-        return {**state, **staggered(self.queue, self.max_age, partial(self._view, data=data, rng=rng))}
+        return {**state, **staggered_pool(self.pool_size, self.max_age, partial(self._view, data=data, rng=rng))}
 
-    def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
-        k = int(torch.randint(self.queue, (), generator=rng))
+    def step(self, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
+        k = int(torch.randint(self.pool_size, (), generator=rng))
         inputs = state["inputs"].detach().requires_grad_()
         loss = self._loss(inputs, view_at(state, k), data)
         (gradient,) = torch.autograd.grad(loss, inputs)
@@ -116,23 +116,26 @@ class IDM:
         used = after_use(state, k, make, reuse=self.reuse, advance=self.advance, max_age=self.max_age)
         return {**state, **moved, **used}, {"loss": loss.detach()}
 
-    def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
+    def result(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
         recipe = Recipe.paper(pick_augmentation(self.augment, data))
         return to_set(data, state["inputs"], balanced_labels(data, self._each), recipe)
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
+        """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         view = sizes.network + sizes.classes * sizes.features
-        return {"queue": 2 * self.queue * view, "images_per_class": sizes.classes * self._each * sizes.activations}
+        return {
+            "pool_size": 2 * self.pool_size * view,
+            "images_per_class": sizes.classes * self._each * sizes.activations,
+        }
 
-    def _loss(self, inputs: Tensor, view: Tensors, data: LabelledData) -> Tensor:
+    def _loss(self, inputs: Tensor, view: Tensors, data: LabeledData) -> Tensor:
         labels = torch.arange(data.num_classes)
         outputs = class_outputs(self._module(data), enlarge(inputs, data.shape), labels, view)
         features, logits = outputs.tensor_split([-data.num_classes], -1)
         errors = cross_entropy(logits.flatten(0, 1), balanced_labels(data, self._each), reduction="sum") / self._each
         return mean_matching(view["means"], features.mean(1)) + self.calibration * view["accuracy"] * errors
 
-    def _view(self, network: Tensors | None, steps: int, *, data: LabelledData, rng: torch.Generator) -> Tensors:
+    def _view(self, network: Tensors | None, steps: int, *, data: LabeledData, rng: torch.Generator) -> Tensors:
         """Train a network, or a new one, on real data for some steps, and see a new real batch through it.
 
         Returns:
@@ -140,8 +143,8 @@ class IDM:
         """
         strategy = pick_augmentation(self.augment, data)
         network = trained_on_real(
-            skeleton(self.network, data.shape, data.num_classes),
-            network or fresh(self.network, data, rng),
+            stateless(self.network, data.shape, data.num_classes),
+            network or initial_parameters(self.network, data, rng),
             data,
             strategy,
             steps=steps,
@@ -154,8 +157,8 @@ class IDM:
         features, guesses = means.tensor_split([-data.num_classes], 1)
         return {**view, "means": features, "accuracy": guesses.diagonal().mean()}
 
-    def _module(self, data: LabelledData) -> nn.Module:
-        return skeleton(self.network, data.shape, data.num_classes, outputs=True)
+    def _module(self, data: LabeledData) -> nn.Module:
+        return stateless(self.network, data.shape, data.num_classes, outputs=True)
 
 
 def _means(outputs: Tensor, num_classes: int) -> Tensor:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, softmax
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillers.parts.experts import (
     ExpertTraining,
@@ -48,7 +48,7 @@ from ddplug.networks.functional import forward, minibatch_loss
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
-from ddplug.utils.progress import tracked
+from ddplug.utils.progress import progress
 
 __all__ = ["GRADIENTS", "MTT"]
 
@@ -63,7 +63,7 @@ _MOMENTUM = {"inputs": 0.5, "log_rate": 0.5, "labels": 0.9}
 """Of SGD, as published."""
 
 _LOGIT = 5.0
-"""Logit of an image's own class, the others being 0, where no expert recognises the image."""
+"""Logit of an image's own class, the others being 0, where no expert recognizes the image."""
 
 _EXPERTS, _BATCH = 5, 64
 """Experts that are trained at the start if it is not said how many, and the samples that a step of theirs takes."""
@@ -97,7 +97,7 @@ class MTT:
         batch_synthetic: images a training step takes; 0 for all.
         augment: operations joined by ``_`` for the training on both sides, ``"auto"`` for what suits the data, or
             ``""``.
-        start: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
+        init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
         gradient: ``"exact"``, with each step computed again; ``"unrolled"``, the same with the graphs of all steps in
             memory, faster where they fit; ``"tesla"``, which leaves out what a step does to later ones.
         threshold: the images stay as they are in an update whose loss is above it; 0 for no limit.
@@ -134,7 +134,7 @@ class MTT:
     label_rate: float = 0.0
     batch_synthetic: int = 0
     augment: str = "auto"
-    start: str = "kmeans"
+    init_from: str = "kmeans"
     gradient: Literal["exact", "unrolled", "tesla"] = "exact"
     threshold: float = 0.0
     factor: int = 1
@@ -160,9 +160,9 @@ class MTT:
     def _each(self) -> int:
         return small_images(self.images_per_class, self.factor)
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> Tensors:
+    def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         augment.check(pick_augmentation(self.augment, data), data.shape)
-        inputs = initial_images(self.start, data, self._each, rng, self.factor)
+        inputs = initial_images(self.init_from, data, self._each, rng, self.factor)
         experts = self._opened(data) if self.experts else self._trained(data, rng)
         learned = {"inputs": inputs, "log_rate": torch.tensor(math.log(self.train_learning_rate)).to(data.device)}
         if self.label_rate:
@@ -170,7 +170,7 @@ class MTT:
         velocities = {f"velocity.{name}": torch.zeros_like(tensor) for name, tensor in learned.items()}
         return {**learned, **velocities, **experts, "done": torch.tensor(0)}
 
-    def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
+    def step(self, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
         done = int(state["done"])
         start, goal = self._segment(state, done, data, rng)
         learned = {name: state[name].detach().requires_grad_() for name in _MOMENTUM if name in state}
@@ -191,13 +191,13 @@ class MTT:
             after |= {name: moved["inputs"], f"velocity.{name}": moved["velocity"]}
         return after
 
-    def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
+    def result(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
         recipe = Recipe.paper(pick_augmentation(self.augment, data))
         recipe = replace(recipe, learning_rate=float(state["log_rate"].exp()))
         return to_set(data, state["inputs"], self._targets(state, data).detach().clone(), recipe)
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
+        """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         images = sizes.classes * self._each
         images = min(images, small_images(self.batch_synthetic, self.factor)) if self.batch_synthetic else images
         graphs = self.syn_steps if self.gradient == "unrolled" else 1
@@ -210,7 +210,7 @@ class MTT:
             "images_per_class": 2 * graphs * images * (sizes.activations - sizes.features),
         }
 
-    def _opened(self, data: LabelledData) -> Tensors:
+    def _opened(self, data: LabeledData) -> Tensors:
         """Look at the folder: the digests ``(K, 32)`` of its experts, which tell later whether they are the same."""
         experts = open_experts(self.experts, self.network, data, self.num_experts)
         epochs = min(len(expert.snapshots) for expert in experts) - 1
@@ -222,7 +222,7 @@ class MTT:
             )
         return {"experts": torch.tensor([list(expert.digest) for expert in experts], dtype=torch.uint8)}
 
-    def _trained(self, data: LabelledData, rng: torch.Generator) -> Tensors:
+    def _trained(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         """Train experts for as long as is needed: ``(K, epochs + 1, P)``."""
         training = ExpertTraining(
             epochs=self.max_start_epoch - 1 + self.expert_epochs,
@@ -231,12 +231,12 @@ class MTT:
             batch_size=_BATCH,
             augment=self.augment,
         )
-        number = tracked(range(self.num_experts or _EXPERTS), "experts")
+        number = progress(range(self.num_experts or _EXPERTS), "experts")
         made = [torch.stack(list(trajectory(self.network, data, training, rng))) for _ in number]
         return {"trajectories": torch.stack(made)}
 
     def _weights(self, experts: Mapping[str, Tensor], k: int, epochs: list[int]) -> list[Tensor]:
-        """Give the ``(P,)`` weights of the ``k``-th expert after some epochs; -1 is the last."""
+        """Return the ``(P,)`` weights of the ``k``-th expert after some epochs; -1 is the last."""
         if not self.experts:
             return [experts["trajectories"][k, epoch] for epoch in epochs]
         expert = read_expert(expert_path(self.experts, k))
@@ -247,7 +247,7 @@ class MTT:
         return [expert.at(epoch) for epoch in epochs]
 
     def _segment(
-        self, state: Mapping[str, Tensor], done: int, data: LabelledData, rng: torch.Generator
+        self, state: Mapping[str, Tensor], done: int, data: LabeledData, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Draw an expert and an epoch, and give the ``(P,)`` weights to start from and to come to."""
         count = len(state["experts" if self.experts else "trajectories"])
@@ -257,13 +257,13 @@ class MTT:
         return start.to(data.device), goal.to(data.device)
 
     def _limit(self, done: int) -> int:
-        """Give the first epoch that an update may not start after."""
+        """Return the first epoch that an update may not start after."""
         first = self.early_start_epoch or self.max_start_epoch
         share = min(done / self.grow_steps, 1) if self.grow_steps else 1
         return first + int((self.max_start_epoch - first) * share)
 
     def _loss(
-        self, learned: Mapping[str, Tensor], start: Tensor, goal: Tensor, data: LabelledData, rng: torch.Generator
+        self, learned: Mapping[str, Tensor], start: Tensor, goal: Tensor, data: LabeledData, rng: torch.Generator
     ) -> Tensor:
         """Distance to the goal after training on the images, as a share of the distance before."""
         module = structure(self.network, data)
@@ -284,24 +284,24 @@ class MTT:
         return left / (start - goal).square().sum()
 
     def _batches(self, images: int, rng: torch.Generator) -> list[Tensor]:
-        """Give the positions of each training step's images: all are taken before any is taken again."""
+        """Return the positions of each training step's images: all are taken before any is taken again."""
         batches: list[Tensor] = []
         while len(batches) < self.syn_steps:
             each = small_images(self.batch_synthetic, self.factor) or images
             batches += torch.randperm(images, generator=rng).split(each)
         return batches[: self.syn_steps]
 
-    def _buffers(self, module: nn.Module, data: LabelledData) -> Tensors:
+    def _buffers(self, module: nn.Module, data: LabeledData) -> Tensors:
         return {name: buffer.to(data.device) for name, buffer in module.named_buffers()}
 
-    def _targets(self, tensors: Mapping[str, Tensor], data: LabelledData) -> Tensor:
-        """Give the labels that the images are trained on with: classes, or probabilities ``(M, C)``."""
+    def _targets(self, tensors: Mapping[str, Tensor], data: LabeledData) -> Tensor:
+        """Return the labels that the images are trained on with: classes, or probabilities ``(M, C)``."""
         if self.label_rate:
             return softmax(tensors["labels"], 1)
         return balanced_labels(data, self._each)
 
-    def _logits(self, inputs: Tensor, experts: Mapping[str, Tensor], data: LabelledData) -> Tensor:
-        """Give the mean logits ``(M, C)`` of the images in the trained experts that recognise them."""
+    def _logits(self, inputs: Tensor, experts: Mapping[str, Tensor], data: LabeledData) -> Tensor:
+        """Return the mean logits ``(M, C)`` of the images in the trained experts that recognize them."""
         module, own = structure(self.network, data), balanced_labels(data, self._each)
         total = torch.zeros(len(inputs), data.num_classes).to(inputs)
         seen = torch.zeros(len(inputs), 1).to(inputs)

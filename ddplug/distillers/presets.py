@@ -31,15 +31,22 @@ class Preset:
 
 
 _DC = Preset(
-    {"network": "convnet", "batch_real": 256, "learning_rate": 0.1, "start": "noise", "bank": 0},
+    {"network": "convnet", "batch_real": 256, "learning_rate": 0.1, "init_from": "noise", "pool_size": 0},
     "Zhao, Mopuri & Bilen, ICLR 2021, section 4.1 and released defaults",
 )
 _DSA = Preset(
-    {"network": "convnet", "batch_real": 256, "learning_rate": 0.1, "start": "real", "augment": "auto", "bank": 0},
+    {
+        "network": "convnet",
+        "batch_real": 256,
+        "learning_rate": 0.1,
+        "init_from": "real",
+        "augment": "auto",
+        "pool_size": 0,
+    },
     "Zhao & Bilen, ICML 2021, section 4.1 and released defaults",
 )
 _DM = Preset(
-    {"network": "convnet", "batch_real": 256, "start": "real", "augment": "auto", "bank": 0, "steps": 20_000},
+    {"network": "convnet", "batch_real": 256, "init_from": "real", "augment": "auto", "pool_size": 0, "steps": 20_000},
     "Zhao & Bilen, WACV 2023, section 4.1 and released defaults",
 )
 # 1,024 real images in a batch whatever the classes, so 102 of each of ten; Adam stands for LAMB
@@ -49,9 +56,9 @@ _FREPO = Preset(
         "batch_real": 102,
         "learning_rate": 3e-4,
         "label_rate": 3e-4,
-        "start": "real",
+        "init_from": "real",
         "augment": "",
-        "pool": 10,
+        "pool_size": 10,
         "max_age": 100,
         "reuse": 1,
         "advance": 1,
@@ -64,9 +71,9 @@ _IDM = Preset(
     {
         "network": "convnet",
         "batch_real": 256,
-        "start": "real",
+        "init_from": "real",
         "augment": "auto",
-        "queue": 100,
+        "pool_size": 100,
         "reuse": 1,
         "advance": 20,
         "max_age": 600,
@@ -79,10 +86,10 @@ _NCFM = Preset(
     {
         "network": "convnet",
         "networks": 20,
-        "bank": 0,
+        "pool_size": 0,
         "frequencies": 1024,
         "amplitude": 0.5,
-        "start": "real",
+        "init_from": "real",
         "factor": 2,
         "steps": 20_000,
     },
@@ -93,9 +100,9 @@ _IDC = Preset(
     {
         "network": "convnet",
         "batch_real": 64,
-        "start": "real",
+        "init_from": "real",
         "augment": "color_crop_cutout",
-        "pool": 1,
+        "pool_size": 1,
         "reuse": 1,
         "steps": 200_000,
         "factor": 2,
@@ -118,7 +125,7 @@ _SRE2L = Preset(
         "least_area": 0.08,
         "flip": True,
         "jitter": 1 / 7,
-        "start": "noise",
+        "init_from": "noise",
         "labels": "soft",
     },
     f"Yin, Xing & Shen, NeurIPS 2023, and released scripts (1,000 to 4,000 steps); {_TEACHER}",
@@ -133,7 +140,7 @@ _BATCHES = {"mnist": -(-60_000 // 1024), "cifar10": -(-50_000 // 1024)}
 """Updates in one epoch over the real data."""
 
 
-def _unrolled(data: str, images_per_class: int, initialisation: str, rate: float, epochs: int, source: str) -> Preset:
+def _unrolled(data: str, images_per_class: int, initialization: str, rate: float, epochs: int, source: str) -> Preset:
     batches = _BATCHES[data]
     return Preset(
         {
@@ -141,13 +148,13 @@ def _unrolled(data: str, images_per_class: int, initialisation: str, rate: float
             "images_per_class": images_per_class,
             "images_per_step": 1,
             "epochs": 3,
-            "initialisation": initialisation,
+            "initialization": initialization,
             "networks": 1,
             "train_learning_rate": rate,
             "learning_rate": 0.01,
             "clip": 0.0,
             "batch_real": 1024,
-            "start": "noise",
+            "init_from": "noise",
             "steps": epochs * batches,
             "halve_every": epochs // 10 * batches,
         },
@@ -202,7 +209,7 @@ def _matched(
             # theirs moves the rate itself, ours its logarithm: the same first step
             "lr_rate": lr_lr / teacher**2,
             "batch_synthetic": batch,
-            "start": "real",
+            "init_from": "real",
             "augment": "auto",
             "gradient": "exact",
             **more,
@@ -282,7 +289,7 @@ _IDM_CIFAR10 = {
 
 
 def _idc(distance: str, rate: float, deviation: float, passes: int) -> dict[str, Any]:
-    """Options for data: the published rate is that of 10 images per class and of pixels in 0..1, not standardised."""
+    """Options for data: the published rate is that of 10 images per class and of pixels in 0..1, not standardized."""
     steps = -(-passes // 64)
     return {
         "distance": distance,
@@ -359,7 +366,7 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = {
 
 
 def get(method: str, name: str) -> dict[str, Any]:
-    """Give the options of a preset.
+    """Return the options of a preset.
 
     Args:
         method: registered name of the method.

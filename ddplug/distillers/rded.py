@@ -1,10 +1,10 @@
-r"""RDED: images put together from the crops of real images that a teacher recognises best.
+r"""RDED: images put together from the crops of real images that a teacher recognizes best.
 
 .. math::  (x, b)^\star_i = \arg\min_{b} \; \ell\big(f(x_i[b]), c\big), \qquad
            s_k = \text{tile of } m^2 \text{ of the } n m^2 \text{ crops of class } c \text{ with the lowest } \ell
 
 with a trained network :math:`f`, its cross-entropy :math:`\ell`, random crops :math:`x[b]` reduced to :math:`1 / m` of
-the side, :math:`n` images a class. Nothing is optimised.
+the side, :math:`n` images a class. Nothing is optimized.
 
 Reference: Sun, Shi, Yu & Lin, "On the Diversity and Realism of Distilled Dataset: An Efficient Dataset Distillation
 Paradigm", CVPR 2024, section 4.
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillers.parts.features import CHUNK
 from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, to_set
@@ -33,7 +33,7 @@ from ddplug.functional.types import Tensors
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
-from ddplug.utils.progress import tracked
+from ddplug.utils.progress import progress
 
 __all__ = ["RDED", "cells"]
 
@@ -51,7 +51,7 @@ class RDED:
         teacher: a network to be trained on the data first, by name (or a function that builds one); or an own, trained
             module, which is used in evaluation mode and not changed.
         train_epochs: epochs to train a named teacher for; see :func:`ddplug.distillers.parts.teachers.train_teacher`.
-        pool: samples of each class that a named teacher is trained on at most.
+        max_samples_per_class: samples of each class that a named teacher is trained on at most.
         candidates: real images of each class to look at, 300 in the paper; as many as needed where that is more.
         crops: random crops of each of them, of which the best is kept; 5 in the paper.
         tiles: crops along a side of an image; ``"auto"`` for 2 from 128 pixels on, else 1, as in the paper.
@@ -74,7 +74,7 @@ class RDED:
     steps: int = 0
     teacher: Teacher = "convnet:width=32"
     train_epochs: int = 10
-    pool: int = POOL
+    max_samples_per_class: int = POOL
     candidates: int = 300
     crops: int = 5
     tiles: int | Literal["auto"] = "auto"
@@ -82,34 +82,34 @@ class RDED:
     labels: Literal["soft", "hard"] = "soft"
 
     def __post_init__(self) -> None:
-        at_least(self, images_per_class=1, steps=0, train_epochs=1, pool=1, candidates=1, crops=1)
+        at_least(self, images_per_class=1, steps=0, train_epochs=1, max_samples_per_class=1, candidates=1, crops=1)
         if not 0 < self.least_area <= 1:
             raise OptionError(f"least_area is {self.least_area}; it must lie above 0 and not above 1")
         if self.tiles != "auto" and (not isinstance(self.tiles, int) or self.tiles < 1):
             raise OptionError(f"tiles is {self.tiles!r}; it must be 'auto' or at least 1")
         check_labels(self.labels)
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> Tensors:
+    def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         tiles = self._tiles(data.shape)
         check_images_per_class(data, self.images_per_class)
         structure = structure_of(self.teacher, data)
-        tensors = numbers_of(self.teacher, data, self.train_epochs, self.pool, rng)
+        tensors = numbers_of(self.teacher, data, self.train_epochs, self.max_samples_per_class, rng)
         with lend(structure, tensors, data.device) as teacher:
-            classes = tracked(range(data.num_classes), "classes")
+            classes = progress(range(data.num_classes), "classes")
             best = [self._best(label, tiles, teacher, data, rng) for label in classes]
             inputs = torch.cat([self._tile(*chosen, tiles, data) for chosen in best])
             soft = {"labels": predict(teacher, inputs).softmax(1)} if self.labels == "soft" else {}
         return {"inputs": inputs, **soft}
 
-    def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
+    def step(self, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
         return dict(state), {"loss": torch.zeros((), device=data.device)}
 
-    def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
+    def result(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
         targets = state["labels"] if "labels" in state else balanced_labels(data, self.images_per_class)
         return to_set(data, state["inputs"], targets, Recipe.paper(data.augmentation))
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
+        """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         # while they are put together the classes' parts are there too
         return {"teacher": sizes.network, "images_per_class": 2 * sizes.classes * self.images_per_class * sizes.inputs}
 
@@ -123,7 +123,7 @@ class RDED:
 
     @torch.no_grad()
     def _best(
-        self, label: int, tiles: int, teacher: nn.Module, data: LabelledData, rng: torch.Generator
+        self, label: int, tiles: int, teacher: nn.Module, data: LabeledData, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Choose the crops of a class: positions ``(K,)`` and boxes ``(K, 4)``, ``K = images_per_class * tiles**2``.
 
@@ -143,14 +143,14 @@ class RDED:
         return index[order], torch.cat(boxes)[order]
 
     def _seen(self, images: Tensor, boxes: Tensor, tiles: int) -> Tensor:
-        """Give what the teacher sees of the crops: at the size they will have, in the middle of an empty image."""
+        """Return what the teacher sees of the crops: at the size they will have, in the middle of an empty image."""
         height, width = images.shape[2:]
         size = (-(-height // tiles), -(-width // tiles))
         top, left = (height - size[0]) // 2, (width - size[1]) // 2
         edges = (left, width - size[1] - left, top, height - size[0] - top)
         return pad(resample(images, boxes, size), edges)
 
-    def _tile(self, index: Tensor, boxes: Tensor, tiles: int, data: LabelledData) -> Tensor:
+    def _tile(self, index: Tensor, boxes: Tensor, tiles: int, data: LabeledData) -> Tensor:
         """Put the ``K`` chosen crops of a class together, ``(images_per_class, *shape)``.
 
         The first cell of all images takes the best ``images_per_class`` crops, the second the next, and so on: every

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillers.dd import DD
 from ddplug.distillers.parts.images import initial_images, small_images
@@ -41,7 +41,7 @@ def shared_labels(images: int, classes: int) -> Tensor:
 
     Returns:
         ``(M, C)`` labels whose rows add up to 1: one class an image where there are enough images, otherwise equal
-        parts of neighbouring classes.
+        parts of neighboring classes.
 
     Example:
         >>> shared_labels(2, 4)
@@ -81,33 +81,33 @@ class SoftLabelDD(DD):
         super().__post_init__()
         at_least(self, images=0)
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> Tensors:
+    def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         state = super().init(data, rng)
         idle = () if self.learn_images else ("first.inputs", "second.inputs")
         return {name: tensor for name, tensor in state.items() if name not in idle}
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
+        """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         parts = super().memory(sizes)
         share = min(1.0, self.images / sizes.classes) if self.images else 1.0
         return {**parts, "images_per_step": int(share * parts["images_per_step"])}
 
-    def _classes(self, data: LabelledData) -> tuple[Tensor, Tensor]:
-        """Give for each image the first class it begins with, ascending, and its number among those of that class."""
+    def _classes(self, data: LabeledData) -> tuple[Tensor, Tensor]:
+        """Return for each image the first class it begins with, ascending, and its number among those of that class."""
         classes = data.num_classes
         number = small_images(self.images or classes * self.images_per_class, self.factor)
         first = shared_labels(number, classes).gt(0).int().argmax(1)
         return first, torch.arange(number) - torch.searchsorted(first, first)
 
-    def _samples(self, data: LabelledData, rng: torch.Generator) -> Tensors:
+    def _samples(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         classes, rank = self._classes(data)
         most = int(rank.max()) + 1
-        images = initial_images(self.start, data, most, rng, self.factor)
+        images = initial_images(self.init_from, data, most, rng, self.factor)
         return {"inputs": images[classes * most + rank], "labels": shared_labels(len(classes), data.num_classes)}
 
-    def _labels(self, tensors: Mapping[str, Tensor], data: LabelledData) -> Tensor:
+    def _labels(self, tensors: Mapping[str, Tensor], data: LabeledData) -> Tensor:
         return tensors["labels"]
 
-    def _batches(self, data: LabelledData) -> list[Tensor]:
+    def _batches(self, data: LabeledData) -> list[Tensor]:
         step = self._classes(data)[1] // small_images(self.images_per_step, self.factor)
         return [(step == number).nonzero().flatten() for number in range(int(step.max()) + 1)]

@@ -1,9 +1,9 @@
-r"""SRe2L and CDA: images recovered from a trained network, by its outputs and its batch-normalisation statistics.
+r"""SRe2L and CDA: images recovered from a trained network, by its outputs and its batch-normalization statistics.
 
 .. math::  L = \ell\big(f(A(S)), y\big) + r \sum_l w_l \big( \|\sigma_l^2(A(S)) - \hat\sigma_l^2\|_2
                 + \|\mu_l(A(S)) - \hat\mu_l\|_2 \big)
 
-with the mean and variance of what reaches each batch-normalisation layer :math:`l` of the frozen network, the running
+with the mean and variance of what reaches each batch-normalization layer :math:`l` of the frozen network, the running
 ones it has from its training, and random crops, flips and shifts :math:`A`. The real data are only seen by the teacher.
 
 Reference: Yin, Xing & Shen, "Squeeze, Recover and Relabel: Dataset Condensation at ImageNet Scale From A New
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Preprocess, pieces
 from ddplug.distillation.memory import Sizes
 from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, initial_images, to_set
@@ -44,7 +44,7 @@ _BETAS = (0.5, 0.9)
 _STRETCH = 4 / 3
 
 Statistics = tuple[Tensor, Tensor, Tensor]
-"""What reaches a batch-normalisation layer, ``(n, channels, ...)``, and its running mean and variance, ``(channels,)``
+"""What reaches a batch-normalization layer, ``(n, channels, ...)``, and its running mean and variance, ``(channels,)``
 each."""
 
 
@@ -55,10 +55,10 @@ class SRe2L:
     Attributes:
         images_per_class: synthetic images of each class.
         steps: updates of the images; 1,000 to 4,000 in the papers.
-        teacher: a network with batch normalisation to be trained on the data first, by name (or a function that builds
+        teacher: a network with batch normalization to be trained on the data first, by name (or a function that builds
             one); or an own, trained module, which is used in evaluation mode and not changed.
         train_epochs: epochs to train a named teacher for; see :func:`ddplug.distillers.parts.teachers.train_teacher`.
-        pool: samples of each class that a named teacher is trained on at most.
+        max_samples_per_class: samples of each class that a named teacher is trained on at most.
         learning_rate: of Adam on the images, at first; it falls to zero by a cosine.
         match: weight :math:`r` of the statistics.
         first_layer: weight :math:`w_0` of the first layer's statistics, beside 1 for the others.
@@ -68,7 +68,7 @@ class SRe2L:
         curriculum: begin with whole images, and let that share fall to ``least_area`` by a cosine.
         flip: mirror half of the images at random; ``"auto"`` where the data's own augmentation has it.
         jitter: shift the images, around the border, by up to this share of a side; 0 for no shifts.
-        start: ``"noise"``, as in the papers, ``"real"`` or ``"kmeans"`` images to start from.
+        init_from: ``"noise"``, as in the papers, ``"real"`` or ``"kmeans"`` images to start from.
         labels: ``"soft"`` for the teacher's class probabilities of the finished images, ``"hard"`` for the class.
 
     Raises:
@@ -87,7 +87,7 @@ class SRe2L:
     steps: int = 300
     teacher: Teacher = "convnet:width=32,norm=batch"
     train_epochs: int = 10
-    pool: int = POOL
+    max_samples_per_class: int = POOL
     learning_rate: float = 0.25
     match: float = 0.01
     first_layer: float = 10.0
@@ -96,11 +96,11 @@ class SRe2L:
     curriculum: bool = False
     flip: bool | Literal["auto"] = "auto"
     jitter: float = 0.125
-    start: str = "noise"
+    init_from: str = "noise"
     labels: Literal["soft", "hard"] = "soft"
 
     def __post_init__(self) -> None:
-        at_least(self, images_per_class=1, steps=0, train_epochs=1, pool=1, batch_size=1)
+        at_least(self, images_per_class=1, steps=0, train_epochs=1, max_samples_per_class=1, batch_size=1)
         at_least(self, learning_rate=0, match=0, first_layer=0, jitter=0)
         for name, high in (("least_area", 1), ("jitter", 0.5)):
             if not getattr(self, name) <= high:
@@ -111,20 +111,20 @@ class SRe2L:
             raise OptionError(f"flip is {self.flip!r}; it must be True, False or 'auto'")
         check_labels(self.labels)
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> Tensors:
+    def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         check_images_per_class(data, self.images_per_class)
         self._check_augmentation(data)
         structure = structure_of(self.teacher, data)
         if not list(_batch_norms(structure)):
             raise OptionError(
-                f"teacher {_named(self.teacher)} has no batch normalisation with running statistics, which sre2l "
+                f"teacher {_named(self.teacher)} has no batch normalization with running statistics, which sre2l "
                 "matches; use one that has, e.g. 'convnet:width=32,norm=batch', or another method, e.g. rded"
             )
-        tensors = numbers_of(self.teacher, data, self.train_epochs, self.pool, rng)
-        inputs = initial_images(self.start, data, self.images_per_class, rng)
+        tensors = numbers_of(self.teacher, data, self.train_epochs, self.max_samples_per_class, rng)
+        inputs = initial_images(self.init_from, data, self.images_per_class, rng)
         return {**adam_start({"inputs": inputs}), **prefixed("teacher.", tensors), "range": _valid_range(data)}
 
-    def step(self, state: Mapping[str, Tensor], data: LabelledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
+    def step(self, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
         past = min(int(state["done"]) / max(1, self.steps), 1.0)
         labels, gradient = balanced_labels(data, self.images_per_class), torch.zeros_like(state["inputs"])
         total = torch.zeros((), device=data.device)
@@ -139,7 +139,7 @@ class SRe2L:
         after["inputs"] = clamped(after["inputs"], data.preprocess, state["range"])
         return {**state, **after}, {"loss": total}
 
-    def result(self, state: Mapping[str, Tensor], data: LabelledData) -> SyntheticSet:
+    def result(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
         targets = balanced_labels(data, self.images_per_class)
         if self.labels == "soft":
             with lend(structure_of(self.teacher, data), unprefixed("teacher.", state), data.device) as teacher:
@@ -147,7 +147,7 @@ class SRe2L:
         return to_set(data, state["inputs"], targets, Recipe.paper(data.augmentation))
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Give the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
+        """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         images = sizes.classes * self.images_per_class
         return {
             "teacher": sizes.network,
@@ -156,7 +156,7 @@ class SRe2L:
             "batch_size": min(self.batch_size, images) * sizes.activations,
         }
 
-    def _check_augmentation(self, data: LabelledData) -> None:
+    def _check_augmentation(self, data: LabeledData) -> None:
         """Refuse crops, flips and shifts of what is no image."""
         if self.least_area < 1 or self.jitter or self._flips(data):
             try:
@@ -167,16 +167,16 @@ class SRe2L:
                     "least_area=1, flip=False and jitter=0"
                 ) from None
 
-    def _flips(self, data: LabelledData) -> bool:
+    def _flips(self, data: LabeledData) -> bool:
         return "flip" in data.augmentation.split("_") if self.flip == "auto" else bool(self.flip)
 
-    def _batches(self, data: LabelledData) -> Sequence[Tensor]:
+    def _batches(self, data: LabeledData) -> Sequence[Tensor]:
         """Cut the rows into batches that take the classes in turn, so that each has as many of them as it can."""
         rows = torch.arange(data.num_classes * self.images_per_class, device=data.device)
         mixed = rows.view(data.num_classes, -1).T.flatten()
         return torch.split(mixed, self.batch_size)
 
-    def _augment(self, images: Tensor, past: float, data: LabelledData, rng: torch.Generator) -> Tensor:
+    def _augment(self, images: Tensor, past: float, data: LabeledData, rng: torch.Generator) -> Tensor:
         """Crop and mirror each image by itself and shift all alike, when ``past`` (in [0, 1]) of the steps are done."""
         flips = self._flips(data)
         if self.least_area < 1 or flips:
@@ -239,8 +239,8 @@ def clamped(inputs: Tensor, preprocess: Preprocess, limits: Tensor) -> Tensor:
     return preprocess.forward(torch.minimum(torch.maximum(preprocess.inverse(inputs), low), high))
 
 
-def _valid_range(data: LabelledData) -> Tensor:
-    """Give the ``(2, C)`` range of pixel values: all of it where the data are bytes, else what the data have."""
+def _valid_range(data: LabeledData) -> Tensor:
+    """Return the ``(2, C)`` range of pixel values: all of it where the data are bytes, else what the data have."""
     if data.inputs.dtype == torch.uint8:
         return torch.tensor([0.0, 1.0], device=data.device)[:, None].repeat(1, data.shape[0])
     ends = [part.transpose(0, 1).flatten(1).aminmax(dim=1) for part in pieces(data.inputs)]
@@ -248,7 +248,7 @@ def _valid_range(data: LabelledData) -> Tensor:
 
 
 def _batch_norms(module: nn.Module) -> Iterator[nn.Module]:
-    """Give the batch-normalisation layers that keep running statistics."""
+    """Return the batch-normalization layers that keep running statistics."""
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is not None:
             yield layer
@@ -260,7 +260,7 @@ def _named(teacher: Teacher) -> str:
 
 @contextmanager
 def _watched(teacher: nn.Module) -> Iterator[list[Statistics]]:
-    """Collect what reaches the batch-normalisation layers of a lent teacher, in the order in which it does."""
+    """Collect what reaches the batch-normalization layers of a lent teacher, in the order in which it does."""
     seen: list[Statistics] = []
 
     def keep(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:

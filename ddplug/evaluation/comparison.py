@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillation.loop import distill
 from ddplug.errors import OptionError
 from ddplug.evaluation.results import Evaluation, judge
@@ -64,7 +64,7 @@ class Row:
         return len(self.evaluation.accuracies)
 
     def to_json(self) -> dict[str, Any]:
-        """Give everything as JSON-ready values."""
+        """Return everything as JSON-ready values."""
         return {
             **self.evaluation.to_json(),
             "method": self.method,
@@ -75,7 +75,7 @@ class Row:
         }
 
     def cells(self) -> list[str]:
-        """Give the cells of the row in a table."""
+        """Return the cells of the row in a table."""
         name = self.method if self.steps is None else f"{self.method}, {self.steps} steps"
         spread = f" ± {100 * self.std:.1f}" if self.n > 1 else ""
         # that all the data take more goes without saying
@@ -106,12 +106,12 @@ class Comparison:
     seconds: float
 
     def table(self) -> str:
-        """Give a Markdown table; accuracies in percent, mean and standard deviation over the networks."""
+        """Return a Markdown table; accuracies in percent, mean and standard deviation over the networks."""
         head = ["training data", "images per class", "bytes", "accuracy (%)", "networks"]
         return markdown(head, [row.cells() for row in self.rows])
 
     def to_json(self) -> dict[str, Any]:
-        """Give everything as JSON-ready values."""
+        """Return everything as JSON-ready values."""
         return {
             "network": self.network,
             "recipe": self.recipe.to_json(),
@@ -120,14 +120,14 @@ class Comparison:
         }
 
 
-def images_in(nbytes: int, data: LabelledData, factor: int = 1, bits: int = 8) -> tuple[int, bool]:
-    """Tell how many real images of each class, quantised, fit in a number of bytes.
+def images_in(nbytes: int, data: LabeledData, factor: int = 1, bits: int = 8) -> tuple[int, bool]:
+    """Tell how many real images of each class, quantized, fit in a number of bytes.
 
     Args:
         nbytes: the budget, labels included.
         data: the images.
         factor: by which they are stored smaller; see :mod:`ddplug.functional.resize`.
-        bits: that a number takes; see :meth:`ddplug.synthetic.dataset.SyntheticSet.quantise`.
+        bits: that a number takes; see :meth:`ddplug.synthetic.dataset.SyntheticSet.quantize`.
 
     Returns:
         Images per class, at least 1 and at most what the smallest class has, and whether they fit.
@@ -143,8 +143,8 @@ def images_in(nbytes: int, data: LabelledData, factor: int = 1, bits: int = 8) -
 
 def compare(
     synthetic: SyntheticSet,
-    train: LabelledData,
-    test: LabelledData,
+    train: LabeledData,
+    test: LabeledData,
     *,
     network: Network = "convnet",
     repeats: int = 5,
@@ -158,7 +158,7 @@ def compare(
 ) -> Comparison:
     """Evaluate a set beside baselines of the same bytes and beside all the real data.
 
-    A baseline gets as many images per class as fit, quantised and with their labels, in the bytes of the set: a set
+    A baseline gets as many images per class as fit, quantized and with their labels, in the bytes of the set: a set
     kept as float32 stands against four times as many. Its images are stored as small and in as few bits a number as
     those of the set, so that what storage alone does is in both. Every network of a baseline is trained on a selection
     of its own seed, by the same recipe. The network for the whole data is one, trained without augmentation for a
@@ -189,7 +189,7 @@ def compare(
     Example:
         >>> from ddplug.testing import toy_images
         >>> train = toy_images((12, 11))
-        >>> made = distill(train, "random", device="cpu").quantise()
+        >>> made = distill(train, "random", device="cpu").quantize()
         >>> short = Recipe(epochs=20)
         >>> result = compare(made, train, train, network="mlp", recipe=short, whole_steps=20, device="cpu")
         >>> [(row.method, row.images_per_class) for row in result.rows]
@@ -214,7 +214,7 @@ def compare(
     for name in baselines:
         method = resolve("distiller", name)(images_per_class=images_per_class)
         drawn = (distill(train, method, seed=seed + k, device=place) for k in range(repeats))
-        made = [selection.reduced(factor).quantise(bits=bits).to(place) for selection in drawn]
+        made = [selection.reduced(factor).quantize(bits=bits).to(place) for selection in drawn]
         result = judge(made, test, network, recipe, **options)
         rows.append(Row(name, float(images_per_class), made[0].nbytes, result, fits))
     if whole:
@@ -225,6 +225,6 @@ def compare(
     return Comparison(tuple(rows), name_of(network), recipe, time.monotonic() - began)
 
 
-def _bytes(data: LabelledData) -> int:
+def _bytes(data: LabeledData) -> int:
     """Count the bytes of real data as they are stored, labels as in a set."""
     return data.inputs.numel() * data.inputs.element_size() + len(data) * (1 if data.num_classes <= 256 else 4)

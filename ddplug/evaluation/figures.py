@@ -14,7 +14,7 @@ from ddplug.errors import DataError, OptionError
 
 __all__ = ["accuracy_curve", "scatter"]
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -66,15 +66,15 @@ def accuracy_curve(
 
 
 def _line(axes: Axes, place: int, method: str, points: list[Mapping[str, Any]], budget: str) -> None:
-    """Draw one method; colour and marker both tell it apart, and the line style where the colours run out."""
+    """Draw one method; color and marker both tell it apart, and the line style where the colors run out."""
     axes.errorbar(
         [row[budget] for row in points],
         [100 * row["mean"] for row in points],
         yerr=[100 * row["std"] for row in points],
         label=method,
-        color=_COLOURS[place % len(_COLOURS)],
+        color=_COLORS[place % len(_COLORS)],
         marker=_MARKERS[place % len(_MARKERS)],
-        linestyle="-" if place < len(_COLOURS) else ":",
+        linestyle="-" if place < len(_COLORS) else ":",
         markersize=6,
         linewidth=1.8,
         capsize=3,

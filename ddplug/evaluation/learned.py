@@ -16,13 +16,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.errors import DivergedError, OptionError
 from ddplug.evaluation.results import Evaluation, accuracy
 from ddplug.functional.types import Tensors
 from ddplug.functional.unrolling import unroll
 from ddplug.networks.factory import Network, build, name_of
-from ddplug.networks.functional import minibatch_loss, skeleton
+from ddplug.networks.functional import minibatch_loss, stateless
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.learned import LearnedTraining
@@ -62,7 +62,7 @@ def train_as_learned(
         >>> from ddplug import distill
         >>> from ddplug.distillers.dd import DD
         >>> from ddplug.testing import toy_images
-        >>> method = DD(network="convnet:width=4,depth=1", initialisation="fixed", steps=2)
+        >>> method = DD(network="convnet:width=4,depth=1", initialization="fixed", steps=2)
         >>> train_as_learned(distill(toy_images(), method, device="cpu"), device="cpu").head
         Linear(in_features=144, out_features=3, bias=True)
     """
@@ -72,7 +72,7 @@ def train_as_learned(
     moved = synthetic.enlarged().to(place)
     buffers = dict(module.named_buffers())
     batches = [torch.tensor(batch, device=place) for batch in training.batches]
-    structure = skeleton(spec, synthetic.shape, synthetic.num_classes, training=False)
+    structure = stateless(spec, synthetic.shape, synthetic.num_classes, training=False)
     loss = minibatch_loss(structure, buffers, batches)
     weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
     rates = torch.tensor(training.rates, device=place)
@@ -95,7 +95,7 @@ def _check_finite(weights: Tensors, rates: Sequence[float]) -> None:
 
 def evaluate_as_learned(
     synthetic: SyntheticSet,
-    test: LabelledData,
+    test: LabeledData,
     *,
     network: Network | None = None,
     repeats: int = 5,

@@ -34,7 +34,7 @@ class Estimate:
     high: float | None
 
     def to_json(self) -> list[float | None]:
-        """Give value, low and high."""
+        """Return value, low and high."""
         return [self.value, self.low, self.high]
 
 
@@ -57,7 +57,7 @@ class Agreement:
     overlap: Mapping[int, Estimate]
 
     def to_json(self) -> dict[str, Any]:
-        """Give everything as JSON-ready values; an estimate is a list of value, low and high."""
+        """Return everything as JSON-ready values; an estimate is a list of value, low and high."""
         correlations = {name: getattr(self, name).to_json() for name in ("spearman", "kendall", "regret")}
         return {
             "number": self.number,
@@ -87,7 +87,7 @@ def _constant(values: NDArray[np.float64]) -> bool:
 
 
 def spearman(proxy: Scores, truth: Scores) -> float | None:
-    """Give Spearman's rank correlation; tied values share their mean rank.
+    """Return Spearman's rank correlation; tied values share their mean rank.
 
     Args:
         proxy: one score an architecture, higher is better.
@@ -111,7 +111,7 @@ def spearman(proxy: Scores, truth: Scores) -> float | None:
 
 
 def kendall(proxy: Scores, truth: Scores) -> float | None:
-    """Give Kendall's tau-b: concordant less discordant pairs, over what it could be given the ties.
+    """Return Kendall's tau-b: concordant less discordant pairs, over what it could be given the ties.
 
     Arguments, result and errors are those of :func:`spearman`.
 
@@ -154,14 +154,14 @@ def mean_rank(signals: Sequence[Scores]) -> list[float]:
 
 
 def _membership(values: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """Give each item's share of the k best places; those tied for the last places share them equally."""
+    """Return each item's share of the k best places; those tied for the last places share them equally."""
     last = np.sort(values)[-k]
     above, tied = values > last, values == last
     return np.asarray(above + tied * ((k - above.sum()) / tied.sum()), dtype=np.float64)
 
 
 def top_k_overlap(proxy: Scores, truth: Scores, k: int) -> float:
-    """Give the share of the k truly best architectures that are among the proxy's k best.
+    """Return the share of the k truly best architectures that are among the proxy's k best.
 
     Architectures tied for the last places share them equally, and count with the smaller of their two shares. Where the
     truth has no tie there, this is the expectation over a random order of what the proxy ties; a constant proxy has the
@@ -190,7 +190,7 @@ def top_k_overlap(proxy: Scores, truth: Scores, k: int) -> float:
 
 
 def regret(proxy: Scores, truth: Scores) -> float:
-    """Give what choosing by the proxy costs: the best true accuracy less that of the architecture it scores highest.
+    """Return what choosing by the proxy costs: the best true accuracy less that of the architecture it scores highest.
 
     Where several share the highest score, it is the expectation over a random choice among them.
 
@@ -232,7 +232,7 @@ def agreement(
     resamples: int = 1000,
     rng: torch.Generator,
 ) -> Agreement:
-    """Give all figures of agreement with bootstrap 95 % percentile intervals over the architectures.
+    """Return all figures of agreement with bootstrap 95 % percentile intervals over the architectures.
 
     Every figure sees the same resamples, of architectures with repetition. The intervals say how far the figures depend
     on which architectures were sampled, not on the seeds these were trained with; for regret and small tops they are

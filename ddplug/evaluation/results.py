@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.errors import DataError, OptionError
 from ddplug.evaluation.train import Trainable, train_each
 from ddplug.functional import augmentation as augment
@@ -55,7 +55,7 @@ class Evaluation:
         return statistics.pstdev(self.accuracies)
 
     def to_json(self) -> dict[str, Any]:
-        """Give everything as JSON-ready values."""
+        """Return everything as JSON-ready values."""
         return {
             "network": self.network,
             "mean": self.mean,
@@ -67,7 +67,7 @@ class Evaluation:
         }
 
 
-def accuracy(module: nn.Module, data: LabelledData, batch_size: int = 256) -> float:
+def accuracy(module: nn.Module, data: LabeledData, batch_size: int = 256) -> float:
     """Measure the share of samples that a network labels rightly.
 
     Args:
@@ -98,7 +98,7 @@ def accuracy(module: nn.Module, data: LabelledData, batch_size: int = 256) -> fl
 
 
 @torch.no_grad()
-def _right(module: nn.Module, data: LabelledData, index: Tensor, device: torch.device) -> Tensor:
+def _right(module: nn.Module, data: LabeledData, index: Tensor, device: torch.device) -> Tensor:
     """Count the samples of a batch that a network labels rightly, on the device."""
     x = data.batch(index).to(device)
     guesses = torch.cat([module(x[piece]).argmax(1) for piece in batch_pieces(module, x[:1], len(x))])
@@ -107,7 +107,7 @@ def _right(module: nn.Module, data: LabelledData, index: Tensor, device: torch.d
 
 def judge(
     data: Sequence[Trainable],
-    test: LabelledData,
+    test: LabeledData,
     network: Network,
     recipe: Recipe,
     *,
@@ -123,7 +123,7 @@ def judge(
         test: real data in the same model space.
         network: name with options, or a function that builds one.
         recipe: how to train.
-        seed: of initialisations, orders and augmentations.
+        seed: of initializations, orders and augmentations.
         device: to work on.
         steps: SGD steps; the recipe's epochs if not given.
         progress: show a progress bar.
@@ -139,7 +139,7 @@ def judge(
 
 def evaluate(
     synthetic: SyntheticSet,
-    test: LabelledData,
+    test: LabeledData,
     *,
     network: Network = "convnet",
     repeats: int = 5,
@@ -158,7 +158,7 @@ def evaluate(
         network: name with options, or a function that builds one; see :func:`ddplug.networks.factory.build`.
         repeats: networks to train, at least 1.
         recipe: how to train; the set's own if not given. :meth:`~ddplug.synthetic.recipe.Recipe.quick` is a fast one.
-        seed: of initialisations, orders and augmentations.
+        seed: of initializations, orders and augmentations.
         device: see :func:`ddplug.utils.devices.pick_device`.
         progress: show a progress bar.
 
@@ -190,7 +190,7 @@ def evaluate(
 
 def cross_architecture(
     synthetic: SyntheticSet,
-    test: LabelledData,
+    test: LabeledData,
     networks: Sequence[Network] = NETWORKS,
     *,
     repeats: int = 5,

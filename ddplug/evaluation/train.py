@@ -12,7 +12,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.errors import DivergedError, OptionError
 from ddplug.functional import augmentation as augment
 from ddplug.networks.batching import batch_pieces, go_together
@@ -20,11 +20,11 @@ from ddplug.networks.factory import Network, build
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.devices import pick_device
-from ddplug.utils.randomness import lent_randomness, spawn
+from ddplug.utils.randomness import spawn, temporary_seed
 
 __all__ = ["check_outputs", "fit", "rate_at", "train_each", "train_on"]
 
-Trainable = SyntheticSet | LabelledData
+Trainable = SyntheticSet | LabeledData
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def _stacked(modules: Sequence[nn.Module]) -> tuple[_Group, Callable[[], None]]:
 
 
 def _samples(data: Trainable, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Give inputs and labels at positions, in model space."""
-    if isinstance(data, LabelledData):
+    """Return inputs and labels at positions, in model space."""
+    if isinstance(data, LabeledData):
         inputs, targets = data.batch(index), data.targets[index.to(data.device)]
     else:
         inputs, targets = data[index.to(data.inputs.device)]
@@ -78,7 +78,7 @@ def _batches(data: Sequence[Trainable], recipe: Recipe, rngs: Sequence[torch.Gen
 
 
 def rate_at(recipe: Recipe, step: int, total: int, drop: int) -> float:
-    """Give the learning rate of a step (counted from 0) of ``total``; ``"step"`` divides it by ten at ``drop``."""
+    """Return the learning rate of a step (counted from 0) of ``total``; ``"step"`` divides it by ten at ``drop``."""
     factors = {
         "constant": 1.0,
         "cosine": 0.5 * (1 + math.cos(math.pi * step / total)),
@@ -88,7 +88,7 @@ def rate_at(recipe: Recipe, step: int, total: int, drop: int) -> float:
 
 
 def _gradients(group: _Group, x: Tensor, y: Tensor, cuts: Sequence[slice]) -> list[Tensor]:
-    """Give the gradient of the sum over networks of the mean loss over a batch, accumulated over pieces of it."""
+    """Return the gradient of the sum over networks of the mean loss over a batch, accumulated over pieces of it."""
     totals: list[Tensor] = []
     for cut in cuts:
         logits, labels = group.forward(x[:, cut]).flatten(0, 1), y[:, cut].flatten(0, 1)
@@ -143,7 +143,7 @@ def fit(
         write_back()
     else:
         for module, own, rng, seed in zip(modules, data, rngs, seeds, strict=True):
-            with lent_randomness(seed, device):  # for dropout
+            with temporary_seed(seed, device):  # for dropout
                 _train(_alone(module), module, [own], recipe, [rng], sample, steps, tick)
     if not all(bool(p.isfinite().all()) for module in modules for p in module.parameters()):
         raise DivergedError(
@@ -171,7 +171,7 @@ def _train(
     for step in range(total):
         x, y = _drawn(data, next(batches), recipe, rngs, sample.device)
         if recipe.schedule == "step" and step == drop:
-            momenta = [torch.zeros_like(p) for p in group.parameters]  # the published protocol restarts the optimiser
+            momenta = [torch.zeros_like(p) for p in group.parameters]  # the published protocol restarts the optimizer
         gradients = _gradients(group, x, y, cuts[x.shape[1]])
         _descend(group.parameters, gradients, momenta, recipe, rate_at(recipe, step, total, drop))
         tick(len(data))
@@ -184,7 +184,7 @@ def _drawn(
     rngs: Sequence[torch.Generator],
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Give the augmented inputs ``(K, n, *shape)`` and the labels ``(K, n)`` or ``(K, n, C)`` at positions."""
+    """Return the augmented inputs ``(K, n, *shape)`` and the labels ``(K, n)`` or ``(K, n, C)`` at positions."""
     pairs = [_samples(own, index, device) for own, index in zip(data, indices, strict=True)]
     x, y = (torch.stack(parts) for parts in zip(*pairs, strict=True))
     if recipe.augment:

@@ -28,7 +28,7 @@ def check_images(what: str, shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def whole(n: int, shape: tuple[int, ...]) -> Tensor:
-    """Give the boxes of ``n`` whole images of a shape ``(C, H, W)``; ``(n, 4)`` int64."""
+    """Return the boxes of ``n`` whole images of a shape ``(C, H, W)``; ``(n, 4)`` int64."""
     return torch.tensor([[0, 0, shape[1], shape[2]]]).repeat(n, 1)
 
 
@@ -62,15 +62,15 @@ def draw_boxes(n: int, shape: tuple[int, ...], least: float, rng: torch.Generato
 
 
 def _weights(start: Tensor, length: Tensor, side: int, out: int) -> Tensor:
-    """Give the ``(n, out, side)`` weights of the pixels of one axis in each pixel of the result.
+    """Return the ``(n, out, side)`` weights of the pixels of one axis in each pixel of the result.
 
     They fall off linearly with the distance, over one pixel of the source or of the result, whichever is larger, and
     stay within the box.
     """
     step = (length / out)[:, None, None]
-    centre = start[:, None, None] + (torch.arange(out, device=start.device)[None, :, None] + 0.5) * step
+    center = start[:, None, None] + (torch.arange(out, device=start.device)[None, :, None] + 0.5) * step
     pixel = torch.arange(side, device=start.device) + 0.5
-    weight = (1 - (pixel - centre).abs() / step.clamp_min(1)).clamp_min(0)
+    weight = (1 - (pixel - center).abs() / step.clamp_min(1)).clamp_min(0)
     inside = (pixel > start[:, None, None]) & (pixel < (start + length)[:, None, None])
     weight = weight * inside
     return weight / weight.sum(2, keepdim=True)

@@ -132,7 +132,7 @@ def gradient_matching(real: Sequence[Tensor], synthetic: Sequence[Tensor], dista
     r"""Sum over classes of a distance between the gradients of two losses.
 
     ``layerwise`` groups every weight by output unit and sums :math:`1 - \cos` over the groups of all layers; biases
-    and normalisation scales do not count. ``mse`` is the squared distance, ``l1`` the sum of absolute differences, and
+    and normalization scales do not count. ``mse`` is the squared distance, ``l1`` the sum of absolute differences, and
     ``cosine`` one minus the cosine, of all gradients of a class as one vector.
 
     Args:

@@ -27,7 +27,7 @@ def momentum_step(state: Mapping[str, Tensor], gradient: Tensor, rate: float, mo
 
 
 def adam_start(learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the part of a state that :func:`adam_step` needs: what is learned, its moments and a count of steps."""
+    """Return the part of a state that :func:`adam_step` needs: what is learned, its moments and a count of steps."""
     moments = {f"{which}.{name}": torch.zeros_like(t) for which in ("first", "second") for name, t in learned.items()}
     return {**learned, **moments, "done": torch.tensor(0)}
 

@@ -29,7 +29,7 @@ def check_bits(bits: int, shape: tuple[int, ...], preprocess: str = "") -> None:
     if bits < 8 and len(shape) != 3:
         raise OptionError(f"bits is {bits}, which is for images, not inputs of shape {shape}; use 8")
     if bits < 8 and preprocess == "zca":
-        raise OptionError(f"bits is {bits}, but images whitened by zca need all 8; use 8, or standardise")
+        raise OptionError(f"bits is {bits}, but images whitened by zca need all 8; use 8, or standardize")
 
 
 def best_span(values: Tensor, bits: int) -> Tensor:
@@ -86,7 +86,7 @@ _TURNS = 30
 
 
 def packed_bytes(numbers: int, bits: int) -> int:
-    """Give the bytes of a row of numbers.
+    """Return the bytes of a row of numbers.
 
     Example:
         >>> packed_bytes(784, 1), packed_bytes(9, 4)

@@ -21,7 +21,7 @@ MAX_FACTOR = 16
 
 
 def reduced_shape(shape: tuple[int, ...], factor: int) -> tuple[int, ...]:
-    """Give the shape of an image reduced by a factor; sides are rounded down.
+    """Return the shape of an image reduced by a factor; sides are rounded down.
 
     Raises:
         OptionError: the inputs are not ``(C, H, W)`` images, a side is smaller than the factor, or the factor is not

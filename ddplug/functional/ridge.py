@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-__all__ = ["RIDGE", "best_labels", "centred", "nearest_distribution", "predict"]
+__all__ = ["RIDGE", "best_labels", "centered", "nearest_distribution", "predict"]
 
 RIDGE = 1e-6
 """The published :math:`\\lambda`, a share of the mean diagonal entry of the kernel."""
 
 
-def centred(labels: Tensor, num_classes: int) -> Tensor:
+def centered(labels: Tensor, num_classes: int) -> Tensor:
     r"""Turn labels into the targets of a regression, which sum to zero: the probabilities minus :math:`1/C`.
 
     Args:
@@ -38,7 +38,7 @@ def centred(labels: Tensor, num_classes: int) -> Tensor:
         ``(n, C)``.
 
     Example:
-        >>> centred(torch.tensor([1]), 2)
+        >>> centered(torch.tensor([1]), 2)
         tensor([[-0.5000,  0.5000]])
     """
     rows = one_hot(labels, num_classes).float() if labels.ndim == 1 else labels
@@ -77,7 +77,7 @@ def predict(query: Tensor, support: Tensor, labels: Tensor, ridge: float = RIDGE
 
 
 def best_labels(views: Iterable[tuple[Tensor, Tensor, Tensor]], ridge: float = RIDGE) -> Tensor:
-    r"""Give the labels whose predictions are nearest to real ones, over any number of feature maps (the label solve).
+    r"""Return the labels whose predictions are nearest to real ones, over any number of feature maps (the label solve).
 
     .. math::  Y = \arg\min_Y \sum_k \| A_k Y - T_k \|^2 = \Big(\sum_k A_k^\top A_k\Big)^{-1} \sum_k A_k^\top T_k,
 

@@ -67,7 +67,7 @@ def batch_pieces(module: nn.Module, sample: Tensor, n: int) -> list[slice]:
     """Cut a batch into pieces of nearly equal size; the whole batch where that is best or has to be.
 
     Args:
-        module: a network. In training mode with batch normalisation its batches stay whole.
+        module: a network. In training mode with batch normalization its batches stay whole.
         sample: ``(1, *shape)``, on the network's device.
         n: samples in the batch.
 
@@ -94,7 +94,7 @@ def go_together(modules: Sequence[nn.Module], sample: Tensor, n: int) -> bool:
         n: samples in a batch of one network.
 
     Returns:
-        Whether to stack them. Only the package's own structure without batch normalisation, dropout or frozen
+        Whether to stack them. Only the package's own structure without batch normalization, dropout or frozen
         parameters is stacked: nothing is known of what other modules do in their forward pass.
     """
     first = modules[0]

@@ -1,4 +1,4 @@
-"""ConvNet-D, the network that most condensation papers distil and evaluate with, in all its published variants."""
+"""ConvNet-D, the network that most condensation papers distill and evaluate with, in all its published variants."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPACE: Mapping[str, tuple[int | str, ...]] = {
 
 
 class ConvNet(Classifier):
-    """``depth`` blocks of 3x3 convolution, normalisation, activation and 2x2 pooling, then one linear layer.
+    """``depth`` blocks of 3x3 convolution, normalization, activation and 2x2 pooling, then one linear layer.
 
     One-channel images are padded by 3 before the first convolution, so that 28x28 becomes 32x32 (30x30 elsewhere).
     The features are the flattened last map.

@@ -1,4 +1,4 @@
-"""Networks by name or by function, initialised without moving the global random state."""
+"""Networks by name or by function, initialized without moving the global random state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ddplug.errors import OptionError, unknown
 from ddplug.registry import resolve
-from ddplug.utils.randomness import lent_randomness
+from ddplug.utils.randomness import temporary_seed
 
 __all__ = ["Network", "build", "embed", "has_batch_norm", "name_of", "parse_spec"]
 
@@ -72,7 +72,7 @@ def _check_options(name: str, factory: Callable[..., Any], options: dict[str, in
 def build(
     network: str | Callable[[], nn.Module], shape: tuple[int, ...], num_classes: int, rng: torch.Generator
 ) -> nn.Module:
-    """Make a freshly initialised network.
+    """Make a freshly initialized network.
 
     Args:
         network: a name from ``ddplug.names("network")``, with options as in :func:`parse_spec`, or a function
@@ -82,7 +82,7 @@ def build(
         rng: generator on the CPU; one number is drawn from it. Equal generators give equal networks.
 
     Returns:
-        The network, on the CPU, in training mode, with PyTorch's own initialisation.
+        The network, on the CPU, in training mode, with PyTorch's own initialization.
 
     Raises:
         OptionError: the name, an option or a value is not known, the inputs do not suit the network, or the function
@@ -94,7 +94,7 @@ def build(
     """
     seed = int(torch.randint(2**63 - 1, (), generator=rng))
     make = network if callable(network) else _factory(network, tuple(shape), num_classes)
-    with lent_randomness(seed):
+    with temporary_seed(seed):
         module = make()
     if not isinstance(module, nn.Module):
         raise OptionError(f"network {network!r} made a {type(module).__name__}; it must return a torch.nn.Module")
@@ -102,7 +102,7 @@ def build(
 
 
 def _factory(spec: str, shape: tuple[int, ...], num_classes: int) -> Callable[[], nn.Module]:
-    """Give the function without arguments that a specification stands for."""
+    """Return the function without arguments that a specification stands for."""
     name, options = parse_spec(spec)
     factory = resolve("network", name)
     _check_options(name, factory, options)
@@ -110,7 +110,7 @@ def _factory(spec: str, shape: tuple[int, ...], num_classes: int) -> Callable[[]
 
 
 def embed(module: nn.Module, x: Tensor) -> Tensor:
-    """Give the features of a batch: what the last linear layer receives.
+    """Return the features of a batch: what the last linear layer receives.
 
     Args:
         module: a network; its own ``embed`` is used if it has one.
@@ -148,7 +148,7 @@ def embed(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def has_batch_norm(module: nn.Module) -> bool:
-    """Tell whether the samples of a batch influence each other, as batch normalisation makes them.
+    """Tell whether the samples of a batch influence each other, as batch normalization makes them.
 
     Example:
         >>> has_batch_norm(nn.Sequential(nn.BatchNorm1d(3)))
@@ -162,5 +162,5 @@ Network = str | Callable[[], nn.Module]
 
 
 def name_of(network: Network) -> str:
-    """Give a network's name for a table."""
+    """Return a network's name for a table."""
     return network if isinstance(network, str) else getattr(network, "__qualname__", type(network).__qualname__)

@@ -1,4 +1,4 @@
-"""Networks as data: their numbers in plain dictionaries, called functionally, and stacked into banks."""
+"""Networks as data: their numbers in plain dictionaries, called functionally, and stacked into pools."""
 
 from __future__ import annotations
 
@@ -10,14 +10,23 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.functional.types import Tensors
 from ddplug.functional.unrolling import StepLoss
 from ddplug.networks.batching import batch_pieces
 from ddplug.networks.factory import Network, build, embed
 from ddplug.networks.layers import Classifier
 
-__all__ = ["descended", "forward", "fresh", "loss_gradient", "minibatch_loss", "prefixed", "skeleton", "unprefixed"]
+__all__ = [
+    "forward",
+    "initial_parameters",
+    "loss_gradient",
+    "minibatch_loss",
+    "prefixed",
+    "sgd_step",
+    "stateless",
+    "unprefixed",
+]
 
 
 class _Embedding(nn.Module):
@@ -32,7 +41,7 @@ class _Embedding(nn.Module):
 
 
 class _Outputs(_Embedding):
-    """Give the features and, behind them in the same rows, the logits; our own networks need one pass for both."""
+    """Return the features and, behind them in the same rows, the logits; our own networks need one pass for both."""
 
     def forward(self, x: Tensor) -> Tensor:
         network, features = self.network, embed(self.network, x)
@@ -40,7 +49,7 @@ class _Outputs(_Embedding):
 
 
 @lru_cache(maxsize=32)
-def skeleton(
+def stateless(
     network: Network,
     shape: tuple[int, ...],
     num_classes: int,
@@ -49,7 +58,7 @@ def skeleton(
     outputs: bool = False,
     training: bool = True,
 ) -> nn.Module:
-    """Give a network's structure, for functional calls only: its own numbers are never used.
+    """Return a network's structure, for functional calls only: its own numbers are never used.
 
     Args:
         network: name or function.
@@ -57,7 +66,7 @@ def skeleton(
         num_classes: number of outputs.
         embedding: whether a call gives features instead of logits.
         outputs: whether a call gives features and, behind them, logits: ``(n, D + num_classes)``.
-        training: whether batch normalisation uses the batch's own statistics.
+        training: whether batch normalization uses the batch's own statistics.
 
     Returns:
         A module shared by all callers with the same arguments.
@@ -68,8 +77,8 @@ def skeleton(
     return module.train(training).requires_grad_(False)
 
 
-def fresh(network: Network, data: LabelledData, rng: torch.Generator) -> Tensors:
-    """Initialise a new network for some data.
+def initial_parameters(network: Network, data: LabeledData, rng: torch.Generator) -> Tensors:
+    """Initialize a new network for some data.
 
     Args:
         network: name or function.
@@ -107,11 +116,11 @@ def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def forward(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """Call a network given as a :func:`skeleton` and its numbers, which stay as they are.
+    """Call a network given as a :func:`stateless` and its numbers, which stay as they are.
 
     Args:
         module: the structure.
-        tensors: parameters and buffers, as :func:`fresh` names them.
+        tensors: parameters and buffers, as :func:`initial_parameters` names them.
         x: ``(n, *shape)`` in model space.
 
     Returns:
@@ -119,7 +128,7 @@ def forward(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tens
     """
     if isinstance(module, _Embedding):
         tensors = prefixed("network.", tensors)
-    # batch normalisation writes its running statistics into the buffers it is given: hand it copies
+    # batch normalization writes its running statistics into the buffers it is given: hand it copies
     own = {**tensors, **{name: tensors[name].clone() for name, _ in module.named_buffers()}}
     return torch.cat([functional_call(module, own, part) for part in _parts(module, x)])
 
@@ -128,13 +137,13 @@ def loss_gradient(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, y
     """Gradient of the mean cross-entropy in a network's parameters, without a graph.
 
     Args:
-        module: from :func:`skeleton`.
+        module: from :func:`stateless`.
         tensors: parameters and buffers.
         x: ``(n, *shape)`` in model space.
         y: ``(n,)`` labels, or ``(n, C)`` class probabilities.
 
     Returns:
-        The gradients, and the buffers after the call (batch normalisation in training mode moves them).
+        The gradients, and the buffers after the call (batch normalization in training mode moves them).
     """
     buffers = {name: tensors[name].clone() for name, _ in module.named_buffers()}
     leaves = {name: tensors[name].detach().requires_grad_() for name, _ in module.named_parameters()}
@@ -147,11 +156,11 @@ def loss_gradient(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, y
     return total, buffers
 
 
-def descended(module: nn.Module, tensors: Tensors, x: Tensor, y: Tensor, rate: float) -> Tensors:
+def sgd_step(module: nn.Module, tensors: Tensors, x: Tensor, y: Tensor, rate: float) -> Tensors:
     """Take one step of plain gradient descent on the mean cross-entropy.
 
     Args:
-        module: from :func:`skeleton`.
+        module: from :func:`stateless`.
         tensors: parameters and buffers, which stay as they are.
         x: ``(n, *shape)`` in model space.
         y: ``(n,)`` labels, or ``(n, C)`` class probabilities.
@@ -173,7 +182,7 @@ def minibatch_loss(
     """Make the loss of training on images and labels, a minibatch a step: the mean cross-entropy.
 
     Args:
-        module: the network's structure, from :func:`ddplug.networks.functional.skeleton`.
+        module: the network's structure, from :func:`ddplug.networks.functional.stateless`.
         buffers: its buffers, if it has any; every step begins with them.
         batches: ``(n,)`` int64 positions of the samples of each step; used again from the first when they are through.
         change: what is done to the ``(n, *shape)`` images of a step, which has a number; the same each time it is

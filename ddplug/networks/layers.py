@@ -18,7 +18,7 @@ __all__ = [
     "Classifier",
     "at_least",
     "image_shape",
-    "initialise",
+    "initialize",
     "norm_layer",
     "pick",
 ]
@@ -58,11 +58,11 @@ NORMS: Mapping[str, Callable[[int, int, int], nn.Module]] = {
     "layer": lambda channels, height, width: nn.LayerNorm([channels, height, width]),
     "none": lambda channels, height, width: nn.Identity(),
 }
-"""Normalisation layers by name, for maps of a number of channels, a height and a width; all are affine."""
+"""Normalization layers by name, for maps of a number of channels, a height and a width; all are affine."""
 
 
 def _keep(layer: nn.Conv2d | nn.Linear) -> None:
-    """Leave PyTorch's own initialisation."""
+    """Leave PyTorch's own initialization."""
 
 
 def _xavier(layer: nn.Conv2d | nn.Linear) -> None:
@@ -72,10 +72,10 @@ def _xavier(layer: nn.Conv2d | nn.Linear) -> None:
 
 
 INITS: Mapping[str, Callable[[nn.Conv2d | nn.Linear], None]] = {"torch": _keep, "xavier": _xavier}
-"""Initialisations of convolutions and linear layers by name: PyTorch's own, or Glorot & Bengio's normal one."""
+"""Initializations of convolutions and linear layers by name: PyTorch's own, or Glorot & Bengio's normal one."""
 
 
-def initialise(module: nn.Module, init: str) -> None:
+def initialize(module: nn.Module, init: str) -> None:
     """Draw the weights of a network's convolutions and linear layers anew.
 
     Args:
@@ -115,7 +115,7 @@ def at_least(least: int, **options: int) -> None:
 
 
 def norm_layer(norm: str, channels: int, height: int, width: int) -> nn.Module:
-    """Make a normalisation layer.
+    """Make a normalization layer.
 
     Args:
         norm: a key of :data:`NORMS`.
@@ -127,7 +127,7 @@ def norm_layer(norm: str, channels: int, height: int, width: int) -> nn.Module:
         The layer.
 
     Raises:
-        OptionError: the name is not known, or four groups do not divide the channels, or instance normalisation
+        OptionError: the name is not known, or four groups do not divide the channels, or instance normalization
             would see a single pixel, which it always turns into zero.
     """
     make = pick("norm", norm, NORMS)
@@ -170,12 +170,12 @@ class Classifier(nn.Module):
         self.head = head
 
     def embed(self, x: Tensor) -> Tensor:
-        """Give the ``(n, D)`` features of a batch."""
+        """Return the ``(n, D)`` features of a batch."""
         features: Tensor = self.features(x)
         # .view would fail on channels-last maps, which one-channel inputs can lead to
         return features.flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the ``(n, num_classes)`` logits of a batch."""
+        """Return the ``(n, num_classes)`` logits of a batch."""
         logits: Tensor = self.head(self.embed(x))
         return logits

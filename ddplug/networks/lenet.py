@@ -5,25 +5,25 @@ from __future__ import annotations
 from torch import nn
 
 from ddplug.errors import OptionError
-from ddplug.networks.layers import Classifier, image_shape, initialise
+from ddplug.networks.layers import Classifier, image_shape, initialize
 
 __all__ = ["lenet"]
 
 
 def lenet(shape: tuple[int, ...], num_classes: int, *, init: str = "torch") -> Classifier:
-    """Make a LeNet-5; one-channel images are padded by 2, so that 28x28 grey and 32x32 colour lead to one size.
+    """Make a LeNet-5; one-channel images are padded by 2, so that 28x28 grey and 32x32 color lead to one size.
 
     Args:
         shape: ``(C, H, W)`` of one input; at least 12x12 with one channel, 16x16 with more.
         num_classes: number of outputs.
-        init: ``"torch"`` for PyTorch's own initialisation, ``"xavier"`` for that of the dataset-distillation papers,
+        init: ``"torch"`` for PyTorch's own initialization, ``"xavier"`` for that of the dataset-distillation papers,
             from which a few steps of training lead further.
 
     Returns:
         The network; its features are the 84 units before the last layer.
 
     Raises:
-        OptionError: the images are too small, or the initialisation is not known.
+        OptionError: the images are too small, or the initialization is not known.
 
     Reference: LeCun, Bottou, Bengio & Haffner, "Gradient-Based Learning Applied to Document Recognition",
     Proceedings of the IEEE, 1998.
@@ -50,5 +50,5 @@ def lenet(shape: tuple[int, ...], num_classes: int, *, init: str = "torch") -> C
         nn.ReLU(),
     )
     network = Classifier(features, nn.Linear(84, num_classes))
-    initialise(network, init)
+    initialize(network, init)
     return network

@@ -119,7 +119,7 @@ class Study:
         return SimplifiedModelSpace.from_model(self.space, evaluator).freeze(dict(sample))
 
     def records(self, name: str) -> list[Record | None]:
-        """Give what an evaluator found for each candidate, in order; ``None`` where it has no result (yet).
+        """Return what an evaluator found for each candidate, in order; ``None`` where it has no result (yet).
 
         Args:
             name: of a proxy, or ``"full"``.
@@ -129,7 +129,7 @@ class Study:
         return self._records[name]
 
     def scores(self) -> dict[str, list[float | None]]:
-        """Give the score of each candidate by each evaluator, ``"full"`` and the untrained scores included."""
+        """Return the score of each candidate by each evaluator, ``"full"`` and the untrained scores included."""
         found: dict[str, list[float | None]] = {
             name: [None if record is None else record.metric for record in self.records(name)]
             for name in self.evaluators
@@ -137,7 +137,7 @@ class Study:
         return found | {name: list(self._zero_cost(name)) for name in self.zero}
 
     def _zero_cost(self, name: str) -> list[float]:
-        """Give an untrained score of each candidate, computed once."""
+        """Return an untrained score of each candidate, computed once."""
         if len(self._untrained.get(name, ())) != len(self.samples):
             train, channels = self.full.sets()[0], self.full.protocol.channels
             index = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:64]
@@ -148,7 +148,7 @@ class Study:
         return self._untrained[name]
 
     def judged(self) -> dict[str, list[float]]:
-        """Give what :meth:`scores` gives, over the candidates that have every score.
+        """Return what :meth:`scores` gives, over the candidates that have every score.
 
         For proxies of several seeds it is the mean over them of the share of candidates that are worse; see
         :func:`ddplug.evaluation.ranking.mean_rank`.
@@ -222,7 +222,7 @@ HEAD = ("score", "cost", "Spearman", "95 % interval", "Kendall", "top 5", "regre
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Give the rows of :meth:`Study.rows` as cells, the head first."""
+    """Return the rows of :meth:`Study.rows` as cells, the head first."""
     return [HEAD, *map(_cells, rows)]
 
 
@@ -249,7 +249,7 @@ def _text(value: float | None) -> str:
 def _progress(
     say: Callable[[str], object], name: str, samples: Sequence[Mapping[str, Any]]
 ) -> Iterator[Mapping[str, Any]]:
-    """Give one sample after the other, and now and then say how far it is: each is judged before the next is taken."""
+    """Return one sample after the other, and now and then say how far it is: each is judged before the next is taken."""
     began = said = time.monotonic()
     for done, sample in enumerate(samples):
         now = time.monotonic()
@@ -316,7 +316,7 @@ class Listed(Strategy):
             self.engine.submit_models(self.model_space.freeze(sample))
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the samples."""
+        """Return the samples."""
         return {"samples": self.samples}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ddplug import registry
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillation.loop import distill
 from ddplug.errors import OptionError
 from ddplug.nni.evaluator import ProxyEvaluator
@@ -24,7 +24,7 @@ __all__ = ["cost", "data_file", "early_stopping", "epochs_within", "images_withi
 
 
 def cost(evaluator: ProxyEvaluator) -> float:
-    """Give what judging one candidate costs, in forward passes of one image.
+    """Return what judging one candidate costs, in forward passes of one image.
 
     Args:
         evaluator: with nothing left to choose.
@@ -38,7 +38,7 @@ def cost(evaluator: ProxyEvaluator) -> float:
 
 
 def epochs_within(budget: float, images: int, scored: int) -> int:
-    """Give the epochs of training on a set that a cost allows.
+    """Return the epochs of training on a set that a cost allows.
 
     Args:
         budget: as :func:`cost` counts, for one seed.
@@ -61,7 +61,7 @@ def epochs_within(budget: float, images: int, scored: int) -> int:
     return epochs
 
 
-def data_file(data: LabelledData, path: str | Path) -> Path:
+def data_file(data: LabeledData, path: str | Path) -> Path:
     """Write real data as they are, unless the file holds them already.
 
     Args:
@@ -77,7 +77,7 @@ def data_file(data: LabelledData, path: str | Path) -> Path:
     return _kept(Path(path), data, METHOD, None, lambda: holdout(data))
 
 
-def selection_file(data: LabelledData, method: str, images_per_class: int, folder: str | Path, seed: int = 0) -> Path:
+def selection_file(data: LabeledData, method: str, images_per_class: int, folder: str | Path, seed: int = 0) -> Path:
     """Write a selection of real samples, one byte a number, unless it is there already.
 
     Args:
@@ -95,10 +95,10 @@ def selection_file(data: LabelledData, method: str, images_per_class: int, folde
     """
     chosen = registry.resolve("distiller", method)(images_per_class=images_per_class)
     place = Path(folder) / f"{method}-{images_per_class}-seed-{seed}.safetensors"
-    return _kept(place, data, method, seed, lambda: distill(data, chosen, seed=seed, device="cpu").quantise())
+    return _kept(place, data, method, seed, lambda: distill(data, chosen, seed=seed, device="cpu").quantize())
 
 
-def _kept(place: Path, data: LabelledData, method: str, seed: int | None, make: Callable[[], SyntheticSet]) -> Path:
+def _kept(place: Path, data: LabeledData, method: str, seed: int | None, make: Callable[[], SyntheticSet]) -> Path:
     """Write a set of some data unless the file holds it; overwrite nothing else."""
     if not place.exists():
         make().save(place)
@@ -110,8 +110,8 @@ def _kept(place: Path, data: LabelledData, method: str, seed: int | None, make: 
     return place
 
 
-def images_within(nbytes: int, data: LabelledData) -> int:
-    """Give the real samples of each class that fit into so many bytes, one byte a number; 1 where not even they do.
+def images_within(nbytes: int, data: LabeledData) -> int:
+    """Return the real samples of each class that fit into so many bytes, one byte a number; 1 where not even they do.
 
     Args:
         nbytes: as :attr:`ddplug.synthetic.dataset.SyntheticSet.nbytes` counts.
@@ -120,14 +120,14 @@ def images_within(nbytes: int, data: LabelledData) -> int:
     Example:
         >>> from ddplug.testing import toy_images
         >>> data = toy_images()
-        >>> images_within(distill(data, "class-mean", device="cpu").quantise().nbytes, data)
+        >>> images_within(distill(data, "class-mean", device="cpu").quantize().nbytes, data)
         1
     """
     return max(1, rows_within(nbytes, data) // data.num_classes)
 
 
 def early_stopping(
-    data: LabelledData, folder: str | Path, validation: str | Path, budget: float, **options: Any
+    data: LabeledData, folder: str | Path, validation: str | Path, budget: float, **options: Any
 ) -> ProxyEvaluator:
     """Make the evaluator that trains on the whole data, but stops at a cost.
 

@@ -4,7 +4,7 @@ Interim scores are taken on a part of the validation split that is equal for all
 them together cost at most 3 % of training and final scoring (or 32 images, if that is more). A candidate is judged on
 the whole split, at the end.
 
-Batch normalisation keeps averages over about its last ten steps. After a training as short as proxies are, they are of
+Batch normalization keeps averages over about its last ten steps. After a training as short as proxies are, they are of
 weights long gone, or still of the initial ones, and the network guesses whatever it has learned. So the averages are
 taken anew before it is judged.
 """
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Identity
 from ddplug.errors import DivergedError, OptionError
 from ddplug.evaluation.results import accuracy
@@ -31,7 +31,7 @@ from ddplug.nni.sets import load_set, widened
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.devices import pick_device
 from ddplug.utils.fingerprints import file_fingerprint
-from ddplug.utils.randomness import lent_randomness, spawn
+from ddplug.utils.randomness import spawn, temporary_seed
 
 __all__ = [
     "CandidateError",
@@ -48,7 +48,7 @@ __all__ = [
 INTERIM_SHARE = 0.03
 """Cost of all interim scores, as a share of that of training and final scoring."""
 SHORT = 1000
-"""Most steps of a training after which the averages of batch normalisation are taken anew."""
+"""Most steps of a training after which the averages of batch normalization are taken anew."""
 STATISTICS = 256
 """Most images that they are taken over."""
 _MOST_INTERIM = 9
@@ -56,7 +56,7 @@ _LEAST_IMAGES = 32
 
 
 class _Repeated(nn.Module):
-    """A network for coloured images that is given grey ones."""
+    """A network for colored images that is given grey ones."""
 
     def __init__(self, module: nn.Module, channels: int) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class _Candidate:
         augment.check(self.recipe.augment, train.shape)
         self.device = pick_device(protocol.device)
         self.train = train.to(self.device)
-        self.validation = _labelled(validation).to(self.device)
+        self.validation = _labeled(validation).to(self.device)
         self.report = report
         self.epoch = -(-len(train) // self.recipe.batch_size)
         self._plan()
@@ -152,7 +152,7 @@ class _Candidate:
     def run(self, build: Callable[[torch.Generator], nn.Module], seed: int) -> None:
         """Train and score with one seed."""
         own, order = spawn(torch.Generator().manual_seed(seed), 2)
-        with lent_randomness(seed, self.device):
+        with temporary_seed(seed, self.device):
             module = fitted(build(own), self.train, self.protocol.channels, self.device)
             if not self.accuracies:
                 self._count(module)
@@ -178,7 +178,7 @@ class _Candidate:
         self.scored += len(self.validation)
 
     def _refresh(self, module: nn.Module, step: int) -> None:
-        """Take the averages of batch normalisation anew, over images as they are trained on but for augmentation."""
+        """Take the averages of batch normalization anew, over images as they are trained on but for augmentation."""
         if step > SHORT or not _has_averages(module):
             return
         # imported here: it brings a compiler, for seconds
@@ -187,8 +187,8 @@ class _Candidate:
         n = min(len(self.train), STATISTICS)
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(0))
         inputs = self.train[order[:n].to(self.device)][0]
-        with lent_randomness(0, self.device):  # dropout is at work meanwhile
-            # none smaller than in training: batch normalisation refuses a single image
+        with temporary_seed(0, self.device):  # dropout is at work meanwhile
+            # none smaller than in training: batch normalization refuses a single image
             update_bn(inputs.tensor_split(max(1, n // self.recipe.batch_size)), module)
         self.scored += n
 
@@ -234,10 +234,10 @@ class _Candidate:
         )
 
 
-def _labelled(validation: SyntheticSet) -> LabelledData:
-    """Give a set of real images, which are in model space already, as data to be scored on."""
+def _labeled(validation: SyntheticSet) -> LabeledData:
+    """Return a set of real images, which are in model space already, as data to be scored on."""
     names, targets = validation.class_names, validation.hard_targets
-    return LabelledData(validation.enlarged().inputs, targets, validation.num_classes, Identity(), names, "validation")
+    return LabeledData(validation.enlarged().inputs, targets, validation.num_classes, Identity(), names, "validation")
 
 
 def train_and_score(

@@ -147,7 +147,7 @@ class ProxyEngine(KnownFirst, TrainingServiceExecutionEngine):
         super().__init__(nodejs_binding)
 
     def ending(self, model: Any) -> tuple[str, str] | None:
-        """Give the name of the trial that a candidate ended in, and its last status; ``None`` if it had no trial."""
+        """Return the name of the trial that a candidate ended in, and its last status; ``None`` if it had no trial."""
         return self.endings.get(id(model))
 
     def submit_models(self, *models: Any) -> None:
@@ -164,7 +164,7 @@ class ProxyEngine(KnownFirst, TrainingServiceExecutionEngine):
             super().submit_models(model)
 
     def _again(self, model: Any) -> bool:
-        """Give a candidate another trial; tell whether it may have one."""
+        """Return a candidate another trial; tell whether it may have one."""
         if self.closing or id(model) in self._second:
             return False
         self._second.add(id(model))
@@ -187,7 +187,7 @@ class ProxyEngine(KnownFirst, TrainingServiceExecutionEngine):
         return self.budget.left and bool(super().budget_available())
 
     def list_models(self, status: ModelStatus | None = None) -> Iterable[Any]:
-        """Give the submitted candidates, of one status or all, also after the end of the experiment."""
+        """Return the submitted candidates, of one status or all, also after the end of the experiment."""
         return [model for model in self.submitted if status is None or model.status == status]
 
     def _report_metric_data_callback(self, command: Any) -> None:

@@ -29,7 +29,7 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable
 from ddplug.utils.fingerprints import file_fingerprint
-from ddplug.utils.randomness import lent_randomness
+from ddplug.utils.randomness import temporary_seed
 
 __all__ = ["ProxyEvaluator"]
 
@@ -62,7 +62,7 @@ class ProxyEvaluator(MutableEvaluator):
         augment: the recipe's own if ``None``.
         seeds: trainings to average.
         seed: of the first.
-        channels: 3 for grey images and a space that wants coloured ones.
+        channels: 3 for grey images and a space that wants colored ones.
         patience: share of the training after which a candidate that still guesses is stopped.
         time_limit: seconds a candidate. In a trial process it is kept even against a forward pass that never ends.
         device: to train on.
@@ -131,7 +131,7 @@ class ProxyEvaluator(MutableEvaluator):
 
     @property
     def trace_symbol(self) -> type:
-        """The class, for NNI's serialiser."""
+        """The class, for NNI's serializer."""
         return type(self)
 
     @property
@@ -146,14 +146,14 @@ class ProxyEvaluator(MutableEvaluator):
         return {**own, **self._protocol}
 
     def trace_copy(self) -> Any:
-        """Give the class and the arguments without an instance."""
+        """Return the class and the arguments without an instance."""
         return SerializableObject(self.trace_symbol, [], self.trace_kwargs)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.trace_kwargs.items() if value is not None)
 
     def freeze(self, sample: Any) -> Any:
-        """Give the evaluator with its choices made.
+        """Return the evaluator with its choices made.
 
         Args:
             sample: label -> choice.
@@ -187,7 +187,7 @@ class ProxyEvaluator(MutableEvaluator):
         return load_set(self.train, self.fingerprints[0]), load_set(self.validation, self.fingerprints[1])
 
     def settings(self, model: Any) -> dict[str, Any]:
-        """Give everything but the sample that a candidate's metric depends on, JSON-ready.
+        """Return everything but the sample that a candidate's metric depends on, JSON-ready.
 
         Args:
             model: a frozen :class:`nni.nas.space.ExecutableModelSpace`.
@@ -260,7 +260,7 @@ class ProxyEvaluator(MutableEvaluator):
             except Exception as error:
                 problems.append(error)
         grey = train.shape[0] == 1 and self._protocol["channels"] is None
-        hint = "; for a space of coloured images set channels=3" if grey else ""
+        hint = "; for a space of colored images set channels=3" if grey else ""
         raise OptionError(f"no network of the space can be trained on {self.train}: {reason(problems[0])}{hint}")
 
     def _try(self, space: Any, train: SyntheticSet, seed: int) -> None:
@@ -268,7 +268,7 @@ class ProxyEvaluator(MutableEvaluator):
         settled = {name: value for name, value in self._protocol.items() if not isinstance(value, Mutable)}
         protocol = Protocol(**settled)
         device = pick_device(protocol.device)
-        with lent_randomness(seed, device):
+        with temporary_seed(seed, device):
             model = space.random(random_state=np.random.RandomState(seed))
             moved = train.to(device)
             module = fitted(model.executable_model(), moved, protocol.channels, device)

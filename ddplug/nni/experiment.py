@@ -22,7 +22,7 @@ from ddplug.nni.journal import Journal, Record, key
 from ddplug.nni.running import configured, end_children, folder_at, free_port, run_workers, terminable
 from ddplug.nni.samples import plain
 from ddplug.utils.packages import check_filelock
-from ddplug.utils.randomness import lent_randomness
+from ddplug.utils.randomness import temporary_seed
 
 __all__ = ["ProxyExperiment"]
 
@@ -44,7 +44,7 @@ class ProxyExperiment(NasExperiment):
     can be exported afterwards.
 
     Args:
-        model_space: an NNI model space, its choices labelled.
+        model_space: an NNI model space, its choices labeled.
         evaluator: a :class:`ddplug.nni.evaluator.ProxyEvaluator`, or any other, whose results then count for this run
             only.
         strategy: a multi-trial strategy; with a seed of its own, a search that is taken up again asks for the same
@@ -112,7 +112,7 @@ class ProxyExperiment(NasExperiment):
         return self.journal.find(self._key(model))
 
     def _pairs(self, records: list[Record]) -> list[tuple[Record, Any]]:
-        """Give the records that are of this space and evaluator, each with its candidate."""
+        """Return the records that are of this space and evaluator, each with its candidate."""
         if self._space is None:
             self._space = self.executable_model_factory(self.config.canonical_copy().model_format)
         # a choice that is no JSON comes back as another value, so that the candidates of this process come first
@@ -286,7 +286,7 @@ class ProxyExperiment(NasExperiment):
             end_children(self.id)
 
     def export_top_models(self, top_k: int = 1, *, formatter: str | None = None, **kwargs: Any) -> list[Any]:
-        """Give the best candidates of the journal of this space and evaluator, at any time.
+        """Return the best candidates of the journal of this space and evaluator, at any time.
 
         Args:
             top_k: how many at most.
@@ -306,7 +306,7 @@ class ProxyExperiment(NasExperiment):
         for record, model in pairs:
             model.metrics.final = record.metric
             model.status = ModelStatus.Trained
-        with lent_randomness(0):
+        with temporary_seed(0):
             return [_FORMATTERS[formatter](model) for _, model in pairs[:top_k]]
 
 

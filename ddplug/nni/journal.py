@@ -162,12 +162,12 @@ class Journal:
             os.close(place)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
-        """Give the lines that are not empty, with their numbers; a crash may leave zeros at the end."""
+        """Return the lines that are not empty, with their numbers; a crash may leave zeros at the end."""
         try:
             content = self.path.read_bytes() if self.path.exists() else b""
         except OSError as error:
             raise OptionError(f"cannot read {self.path}: {error.strerror or error}") from None
-        for number, line in enumerate(content.split(b"\n"), start=1):
+        for number, line in enumerate(content.split(b"\n"), init_from=1):
             if line := line.strip(b"\0\r "):
                 yield number, line
 
@@ -190,7 +190,7 @@ class Journal:
         return Record(**known)
 
     def read(self) -> list[Record]:
-        """Give every record, oldest first; an absent file is an empty journal, and torn lines are left out.
+        """Return every record, oldest first; an absent file is an empty journal, and torn lines are left out.
 
         Raises:
             OptionError: the file cannot be read.
@@ -200,7 +200,7 @@ class Journal:
         return [record for record in records if record is not None]
 
     def of(self, key: str) -> list[Record]:
-        """Give the records under a key, oldest first, without parsing the others.
+        """Return the records under a key, oldest first, without parsing the others.
 
         Raises:
             OptionError: the file cannot be read.
@@ -211,7 +211,7 @@ class Journal:
         return [record for record in records if record is not None]
 
     def find(self, key: str) -> Record | None:
-        """Give the last success under a key, or ``None``.
+        """Return the last success under a key, or ``None``.
 
         Raises:
             OptionError: the file cannot be read.
@@ -221,11 +221,11 @@ class Journal:
         return found[-1] if found else None
 
     def results(self) -> list[Record]:
-        """Give the last success of every key that has one, in the order of their first success."""
+        """Return the last success of every key that has one, in the order of their first success."""
         return list({record.key: record for record in self.read() if record.metric is not None}.values())
 
     def failures(self) -> list[Record]:
-        """Give the last failure of every key that has no success, in the order of their first failure."""
+        """Return the last failure of every key that has no success, in the order of their first failure."""
         done = {record.key for record in self.results()}
         return list({record.key: record for record in self.read() if record.key not in done}.values())
 

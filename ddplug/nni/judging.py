@@ -70,7 +70,7 @@ class Case:
             Journal(self.journal).append(self.record(result))
 
     def known(self) -> Record | None:
-        """Give the success that the journal has already."""
+        """Return the success that the journal has already."""
         return None if self.journal is None else Journal(self.journal).find(key(self.sample, self.settings))
 
 
@@ -123,7 +123,7 @@ def _finish(metric: float) -> float:
 
 
 def judge(case: Case, work: Work) -> float:
-    """Give a candidate's metric: from the journal if it is known, else by training; report it to NNI.
+    """Return a candidate's metric: from the journal if it is known, else by training; report it to NNI.
 
     The result is in the journal before NNI hears of it.
 
@@ -154,7 +154,7 @@ def judge(case: Case, work: Work) -> float:
 
 
 def metric_of(result: Result, sample: Mapping[str, Any]) -> float:
-    """Give the metric of a candidate.
+    """Return the metric of a candidate.
 
     Raises:
         CandidateError: it failed.

@@ -21,7 +21,7 @@ from ddplug.nni.sets import check_pair, load_set, normal_path, widened
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.devices import pick_device
-from ddplug.utils.randomness import lent_randomness
+from ddplug.utils.randomness import temporary_seed
 
 __all__ = ["OneShotEvaluator", "SetLoader"]
 
@@ -216,7 +216,7 @@ class OneShotEvaluator(Lightning):
         return self._loader(train=False)
 
     def _execute(self, model: Any) -> Any:
-        with lent_randomness(self.protocol.seed, pick_device(self.protocol.device)):
+        with temporary_seed(self.protocol.seed, pick_device(self.protocol.device)):
             return super()._execute(model)
 
     def evaluate(self, model: Any) -> float:

@@ -32,7 +32,7 @@ _RECIPE = ("epochs", "learning_rate", "batch_size", "momentum", "weight_decay", 
 
 
 def _number(name: str, value: Any) -> int | float:
-    """Give a number as its type; whole numbers may come as floats, as tuners give them."""
+    """Return a number as its type; whole numbers may come as floats, as tuners give them."""
     kind, low, high = _LIMITS[name]
     fine = isinstance(value, Real) and not isinstance(value, bool) and low <= float(value) <= high
     if not fine or (kind is int and value != int(value)):
@@ -106,7 +106,7 @@ class Protocol:
                 raise OptionError(f"{name} is None; give it or leave it out")
 
     def recipe(self, own: Recipe) -> Recipe:
-        """Give a set's recipe with what this protocol replaces."""
+        """Return a set's recipe with what this protocol replaces."""
         given = {name: getattr(self, name) for name in _RECIPE if getattr(self, name) is not None}
         return replace(own, **given)
 

@@ -123,17 +123,17 @@ def _seen(train: SyntheticSet, validation: SyntheticSet) -> str | None:
     """Say so if the set was made from data that hold the split."""
     sources = {part.get("cut_from") for part in _data_of(validation)} - {None}
     if any(part.get("fingerprint") in sources for part in _data_of(train)):
-        return "the set was made from all data, those held out included; distil again with the same `--validation`"
+        return "the set was made from all data, those held out included; distill again with the same `--validation`"
     return None
 
 
 def _accounts(made: SyntheticSet) -> list[Mapping[str, Any]]:
-    """Give the provenance of a set and of the parts that were merged into it; files may hold anything there."""
+    """Return the provenance of a set and of the parts that were merged into it; files may hold anything there."""
     merged: Any = made.provenance.get("merged", ())
     parts = (made.provenance, *(merged if isinstance(merged, list) else ()))
     return [part for part in parts if isinstance(part, Mapping)]
 
 
 def _data_of(made: SyntheticSet) -> list[Mapping[str, Any]]:
-    """Give what the provenance says of the data."""
+    """Return what the provenance says of the data."""
     return [part["data"] for part in _accounts(made) if isinstance(part.get("data"), Mapping)]

@@ -30,7 +30,7 @@ _PATIENCE = 10_000
 class ConvNetSpace(ModelSpace):
     """The ConvNets of the published architecture-search experiments: every combination of five choices.
 
-    The choices are labelled ``width``, ``depth``, ``norm``, ``activation`` and ``pooling``. A frozen member *is*
+    The choices are labeled ``width``, ``depth``, ``norm``, ``activation`` and ``pooling``. A frozen member *is*
     ddplug's :class:`~ddplug.networks.convnet.ConvNet`. The space itself is no network: it has no weights and no
     forward, and one-shot strategies, which need layers to mix, refuse it.
 

@@ -84,7 +84,7 @@ def _check_names(tuned: Mapping[str, Any]) -> None:
 
 
 def _mark(path: str) -> str | None:
-    """Give a file's fingerprint; what cannot be read is named when the trial reads it."""
+    """Return a file's fingerprint; what cannot be read is named when the trial reads it."""
     try:
         return file_fingerprint(path)
     except OptionError:

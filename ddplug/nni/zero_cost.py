@@ -4,7 +4,7 @@ r"""Scores of a network that is not trained at all: the controls that any proxy 
 ``"parameters"``        number of trainable weights
 ``"gradient-norm"``     Euclidean norm of the loss gradient over one batch (Abdelfattah et al. 2021, section 3.1)
 ``"synflow"``           :math:`\sum_\theta |\theta|\,\partial R/\partial|\theta|`, with :math:`R` the sum of the outputs
-                        for an input of ones, all weights positive and no normalisation (Tanaka et al. 2020, eq. 1);
+                        for an input of ones, all weights positive and no normalization (Tanaka et al. 2020, eq. 1);
                         its logarithm, which ranks equally
 ``"nwot"``              log-determinant of how often two inputs switch the same units on (Mellor et al. 2021, eq. 2)
 ======================= ============================================================================================
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ddplug.errors import unknown
-from ddplug.utils.randomness import lent_randomness
+from ddplug.utils.randomness import temporary_seed
 
 __all__ = ["SCORES", "zero_cost"]
 
@@ -48,7 +48,7 @@ def _gradient_norm(network: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 def _bare(network: nn.Module) -> nn.Module:
-    """Copy a network with positive weights in float64 and without normalisation."""
+    """Copy a network with positive weights in float64 and without normalization."""
     copied = copy.deepcopy(network).double()
     for parent in list(copied.modules()):
         for name, child in parent.named_children():
@@ -122,6 +122,6 @@ def zero_cost(name: str, build: Callable[[], Any], x: Tensor, y: Tensor, seed: i
     """
     if name not in SCORES:
         raise unknown("zero-cost score", name, SCORES)
-    with lent_randomness(seed, x.device):
+    with temporary_seed(seed, x.device):
         network = build().to(x.device).train()
         return SCORES[name](network, x, y)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import torch
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.functional.resize import reduced_shape
 from ddplug.synthetic.dataset import SyntheticSet
 
 __all__ = ["bytes_of", "rows_within"]
 
 
-def rows_within(nbytes: int, data: LabelledData, factor: int = 1, bits: int = 8) -> int:
-    """Give the samples with hard labels that fit into so many bytes, quantised; 0 where none does.
+def rows_within(nbytes: int, data: LabeledData, factor: int = 1, bits: int = 8) -> int:
+    """Return the samples with hard labels that fit into so many bytes, quantized; 0 where none does.
 
     Args:
         nbytes: as :attr:`ddplug.synthetic.dataset.SyntheticSet.nbytes` counts.
         data: gives the shape of a sample and the number of classes.
         factor: by which images are stored smaller; see :mod:`ddplug.functional.resize`.
-        bits: that a number takes; see :meth:`ddplug.synthetic.dataset.SyntheticSet.quantise`.
+        bits: that a number takes; see :meth:`ddplug.synthetic.dataset.SyntheticSet.quantize`.
 
     Raises:
         OptionError: see :func:`ddplug.functional.resize.reduced_shape` and :func:`ddplug.functional.packing.check_bits`.
@@ -33,8 +33,8 @@ def rows_within(nbytes: int, data: LabelledData, factor: int = 1, bits: int = 8)
     return max(0, (nbytes - (2 * one - two)) // (two - one))
 
 
-def bytes_of(rows: int, data: LabelledData, factor: int = 1, bits: int = 8) -> int:
-    """Give the bytes of so many samples with hard labels, quantised.
+def bytes_of(rows: int, data: LabeledData, factor: int = 1, bits: int = 8) -> int:
+    """Return the bytes of so many samples with hard labels, quantized.
 
     Args:
         rows: number of samples.
@@ -45,4 +45,4 @@ def bytes_of(rows: int, data: LabelledData, factor: int = 1, bits: int = 8) -> i
     inputs = torch.zeros(rows, *reduced_shape(data.shape, factor))
     targets = torch.zeros(rows, dtype=torch.int64)
     made = SyntheticSet(inputs, targets, data.num_classes, data.preprocess, network_shape=data.shape)
-    return made.quantise(bits=bits).nbytes
+    return made.quantize(bits=bits).nbytes

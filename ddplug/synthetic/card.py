@@ -93,7 +93,7 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
 
 
 def _classes(synthetic: SyntheticSet, counts: list[int], most: int = 100) -> list[str]:
-    """Give the rows of the table of classes."""
+    """Return the rows of the table of classes."""
     rows = [f"| {_code(name)} | {count} |" for name, count in zip(synthetic.class_names, counts, strict=True)]
     more = [f"| and {len(rows) - most} more | |"] if len(rows) > most else []
     return ["| class | samples |", "|---|---|", *rows[:most], *more]
@@ -106,5 +106,5 @@ def _code(text: object) -> str:
 
 
 def _block(values: dict[str, Any]) -> list[str]:
-    """Give a fenced block of JSON; no string in JSON can close the fence, for it cannot hold a line break."""
+    """Return a fenced block of JSON; no string in JSON can close the fence, for it cannot hold a line break."""
     return ["```json", json.dumps(values, indent=2, ensure_ascii=False), "```"]

@@ -51,7 +51,7 @@ def _shape_problem(stored: tuple[int, ...], seen: tuple[int, ...], preprocess: s
     if not can_enlarge(stored, seen):
         return f"inputs of the shape {stored} cannot be enlarged to {seen}"
     if stored != seen and preprocess == "zca":
-        return "zca mixes all pixels of whole images, so small ones in their place cannot be stored; use standardise"
+        return "zca mixes all pixels of whole images, so small ones in their place cannot be stored; use standardize"
     return None
 
 

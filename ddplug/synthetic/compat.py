@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import torch
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.errors import DataError
 from ddplug.synthetic.dataset import SyntheticSet
 
 __all__ = ["same_space"]
 
 
-def same_space(synthetic: SyntheticSet, data: LabelledData, what: str, device: torch.device) -> LabelledData:
+def same_space(synthetic: SyntheticSet, data: LabeledData, what: str, device: torch.device) -> LabeledData:
     """Put real data into the model space of a set, and onto a device if they are in memory.
 
     Args:

@@ -35,7 +35,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         class_names: one name a class.
         provenance: JSON-ready account of how the set was made: method, config, seed, steps, data, versions, seconds.
         levels: ``None`` for float32 storage; ``(2, C)`` float32 pixel values that the codes 0 and 255 stand for in
-            each channel, where the inputs lie on equal levels between them (see :meth:`quantise`).
+            each channel, where the inputs lie on equal levels between them (see :meth:`quantize`).
         network_shape: the shape that networks see. Images stored smaller than it (multi-formation) are brought to it by
             bilinear interpolation (:func:`ddplug.functional.resize.enlarge`) whenever a sample is read by its index. ``()``
             where networks see what is stored.
@@ -112,11 +112,11 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         return found if isinstance(found, str) else None
 
     def pixels(self) -> Tensor:
-        """Give what networks see in pixel space, ``(M, *shape)``; synthetic pixels may lie outside ``[0, 1]``."""
+        """Return what networks see in pixel space, ``(M, *shape)``; synthetic pixels may lie outside ``[0, 1]``."""
         return self.preprocess.inverse(self[:][0])
 
     def enlarged(self) -> SyntheticSet:
-        """Give the set with its images stored as networks see them, in float32; itself where they are."""
+        """Return the set with its images stored as networks see them, in float32; itself where they are."""
         return replace(self, inputs=self[:][0], levels=None, network_shape=()) if self.network_shape else self
 
     def reduced(self, factor: int) -> SyntheticSet:
@@ -162,8 +162,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     def merge(self, other: SyntheticSet) -> SyntheticSet:
         """Append another set of the same data: same shape, classes, kind of labels and preprocessing.
 
-        Sets quantised between different levels are merged as float32, soft labels of which one side is not float16 too;
-        quantise the result again. Of different bits a number the larger ones are kept.
+        Sets quantized between different levels are merged as float32, soft labels of which one side is not float16 too;
+        quantize the result again. Of different bits a number the larger ones are kept.
 
         Raises:
             DataError: the two do not fit together.
@@ -194,15 +194,15 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         )
 
     def _parts(self) -> list[Any]:
-        """Give the provenance of each merged part; flat, so that a thousand merges are no deeper than one."""
+        """Return the provenance of each merged part; flat, so that a thousand merges are no deeper than one."""
         return list(self.provenance["merged"]) if set(self.provenance) == {"merged"} else [dict(self.provenance)]
 
-    def quantise(self, dtype: Literal["uint8", "float32"] = "uint8", bits: int = 8) -> SyntheticSet:
+    def quantize(self, dtype: Literal["uint8", "float32"] = "uint8", bits: int = 8) -> SyntheticSet:
         """Round the inputs to what fits in a byte each, on 256 equal levels a channel, and soft labels to float16.
 
         The levels, in pixel space, span the values present; for images they span at least ``[0, 1]``, so that real
         images stored as bytes come back bit for bit. No pixel moves by more than half a level. The root-mean-square
-        error in model space is written to ``provenance["quantisation_rmse"]``. A quantised set is given back as it is.
+        error in model space is written to ``provenance["quantisation_rmse"]``. A quantized set is given back as it is.
 
         With fewer bits a number, images are rounded to ``2**bits`` equal levels a channel that make the squared error
         small (:func:`ddplug.functional.packing.best_span`), and what lies outside is cut off. In the room of one image there are
@@ -227,7 +227,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         Example:
             >>> from ddplug.data.preprocess import Identity
             >>> image = torch.tensor([0.1, 0.4, 0.7, 1.2]).view(1, 1, 2, 2)
-            >>> made = SyntheticSet(image, torch.tensor([0]), 1, Identity()).quantise(bits=1)
+            >>> made = SyntheticSet(image, torch.tensor([0]), 1, Identity()).quantize(bits=1)
             >>> made.inputs.flatten().tolist(), made.codes().flatten().tolist(), made.nbytes
             ([0.25, 0.25, 0.9500000476837158, 0.9500000476837158], [0, 0, 255, 255], 10)
         """
@@ -260,10 +260,10 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         return result
 
     def codes(self) -> Tensor:
-        """Compute the ``(M, *stored)`` uint8 codes of a quantised set; those of fewer bits than 8 span 0..255 as well.
+        """Compute the ``(M, *stored)`` uint8 codes of a quantized set; those of fewer bits than 8 span 0..255 as well.
 
         Raises:
-            OptionError: the set is not quantised.
+            OptionError: the set is not quantized.
         """
         pixels = quantize.exact_pixels(self.preprocess, self.inputs)
         return quantize.codes(pixels, self._levels(), self.bits).to(self.inputs.device)
@@ -277,7 +277,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
 
     def _levels(self) -> Tensor:
         if self.levels is None:
-            raise OptionError("the set is stored as float32; call quantise() first")
+            raise OptionError("the set is stored as float32; call quantize() first")
         return self.levels.cpu()
 
     def save(self, path: str | Path) -> None:
@@ -307,7 +307,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         except FormatError as error:
             raise DataError(f"cannot save the set: {error}") from None
         if not torch.equal(back["inputs"], own.inputs):
-            raise DataError("cannot save the set: its inputs are not on its levels; set levels=None and quantise again")
+            raise DataError("cannot save the set: its inputs are not on its levels; set levels=None and quantize again")
         write_tensors(path, file_format.KIND, tensors, header, version)
 
     @staticmethod

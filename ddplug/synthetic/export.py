@@ -41,7 +41,7 @@ def to_png(synthetic: SyntheticSet, path: str | Path, per_row: int = 10) -> None
 def to_npz(synthetic: SyntheticSet, path: str | Path) -> None:
     """Write plain arrays that ``numpy.load(path, allow_pickle=False)`` reads.
 
-    The arrays are ``pixels`` (float32, pixel space), or ``codes`` (uint8) and ``levels`` where the set is quantised;
+    The arrays are ``pixels`` (float32, pixel space), or ``codes`` (uint8) and ``levels`` where the set is quantized;
     ``targets``; ``class_names``; ``preprocess`` (its kind) and its fields as ``preprocess_NAME``. Images stored
     smaller than networks see them are written enlarged, as ``pixels``.
 

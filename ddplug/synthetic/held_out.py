@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.synthetic.dataset import SyntheticSet
 
 __all__ = ["METHOD", "holdout"]
@@ -13,11 +13,11 @@ METHOD = "holdout"
 """The method that such a file names in its provenance."""
 
 
-def holdout(data: LabelledData, cut_from: LabelledData | None = None) -> SyntheticSet:
+def holdout(data: LabeledData, cut_from: LabeledData | None = None) -> SyntheticSet:
     """Turn real data into a set, to be saved beside the distilled one and judged by wherever the data are not at hand.
 
-    Choose nothing by test data: take the second part of :meth:`LabelledData.split
-    <ddplug.data.labelled.LabelledData.split>`, and distil the first.
+    Choose nothing by test data: take the second part of :meth:`LabeledData.split
+    <ddplug.data.labeled.LabeledData.split>`, and distill the first.
 
     Args:
         data: real data; all of them are held in memory as float32.
@@ -44,4 +44,4 @@ def holdout(data: LabelledData, cut_from: LabelledData | None = None) -> Synthet
         class_names=data.class_names,
         provenance={"method": METHOD, "data": source},
     )
-    return made.quantise() if data.inputs.dtype == torch.uint8 else made
+    return made.quantize() if data.inputs.dtype == torch.uint8 else made

@@ -32,7 +32,7 @@ class LearnedTraining:
     rates: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Give the fields as JSON-ready values."""
+        """Return the fields as JSON-ready values."""
         return {**asdict(self), "batches": [list(batch) for batch in self.batches], "rates": list(self.rates)}
 
     @classmethod

@@ -34,7 +34,7 @@ _NAME = 28
 
 
 def image_bytes(synthetic: SyntheticSet) -> Tensor:
-    """Give the images of a set as bytes, clipped to what a picture can show.
+    """Return the images of a set as bytes, clipped to what a picture can show.
 
     Args:
         synthetic: a set of grey or RGB images.
@@ -101,8 +101,8 @@ def grid(synthetic: SyntheticSet, per_row: int = 10) -> Figure:
 def _row(images: Tensor, enlarge: int, columns: int) -> Tensor:
     """Lay ``(n, H, W[, 3])`` images side by side, with white gaps, ``columns`` wide."""
     large = images.repeat_interleave(enlarge, 1).repeat_interleave(enlarge, 2)
-    colour = (0, 0) * (large.ndim - 3)
-    spaced = pad(large, (*colour, 0, _GAP, 0, _GAP, 0, columns - len(large)), value=255)
+    color = (0, 0) * (large.ndim - 3)
+    spaced = pad(large, (*color, 0, _GAP, 0, _GAP, 0, columns - len(large)), value=255)
     return torch.cat(list(spaced), dim=1)
 
 

@@ -53,19 +53,19 @@ class Recipe:
 
     @classmethod
     def paper(cls, augment: str = "") -> Recipe:
-        """Give the published protocol: 301 epochs without augmentation, 1001 with it."""
+        """Return the published protocol: 301 epochs without augmentation, 1001 with it."""
         return cls(epochs=1001 if augment else 301, augment=augment)
 
     @classmethod
     def quick(cls, augment: str = "") -> Recipe:
-        """Give a protocol for a fast answer: a fifth of the published epochs, at a larger, cosine-annealed rate.
+        """Return a protocol for a fast answer: a fifth of the published epochs, at a larger, cosine-annealed rate.
 
         The learning rates of all epochs sum to about what they do in the published protocol.
         """
         return cls(epochs=200 if augment else 60, learning_rate=0.05, schedule="cosine", augment=augment)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the fields as JSON-ready values."""
+        """Return the fields as JSON-ready values."""
         return asdict(self)
 
     @classmethod

@@ -17,6 +17,14 @@ __all__ = ["Parser", "add_fields", "field_help", "given_fields", "number", "one_
 
 SEED_LIMIT = 2**63 - 1
 
+FORMER_SPELLINGS: Mapping[str, Sequence[str]] = {
+    "init_from": ("start",),
+    "pool_size": ("bank", "pool", "queue"),
+    "max_samples_per_class": ("pool",),
+    "initialization": ("initialisation",),
+}
+"""Field -> what its option was called before; these still work."""
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises :class:`ddplug.errors.OptionError` and names the nearest known option."""
@@ -44,7 +52,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def number(kind: type[int] | type[float], least: float, most: float = math.inf) -> Callable[[str], Any]:
-    """Give an argument type that takes finite numbers from ``least`` to ``most`` only.
+    """Return an argument type that takes finite numbers from ``least`` to ``most`` only.
 
     Example:
         >>> number(int, 1)("3")
@@ -73,7 +81,7 @@ def _plain_number(kind: type[int] | type[float], text: str) -> Any:
 
 
 def quantity(what: str, units: Mapping[str, float]) -> Callable[[str], float]:
-    """Give an argument type that takes positive numbers with or without a unit.
+    """Return an argument type that takes positive numbers with or without a unit.
 
     Args:
         what: it measures, for complaints.
@@ -98,7 +106,7 @@ def quantity(what: str, units: Mapping[str, float]) -> Callable[[str], float]:
 
 
 def one_of(kind: str, known: Sequence[str]) -> Callable[[str], str]:
-    """Give an argument type that takes some names only, and suggests the nearest."""
+    """Return an argument type that takes some names only, and suggests the nearest."""
 
     def convert(text: str) -> str:
         if text not in known:
@@ -178,7 +186,8 @@ def _add_field(parser: argparse._ActionsContainer, field: Field[Any], hint: Any,
         settings["action"] = argparse.BooleanOptionalAction
     else:
         settings |= {"type": _converter(hint), "metavar": _metavar(hint)}
-    parser.add_argument("--" + field.name.replace("_", "-"), **settings)
+    names = [field.name, *FORMER_SPELLINGS.get(field.name, ())]
+    parser.add_argument(*("--" + name.replace("_", "-") for name in names), **settings)
 
 
 def _show(value: Any) -> str:
@@ -188,7 +197,7 @@ def _show(value: Any) -> str:
 
 
 def _converter(hint: Any) -> Callable[[str], Any]:
-    """Give the function that turns an argument into a value of an annotated type."""
+    """Return the function that turns an argument into a value of an annotated type."""
     if hint in (int, float):
         return lambda text: _plain_number(hint, text)
     origin, inner = get_origin(hint), get_args(hint)
@@ -229,5 +238,5 @@ def _metavar(hint: Any) -> str:
 
 
 def given_fields(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Give the fields that :func:`add_fields`' options set on this command line."""
+    """Return the fields that :func:`add_fields`' options set on this command line."""
     return {name[6:]: value for name, value in vars(arguments).items() if name.startswith("field_")}

@@ -167,7 +167,7 @@ def read_tensors(path: str | Path, kind: str, *, mapped: bool = False) -> tuple[
 
 
 def _one_line(error: Exception) -> str:
-    """Give a message that may quote a hostile file: one line, printable, not too long."""
+    """Return a message that may quote a hostile file: one line, printable, not too long."""
     text = "".join(c if c.isprintable() else "?" for c in str(error))
     return text if len(text) <= 300 else f"{text[:300]}..."
 

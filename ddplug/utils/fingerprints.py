@@ -30,7 +30,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def file_fingerprint(path: str | Path) -> str:
-    """Give the SHA-256 of a file, in hexadecimal.
+    """Return the SHA-256 of a file, in hexadecimal.
 
     Raises:
         OptionError: it cannot be read.

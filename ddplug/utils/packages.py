@@ -20,7 +20,7 @@ def _version(name: str) -> str | None:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """Give the leading numbers of a version: what follows, such as ``rc1``, does not matter here."""
+    """Return the leading numbers of a version: what follows, such as ``rc1``, does not matter here."""
     found = re.match(r"\d+(\.\d+)*", text)
     return tuple(int(part) for part in found[0].split(".")) if found else ()
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["tracked"]
+__all__ = ["progress"]
 
 _HIDDEN: ContextVar[bool | None] = ContextVar("hidden", default=True)
 """Whether progress before the first step is hidden; ``None`` for unless standard error is a terminal."""
 
 
-def tracked(items: Sequence[Any], what: str) -> Iterator[Any]:
+def progress(items: Sequence[Any], what: str) -> Iterator[Any]:
     """Go through things that take long before the first step, with a progress bar where the steps have one.
 
     Args:
@@ -23,7 +23,7 @@ def tracked(items: Sequence[Any], what: str) -> Iterator[Any]:
         what: each of them is.
 
     Example:
-        >>> [2 * k for k in tracked(range(3), "network")]
+        >>> [2 * k for k in progress(range(3), "network")]
         [0, 2, 4]
     """
     yield from tqdm(items, desc=f"preparing: {what}", file=sys.stderr, disable=_HIDDEN.get(), leave=False)

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["lent_randomness", "spawn"]
+__all__ = ["spawn", "temporary_seed"]
 
 
 @contextmanager
-def lent_randomness(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+def temporary_seed(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Seed the global generators of the CPU and of a CUDA device, and restore them at the end.
 
-    Modules initialise themselves, and dropout draws, from global generators only.
+    Modules initialize themselves, and dropout draws, from global generators only.
 
     Args:
         seed: for both generators.

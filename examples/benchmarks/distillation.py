@@ -1,4 +1,4 @@
-"""Distil real data with the methods of the table, evaluate as the papers do, and write docs/benchmarks/*.json.
+"""Distill real data with the methods of the table, evaluate as the papers do, and write docs/benchmarks/*.json.
 
 Every row is distilled and evaluated in a process of its own, so that its peak memory is its own; rows that the result
 file already has are kept, so that the benchmark can be stopped and continued.
@@ -43,7 +43,7 @@ class Entry:
         networks: that judge it, of each architecture.
         augment: what they are trained with, if not the set's own.
         reduced: factor by which a selection's images are stored smaller.
-        quantised: whether a number takes ``bits``, or four bytes.
+        quantized: whether a number takes ``bits``, or four bytes.
         bits: that a number takes.
         epochs: of training the judges, where not those of the recipe.
     """
@@ -53,7 +53,7 @@ class Entry:
     networks: int = 5
     augment: str | None = None
     reduced: int = 1
-    quantised: bool = True
+    quantized: bool = True
     bits: int = 8
     epochs: int | None = None
 
@@ -61,7 +61,7 @@ class Entry:
     def key(self) -> str:
         """The row's name in the result file, and its way into a process of its own."""
         values = asdict(self)
-        for name in ("reduced", "quantised", "bits", "epochs"):
+        for name in ("reduced", "quantized", "bits", "epochs"):
             if values[name] == getattr(Entry, name):
                 del values[name]
         return json.dumps(values, sort_keys=True)
@@ -99,14 +99,21 @@ def _baselines(n: int, networks: int) -> tuple[Entry, ...]:
 
 _TITLES = {"digits": "Digits", "mnist": "MNIST", "cifar10": "CIFAR-10 (a slightly lossy JPEG copy)"}
 
-_BANK = {"network": "convnet:width=32", "batch_real": 64, "start": "kmeans", "bank": 60}
-_GRADIENTS = {**_BANK, "images_per_class": 1, "batch_real": 256, "start": "noise", "learning_rate": 1.0, "steps": 2000}
+_BANK = {"network": "convnet:width=32", "batch_real": 64, "init_from": "kmeans", "pool_size": 60}
+_GRADIENTS = {
+    **_BANK,
+    "images_per_class": 1,
+    "batch_real": 256,
+    "init_from": "noise",
+    "learning_rate": 1.0,
+    "steps": 2000,
+}
 
 _ONE = {"images_per_class": 1}
-_SMALL = {**_ONE, "batch_real": 128, "bank": 20, "steps": 500, "learning_rate": 1.0}
+_SMALL = {**_ONE, "batch_real": 128, "pool_size": 20, "steps": 500, "learning_rate": 1.0}
 
 _UNROLLED = {
-    "initialisation": "fixed",
+    "initialization": "fixed",
     "epochs": 5,
     "batch_real": 256,
     "learning_rate": 0.02,
@@ -122,7 +129,7 @@ _EVERY = (
     *(Entry(name, {"images_per_class": 4}, 3, reduced=2) for name in ("random", "kmeans", "kmeans-centroid")),
     Entry("dm", {**_ONE, "steps": 300}, 3),
     Entry("dm", {**_ONE, "steps": 300, "factor": 2}, 3),
-    Entry("ncfm", {**_ONE, "steps": 300, "bank": 30}, 3),
+    Entry("ncfm", {**_ONE, "steps": 300, "pool_size": 30}, 3),
     Entry("idm", {**_ONE, "steps": 300}, 3),
     Entry("idc", {**_ONE, "steps": 300}, 3),
     Entry("dc", _SMALL, 3),
@@ -148,7 +155,7 @@ def _chosen_from(data: str, n: int) -> Benchmark:
     whole = {"images_per_class": n}
     small = {"images_per_class": 4 * n}
     bits, stored = _FEW_BITS[data]
-    levels = (*LEVELS, NCFM(steps=150, bank=15, networks=2, train_steps=200))  # the last was found wanting
+    levels = (*LEVELS, NCFM(steps=150, pool_size=15, networks=2, train_steps=200))  # the last was found wanting
     selections = [level.name for level in levels if level.steps == 0]
     default = {level.name: type(level)() for level in levels}
     changed = [
@@ -162,7 +169,7 @@ def _chosen_from(data: str, n: int) -> Benchmark:
             *(Entry(name, whole, 2) for name in selections),
             *([Entry("class-mean", whole, 1)] if n == 1 else []),
             *(Entry(name, small, 2, reduced=2) for name in selections),
-            Entry("dm", {**whole, "steps": 300, "bank": 30, "factor": 3 - factor}, 2),
+            Entry("dm", {**whole, "steps": 300, "pool_size": 30, "factor": 3 - factor}, 2),
             *(
                 Entry(level.name, {**whole, **options, "factor": factor}, 2)
                 for level, options in zip(levels, changed, strict=True)
@@ -242,13 +249,13 @@ BENCHMARKS = {
         "were learned to be, in 5 steps from the initial weights they are for; the others by the papers' evaluation.",
         (
             *(
-                Entry(method, options, 1, quantised=quantised)
+                Entry(method, options, 1, quantized=quantized)
                 for method, options in (
                     ("dd", {**_UNROLLED, "images_per_class": 1}),
                     ("soft-label-dd", {**_ANNEALED, "images": 10}),
                     ("soft-label-dd", {**_ANNEALED, "images": 5}),
                 )
-                for quantised in (True, False)
+                for quantized in (True, False)
             ),
             *(Entry(name, _ONE) for name in ("random", "class-mean", "kmeans")),
             Entry("whole", {"steps": 1000}, 1),
@@ -265,8 +272,8 @@ BENCHMARKS = {
         "CIFAR-10 (a slightly lossy JPEG copy, read as an image folder), 10 images per class",
         "Wanted: DM 40 % after at most 10 minutes of distilling on two CPU cores, the best method 50 % after 30.",
         (
-            Entry("dm", {**_BANK, "images_per_class": 10, "start": "real", "bank": 100, "steps": 2000}, 2),
-            Entry("ncfm", {"images_per_class": 10, "steps": 1000, "bank": 40}, 1),
+            Entry("dm", {**_BANK, "images_per_class": 10, "init_from": "real", "pool_size": 100, "steps": 2000}, 2),
+            Entry("ncfm", {"images_per_class": 10, "steps": 1000, "pool_size": 40}, 1),
             *_baselines(10, 1),
             Entry("whole", {"steps": 3000}, 1),
         ),
@@ -292,7 +299,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _made(entry: Entry, train: Any, seed: int, keep: Path | None) -> Any:
-    """Distil, or go on where an interrupted run stopped, or take what is kept."""
+    """Distill, or go on where an interrupted run stopped, or take what is kept."""
     from ddplug import SyntheticSet, distill, registry
 
     method = registry.resolve("distiller", entry.method)(**entry.options)
@@ -309,7 +316,7 @@ def _made(entry: Entry, train: Any, seed: int, keep: Path | None) -> Any:
 
 
 def measure(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Distil and evaluate one row, in this process."""
+    """Distill and evaluate one row, in this process."""
     from ddplug import registry
     from ddplug.evaluation.comparison import WHOLE_RECIPE
     from ddplug.evaluation.learned import evaluate_as_learned
@@ -328,8 +335,8 @@ def measure(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
         # a method that selects draws anew for each network; a distilled set is one set for all of them
         made = [_made(entry, train, seed, arguments.keep) for seed in range(1 if method.steps else entry.networks)]
         seconds = made[-1].provenance["seconds"]
-        form: Any = "uint8" if entry.quantised else "float32"
-        sets = [found.reduced(entry.reduced).quantise(form, entry.bits) for found in made]
+        form: Any = "uint8" if entry.quantized else "float32"
+        sets = [found.reduced(entry.reduced).quantize(form, entry.bits) for found in made]
         recipe = sets[0].recipe if entry.augment is None else Recipe.paper(entry.augment)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     whole = entry.method == "whole"
@@ -372,14 +379,14 @@ def _options(key: str) -> str:
     options = [f"{name}={value}" for name, value in entry["options"].items() if name != "images_per_class"]
     judged = [] if entry["augment"] is None else [f"judged with {entry['augment']}"]
     stored = [f"stored smaller by {entry['reduced']}"] if "reduced" in entry else []
-    stored += [] if entry.get("quantised", True) else ["not quantised"]
+    stored += [] if entry.get("quantized", True) else ["not quantized"]
     stored += [f"{entry['bits']} bit{'s' * (entry['bits'] > 1)} a pixel"] if "bits" in entry else []
     judged += [f"judged after {entry['epochs']} epochs"] if "epochs" in entry else []
     return ", ".join(options + stored + judged)
 
 
 def _shown(row: dict[str, Any], key: str, benchmark: Benchmark) -> dict[str, Any]:
-    """Give a row with what its key says: the options, and what the literature has for the method."""
+    """Return a row with what its key says: the options, and what the literature has for the method."""
     entry = json.loads(key)
     images = f", {entry['options']['images']} images" if "images" in entry["options"] else ""
     # the literature stores whole images in whole bytes

@@ -1,4 +1,4 @@
-"""Time a step of DM with the bank and with the published loop, in pairs within one run.
+"""Time a step of DM with the pool and with the published loop, in pairs within one run.
 
 python examples/benchmarks/dm_speed.py --data mnist --data-root DIR
 """
@@ -25,10 +25,10 @@ BANKED_STEPS = 10
 """Banked steps timed against one published step."""
 
 
-def compare(images_per_class: int, width: int, bank: int, data: Any) -> dict[str, Any]:
+def compare(images_per_class: int, width: int, pool: int, data: Any) -> dict[str, Any]:
     """Time both loops in turn with the same network and real batch; give medians and the median of the ratios."""
     options: dict[str, Any] = {"images_per_class": images_per_class, "network": f"convnet:width={width}"}
-    banked, published = (DM(**options, batch_real=256, start="real", bank=size) for size in (bank, 0))
+    banked, published = (DM(**options, batch_real=256, init_from="real", pool_size=size) for size in (pool, 0))
     rng = torch.Generator().manual_seed(0)
     began = time.perf_counter()
     state = banked.init(data, rng)
@@ -49,7 +49,7 @@ def compare(images_per_class: int, width: int, bank: int, data: Any) -> dict[str
         "published step (ms)": round(1e3 * statistics.median(slow), 1),
         "banked step (ms)": round(1e3 * statistics.median(fast), 2),
         "times less": round(statistics.median(a / b for a, b in zip(slow, fast, strict=True)), 1),
-        "networks in the bank": bank,
+        "networks in the pool": pool,
         "filling it (s)": round(filled, 1),
     }
 
@@ -63,10 +63,10 @@ def main() -> None:
     arguments = parser.parse_args()
     data = load(arguments.data, root=arguments.data_root)
     began = time.monotonic()
-    rows = [compare(n, width, bank, data) for width, bank in ((32, 20), (128, 2)) for n in (1, 10)]
+    rows = [compare(n, width, pool, data) for width, pool in ((32, 20), (128, 2)) for n in (1, 10)]
     result = {
-        "title": "DM, cost of a step: bank against the published loop (MNIST)",
-        "claim": "Wanted: 20 times less once the bank stands, with the same network and a real batch of 256 a class.",
+        "title": "DM, cost of a step: pool against the published loop (MNIST)",
+        "claim": "Wanted: 20 times less once the pool stands, with the same network and a real batch of 256 a class.",
         "rows": rows,
         "how": "python examples/benchmarks/dm_speed.py --data mnist --data-root DIR",
         "machine": f"{os.cpu_count()} CPU cores, threads used: {torch.get_num_threads()}",

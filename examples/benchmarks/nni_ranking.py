@@ -29,7 +29,7 @@ import torch
 from nni.nas.hub.pytorch import NasBench201
 
 import ddplug
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillers.dm import DM
 from ddplug.distillers.ncfm import NCFM
 from ddplug.distillers.selection.kmeans import KMeansCentroid
@@ -86,7 +86,7 @@ CASES = {
 }
 """Command -> what is measured. The published space has widths 32 to 256; two cores cannot train these."""
 
-_DM = DM(images_per_class=10, network="convnet:width=16", steps=300, bank=30)
+_DM = DM(images_per_class=10, network="convnet:width=16", steps=300, pool_size=30)
 
 METHODS: dict[str, tuple[Any, int]] = {
     "random": (Random(images_per_class=10), 1),
@@ -94,7 +94,7 @@ METHODS: dict[str, tuple[Any, int]] = {
     "DM": (_DM, 1),
     "random, 4 small": (Random(images_per_class=40), 2),
     "DM, 4 small": (replace(_DM, factor=2), 1),
-    "NCFM, 4 small": (NCFM(images_per_class=10, network="convnet:width=16", steps=300, bank=30), 1),
+    "NCFM, 4 small": (NCFM(images_per_class=10, network="convnet:width=16", steps=300, pool_size=30), 1),
 }
 """Name -> how the images are made and what they are then reduced by; all are stored as bytes, in the same room."""
 
@@ -105,7 +105,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
 """Ending of a name -> how a proxy is trained."""
 
 
-def _data(case: Case, root: str) -> tuple[LabelledData, LabelledData]:
+def _data(case: Case, root: str) -> tuple[LabeledData, LabeledData]:
     name = "mnist" if case.data == "mnist" else f"imagefolder:{root}"
     train = ddplug.load_dataset(name, split="train", root=root if case.data == "mnist" else None)
     return train.split(0.1)
@@ -117,8 +117,8 @@ def _saved(path: Path, make: Callable[[], SyntheticSet]) -> Path:
     return path
 
 
-def _distilled(train: LabelledData, distiller: Any, factor: int) -> SyntheticSet:
-    return ddplug.distill(train, distiller, device="cpu").reduced(factor).quantise()
+def _distilled(train: LabeledData, distiller: Any, factor: int) -> SyntheticSet:
+    return ddplug.distill(train, distiller, device="cpu").reduced(factor).quantize()
 
 
 def study(case: Case, arguments: argparse.Namespace) -> Study:
@@ -146,7 +146,7 @@ def study(case: Case, arguments: argparse.Namespace) -> Study:
 
 
 def _cells(case: Case, done: Study) -> list[dict[str, Any]]:
-    """Give flat rows for the table, the best rank correlation first."""
+    """Return flat rows for the table, the best rank correlation first."""
     judged = done.judged()
     truth, unseen = judged["full"], range(case.seen, len(judged["full"]))
     rows = []
@@ -191,7 +191,7 @@ def _ensemble(signals: Sequence[Sequence[float]], truth: Sequence[float], known:
 
 
 def _ensembles(judged: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
-    """Give what ensembles of the proxies come to, beside the best of them, fitted on ten architectures."""
+    """Return what ensembles of the proxies come to, beside the best of them, fitted on ten architectures."""
     proxies = {name: values for name, values in judged.items() if name not in (*ZERO, "full")}
     ending = ", as in full training"
     groups = {

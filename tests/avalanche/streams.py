@@ -34,7 +34,7 @@ def seeded(make: Callable[[], Any], seed: int = 0) -> Any:
 
 
 def dataset(inputs: Tensor, targets: Tensor) -> Any:
-    """Give a dataset as torchvision's are: a list of labels beside the items, and ``int`` labels in them."""
+    """Return a dataset as torchvision's are: a list of labels beside the items, and ``int`` labels in them."""
     data = TensorDataset(inputs, targets)
     data.targets = targets.tolist()  # type: ignore[attr-defined]
     return data
@@ -66,7 +66,7 @@ def plain(experiences: int = 3) -> Any:
 
 
 def from_parts(*parts: tuple[Tensor, Tensor]) -> Any:
-    """Give each part as an experience, without task labels."""
+    """Return each part as an experience, without task labels."""
     sets = [as_classification_dataset(dataset(x, y)) for x, y in parts]
     return benchmark_from_datasets(train=sets, test=sets)
 
@@ -112,7 +112,7 @@ SCENARIOS: dict[str, Callable[[], Iterable[Any]]] = {
     "permuted": lambda: permuted().train_stream,
     "revisited": lambda: revisiting().train_stream,
     "uneven": lambda: nc(3, per_exp_classes={0: 3, 1: 1, 2: 2}, fixed_class_order=list(range(6))).train_stream,
-    "colour": lambda: nc(data=toy(channels=3)).train_stream,
+    "color": lambda: nc(data=toy(channels=3)).train_stream,
     "vectors": lambda: nc(data=toy(vectors=True)).train_stream,
     "transformed": lambda: nc(train_transform=transforms.RandomCrop(8, 2), eval_transform=halved).train_stream,
     "instances": lambda: ni_benchmark(toy(), toy(), 3, task_labels=False, shuffle=True, seed=0).train_stream,

@@ -25,7 +25,7 @@ from tests.avalanche.streams import SCENARIOS, learner, seeded
 SIZE = 18
 """A multiple of the groups of every scenario but one; at most what each group has samples for."""
 
-QUICK = DM(steps=1, bank=1, start="real")
+QUICK = DM(steps=1, pool_size=1, init_from="real")
 
 POLICIES: dict[str, dict[str, Any]] = {
     "dm": {"distiller": QUICK},
@@ -42,7 +42,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "bytes": {"distiller": "class-mean", "max_size": None, "max_bytes": 1500},
 }
 
-BYTES = {"colour": 3000, "vectors": 300, "instances": 1750}
+BYTES = {"color": 3000, "vectors": 300, "instances": 1750}
 """Where 1500 bytes are room for more images than there are samples, or for fewer than there are groups."""
 
 every_policy = pytest.mark.parametrize("policy", POLICIES)

@@ -228,7 +228,7 @@ def test_joint_or_one_class_at_a_time(joint: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "wanted"), [("class", "crop_scale_rotate"), ("vectors", ""), ("colour", "color_crop")]
+    ("shape", "wanted"), [("class", "crop_scale_rotate"), ("vectors", ""), ("color", "color_crop")]
 )
 def test_the_augmentation_suits_the_inputs(shape: str, wanted: str) -> None:
     made = remembered(SCENARIOS[shape](), distiller=QUICK, augmentation="auto")
@@ -261,7 +261,7 @@ def test_real_images_stored_as_bytes_come_back_exactly() -> None:
 
 @pytest.mark.parametrize("network", ["fresh", "learner", "own", "convnet:width=8,depth=1"])
 def test_the_network_can_be_chosen(network: str) -> None:
-    distiller = DM(steps=2, bank=2, start="real", network="convnet:width=4,depth=1")
+    distiller = DM(steps=2, pool_size=2, init_from="real", network="convnet:width=4,depth=1")
     made = {name: remembered(nc().train_stream, distiller=distiller, network=name) for name in (network, "own")}
     assert same(made[network], made["own"]) == (network == "own")
     assert distiller.network == "convnet:width=4,depth=1"

@@ -38,7 +38,7 @@ def untrained() -> Any:
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
         mem_size=12,
-        distiller=DM(steps=3, bank=2, network="convnet:width=8,depth=1"),
+        distiller=DM(steps=3, pool_size=2, network="convnet:width=8,depth=1"),
         augment="auto",
         train_mb_size=8,
         train_epochs=2,

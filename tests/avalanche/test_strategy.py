@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from ddplug.avalanche import DistilledBuffer, DistilledGDumb, DistilledReplay
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillers.dm import DM
 from ddplug.errors import OptionError
 from tests.avalanche.streams import SCENARIOS, dataset, learner, nc, seeded, toy
@@ -136,7 +136,7 @@ def test_an_online_stream(cls: Any, boundaries: bool) -> None:
 
 @pytest.mark.parametrize("cls", [DistilledReplay, DistilledGDumb])
 def test_the_callers_objects_stay_as_they_are(cls: Any) -> None:
-    method = DM(steps=2, bank=2, network="convnet:width=4,depth=1")
+    method = DM(steps=2, pool_size=2, network="convnet:width=4,depth=1")
     before, plugins = asdict(method), [SupervisedPlugin()]
     kept = list(plugins)
     data = toy((12, 12, 12, 12))
@@ -210,7 +210,7 @@ class Rates(SupervisedPlugin):
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         self.rates: list[float] = []
         self.batches: list[Tensor] = []
-        self.start = {name: tensor.clone() for name, tensor in strategy.model.state_dict().items()}
+        self.init_from = {name: tensor.clone() for name, tensor in strategy.model.state_dict().items()}
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
         self.rates.append(strategy.optimizer.param_groups[0]["lr"])
@@ -261,7 +261,7 @@ def digit_stream() -> Any:
     from ddplug.data.datasets import load
 
     def part(split: str) -> Any:
-        data: LabelledData = load("digits", split=split)
+        data: LabeledData = load("digits", split=split)
         return dataset(data.inputs.float() / 255, data.targets)
 
     order = list(range(10))

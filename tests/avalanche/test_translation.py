@@ -13,9 +13,9 @@ def _rng() -> torch.Generator:
 
 def test_differences_have_the_covariance_within_classes() -> None:
     spread = torch.tensor([[2.0, 0.0], [1.0, 0.5]])
-    centres = torch.tensor([[50.0, 0.0], [-50.0, 9.0]])
+    centers = torch.tensor([[50.0, 0.0], [-50.0, 9.0]])
     y = torch.arange(3000) % 2
-    x = centres[y] + torch.randn(3000, 2, generator=_rng()) @ spread.T
+    x = centers[y] + torch.randn(3000, 2, generator=_rng()) @ spread.T
     moves = differences(x, y, 1, _rng())
     assert len(moves) == 3000
     torch.testing.assert_close(moves.T.cov(), spread @ spread.T, rtol=0.1, atol=0.15)

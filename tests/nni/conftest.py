@@ -17,7 +17,7 @@ if find_spec("nni") is None:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give NNI a home of its own: it writes manifests and logs there; it also remembers the last candidate."""
+    """Return NNI a home of its own: it writes manifests and logs there; it also remembers the last candidate."""
     place = tmp_path / "home"
     place.mkdir()
     monkeypatch.setenv("HOME", str(place))

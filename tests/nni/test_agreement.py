@@ -16,9 +16,9 @@ import ddplug
 from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import DataError, OptionError
 from ddplug.synthetic.dataset import SyntheticSet
-from ddplug.utils.randomness import lent_randomness
+from ddplug.utils.randomness import temporary_seed
 
-with lent_randomness(0):
+with temporary_seed(0):
     from nni.nas.hub.pytorch import NasBench201
 
     from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
@@ -69,7 +69,7 @@ def test_a_study_compares_with_the_truth_and_goes_on_where_it_was(files: Path, t
         expected = stats.spearmanr(scores[name], scores["full"]).statistic
         assert rows[name]["spearman"][0] == pytest.approx(expected)
         assert rows[name]["regret"][0] >= 0
-    with lent_randomness(0):
+    with temporary_seed(0):
         networks = [whole.space.freeze(sample) for sample in whole.samples]
     assert scores["parameters"] == [sum(p.numel() for p in network.parameters()) for network in networks]
     json.dumps(list(rows.values()), allow_nan=False)
@@ -134,7 +134,7 @@ def test_nothing_is_printed_or_left_in_the_home_folder(
     assert not (home / "nni-experiments" / ".experiment").exists()
 
 
-def test_untrained_scores_of_spaces_of_coloured_images(files: Path, tmp_path: Path) -> None:
+def test_untrained_scores_of_spaces_of_colored_images(files: Path, tmp_path: Path) -> None:
     space = ConvNetSpace((3, 8, 8), 10, widths=(4,), depths=(1,))
     full = ProxyEvaluator(files / "whole.safetensors", files / "rest.safetensors", channels=3, device="cpu")
     zero = ("parameters", "gradient-norm", "synflow", "nwot")
@@ -146,7 +146,7 @@ def test_untrained_scores_do_not_depend_on_the_weights_that_a_space_has(files: P
     full = ProxyEvaluator(files / "whole.safetensors", files / "rest.safetensors", channels=3, device="cpu")
     found = []
     for seed in (0, 1):
-        with lent_randomness(seed):  # NNI's own spaces make their weights when they are made
+        with temporary_seed(seed):  # NNI's own spaces make their weights when they are made
             cells = NasBench201(stem_out_channels=4, num_modules_per_stack=1, num_labels=10)
         samples = architectures(cells, 2)
         found.append(Study(cells, samples, full, {}, tmp_path / str(seed), zero=("gradient-norm", "synflow")).scores())
@@ -197,9 +197,9 @@ def test_files_are_written_once_and_never_over_others(tmp_path: Path) -> None:
 def test_as_many_bytes_hold_four_times_the_images_of_floats(each: int) -> None:
     data = ddplug.load_dataset("digits")
     made = ddplug.distill(data, Random(images_per_class=each))
-    assert images_within(made.quantise().nbytes, data) == each
+    assert images_within(made.quantize().nbytes, data) == each
     # 64 numbers and a label: 257 bytes as floats, 65 as bytes, and 8 for the levels
-    assert images_within(made.quantise("float32").nbytes, data) == (257 * each * 10 - 8) // 65 // 10
+    assert images_within(made.quantize("float32").nbytes, data) == (257 * each * 10 - 8) // 65 // 10
     assert images_within(1, data) == 1
 
 

@@ -16,7 +16,7 @@ from ddplug.distillers.selection.kmeans import KMeansCentroid
 from ddplug.nni.journal import Journal
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.fingerprints import file_fingerprint
-from tests.test_cli import HEEDING, process
+from tests.cli.test_program import HEEDING, process
 
 SMALL = ["-n", "3", "--widths", "4,8", "--depths", "1", "--poolings", "max", "--norms", "none", "--epochs", "2"]
 DATA = ["agreement", "--data", "digits", "--validation", "0.2", "--device", "cpu", "--share", "0.5"]

@@ -56,11 +56,11 @@ def test_it_is_what_a_plain_loop_gives() -> None:
 
     result = run(make)
     plain = kept[1]
-    optimiser = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     for _ in range(6):  # the whole set is one batch, so that its order does not matter
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         cross_entropy(plain(TRAIN.inputs), TRAIN.targets).backward()
-        optimiser.step()
+        optimizer.step()
     for mine, theirs in zip(kept[0].parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
     expected = (plain(REAL.inputs).argmax(1) == REAL.targets).float().mean()
@@ -73,7 +73,7 @@ def with_averages(rng: Generator) -> nn.Sequential:
 
 
 @pytest.mark.parametrize("size", [5, 13, 1000])
-def test_averages_of_batch_normalisation_are_those_of_the_final_weights(size: int) -> None:
+def test_averages_of_batch_normalization_are_those_of_the_final_weights(size: int) -> None:
     kept: list[nn.Sequential] = []
 
     def make(rng: Generator) -> nn.Module:
@@ -94,7 +94,7 @@ def test_averages_of_batch_normalisation_are_those_of_the_final_weights(size: in
     assert first.momentum == 0.1
 
 
-def test_a_short_training_with_batch_normalisation_is_judged_by_what_it_learned() -> None:
+def test_a_short_training_with_batch_normalization_is_judged_by_what_it_learned() -> None:
     """With averages of the initial weights this network guesses, although it labels its own batches rightly."""
     data = SyntheticSet(TRAIN.inputs * 0.01 + 5, TRAIN.targets, 3, TRAIN.preprocess, RECIPE)
     real = SyntheticSet(REAL.inputs * 0.01 + 5, REAL.targets, 3, REAL.preprocess)
@@ -290,20 +290,20 @@ def test_operations_of_a_linear_layer_are_counted_in_closed_form() -> None:
 
 
 def test_a_grey_channel_is_repeated() -> None:
-    def colour(rng: Generator) -> nn.Module:
+    def color(rng: Generator) -> nn.Module:
         return nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(72, 3))
 
-    assert run(colour).metric is None
-    assert run(colour, replace(CPU, channels=3)).failure is None
+    assert run(color).metric is None
+    assert run(color, replace(CPU, channels=3)).failure is None
     repeated = replace(
         TRAIN,
         inputs=TRAIN.inputs.expand(-1, 3, -1, -1),
         preprocess=type(TRAIN.preprocess)(*(tensor.expand(3) for tensor in TRAIN.preprocess.tensors().values())),
     )
     real = replace(REAL, inputs=REAL.inputs.expand(-1, 3, -1, -1), preprocess=repeated.preprocess)
-    both = train_and_score(colour, repeated, real, CPU).metric, run(colour, replace(CPU, channels=3)).metric
+    both = train_and_score(color, repeated, real, CPU).metric, run(color, replace(CPU, channels=3)).metric
     assert both[0] == pytest.approx(both[1])
-    refused = train_and_score(colour, repeated, real, replace(CPU, channels=3)).failure
+    refused = train_and_score(color, repeated, real, replace(CPU, channels=3)).failure
     assert refused is not None
     assert "channels=3" in refused
 

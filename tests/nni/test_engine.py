@@ -20,10 +20,10 @@ import psutil
 import pytest
 
 from ddplug.errors import OptionError
-from ddplug.utils.randomness import lent_randomness
+from ddplug.utils.randomness import temporary_seed
 from tests.nni.toy_search import SLOW_START, ToyEvaluator, executed, toy_space, true_metric
 
-with lent_randomness(0):
+with temporary_seed(0):
     import nni.nas.strategy as strategies
     from nni.nas.experiment import NasExperiment
     from nni.nas.experiment.config import NasExperimentConfig

@@ -1,4 +1,4 @@
-"""The evaluator in NNI: serialised, mutable, frozen, journalled, resumed; in the sequential engine and in trials."""
+"""The evaluator in NNI: serialized, mutable, frozen, journalled, resumed; in the sequential engine and in trials."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ddplug.nni.evaluator import ProxyEvaluator
 from ddplug.nni.journal import Journal
 from ddplug.nni.protocol import CandidateError
 from ddplug.nni.sets import load_set
-from ddplug.utils.randomness import lent_randomness
+from ddplug.utils.randomness import temporary_seed
 from tests.nni.toy_experiments import ROOT, run
-from tests.nni.toy_space import ColourSpace, KindSpace, WidthSpace, files
+from tests.nni.toy_space import ColorSpace, KindSpace, WidthSpace, files
 
-with lent_randomness(0):
+with temporary_seed(0):
     from nni.nas.evaluator import FrozenEvaluator
     from nni.nas.space import SimplifiedModelSpace
 
@@ -39,12 +39,12 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def space() -> Any:
     """Make spaces without moving the global generators."""
-    with lent_randomness(0):
+    with temporary_seed(0):
         yield SimplifiedModelSpace.from_model(WidthSpace())
 
 
 def frozen(evaluator: ProxyEvaluator, make: Any = WidthSpace, **sample: Any) -> Any:
-    with lent_randomness(0):
+    with temporary_seed(0):
         model = SimplifiedModelSpace.from_model(make(), evaluator)
     return model.freeze(sample)
 
@@ -92,7 +92,7 @@ def test_a_decorated_subclass_keeps_its_arguments(pair: tuple[Path, Path]) -> No
 
 
 def test_choices_of_the_evaluator_are_frozen_with_the_model(pair: tuple[Path, Path], tmp_path: Path) -> None:
-    with lent_randomness(0):
+    with temporary_seed(0):
         rate = nni.choice("rate", [1e-9, 0.05])
     evaluator = ProxyEvaluator(*pair, learning_rate=rate, journal=tmp_path / "j.jsonl")
     assert evaluator.is_mutable()
@@ -105,7 +105,7 @@ def test_choices_of_the_evaluator_are_frozen_with_the_model(pair: tuple[Path, Pa
     assert {r.sample["rate"]: r.metric for r in Journal(tmp_path / "j.jsonl").read()} == metrics
     assert metrics[1e-9] != metrics[0.05]
     for call in (lambda: evaluator.evaluate(torch.nn.Linear(1, 1)), lambda: evaluator.protocol):
-        with pytest.raises(OptionError, match="learning_rate of the evaluator is not chosen yet"), lent_randomness(0):
+        with pytest.raises(OptionError, match="learning_rate of the evaluator is not chosen yet"), temporary_seed(0):
             call()
 
 
@@ -160,7 +160,7 @@ def test_keys_are_equal_in_another_process(pair: tuple[Path, Path], tmp_path: Pa
 def test_under_mock_runtime_a_network_is_judged_and_reported(pair: tuple[Path, Path], tmp_path: Path) -> None:
     evaluator = ProxyEvaluator(*pair, journal=tmp_path / "j.jsonl")
     model = frozen(evaluator, width=16)
-    with lent_randomness(0):
+    with temporary_seed(0):
         network = model.executable_model()
     before = [p.clone() for p in network.parameters()]
     with evaluator.mock_runtime(model):
@@ -234,23 +234,23 @@ def test_check_refuses_spaces_that_do_not_fit(pair: tuple[Path, Path]) -> None:
     cases: list[tuple[Callable[[], Any], str]] = [
         (lambda: WidthSpace(classes=5), r"\(1, 5\); it must give \(1, 3\)"),
         (lambda: WidthSpace(inputs=65), "65"),
-        (lambda: ColourSpace(), "3 channels.*; for a space of coloured images set channels=3"),
+        (lambda: ColorSpace(), "3 channels.*; for a space of colored images set channels=3"),
         (lambda: KindSpace(("crash",)), "no such kernel"),
         (lambda: torch.nn.Linear(64, 3), "is a Linear"),
     ]
     for make, words in cases:
-        with lent_randomness(0):
+        with temporary_seed(0):
             made = make()
         with pytest.raises(OptionError, match=words) as caught:
             evaluator.check(made)
         assert "\n" not in str(caught.value)
     state = np.random.get_state(legacy=False)
-    with lent_randomness(0):
+    with temporary_seed(0):
         fine = [WidthSpace(), KindSpace(("linear", "crash")), SimplifiedModelSpace.from_model(WidthSpace())]
-        colour = ColourSpace()
+        color = ColorSpace()
     for made in fine:
         evaluator.check(made)
-    ProxyEvaluator(*pair, channels=3).check(colour)
+    ProxyEvaluator(*pair, channels=3).check(color)
     assert repr(np.random.get_state(legacy=False)) == repr(state)
 
 

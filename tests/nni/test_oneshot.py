@@ -69,7 +69,7 @@ DATA = toy_images((12, 10, 8))
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[str, str]:
-    """Give a set with soft labels and a recipe that augments, and a real split."""
+    """Return a set with soft labels and a recipe that augments, and a real split."""
     made = distill(DATA, Draw(images_per_class=3), device="cpu")
     soft = 0.9 * one_hot(made.targets, 3).float() + 0.1 / 3
     recipe = Recipe(epochs=3, learning_rate=0.1, batch_size=4, augment="crop_flip", schedule="cosine")
@@ -220,7 +220,7 @@ def test_accuracy_counts_the_most_probable_class_of_soft_labels() -> None:
     assert [float(m(logits, t)) for m, t in zip(metrics, (targets, targets.argmax(1)), strict=True)] == [0.5, 0.5]
 
 
-def test_an_evaluator_survives_serialisation(files: tuple[str, str]) -> None:
+def test_an_evaluator_survives_serialization(files: tuple[str, str]) -> None:
     evaluator = OneShotEvaluator(*files, epochs=2, learning_rate=0.5, seed=3, device="cpu")
     again = nni.load(nni.dump(evaluator))
     assert again == evaluator and again.recipe == evaluator.recipe and "learning_rate=0.5" in repr(again)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from ddplug.data.preprocess import Identity, Standardise
+from ddplug.data.preprocess import Identity, Standardize
 from ddplug.errors import DataError, FormatError, OptionError
 from ddplug.nni.sets import check_pair, load_set, normal_path
 from ddplug.synthetic.dataset import SyntheticSet
@@ -86,7 +86,7 @@ def test_a_pair_of_one_kind_is_fine() -> None:
         ({"inputs": torch.zeros(6, 1, 5, 5)}, r"shape, \(1, 4, 4\) and \(1, 5, 5\)"),
         ({"num_classes": 3, "class_names": ("a", "b", "c")}, "number of classes, 2 and 3"),
         ({"class_names": ("a", "b")}, "class names"),
-        ({"preprocess": Standardise(torch.zeros(1), torch.ones(1))}, "preprocessing, identity and standardise"),
+        ({"preprocess": Standardize(torch.zeros(1), torch.ones(1))}, "preprocessing, identity and standardise"),
         ({"targets": torch.eye(2)[SET.targets]}, "soft labels"),
         ({"provenance": {"method": "dm"}}, "made by 'dm'"),
         ({"provenance": {"merged": [{}, {"method": "kmeans"}]}}, "made by 'kmeans'"),
@@ -101,11 +101,11 @@ def test_a_set_made_from_what_the_split_was_cut_from_is_refused() -> None:
     split = replace(SET, provenance={"method": "holdout", "data": {"fingerprint": "rest", "cut_from": "all"}})
     check_pair(replace(SET, provenance={"data": {"fingerprint": "train"}}), split)
     for provenance in ({"data": {"fingerprint": "all"}}, {"merged": [{}, {"data": {"fingerprint": "all"}}]}):
-        with pytest.raises(DataError, match="the set was made from all data, those held out included; distil again"):
+        with pytest.raises(DataError, match="the set was made from all data, those held out included; distill again"):
             check_pair(replace(SET, provenance=provenance), split)
 
 
 def test_two_standardisations_differ_by_their_numbers() -> None:
-    mine, theirs = (replace(SET, preprocess=Standardise(torch.zeros(1), torch.ones(1) * k)) for k in (1, 2))
+    mine, theirs = (replace(SET, preprocess=Standardize(torch.zeros(1), torch.ones(1) * k)) for k in (1, 2))
     with pytest.raises(DataError, match="std of their preprocessing"):
         check_pair(mine, theirs)

@@ -28,7 +28,7 @@ from ddplug.nni.protocol import Protocol
 from ddplug.nni.spaces import ConvNetSpace, architectures
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.testing import toy_images
-from ddplug.utils.randomness import lent_randomness
+from ddplug.utils.randomness import temporary_seed
 
 # NNI never closes its log file
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -37,7 +37,7 @@ CHOICE = {"width": 32, "depth": 2, "norm": "layer", "activation": "leakyrelu", "
 
 
 def small() -> ConvNetSpace:
-    """Give 12 networks for 8x8 inputs."""
+    """Return 12 networks for 8x8 inputs."""
     return ConvNetSpace((1, 8, 8), 3, (4, 8), (1, 2), ("none", "batch", "instance"), ("relu",), ("avg",))
 
 
@@ -77,9 +77,9 @@ def test_a_member_is_the_convnet_of_its_options(how: str) -> None:
     member: Any = SimplifiedModelSpace.from_model(space).freeze(CHOICE)
     if how == "through a file":
         member = nni.load(nni.dump(member))
-    with lent_randomness(3):
+    with temporary_seed(3):
         network = space.freeze(CHOICE) if how == "freeze" else member.executable_model()
-    with lent_randomness(3):
+    with temporary_seed(3):
         wanted = convnet((1, 28, 28), 10, width=32, depth=2, norm="layer", act="leakyrelu", pool="max")
     assert type(network) is ConvNet and str(network) == str(wanted)
     for name, tensor in wanted.state_dict().items():
@@ -90,7 +90,7 @@ def test_every_member_can_be_built_where_the_space_is_accepted() -> None:
     space = small()
     for width, depth, norm in itertools.product((4, 8), (1, 2), ("none", "batch", "instance")):
         sample = {"width": width, "depth": depth, "norm": norm, "activation": "relu", "pooling": "avg"}
-        with lent_randomness(0):
+        with temporary_seed(0):
             network = space.freeze(sample)
         assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
 
@@ -127,7 +127,7 @@ def test_what_does_not_suit_is_refused_in_one_line(
 def test_a_space_is_no_network() -> None:
     with pytest.raises(OptionError, match=r"many networks.*call space\.freeze"):
         small()(torch.zeros(1, 1, 8, 8))
-    with lent_randomness(0), pytest.raises(OptionError, match="DARTS cannot search a ConvNetSpace"):
+    with temporary_seed(0), pytest.raises(OptionError, match="DARTS cannot search a ConvNetSpace"):
         DARTS().mutate_model(small())
 
 
@@ -149,7 +149,7 @@ def test_strategies_search_the_space_in_one_process(name: str) -> None:
     kept = np.random.get_state(), random.getstate()
     experiment = NasExperiment(small(), FunctionalEvaluator(parameters), make[name](), config)
     try:
-        with lent_randomness(0):
+        with temporary_seed(0):
             experiment.run()
         models = experiment.export_top_models(12)
     finally:
@@ -159,7 +159,7 @@ def test_strategies_search_the_space_in_one_process(name: str) -> None:
     assert len(models) == 12 or name != "GridSearch"
     assert len({repr(model.sample) for model in models}) > 2
     for model in models:
-        with lent_randomness(0):
+        with temporary_seed(0):
             network = small().freeze(model.sample)
         assert model.metric == sum(p.numel() for p in network.parameters())
 
@@ -168,7 +168,7 @@ def test_cells_of_the_hub_train_on_grey_images_with_the_channel_repeated() -> No
     data = toy_images((12, 10, 8))
     made = distill(data, Draw(images_per_class=8), device="cpu")
     real = SyntheticSet(data.batch(torch.arange(30)), data.targets, 3, data.preprocess, class_names=data.class_names)
-    with lent_randomness(0):
+    with temporary_seed(0):
         space: ModelSpace = NasBench201(stem_out_channels=4, num_modules_per_stack=1, num_labels=3)
     protocol = Protocol(epochs=8, learning_rate=0.05, channels=3, device="cpu")
     for sample in architectures(space, 2, seed=1):

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from ddplug.errors import OptionError
 from ddplug.networks.factory import build
 from ddplug.nni.zero_cost import SCORES, zero_cost
-from ddplug.utils.randomness import lent_randomness
+from ddplug.utils.randomness import temporary_seed
 
 
 def data(n: int = 6) -> tuple[Tensor, Tensor]:
@@ -31,14 +31,14 @@ def network(norm: str = "instance", act: str = "relu") -> Callable[[], nn.Module
 def chain(*widths: int) -> nn.Sequential:
     """Linear layers without biases and ReLU between them."""
     layers: list[nn.Module] = [nn.Flatten()]
-    with lent_randomness(3):
+    with temporary_seed(3):
         for before, width in itertools.pairwise((64, *widths)):
             layers += [nn.Linear(before, width, bias=False), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
 def test_parameters_are_counted() -> None:
-    # 3x3 convolutions 1 -> 4 and 4 -> 4 with biases and normalisations, and a head on what is left of 14x14 and 7x7
+    # 3x3 convolutions 1 -> 4 and 4 -> 4 with biases and normalizations, and a head on what is left of 14x14 and 7x7
     found = zero_cost("parameters", network(), *data())
     assert found == sum(p.numel() for p in network()().parameters())
     assert zero_cost("parameters", lambda: chain(7, 3), *data()) == 64 * 7 + 7 * 3
@@ -69,8 +69,8 @@ def test_synflow_of_a_linear_chain_is_the_number_of_layers_times_its_flow() -> N
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "layer", "instance", "group"])
-def test_synflow_sees_no_normalisation_and_no_sign(norm: str) -> None:
-    # normalisation layers start at the identity scale, so that without them all five are one network
+def test_synflow_sees_no_normalization_and_no_sign(norm: str) -> None:
+    # normalization layers start at the identity scale, so that without them all five are one network
     negated = copy.deepcopy(network("none")())
     with torch.no_grad():
         for p in negated.parameters():

@@ -17,7 +17,7 @@ from nni.nas.nn.pytorch import ModelSpace, MutableLinear
 from torch import Tensor, nn
 
 from ddplug.nni.journal import Journal, Record, key
-from ddplug.utils.randomness import lent_randomness
+from ddplug.utils.randomness import temporary_seed
 
 SLOW_START = """
 import os, time
@@ -50,7 +50,7 @@ class ToySpace(ModelSpace):
 
 def toy_space(widths: int = 12) -> ToySpace:
     """Make a space without moving the global generators."""
-    with lent_randomness(0):
+    with temporary_seed(0):
         return ToySpace(widths)
 
 
@@ -88,7 +88,7 @@ class _Toy(MutableEvaluator):
             os.kill(os.getpid(), signal.SIGKILL)
         if fate == "hang":
             time.sleep(1000)
-        with lent_randomness(0):
+        with temporary_seed(0):
             model.executable_model()
         nni.report_intermediate_result(true_metric(width) / 2)
         self.note(model, true_metric(width))

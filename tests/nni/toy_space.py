@@ -38,7 +38,7 @@ def files(folder: Path, *, images: int = 8) -> tuple[Path, Path]:
 
 
 def real_set(data: Any) -> SyntheticSet:
-    """Give real data as a set."""
+    """Return real data as a set."""
     return SyntheticSet(data.batch(torch.arange(len(data))), data.targets, data.num_classes, data.preprocess)
 
 
@@ -96,7 +96,7 @@ class WidthSpace(ModelSpace):
         return self.head(torch.relu(self.body(x.flatten(1))))
 
 
-class ColourSpace(ModelSpace):
+class ColorSpace(ModelSpace):
     """Networks with a stem of three channels, as NNI's hub has them."""
 
     def __init__(self) -> None:

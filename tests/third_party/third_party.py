@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.data.loaders import from_arrays
 from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, to_set
@@ -31,17 +31,17 @@ class MeanPull:
     steps: int = 5
     pull: float = 0.2
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> State:
+    def init(self, data: LabeledData, rng: torch.Generator) -> State:
         check_images_per_class(data, self.images_per_class)
         images = [data.sample(label, self.images_per_class, rng) for label in range(data.num_classes)]
         means = [data.batch(members).mean(0) for members in data.class_indices]
         return {"images": torch.stack(images), "means": torch.stack(means)}
 
-    def step(self, state: State, data: LabelledData, rng: torch.Generator) -> tuple[State, Metrics]:
+    def step(self, state: State, data: LabeledData, rng: torch.Generator) -> tuple[State, Metrics]:
         gap = state["means"][:, None] - state["images"]
         return {**state, "images": state["images"] + self.pull * gap}, {"loss": gap.square().mean()}
 
-    def result(self, state: State, data: LabelledData) -> SyntheticSet:
+    def result(self, state: State, data: LabeledData) -> SyntheticSet:
         labels = balanced_labels(data, self.images_per_class)
         return to_set(data, state["images"].flatten(0, 1), labels, Recipe.quick())
 
@@ -51,7 +51,7 @@ def linear(shape: tuple[int, ...], num_classes: int, bias: int = 1) -> nn.Module
     return nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(shape).numel(), num_classes, bias=bool(bias)))
 
 
-def stripes(*, split: str = "train", **_: Any) -> LabelledData:
+def stripes(*, split: str = "train", **_: Any) -> LabeledData:
     """Make images of horizontal and of vertical stripes."""
     rng = torch.Generator().manual_seed(0 if split == "train" else 1)
     targets = torch.arange(40) % 2

@@ -95,7 +95,7 @@ def _one_thread() -> Iterator[None]:
 def run_demo(
     output: str | Path, *, seed: int = 0, size: Size | None = None, say: Callable[[str], None] = lambda line: None
 ) -> Demo:
-    """Distil, evaluate, plot and report, into a folder of its own.
+    """Distill, evaluate, plot and report, into a folder of its own.
 
     Args:
         output: the folder; it is made, or was made by an earlier demo, or is empty.

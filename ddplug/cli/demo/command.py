@@ -33,7 +33,7 @@ def _say(line: str) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Run the demo and summarise it."""
+    """Run the demo and summarize it."""
     from ddplug.cli.demo import run_demo
 
     made = run_demo(arguments.output, seed=arguments.seed, say=_say)

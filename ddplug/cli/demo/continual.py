@@ -38,7 +38,7 @@ def continual(stage: Stage) -> Part:
 
 
 def _learners(size: Size) -> list[Learner]:
-    """Give everything that is compared: no memory, and each kind of memory at each size."""
+    """Return everything that is compared: no memory, and each kind of memory at each size."""
     learners = [Learner("Naive")]
     for images in size.memories:
         learners.append(Learner("Replay", images))
@@ -54,7 +54,7 @@ def _runs(stage: Stage, learner: Learner) -> list[Run]:
 
 
 def _row(learner: Learner, runs: Sequence[Run]) -> dict[str, Any]:
-    """Give the runs of one learner, JSON-ready; the matrix is their mean."""
+    """Return the runs of one learner, JSON-ready; the matrix is their mean."""
     accuracies = [each.accuracy for each in runs]
     seconds = [each.seconds for each in runs if each.seconds is not None]
     return {

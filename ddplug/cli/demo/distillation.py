@@ -22,23 +22,23 @@ BASELINES = ("random", "class-mean", "kmeans")
 
 
 def _distilled(stage: Stage, method: str, number: int) -> SyntheticSet:
-    """Distil, keep and picture one set, a byte a number: so its bytes are those of as many real images."""
+    """Distill, keep and picture one set, a byte a number: so its bytes are those of as many real images."""
     name = f"digits-{method}-{number}"
     stage.say(f"distilling {name}")
     options = {"images_per_class": number, "network": stage.size.network, **stage.size.methods[method]}
     distiller = registry.resolve("distiller", method)(**options)
-    stage.sets[name] = distill(stage.train, distiller, seed=stage.seed, device="cpu").quantise()
+    stage.sets[name] = distill(stage.train, distiller, seed=stage.seed, device="cpu").quantize()
     stage.sets[name].save(stage.folder / f"{name}.safetensors")
     return stage.sets[name]
 
 
 def _row(row: Row, number: int, seconds: float | None = None) -> dict[str, Any]:
-    """Give one measurement, JSON-ready; the budget is that of the sets it is compared with."""
+    """Return one measurement, JSON-ready; the budget is that of the sets it is compared with."""
     return {**row.to_json(), "budget": number, "distil_seconds": seconds}
 
 
 def _compared(stage: Stage, number: int, epochs: int) -> list[dict[str, Any]]:
-    """Distil by every method at one budget, and evaluate beside baselines of the same bytes."""
+    """Distill by every method at one budget, and evaluate beside baselines of the same bytes."""
     made = [_distilled(stage, method, number) for method in stage.size.methods]
     recipe = replace(Recipe.quick(stage.train.augmentation), epochs=epochs)
     rows = []
@@ -113,7 +113,7 @@ def _pictures(stage: Stage, number: int) -> tuple[Picture, ...]:
 
 
 def distillation(stage: Stage) -> Part:
-    """Distil the digits at every budget and evaluate beside baselines of the same bytes."""
+    """Distill the digits at every budget and evaluate beside baselines of the same bytes."""
     rows = [row for number, epochs in stage.size.budgets.items() for row in _compared(stage, number, epochs)]
     bound = next(row for row in rows if row["steps"])
     small = [row for row in rows if not row["steps"]]

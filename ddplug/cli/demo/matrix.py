@@ -32,8 +32,8 @@ def accuracy_matrices(matrices: Mapping[str, Sequence[Sequence[float]]]) -> Figu
         axes.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
         for i, row in enumerate(matrix):
             for j, value in enumerate(row):
-                colour = "white" if value < _INK else "black"
-                axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", color=colour)
+                color = "white" if value < _INK else "black"
+                axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", color=color)
         axes.set_title(title, fontsize="medium", parse_math=False)
         axes.set_xlabel("accuracy on experience (%)")
         axes.set_xticks(range(len(matrix[0])), [str(n + 1) for n in range(len(matrix[0]))])

@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import numpy as np
 
-from ddplug.utils.randomness import lent_randomness
+from ddplug.utils.randomness import temporary_seed
 
 __all__ = ["quietly", "unmoved"]
 
@@ -23,7 +23,7 @@ def unmoved(seed: int) -> Iterator[None]:
         seed: for the three generators, at least 0.
     """
     before = np.random.get_state(), random.getstate()
-    with warnings.catch_warnings(), lent_randomness(seed):
+    with warnings.catch_warnings(), temporary_seed(seed):
         warnings.simplefilter("ignore")
         np.random.seed(seed % 2**32)
         random.seed(seed)

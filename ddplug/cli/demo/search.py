@@ -12,7 +12,7 @@ from ddplug import registry
 from ddplug.cli.demo.quiet import unmoved
 from ddplug.cli.demo.report import Block, Chapter, Picture, Table
 from ddplug.cli.demo.stage import Part, Stage
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillation.loop import distill
 from ddplug.synthetic.held_out import holdout
 
@@ -95,12 +95,12 @@ def _images(stage: Stage) -> int:
     return max(stage.size.budgets) * stage.train.num_classes
 
 
-def _made(stage: Stage, name: str, train: LabelledData, folder: Path) -> Path:
+def _made(stage: Stage, name: str, train: LabeledData, folder: Path) -> Path:
     """Make a set without the images that are held out; the sets of the first chapter have seen them."""
     stage.say(f"architecture search: making a set by {name}, without the images that judge")
     chosen = registry.resolve("distiller", name)(images_per_class=max(stage.size.budgets), **stage.size.searched[name])
     path = folder / f"{name}.safetensors"
-    distill(train, chosen, seed=stage.seed, device="cpu").quantise().save(path)
+    distill(train, chosen, seed=stage.seed, device="cpu").quantize().save(path)
     return path
 
 
@@ -110,7 +110,7 @@ def _text(stage: Stage) -> list[Block]:
     epochs = "1 epoch" if stage.size.search_epochs == 1 else f"{stage.size.search_epochs} epochs"
     return [
         f"{stage.size.candidates} networks were drawn from a small variant of the published space of ConvNets (width, "
-        "depth, normalisation, activation and pooling vary). Each was trained in full, for "
+        "depth, normalization, activation and pooling vary). Each was trained in full, for "
         f"{epochs} on four fifths of the training data, and judged on the other fifth; the test data were not "
         "touched. Then each was judged on that fifth after cheap training: on "
         f"{_images(stage)} images distilled by `{first}`, on as many real ones chosen by {_quoted(others)}, and on as "

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ddplug.cli.demo.report import Chapter
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.files import write_file
 
@@ -24,7 +24,7 @@ class Size:
 
     Attributes:
         budgets: images per class -> epochs of training on so many.
-        network: to distil with, and to evaluate with.
+        network: to distill with, and to evaluate with.
         methods: options of each method.
         repeats: networks trained on each set, and on the stream with each strategy.
         whole_steps: steps of training on all real data.
@@ -44,8 +44,8 @@ class Size:
     network: str = "convnet:width=32,depth=2"
     methods: Mapping[str, Mapping[str, Any]] = field(
         default_factory=lambda: {
-            "dm": {"steps": 300, "batch_real": 128, "start": "kmeans", "learning_rate": 0.3},
-            "dc": {"steps": 40, "batch_real": 64, "start": "kmeans", "outer_loop": 5, "inner_loop": 5},
+            "dm": {"steps": 300, "batch_real": 128, "init_from": "kmeans", "learning_rate": 0.3},
+            "dc": {"steps": 40, "batch_real": 64, "init_from": "kmeans", "outer_loop": 5, "inner_loop": 5},
         }
     )
     repeats: int = 3
@@ -56,7 +56,7 @@ class Size:
         default_factory=lambda: {
             "random": {},
             "kmeans-centroid": {},
-            "dm": {"steps": 50, "bank": 20, "learning_rate": 0.3, "batch_real": 256},
+            "dm": {"steps": 50, "pool_size": 20, "learning_rate": 0.3, "batch_real": 256},
         }
     )
     candidates: int = 16
@@ -67,7 +67,7 @@ class Size:
                 "network": "convnet:width=32,depth=2",
                 "steps": 100,
                 "batch_real": 128,
-                "start": "kmeans",
+                "init_from": "kmeans",
                 "learning_rate": 0.3,
             },
             "random": {},
@@ -98,8 +98,8 @@ class Stage:
     seed: int
     size: Size
     say: Callable[[str], None]
-    train: LabelledData
-    test: LabelledData
+    train: LabeledData
+    test: LabeledData
     sets: dict[str, SyntheticSet] = field(default_factory=dict)
 
     def write(self, name: str, content: bytes | Figure) -> bytes:

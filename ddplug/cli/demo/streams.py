@@ -10,7 +10,7 @@ import torch
 
 from ddplug import registry
 from ddplug.cli.demo.quiet import quietly
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.synthetic.dataset import SyntheticSet
 
 __all__ = ["EXPERIENCES", "HIDDEN", "LEARNING_RATE", "Learner", "Run", "run"]
@@ -64,7 +64,7 @@ class Run:
     memory: SyntheticSet | None
 
 
-def run(learner: Learner, train: LabelledData, test: LabelledData, epochs: int, seed: int) -> Run:
+def run(learner: Learner, train: LabeledData, test: LabeledData, epochs: int, seed: int) -> Run:
     """Train on one experience after the other, and test on all of them after each.
 
     The classes come in their order, as many in each experience. The learner is a multi-layer perceptron.
@@ -83,7 +83,7 @@ def run(learner: Learner, train: LabelledData, test: LabelledData, epochs: int, 
         return _run(learner, train, test, epochs, seed)
 
 
-def _run(learner: Learner, train: LabelledData, test: LabelledData, epochs: int, seed: int) -> Run:
+def _run(learner: Learner, train: LabeledData, test: LabeledData, epochs: int, seed: int) -> Run:
     from avalanche.benchmarks import nc_benchmark
     from avalanche.evaluation.metrics import accuracy_metrics
     from avalanche.logging import BaseLogger
@@ -123,13 +123,13 @@ def _run(learner: Learner, train: LabelledData, test: LabelledData, epochs: int,
 
 
 def _one(found: Mapping[str, Any], start: str, end: str = "") -> float:
-    """Give the one metric whose name starts and ends so; whether it names a task depends on the stream."""
+    """Return the one metric whose name starts and ends so; whether it names a task depends on the stream."""
     (value,) = (value for name, value in found.items() if name.startswith(start) and name.endswith(end))
     return float(value)
 
 
-def _dataset(data: LabelledData) -> Any:
-    """Give the data as Avalanche takes them."""
+def _dataset(data: LabeledData) -> Any:
+    """Return the data as Avalanche takes them."""
     dataset: Any = torch.utils.data.TensorDataset(data.batch(torch.arange(len(data))), data.targets)
     dataset.targets = data.targets.tolist()
     return dataset
@@ -153,8 +153,8 @@ def _strategy(learner: Learner, seed: int, **options: Any) -> tuple[Any, Any]:
     return Naive(**options, plugins=[ReplayPlugin(learner.images, storage_policy=policy)]), policy
 
 
-def _held(policy: Any, data: LabelledData) -> SyntheticSet:
-    """Give what a memory holds, class after class."""
+def _held(policy: Any, data: LabeledData) -> SyntheticSet:
+    """Return what a memory holds, class after class."""
     from ddplug.avalanche.schema import read
 
     rows = read(policy.buffer)[0]

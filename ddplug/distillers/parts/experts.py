@@ -33,13 +33,13 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.images import pick_augmentation
 from ddplug.errors import DataError, DivergedError, FormatError, OptionError
 from ddplug.functional import augmentation as augment
 from ddplug.functional.types import Tensors
 from ddplug.networks.factory import Network, has_batch_norm, name_of
-from ddplug.networks.functional import fresh, loss_gradient, skeleton
+from ddplug.networks.functional import initial_parameters, loss_gradient, stateless
 from ddplug.utils.checks import at_least
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors, write_tensors
@@ -101,21 +101,21 @@ class ExpertTraining:
         if self.alpha and not self.rho:
             raise OptionError(f"alpha is {self.alpha} and rho is 0; flat experts need both: rho=0.01")
 
-    def steps(self, data: LabelledData) -> int:
-        """Give the SGD steps of an epoch."""
+    def steps(self, data: LabeledData) -> int:
+        """Return the SGD steps of an epoch."""
         return self.epoch_steps or math.ceil(len(data) / self.batch_size)
 
 
-def structure(network: Network, data: LabelledData) -> nn.Module:
-    """Give the structure that experts are trained and matched with: without dropout or batch statistics.
+def structure(network: Network, data: LabeledData) -> nn.Module:
+    """Return the structure that experts are trained and matched with: without dropout or batch statistics.
 
     Raises:
-        OptionError: the network has batch normalisation, whose running statistics are not parameters.
+        OptionError: the network has batch normalization, whose running statistics are not parameters.
     """
-    module = skeleton(network, data.shape, data.num_classes, training=False)
+    module = stateless(network, data.shape, data.num_classes, training=False)
     if has_batch_norm(module):
         raise OptionError(
-            f"trajectories do not take batch normalisation: the running statistics of {name_of(network)!r} are not "
+            f"trajectories do not take batch normalization: the running statistics of {name_of(network)!r} are not "
             "among its parameters; use a network without, e.g. convnet (norm=instance)"
         )
     return module
@@ -134,7 +134,7 @@ def unflatten(vector: Tensor, module: nn.Module) -> Tensors:
 
 
 def _batches(size: int, batch_size: int, rng: torch.Generator) -> Iterator[Tensor]:
-    """Give positions of batches without end, every pass over the data in a new order."""
+    """Return positions of batches without end, every pass over the data in a new order."""
     while True:
         yield from torch.randperm(size, generator=rng).split(batch_size)
 
@@ -144,7 +144,7 @@ def _dot(one: Tensors, other: Tensors) -> Tensor:
 
 
 def _gradient(module: nn.Module, weights: Tensors, x: Tensor, y: Tensor, training: ExpertTraining) -> Tensors:
-    """Give the direction to descend in: the gradient, or that of GSAM."""
+    """Return the direction to descend in: the gradient, or that of GSAM."""
     buffers = {name: buffer.to(x.device) for name, buffer in module.named_buffers()}
     plain, _ = loss_gradient(module, {**buffers, **weights}, x, y)
     if not training.rho:
@@ -159,7 +159,7 @@ def _gradient(module: nn.Module, weights: Tensors, x: Tensor, y: Tensor, trainin
 
 def trajectory(
     network: Network,
-    data: LabelledData,
+    data: LabeledData,
     training: ExpertTraining,
     rng: torch.Generator,
     tick: Callable[[], object] = lambda: None,
@@ -189,7 +189,7 @@ def trajectory(
     strategy = pick_augmentation(training.augment, data)
     augment.check(strategy, data.shape)
     module = structure(network, data)
-    started = fresh(network, data, rng)
+    started = initial_parameters(network, data, rng)
     weights = {name: started[name] for name, _ in module.named_parameters()}
     yield flatten(weights, module)
     batches = _batches(len(data), training.batch_size, rng)
@@ -247,7 +247,7 @@ def _sum(row: Tensor) -> str:
 
 
 def expert_path(folder: str | Path, number: int) -> Path:
-    """Give the file of an expert: ``expert-00000.safetensors`` and on.
+    """Return the file of an expert: ``expert-00000.safetensors`` and on.
 
     Example:
         >>> expert_path("experts", 7).name
@@ -265,7 +265,7 @@ def _numbers(folder: Path) -> list[int]:
         raise OptionError(f"cannot read the folder of experts {folder}: {error.strerror or error}") from None
 
 
-def _belongings(network: Network, data: LabelledData) -> dict[str, Any]:
+def _belongings(network: Network, data: LabeledData) -> dict[str, Any]:
     """Name what an expert must have been trained with, flat and JSON-ready."""
     module = structure(network, data)
     return {
@@ -328,7 +328,7 @@ def _check(expert: Expert, number: int, wanted: Mapping[str, Any]) -> None:
             )
 
 
-def open_experts(folder: str | Path, network: Network, data: LabelledData, number: int = 0) -> list[Expert]:
+def open_experts(folder: str | Path, network: Network, data: LabeledData, number: int = 0) -> list[Expert]:
     """Open the experts in a folder, and check that they were trained on these data, all in the same way.
 
     Args:
@@ -367,7 +367,7 @@ def _generator(seed: int, number: int) -> torch.Generator:
 
 
 def train_experts(
-    data: LabelledData,
+    data: LabeledData,
     folder: str | Path,
     network: Network = "convnet",
     training: ExpertTraining | None = None,
@@ -442,7 +442,7 @@ def train_experts(
 
 def _train(
     path: Path,
-    data: LabelledData,
+    data: LabeledData,
     network: Network,
     training: ExpertTraining,
     header: Mapping[str, Any],

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.training import POOL, draw_pool, train
 from ddplug.errors import OptionError
 from ddplug.functional.clustering import clusters
@@ -24,28 +24,28 @@ Features = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def _chunked(data: LabelledData, apply: Callable[[Tensor], Tensor], index: Tensor) -> Tensor:
+def _chunked(data: LabeledData, apply: Callable[[Tensor], Tensor], index: Tensor) -> Tensor:
     return torch.cat([apply(data.batch(part)) for part in index.split(CHUNK)])
 
 
-def logits(module: nn.Module, data: LabelledData, index: Tensor) -> Tensor:
-    """Give the ``(n, classes)`` outputs of a network, in evaluation mode, for the samples at ``(n,)`` positions."""
+def logits(module: nn.Module, data: LabeledData, index: Tensor) -> Tensor:
+    """Return the ``(n, classes)`` outputs of a network, in evaluation mode, for the samples at ``(n,)`` positions."""
     return _chunked(data, module.eval(), index)
 
 
-def pixels(data: LabelledData) -> Features:
+def pixels(data: LabeledData) -> Features:
     """Return the map from samples to their numbers in model space, flattened."""
     return partial(_chunked, data, partial(torch.flatten, start_dim=1))
 
 
-def extractor(features: str, train_epochs: int, data: LabelledData, rng: torch.Generator) -> Features:
+def extractor(features: str, train_epochs: int, data: LabeledData, rng: torch.Generator) -> Features:
     """Prepare the map from samples to features.
 
     Args:
         features: ``"pixels"`` for the flattened model-space input, or the specification of a network (see
             :func:`ddplug.networks.factory.build`) whose embedding is taken.
         train_epochs: epochs to train that network for, on at most :data:`POOL` real samples a class; 0 leaves it as
-            it was initialised.
+            it was initialized.
         data: real data.
         rng: generator on the CPU.
 
@@ -65,7 +65,7 @@ def extractor(features: str, train_epochs: int, data: LabelledData, rng: torch.G
     return partial(_chunked, data, partial(embed, module.eval()))
 
 
-def mean_input(data: LabelledData, index: Tensor) -> Tensor:
+def mean_input(data: LabeledData, index: Tensor) -> Tensor:
     """Average the samples at ``(n,)`` positions in model space; ``(*shape)`` float32 on the device of the data."""
     # sums of chunks are joined in float64 on the CPU, since not every device has float64
     total = sum(
@@ -74,7 +74,7 @@ def mean_input(data: LabelledData, index: Tensor) -> Tensor:
     return (total / len(index)).float().to(data.device)
 
 
-def cluster_means(data: LabelledData, members: Tensor, extract: Features, number: int, rng: torch.Generator) -> Tensor:
+def cluster_means(data: LabeledData, members: Tensor, extract: Features, number: int, rng: torch.Generator) -> Tensor:
     """Cluster samples by k-means and average each cluster in model space.
 
     Args:

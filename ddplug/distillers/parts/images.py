@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.features import cluster_means, pixels
 from ddplug.errors import OptionError, unknown
 from ddplug.functional.resize import reduce, reduced_shape
@@ -15,7 +15,7 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 
 __all__ = [
-    "STARTS",
+    "INITIAL_IMAGES",
     "balanced_labels",
     "check_images_per_class",
     "initial_images",
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-def check_images_per_class(data: LabelledData, images_per_class: int, factor: int = 1) -> None:
+def check_images_per_class(data: LabeledData, images_per_class: int, factor: int = 1) -> None:
     """Refuse a number of images per class below one or above the smallest class.
 
     Args:
@@ -48,17 +48,17 @@ def check_images_per_class(data: LabelledData, images_per_class: int, factor: in
         )
 
 
-def balanced_labels(data: LabelledData, images_per_class: int) -> Tensor:
-    """Give the labels ``[0, .., 0, 1, .., 1, ..]`` of a balanced set, ``(C * images_per_class,)`` int64."""
+def balanced_labels(data: LabeledData, images_per_class: int) -> Tensor:
+    """Return the labels ``[0, .., 0, 1, .., 1, ..]`` of a balanced set, ``(C * images_per_class,)`` int64."""
     return torch.arange(data.num_classes, device=data.device).repeat_interleave(images_per_class)
 
 
-def pick_augmentation(augment: str, data: LabelledData) -> str:
+def pick_augmentation(augment: str, data: LabeledData) -> str:
     """Resolve ``"auto"`` to what suits the data."""
     return data.augmentation if augment == "auto" else augment
 
 
-def to_set(data: LabelledData, inputs: Tensor, targets: Tensor, recipe: Recipe) -> SyntheticSet:
+def to_set(data: LabeledData, inputs: Tensor, targets: Tensor, recipe: Recipe) -> SyntheticSet:
     """Wrap ``(M, *stored)`` model-space inputs and their labels with the data's preprocessing and names.
 
     Images smaller than the data's are enlarged to their size for whatever network sees them.
@@ -74,23 +74,23 @@ def to_set(data: LabelledData, inputs: Tensor, targets: Tensor, recipe: Recipe) 
     )
 
 
-def _noise(data: LabelledData, images_per_class: int, rng: torch.Generator, factor: int) -> Tensor:
+def _noise(data: LabeledData, images_per_class: int, rng: torch.Generator, factor: int) -> Tensor:
     shape = reduced_shape(data.shape, factor)
     return torch.randn(data.num_classes * images_per_class, *shape, generator=rng).to(data.device)
 
 
-def _real(data: LabelledData, images_per_class: int, rng: torch.Generator, factor: int) -> Tensor:
+def _real(data: LabeledData, images_per_class: int, rng: torch.Generator, factor: int) -> Tensor:
     classes = [data.sample(label, images_per_class, rng) for label in range(data.num_classes)]
     return torch.cat([reduce(images, factor) for images in classes])
 
 
-def _kmeans(data: LabelledData, images_per_class: int, rng: torch.Generator, factor: int) -> Tensor:
+def _kmeans(data: LabeledData, images_per_class: int, rng: torch.Generator, factor: int) -> Tensor:
     extract = pixels(data)
     classes = [cluster_means(data, members, extract, images_per_class, rng) for members in data.class_indices]
     return reduce(torch.cat(classes).to(data.device), factor)
 
 
-STARTS: Mapping[str, Callable[[LabelledData, int, torch.Generator, int], Tensor]] = {
+INITIAL_IMAGES: Mapping[str, Callable[[LabeledData, int, torch.Generator, int], Tensor]] = {
     "noise": _noise,
     "real": _real,
     "kmeans": _kmeans,
@@ -99,12 +99,12 @@ STARTS: Mapping[str, Callable[[LabelledData, int, torch.Generator, int], Tensor]
 
 
 def initial_images(
-    start: str, data: LabelledData, images_per_class: int, rng: torch.Generator, factor: int = 1
+    init_from: str, data: LabeledData, images_per_class: int, rng: torch.Generator, factor: int = 1
 ) -> Tensor:
-    """Give the images to start from, ``(C * images_per_class, *stored)`` in model space, sorted by class.
+    """Return the images to start from, ``(C * images_per_class, *stored)`` in model space, sorted by class.
 
     Args:
-        start: a key of :data:`STARTS`.
+        init_from: a key of :data:`INITIAL_IMAGES`.
         data: real data.
         images_per_class: of each class.
         rng: generator on the CPU.
@@ -114,22 +114,22 @@ def initial_images(
         The images, on the data's device.
 
     Raises:
-        OptionError: the start is not known, ``images_per_class`` is out of range, or the data cannot be reduced by the
+        OptionError: ``init_from`` is not known, ``images_per_class`` is out of range, or the data cannot be reduced by the
             factor, because they are no images or are whitened by ZCA, which mixes all pixels of whole ones.
     """
     reduced_shape(data.shape, factor)
     check_images_per_class(data, images_per_class, factor)
     if factor > 1 and data.preprocess.kind == "zca":
         raise OptionError(
-            f"factor is {factor}, which does not go with zca; load the data with preprocess='standardise'"
+            f"factor is {factor}, which does not go with zca; load the data with preprocess='standardize'"
         )
-    if start not in STARTS:
-        raise unknown("start", start, STARTS)
-    return STARTS[start](data, images_per_class, rng, factor)
+    if init_from not in INITIAL_IMAGES:
+        raise unknown("init_from", init_from, INITIAL_IMAGES)
+    return INITIAL_IMAGES[init_from](data, images_per_class, rng, factor)
 
 
 def small_images(images_per_class: int, factor: int) -> int:
-    """Give the number of images stored small by a factor that take the room of ``images_per_class`` whole ones.
+    """Return the number of images stored small by a factor that take the room of ``images_per_class`` whole ones.
 
     Where the factor does not divide an image's sides, they take a little less.
     """

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.training import POOL, draw_pool, train
 from ddplug.errors import OptionError, unknown
 from ddplug.functional.types import Tensors
 from ddplug.networks.batching import batch_pieces
 from ddplug.networks.factory import Network, build
-from ddplug.networks.functional import skeleton
+from ddplug.networks.functional import stateless
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.devices import pick_device
 
@@ -30,7 +30,7 @@ _CHUNK = 256
 
 
 def train_teacher(
-    network: Network, data: LabelledData, *, epochs: int = 10, pool: int = POOL, rng: torch.Generator
+    network: Network, data: LabeledData, *, epochs: int = 10, max_samples_per_class: int = POOL, rng: torch.Generator
 ) -> nn.Module:
     """Train a teacher on real data: SGD with learning rate 0.01, momentum 0.9, batches of 64, no augmentation.
 
@@ -38,7 +38,7 @@ def train_teacher(
         network: name with options, or a function that builds one.
         data: real data.
         epochs: passes over the samples it is trained on, at least 1.
-        pool: at most so many samples of each class, drawn at random.
+        max_samples_per_class: at most so many samples of each class, drawn at random.
         rng: generator on the CPU.
 
     Returns:
@@ -53,23 +53,24 @@ def train_teacher(
         >>> train_teacher("convnet:width=4,depth=1", toy_images(), rng=rng).training
         False
     """
-    for name, number in (("epochs", epochs), ("pool", pool)):
+    for name, number in (("epochs", epochs), ("max_samples_per_class", max_samples_per_class)):
         if number < 1:
             raise OptionError(f"{name} is {number}; it must be at least 1")
     module = build(network, data.shape, data.num_classes, rng).to(data.device)
-    for _ in train(module, data, draw_pool(data, pool, rng), epochs, rng, batch_size=64):
+    for _ in train(module, data, draw_pool(data, max_samples_per_class, rng), epochs, rng, batch_size=64):
         pass
     return module.eval()
 
 
-def numbers_of(teacher: Teacher, data: LabelledData, epochs: int, pool: int, rng: torch.Generator) -> Tensors:
-    """Give the numbers of a teacher that are to go into a method's state.
+def numbers_of(
+    teacher: Teacher, data: LabeledData, epochs: int, max_samples_per_class: int, rng: torch.Generator) -> Tensors:
+    """Return the numbers of a teacher that are to go into a method's state.
 
     Args:
         teacher: the teacher; a named one is trained first.
         data: real data.
         epochs: see :func:`train_teacher`.
-        pool: see :func:`train_teacher`.
+        max_samples_per_class: see :func:`train_teacher`.
         rng: generator on the CPU.
 
     Returns:
@@ -82,7 +83,7 @@ def numbers_of(teacher: Teacher, data: LabelledData, epochs: int, pool: int, rng
         with lend(teacher, {}, data.device) as lent:
             _check(lent, teacher, data.batch(torch.zeros(1, dtype=torch.int64)), data.num_classes)
         return {}
-    module = train_teacher(teacher, data, epochs=epochs, pool=pool, rng=rng)
+    module = train_teacher(teacher, data, epochs=epochs, max_samples_per_class=max_samples_per_class, rng=rng)
     return {name: tensor.detach() for name, tensor in _numbers(module).items()}
 
 
@@ -90,11 +91,11 @@ def _numbers(module: nn.Module) -> Tensors:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def structure_of(teacher: Teacher, data: LabelledData) -> nn.Module:
-    """Give the module that a teacher is, or the structure that a named one will have; to look at, not to call."""
+def structure_of(teacher: Teacher, data: LabeledData) -> nn.Module:
+    """Return the module that a teacher is, or the structure that a named one will have; to look at, not to call."""
     if isinstance(teacher, nn.Module):
         return teacher
-    return skeleton(teacher, data.shape, data.num_classes, training=False)
+    return stateless(teacher, data.shape, data.num_classes, training=False)
 
 
 class _Lent(nn.Module):
@@ -157,7 +158,7 @@ def _check(lent: nn.Module, teacher: nn.Module, sample: Tensor, classes: int) ->
 
 @torch.no_grad()
 def predict(lent: nn.Module, inputs: Tensor) -> Tensor:
-    """Give the ``(n, C)`` logits of ``(n, *shape)`` inputs by a lent teacher, in pieces that bound the memory."""
+    """Return the ``(n, C)`` logits of ``(n, *shape)`` inputs by a lent teacher, in pieces that bound the memory."""
     cuts = [
         slice(part.start + piece.start, part.start + piece.stop)
         for part in (slice(first, min(first + _CHUNK, len(inputs))) for first in range(0, len(inputs), _CHUNK))
@@ -167,7 +168,7 @@ def predict(lent: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def soft_labels(images: SyntheticSet, teacher: nn.Module, *, device: torch.device | str = "auto") -> SyntheticSet:
-    """Give any set a teacher's soft labels: selected real images with them are the control for methods that use them.
+    """Return any set a teacher's soft labels: selected real images with them are the control for methods that use them.
 
     Args:
         images: selected or synthetic images; their labels are not looked at.

@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.functional import augmentation as augment
 from ddplug.functional.types import Tensors
 from ddplug.networks.factory import has_batch_norm
-from ddplug.networks.functional import descended
-from ddplug.utils.progress import tracked
+from ddplug.networks.functional import sgd_step
+from ddplug.utils.progress import progress
 
-__all__ = ["POOL", "draw_pool", "settled", "train", "trained_on_real"]
+__all__ = ["POOL", "batch_norm_updated", "draw_pool", "train", "trained_on_real"]
 
 POOL = 500
 """Samples a class that a scoring network is trained on at most, unless told otherwise."""
 
 
-def draw_pool(data: LabelledData, per_class: int, rng: torch.Generator) -> Tensor:
+def draw_pool(data: LabeledData, per_class: int, rng: torch.Generator) -> Tensor:
     """Draw at most ``per_class`` samples of each class; positions ``(n,)`` int64, sorted by class, on the CPU."""
     counts = [min(per_class, len(members)) for members in data.class_indices]
     return torch.cat([data.draw(label, n, rng).sort().values for label, n in enumerate(counts)])
@@ -41,7 +41,7 @@ def _own_noise(device: torch.device, rng: torch.Generator) -> Iterator[None]:
 
 
 def train(
-    module: nn.Module, data: LabelledData, index: Tensor, epochs: int, rng: torch.Generator, batch_size: int = 256
+    module: nn.Module, data: LabeledData, index: Tensor, epochs: int, rng: torch.Generator, batch_size: int = 256
 ) -> Iterator[Tensor]:
     """Train a network in place by SGD with learning rate 0.01 and momentum 0.9, one epoch for each item drawn.
 
@@ -56,17 +56,17 @@ def train(
     Yields:
         ``(n, classes)`` logits on the CPU that each sample had when its batch came up, before the step on it.
     """
-    optimiser = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
     targets = data.targets.to(data.device)
-    for _ in tracked(range(epochs), "epochs"):
+    for _ in progress(range(epochs), "epochs"):
         seen = torch.empty(len(index), data.num_classes)
         module.train()
         with _own_noise(data.device, rng):
             for part in torch.randperm(len(index), generator=rng).tensor_split(-(-len(index) // batch_size)):
                 output = module(data.batch(index[part]))
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 cross_entropy(output, targets[index[part].to(data.device)]).backward()
-                optimiser.step()
+                optimizer.step()
                 seen[part] = output.detach().cpu()
         yield seen
 
@@ -74,17 +74,17 @@ def train(
 _TRAIN_BATCH = 64
 
 _BATCH_NORM_IMAGES = 16
-"""Real images of each class whose statistics batch normalisation is frozen at for gradients, as published for DC."""
+"""Real images of each class whose statistics batch normalization is frozen at for gradients, as published for DC."""
 
 
-def settled(module: nn.Module, network: Tensors, data: LabelledData, rng: torch.Generator) -> Tensors:
-    """Move the running statistics of batch normalisation by one real batch; other networks stay as they are.
+def batch_norm_updated(module: nn.Module, network: Tensors, data: LabeledData, rng: torch.Generator) -> Tensors:
+    """Move the running statistics of batch normalization by one real batch; other networks stay as they are.
 
     Args:
-        module: from :func:`ddplug.networks.functional.skeleton`, in training mode.
+        module: from :func:`ddplug.networks.functional.stateless`, in training mode.
         network: its numbers, which stay as they are.
         data: real data.
-        rng: generator on the CPU; nothing is drawn without batch normalisation.
+        rng: generator on the CPU; nothing is drawn without batch normalization.
 
     Returns:
         The new numbers.
@@ -101,7 +101,7 @@ def settled(module: nn.Module, network: Tensors, data: LabelledData, rng: torch.
 def trained_on_real(
     module: nn.Module,
     network: Tensors,
-    data: LabelledData,
+    data: LabeledData,
     strategy: str,
     *,
     steps: int,
@@ -111,7 +111,7 @@ def trained_on_real(
     """Train a network on real data by plain SGD on the cross-entropy.
 
     Args:
-        module: from :func:`ddplug.networks.functional.skeleton`, with logits, in training mode.
+        module: from :func:`ddplug.networks.functional.stateless`, with logits, in training mode.
         network: its numbers, which stay as they are.
         data: real data.
         strategy: augmentation, drawn for each image; ``""`` for none.
@@ -125,5 +125,5 @@ def trained_on_real(
     for _ in range(steps):
         index = torch.randint(len(data), (_TRAIN_BATCH,), generator=rng)
         images = augment.augment(data.batch(index), strategy, rng)
-        network = descended(module, network, images, data.targets[index.to(data.device)], rate)
+        network = sgd_step(module, network, images, data.targets[index.to(data.device)], rate)
     return network

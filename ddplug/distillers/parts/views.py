@@ -2,7 +2,7 @@
 
 A *view* is a flat dictionary of tensors: a network's numbers under ``network.*``, an augmentation for each class
 (``operation`` ``(C,)`` and ``numbers`` ``(C, 3)``), and whatever a method keeps of a real batch seen through both. The
-real half of a loss does not depend on the synthetic images, so one view serves many steps (:mod:`ddplug.bank`).
+real half of a loss does not depend on the synthetic images, so one view serves many steps (:mod:`ddplug.pool_size`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.functional import augmentation as augment
 from ddplug.functional.augmentation import Draw
 from ddplug.functional.types import Tensors
@@ -46,10 +46,10 @@ def _seen(images: Tensor, labels: Tensor, view: Mapping[str, Tensor]) -> Tensor:
 
 
 def class_outputs(module: nn.Module, images: Tensor, labels: Tensor, view: Mapping[str, Tensor]) -> Tensor:
-    """Give what a view's network makes of the augmented images of some classes.
+    """Return what a view's network makes of the augmented images of some classes.
 
     Args:
-        module: from :func:`ddplug.networks.functional.skeleton`; it decides on features, logits or both.
+        module: from :func:`ddplug.networks.functional.stateless`; it decides on features, logits or both.
         images: as many of each class, sorted by class.
         labels: the classes.
         view: see :func:`draw_view`.
@@ -65,7 +65,7 @@ def class_outputs(module: nn.Module, images: Tensor, labels: Tensor, view: Mappi
 def real_statistics(
     module: nn.Module,
     view: Mapping[str, Tensor],
-    data: LabelledData,
+    data: LabeledData,
     batch_real: int,
     rng: torch.Generator,
     statistic: Callable[[Tensor], Tensor],
@@ -75,7 +75,7 @@ def real_statistics(
     Class by class, to bound the memory, unless batch statistics need the classes together.
 
     Args:
-        module: from :func:`ddplug.networks.functional.skeleton`.
+        module: from :func:`ddplug.networks.functional.stateless`.
         view: see :func:`draw_view`.
         data: real data.
         batch_real: images of each class.
@@ -95,12 +95,12 @@ def real_statistics(
 
 
 def real_gradients(
-    module: nn.Module, view: Mapping[str, Tensor], data: LabelledData, batch_real: int, rng: torch.Generator
+    module: nn.Module, view: Mapping[str, Tensor], data: LabeledData, batch_real: int, rng: torch.Generator
 ) -> Tensors:
     """Gradients of the cross-entropy of new real images of each class.
 
     Args:
-        module: from :func:`ddplug.networks.functional.skeleton`, with logits.
+        module: from :func:`ddplug.networks.functional.stateless`, with logits.
         view: see :func:`draw_view`.
         data: real data.
         batch_real: images of each class.
@@ -121,7 +121,7 @@ def synthetic_gradients(module: nn.Module, view: Mapping[str, Tensor], images: T
     """Gradients of the cross-entropy of each class's images, differentiable in the images.
 
     Args:
-        module: from :func:`ddplug.networks.functional.skeleton`, with logits.
+        module: from :func:`ddplug.networks.functional.stateless`, with logits.
         view: see :func:`draw_view`.
         images: as many of each class, sorted by class.
         num_classes: number of classes.

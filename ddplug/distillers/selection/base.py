@@ -10,7 +10,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, to_set
 from ddplug.errors import unknown
@@ -32,7 +32,7 @@ class Selection(ABC):
     steps: int
 
     @abstractmethod
-    def init(self, data: LabelledData, rng: torch.Generator) -> dict[str, Tensor]:
+    def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         """Choose or make the samples.
 
         Args:
@@ -47,12 +47,12 @@ class Selection(ABC):
         """
 
     @final
-    def step(self, state: State, data: LabelledData, rng: torch.Generator) -> tuple[State, Metrics]:
-        """Give the state back as it is, with a loss of zero."""
+    def step(self, state: State, data: LabeledData, rng: torch.Generator) -> tuple[State, Metrics]:
+        """Return the state back as it is, with a loss of zero."""
         return state, {"loss": torch.zeros((), device=data.device)}
 
     @final
-    def result(self, state: State, data: LabelledData) -> SyntheticSet:
+    def result(self, state: State, data: LabeledData) -> SyntheticSet:
         """Build the set; real samples stored as bytes stay bytes, bit for bit."""
         recipe = Recipe.paper(augment=data.augmentation)
         targets = balanced_labels(data, self.images_per_class)
@@ -61,13 +61,13 @@ class Selection(ABC):
         selected = to_set(data, data.batch(state["index"]), targets, recipe)
         if data.inputs.dtype != torch.uint8:
             return selected
-        # not quantise(): its levels follow the values, and rounding in the inverse map would move them off 0 and 1
+        # not quantize(): its levels follow the values, and rounding in the inverse map would move them off 0 and 1
         levels = torch.tensor([0.0, 1.0], device=data.device)[:, None].repeat(1, data.shape[0])
         stored = replace(selected, levels=levels)
         return replace(stored, inputs=stored.decode(data.inputs[state["index"].to(data.device)]))
 
 
-def each_class(data: LabelledData, images_per_class: int, choose: Callable[[Tensor], Tensor]) -> Tensor:
+def each_class(data: LabeledData, images_per_class: int, choose: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply a choice to the ``(n_c,)`` positions of each class in turn and join what it gives.
 
     Args:
@@ -86,7 +86,7 @@ def each_class(data: LabelledData, images_per_class: int, choose: Callable[[Tens
 
 
 def pick_by_score(scores: Tensor, number: int, keep: str, rng: torch.Generator) -> Tensor:
-    """Give the positions of the lowest (``"easy"``) or highest (``"hard"``) scores; the generator breaks ties.
+    """Return the positions of the lowest (``"easy"``) or highest (``"hard"``) scores; the generator breaks ties.
 
     Args:
         scores: ``(n,)`` difficulties, on the CPU; infinity is allowed.
@@ -107,7 +107,7 @@ def pick_by_score(scores: Tensor, number: int, keep: str, rng: torch.Generator) 
 
 
 def pick_pool(
-    data: LabelledData, pool: Tensor, scores: Tensor, images_per_class: int, keep: str, rng: torch.Generator
+    data: LabeledData, pool: Tensor, scores: Tensor, images_per_class: int, keep: str, rng: torch.Generator
 ) -> Tensor:
     """Pick the best scored samples of each class out of a pool.
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.features import mean_input
 from ddplug.distillers.selection.base import Selection, each_class
 
@@ -37,7 +37,7 @@ class ClassMean(Selection):
     images_per_class: int = 1
     steps: int = 0
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> dict[str, Tensor]:
+    def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         def average(members: Tensor) -> Tensor:
             parts = members[torch.randperm(len(members), generator=rng)].tensor_split(self.images_per_class)
             return torch.stack([mean_input(data, part.sort().values) for part in parts])

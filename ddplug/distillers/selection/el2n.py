@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.features import logits
 from ddplug.distillers.parts.images import check_images_per_class
 from ddplug.distillers.parts.training import POOL, draw_pool, train
@@ -32,7 +32,7 @@ class El2n(Selection):
         network: specification of the networks :math:`f_k` (see :func:`ddplug.networks.factory.build`).
         networks: how many of them, :math:`K`, at least 1; the paper takes 10.
         train_epochs: epochs to train each for, at least 1; SGD, learning rate 0.01, momentum 0.9, batches of 256.
-        pool: at most so many samples of each class, drawn at random, are trained on and chosen from.
+        max_samples_per_class: at most so many samples of each class, drawn at random, are trained on and chosen from.
         keep: ``"easy"`` keeps the lowest scores, ``"hard"`` the highest, as the paper does for large subsets; at up to
             50 images a class the hard ones are worse than random ones.
 
@@ -51,16 +51,16 @@ class El2n(Selection):
     network: str = "convnet:width=16"
     networks: int = 3
     train_epochs: int = 3
-    pool: int = POOL
+    max_samples_per_class: int = POOL
     keep: Literal["easy", "hard"] = "easy"
 
     def __post_init__(self) -> None:
         check_keep(self.keep)
-        at_least(self, networks=1, train_epochs=1, pool=1)
+        at_least(self, networks=1, train_epochs=1, max_samples_per_class=1)
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> dict[str, Tensor]:
+    def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         check_images_per_class(data, self.images_per_class)
-        pool = draw_pool(data, max(self.pool, self.images_per_class), rng)
+        pool = draw_pool(data, max(self.max_samples_per_class, self.images_per_class), rng)
         targets = data.targets.cpu()[pool]
         scores = torch.zeros(len(pool))
         for _ in range(self.networks):
@@ -72,7 +72,7 @@ class El2n(Selection):
 
 
 def error_norm(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Give the distance between predicted probabilities and the label.
+    """Return the distance between predicted probabilities and the label.
 
     Args:
         outputs: ``(n, classes)`` logits.

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.images import check_images_per_class
 from ddplug.distillers.parts.training import POOL, draw_pool, train
 from ddplug.distillers.selection.base import Selection, check_keep, pick_pool
@@ -33,7 +33,7 @@ class Forgetting(Selection):
         steps: none are needed.
         network: specification of the network to train (see :func:`ddplug.networks.factory.build`).
         train_epochs: epochs to train it for, at least 1; SGD, learning rate 0.01, momentum 0.9, batches of 256.
-        pool: at most so many samples of each class, drawn at random, are trained on and chosen from.
+        max_samples_per_class: at most so many samples of each class, drawn at random, are trained on and chosen from.
         keep: ``"easy"`` keeps the least forgotten, ``"hard"`` the most, as the paper does for large subsets; at up to
             50 images a class the hard ones are worse than random ones.
 
@@ -51,16 +51,16 @@ class Forgetting(Selection):
     steps: int = 0
     network: str = "convnet:width=16"
     train_epochs: int = 10
-    pool: int = POOL
+    max_samples_per_class: int = POOL
     keep: Literal["easy", "hard"] = "easy"
 
     def __post_init__(self) -> None:
         check_keep(self.keep)
-        at_least(self, train_epochs=1, pool=1)
+        at_least(self, train_epochs=1, max_samples_per_class=1)
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> dict[str, Tensor]:
+    def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         check_images_per_class(data, self.images_per_class)
-        pool = draw_pool(data, max(self.pool, self.images_per_class), rng)
+        pool = draw_pool(data, max(self.max_samples_per_class, self.images_per_class), rng)
         module = build(self.network, data.shape, data.num_classes, rng).to(data.device)
         targets = data.targets.cpu()[pool]
         history = (outputs.argmax(1) == targets for outputs in train(module, data, pool, self.train_epochs, rng))

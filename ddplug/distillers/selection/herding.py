@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.features import extractor
 from ddplug.distillers.selection.base import Selection, each_class
 
@@ -42,7 +42,7 @@ class Herding(Selection):
     features: str = "pixels"
     train_epochs: int = 0
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> dict[str, Tensor]:
+    def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         extract = extractor(self.features, self.train_epochs, data, rng)
 
         def choose(members: Tensor) -> Tensor:
@@ -66,13 +66,13 @@ def herd(features: Tensor, number: int) -> Tensor:
         [1, 2]
     """
     # about the mean the rule reads argmin |g_i - t| with t = -sum of the chosen g: one matrix-vector product a pick
-    centred = features - features.mean(0)
-    cost = centred.square().sum(1)
-    target = torch.zeros_like(centred[0])
+    centered = features - features.mean(0)
+    cost = centered.square().sum(1)
+    target = torch.zeros_like(centered[0])
     chosen: list[Tensor] = []
     for _ in range(number):
-        pick = (cost - 2 * (centred @ target)).argmin()
-        target = target - centred[pick]
+        pick = (cost - 2 * (centered @ target)).argmin()
+        target = target - centered[pick]
         cost[pick] = torch.inf
         chosen.append(pick)
     return torch.stack(chosen).cpu()

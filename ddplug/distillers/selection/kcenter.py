@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.features import extractor
 from ddplug.distillers.selection.base import Selection, each_class
 
@@ -47,7 +47,7 @@ class KCenter(Selection):
     features: str = "pixels"
     train_epochs: int = 0
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> dict[str, Tensor]:
+    def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         extract = extractor(self.features, self.train_epochs, data, rng)
 
         def choose(members: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.features import cluster_means, extractor
 from ddplug.distillers.selection.base import Selection, each_class
 from ddplug.functional.clustering import centroids, clusters, nearest_rows
@@ -42,7 +42,7 @@ class KMeans(Selection):
     features: str = "pixels"
     train_epochs: int = 0
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> dict[str, Tensor]:
+    def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         extract = extractor(self.features, self.train_epochs, data, rng)
 
         def choose(members: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class KMeansCentroid(Selection):
     features: str = "pixels"
     train_epochs: int = 0
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> dict[str, Tensor]:
+    def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         extract = extractor(self.features, self.train_epochs, data, rng)
 
         def average(members: Tensor) -> Tensor:

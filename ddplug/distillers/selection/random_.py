@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ddplug.data.labelled import LabelledData
+from ddplug.data.labeled import LabeledData
 from ddplug.distillers.selection.base import Selection, each_class
 
 __all__ = ["Random"]
@@ -31,7 +31,7 @@ class Random(Selection):
     images_per_class: int = 10
     steps: int = 0
 
-    def init(self, data: LabelledData, rng: torch.Generator) -> dict[str, Tensor]:
+    def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         def draw(members: Tensor) -> Tensor:
             return members[torch.randperm(len(members), generator=rng)[: self.images_per_class]]
 

@@ -1,0 +1,152 @@
+"""Real labeled data, kept as they came (uint8 stays uint8) and turned into model space a batch at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ddplug.data.cache import take
+from ddplug.data.preprocess import Preprocess, pieces, to_pixels
+from ddplug.errors import DataError, OptionError
+
+__all__ = ["LabeledData"]
+
+
+@dataclass(frozen=True, eq=False)
+class LabeledData:
+    """Real data: inputs as stored, labels, and the way to model space.
+
+    Inputs are kept as they are stored, in memory, on a device or memory-mapped, so that MNIST takes 47 MB; a batch is
+    turned into model space when it is drawn. Data in memory and data in a memory-mapped cache so take one path and
+    give the same numbers. Nothing writes to the inputs, and nothing else should.
+
+    Attributes:
+        inputs: ``(N, *shape)`` uint8 (pixel space after division by 255) or float32 (pixel space as it is).
+        targets: ``(N,)`` int64 in ``0..num_classes-1``; the loaders see to it that every class is present.
+        num_classes: number of classes.
+        preprocess: from pixel space to model space.
+        class_names: one name a class.
+        name: short name, for provenance.
+        augmentation: operations of :mod:`ddplug.functional.augmentation`, joined by ``_``, that keep the label of such data; ``""``
+            for none. Distillers and recipes told ``augment="auto"`` use it.
+        scratch: for memory-mapped inputs the folder where a large :meth:`subset` is mapped in its turn; ``None``
+            keeps subsets in memory.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    num_classes: int
+    preprocess: Preprocess
+    class_names: tuple[str, ...]
+    name: str = "data"
+    augmentation: str = ""
+    scratch: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return tuple(self.inputs.shape[1:])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs lie, and so where batches come from."""
+        return self.inputs.device
+
+    @cached_property
+    def class_indices(self) -> tuple[Tensor, ...]:
+        """For each class the ``(n_c,)`` int64 positions of its samples, ascending, on the CPU."""
+        targets = self.targets.cpu()
+        order = targets.argsort(stable=True)
+        return torch.split(order, torch.bincount(targets, minlength=self.num_classes).tolist())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over inputs, labels and preprocessing: equal data have equal fingerprints."""
+        head = (self.shape, str(self.inputs.dtype), self.num_classes, self.preprocess.kind)
+        digest = hashlib.sha256(repr(head).encode())
+        for tensor in (self.targets, *self.preprocess.tensors().values(), *pieces(self.inputs)):
+            digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def batch(self, index: Tensor) -> Tensor:
+        """Return the samples at ``(n,)`` positions in model space, ``(n, *shape)`` float32, on :attr:`device`."""
+        return self.preprocess.forward(to_pixels(self.inputs[index.to(self.device)]))
+
+    def draw(self, label: int, n: int, rng: torch.Generator) -> Tensor:
+        """Draw ``n`` positions of a class, without repetition while the class has enough (then whole rounds of it).
+
+        Args:
+            label: class index.
+            n: number of samples, at least 1.
+            rng: generator on the CPU.
+
+        Returns:
+            ``(n,)`` int64 positions, on the CPU.
+
+        Raises:
+            DataError: the class has no sample, which only a :meth:`subset` can bring about.
+        """
+        members = self.class_indices[label]
+        if len(members) == 0:
+            raise DataError(f"class {self.class_names[label]!r} has no sample to draw; keep at least one of each class")
+        rounds = -(-n // len(members))
+        picks = torch.cat([torch.randperm(len(members), generator=rng) for _ in range(rounds)])[:n]
+        return members[picks]
+
+    def sample(self, label: int, n: int, rng: torch.Generator) -> Tensor:
+        """Draw ``n`` samples of a class in model space, ``(n, *shape)``; see :meth:`draw`."""
+        return self.batch(self.draw(label, n, rng))
+
+    def to(self, device: torch.device | str) -> LabeledData:
+        """Move the data to a device."""
+        if torch.device(device) == self.device:
+            return self
+        return replace(
+            self,
+            inputs=self.inputs.to(device),
+            targets=self.targets.to(device),
+            preprocess=self.preprocess.to(device),
+            scratch=None,
+        )
+
+    def subset(self, index: Tensor) -> LabeledData:
+        """Keep the samples at some positions (``(n,)`` int64); the preprocessing stays that of the whole."""
+        index = index.to(self.device)
+        return replace(self, inputs=take(self.inputs, index, self.scratch), targets=self.targets[index])
+
+    def split(self, fraction: float, seed: int = 0) -> tuple[LabeledData, LabeledData]:
+        """Split into training data and a held-out validation part, class by class.
+
+        Choose anything on the second part, never on the test set.
+
+        Args:
+            fraction: share of each class to hold out, in (0, 1); at least one sample of a class goes to each side.
+            seed: of the draw.
+
+        Returns:
+            Training part and validation part, each in the order of the whole.
+
+        Raises:
+            OptionError: the fraction is outside (0, 1).
+            DataError: a class has fewer than two samples.
+        """
+        if not 0 < fraction < 1:
+            raise OptionError(f"the held-out fraction is {fraction}; it must lie between 0 and 1")
+        rng = torch.Generator().manual_seed(seed)
+        train, held = [], []
+        for label, members in enumerate(self.class_indices):
+            if len(members) < 2:
+                name = self.class_names[label]
+                raise DataError(f"class {name!r} has {len(members)} sample(s); a split needs at least 2: add some")
+            members = members[torch.randperm(len(members), generator=rng)]
+            cut = min(max(round(fraction * len(members)), 1), len(members) - 1)
+            held.append(members[:cut])
+            train.append(members[cut:])
+        return self.subset(torch.cat(train).sort().values), self.subset(torch.cat(held).sort().values)
