@@ -5,29 +5,54 @@ The names below are loaded when they are first used, so that ``import ddplug`` i
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ddplug._version import __version__
+from ddplug.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ddplug import errors
+    from ddplug import errors as errors
     from ddplug.data.datasets import load as load_dataset
-    from ddplug.data.labeled import LabeledData
-    from ddplug.data.loaders import from_arrays, from_dataset, from_image_folder
-    from ddplug.distillation.loop import distill
-    from ddplug.distillation.protocol import Distiller
-    from ddplug.evaluation.comparison import compare
-    from ddplug.evaluation.results import cross_architecture, evaluate
+    from ddplug.data.labeled import LabeledData as LabeledData
+    from ddplug.data.labeled import LabeledData as LabelledData
+    from ddplug.data.loaders import from_arrays as from_arrays
+    from ddplug.data.loaders import from_dataset as from_dataset
+    from ddplug.data.loaders import from_image_folder as from_image_folder
+    from ddplug.distillation.loop import distill as distill
+    from ddplug.distillation.protocol import Distiller as Distiller
+    from ddplug.evaluation.comparison import compare as compare
+    from ddplug.evaluation.results import cross_architecture as cross_architecture
+    from ddplug.evaluation.results import evaluate as evaluate
     from ddplug.registry import names as names
     from ddplug.registry import resolve as resolve
-    from ddplug.synthetic.dataset import SyntheticSet
-    from ddplug.synthetic.held_out import holdout
-    from ddplug.synthetic.recipe import Recipe
+    from ddplug.synthetic.dataset import SyntheticSet as SyntheticSet
+    from ddplug.synthetic.held_out import holdout as holdout
+    from ddplug.synthetic.recipe import Recipe as Recipe
+
+_HOMES = {
+    "Distiller": "distillation.protocol",
+    "LabeledData": "data.labeled",
+    "LabelledData": "data.labeled:LabeledData",
+    "Recipe": "synthetic.recipe",
+    "SyntheticSet": "synthetic.dataset",
+    "compare": "evaluation.comparison",
+    "cross_architecture": "evaluation.results",
+    "distill": "distillation.loop",
+    "errors": "errors:",
+    "evaluate": "evaluation.results",
+    "from_arrays": "data.loaders",
+    "from_dataset": "data.loaders",
+    "from_image_folder": "data.loaders",
+    "holdout": "synthetic.held_out",
+    "load_dataset": "data.datasets:load",
+    "names": "registry",
+    "resolve": "registry",
+}
 
 __all__ = [
     "Distiller",
     "LabeledData",
+    "LabelledData",
     "Recipe",
     "SyntheticSet",
     "__version__",
@@ -45,35 +70,4 @@ __all__ = [
     "resolve",
 ]
 
-_HOMES = {
-    "Distiller": "ddplug.distillation.protocol:Distiller",
-    "LabeledData": "ddplug.data.labeled:LabeledData",
-    "Recipe": "ddplug.synthetic.recipe:Recipe",
-    "SyntheticSet": "ddplug.synthetic.dataset:SyntheticSet",
-    "compare": "ddplug.evaluation.comparison:compare",
-    "cross_architecture": "ddplug.evaluation.results:cross_architecture",
-    "distill": "ddplug.distillation.loop:distill",
-    "errors": "ddplug.errors:",
-    "evaluate": "ddplug.evaluation.results:evaluate",
-    "from_arrays": "ddplug.data.loaders:from_arrays",
-    "from_dataset": "ddplug.data.loaders:from_dataset",
-    "from_image_folder": "ddplug.data.loaders:from_image_folder",
-    "holdout": "ddplug.synthetic.held_out:holdout",
-    "load_dataset": "ddplug.data.datasets:load",
-    "names": "ddplug.registry:names",
-    "resolve": "ddplug.registry:resolve",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home, _, attribute = _HOMES[name].partition(":")
-    module = import_module(home)
-    value = getattr(module, attribute) if attribute else module
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -84,8 +84,8 @@ class Choice:
     Attributes:
         distiller: the method with all its options.
         reduced: factor by which to store the result smaller, for a method that selects; see
-            :meth:`ddplug.synthetic.dataset.SyntheticSet.reduced`.
-        bits: to store a number in; see :meth:`ddplug.synthetic.dataset.SyntheticSet.quantize`.
+            :meth:`ddplug.synthetic.SyntheticSet.reduced`.
+        bits: to store a number in; see :meth:`ddplug.synthetic.SyntheticSet.quantize`.
         seconds: that it will take, by the estimate.
         declined: name of the next better method and its seconds, where it would take too long.
     """
@@ -206,7 +206,7 @@ class Pace:
         """Return what a method takes with its numbers of views, training steps and updates."""
         trainings = getattr(distiller, "networks", 0) * getattr(distiller, "train_steps", 0)
         views = getattr(distiller, "pool_size", 0)
-        total = self.init_from + views * self.view + trainings * self.training + distiller.steps * self.step
+        total = self.start + views * self.view + trainings * self.training + distiller.steps * self.step
         return float(total)
 
 

@@ -230,7 +230,7 @@ def _check_resume(distiller: Distiller, data: LabeledData) -> None:
 
 
 def check_distiller(distiller: Distiller, data: LabeledData | None = None) -> None:
-    """Check that a distiller keeps the contract of :class:`ddplug.distillation.protocol.Distiller`, on the CPU.
+    """Check that a distiller keeps the contract of :class:`ddplug.distillation.Distiller`, on the CPU.
 
     It takes four steps at a time, several times over. Checked are the types of what it gives; that it changes nothing
     it is given and neither reads nor moves the global random state; that equal seeds give equal sets and a checkpoint

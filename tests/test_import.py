@@ -40,8 +40,8 @@ def test_lazy_table_and_public_names_agree() -> None:
 
 
 def test_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="'distill'"):
-        getattr(ddplug, "distill")  # noqa: B009 - the attribute is unknown to the type checker
+    with pytest.raises(AttributeError, match="'distillery'"):
+        getattr(ddplug, "distillery")  # noqa: B009 - the attribute is unknown to the type checker
 
 
 def test_version_is_the_installed_one() -> None:

@@ -92,9 +92,9 @@ class DistilledBuffer(ExemplarsBuffer):
             of each group wait. A group never seen before is distilled at once, and so is whatever waits.
         queue: real samples of a group that wait at most, drawn uniformly. They come on top of the memory's size, and
             count in :attr:`nbytes`.
-        augmentation: operations of :mod:`ddplug.functional.augmentation` for a distiller's ``augment="auto"``; ``"auto"`` for what
-            suits the shape. None by default: images matched under augmentations that the learner does not train with
-            were worse.
+        augmentation: operations of :mod:`ddplug.functional.augmentation` for a distiller's ``augment="auto"``;
+            ``"auto"`` for what suits the shape. None by default: images matched under augmentations that the learner
+            does not train with were worse.
         seed: of all that is drawn.
         device: where to distill: ``"auto"``, ``"learner"`` for where the strategy works, or a name.
 

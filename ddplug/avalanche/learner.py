@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ddplug.errors import OptionError
 from ddplug.functional.resize import enlarge
 from ddplug.networks import functional
+from ddplug.networks.factory import Network
 from ddplug.utils.devices import pick_device
 from ddplug.utils.randomness import temporary_seed
 
@@ -100,14 +101,15 @@ def networks_for(
     task: int = 0,
     labels: Sequence[int] = (),
     shape: tuple[int, ...] | None = None,
-) -> Iterator[functional.Network | None]:
+) -> Iterator[Network | None]:
     """Lend what a distiller's field ``network`` is to hold.
 
-    Nothing of the learner is kept at the end: the structures that :mod:`ddplug.networks.functional` remembers are dropped.
+    Nothing of the learner is kept at the end: the structures that :mod:`ddplug.networks.functional` remembers are
+    dropped.
 
     Args:
         choice: ``"fresh"`` for copies of the learner, each initialized anew; ``"learner"`` for the learner as it is;
-            ``"own"`` for what the distiller has; or a name or function as :func:`ddplug.networks.factory.build` takes it.
+            ``"own"`` for what the distiller has; or a name or function as :func:`ddplug.networks.build` takes it.
         learner: the network being trained.
         task: task label of the data to distill.
         labels: their class labels in the order that the distiller numbers them.

@@ -54,8 +54,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             :mod:`ddplug.avalanche.translation`; 0 for not at all. ``"auto"`` is 1 where the present experience brings
             classes that are new, and 0 where it brings another domain of known ones, which vary in another way.
             Without effect on mixed batches.
-        augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, drawn for each memory row; ``"auto"`` for what
-            suits the shape, ``""`` for none. Without effect on mixed batches.
+        augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, drawn for each memory row;
+            ``"auto"`` for what suits the shape, ``""`` for none. Without effect on mixed batches.
         batch_norm: ``"update"`` lets memory rows move running statistics, as stock replay does; ``"keep"`` normalizes
             them by their own batch and leaves the running statistics to the stream. Without effect on mixed batches.
         finetune_steps: steps of the learner's own optimizer on memory batches alone, in training mode, each time the

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from ddplug.cli.commands import Answer
 from ddplug.utils.arguments import Parser
-from ddplug.utils.packages import _FILELOCK, _at_least, _dotted, _numbers, _version
+from ddplug.utils.packages import FILELOCK, dotted, is_at_least, leading_numbers, version_of
 from ddplug.utils.text import table
 
 __all__ = ["PACKAGES", "Finding", "configure", "examine", "installed", "run"]
@@ -73,18 +73,18 @@ def installed() -> dict[str, str | None]:
         >>> installed()["torch"] is not None
         True
     """
-    return {name: _version(name) for name in PACKAGES}
+    return {name: version_of(name) for name in PACKAGES}
 
 
 def _filelock(versions: Versions) -> str | None:
-    return f"filelock {versions['filelock']}" if _at_least(versions["filelock"], _FILELOCK) else None
+    return f"filelock {versions['filelock']}" if is_at_least(versions["filelock"], FILELOCK) else None
 
 
 def _setuptools(versions: Versions) -> str | None:
     found = versions["setuptools"]
     if found is None:
         return "setuptools is missing"
-    return f"setuptools {found}" if _at_least(found, _SETUPTOOLS) else None
+    return f"setuptools {found}" if is_at_least(found, _SETUPTOOLS) else None
 
 
 def _lightning(versions: Versions) -> str | None:
@@ -92,11 +92,11 @@ def _lightning(versions: Versions) -> str | None:
 
 
 def _typeguard(versions: Versions) -> str | None:
-    return f"typeguard {versions['typeguard']}" if _at_least(versions["typeguard"], _TYPEGUARD) else None
+    return f"typeguard {versions['typeguard']}" if is_at_least(versions["typeguard"], _TYPEGUARD) else None
 
 
 def _other_nni(versions: Versions) -> str | None:
-    return None if _numbers(versions["nni"] or "")[:2] == (3, 0) else f"nni {versions['nni']}"
+    return None if leading_numbers(versions["nni"] or "")[:2] == (3, 0) else f"nni {versions['nni']}"
 
 
 def _always(versions: Versions) -> str:
@@ -130,7 +130,7 @@ _FAULTS = (
         "broken",
         _filelock,
         "makes every experiment hang at its start, without a word",
-        f'pip install "filelock<{_dotted(_FILELOCK)}"',
+        f'pip install "filelock<{dotted(FILELOCK)}"',
     ),
     _Fault(
         "nni",
@@ -138,7 +138,7 @@ _FAULTS = (
         "broken",
         _setuptools,
         "so that nnictl fails (No module named 'pkg_resources')",
-        f'pip install "setuptools<{_dotted(_SETUPTOOLS)}"',
+        f'pip install "setuptools<{dotted(_SETUPTOOLS)}"',
     ),
     _Fault(
         "nni",

@@ -82,7 +82,7 @@ def load(
         split: ``"train"`` or ``"test"``.
         download: fetch what is missing into ``root``.
         size: ``(height, width)`` to resize to, for ``imagefolder:DIR`` only.
-        cache: folder for memory-mapped decoded images; see :func:`ddplug.data.loaders.from_dataset`. Data sets that come
+        cache: folder for memory-mapped decoded images; see :func:`ddplug.data.from_dataset`. Data sets that come
             decoded have no use for it.
         max_memory: bytes that decoded images may take without a cache.
         progress: show a progress bar while decoding.

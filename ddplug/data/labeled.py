@@ -31,8 +31,8 @@ class LabeledData:
         preprocess: from pixel space to model space.
         class_names: one name a class.
         name: short name, for provenance.
-        augmentation: operations of :mod:`ddplug.functional.augmentation`, joined by ``_``, that keep the label of such data; ``""``
-            for none. Distillers and recipes told ``augment="auto"`` use it.
+        augmentation: operations of :mod:`ddplug.functional.augmentation`, joined by ``_``, that keep the label of such
+            data; ``""`` for none. Distillers and recipes told ``augment="auto"`` use it.
         scratch: for memory-mapped inputs the folder where a large :meth:`subset` is mapped in its turn; ``None``
             keeps subsets in memory.
     """

@@ -47,8 +47,8 @@ def from_arrays(
             preprocessing: test data must have that of the training data.
         class_names: one name a class; ``None`` for ``"0"``, ``"1"``, ...
         name: short name, for provenance.
-        augmentation: operations of :mod:`ddplug.functional.augmentation` that keep the label; ``None`` for all of them on
-            ``(C, H, W)`` inputs and none on others.
+        augmentation: operations of :mod:`ddplug.functional.augmentation` that keep the label; ``None`` for all of them
+            on ``(C, H, W)`` inputs and none on others.
 
     Returns:
         The data, where the inputs lie.

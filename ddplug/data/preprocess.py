@@ -17,8 +17,8 @@ from torch import Tensor
 from ddplug.errors import DataError, FormatError, OptionError, unknown
 
 __all__ = [
-    "SPELLINGS",
     "KINDS",
+    "SPELLINGS",
     "Identity",
     "Preprocess",
     "Standardize",

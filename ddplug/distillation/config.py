@@ -50,7 +50,7 @@ def _weights(module: torch.nn.Module) -> str:
 
 
 def config_of(distiller: Distiller) -> dict[str, Any]:
-    """Return a distiller's hyper-parameters as JSON-ready values: callables by their name, networks by their weights too.
+    """Return a distiller's hyper-parameters as JSON-ready values: callables by name, networks by their weights too.
 
     Raises:
         OptionError: it is not an instance of a dataclass, or a field cannot be written down.

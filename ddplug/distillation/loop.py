@@ -191,7 +191,8 @@ def distill(
         The set, on the CPU, with its provenance.
 
     Raises:
-        OptionError: an option is unknown or outside its range, or the run cannot fit in memory (:mod:`ddplug.distillation.memory`).
+        OptionError: an option is unknown or outside its range, or the run cannot fit in memory
+            (:mod:`ddplug.distillation.memory`).
         CheckpointError: the checkpoint is of another method, configuration, seed or data; the message says which.
         DivergedError: a loss or the state became NaN or infinite; the checkpoint holds the last good state.
 

@@ -1,7 +1,7 @@
 """What a run will need at the least, reckoned before it begins, so that one that cannot fit is refused at once.
 
 A method says how much its options need by a function ``memory(sizes)`` beside those of the contract
-(:class:`ddplug.distillation.protocol.Distiller`); one that has none is not checked. The figures are lower bounds: tensors that
+(:class:`ddplug.distillation.Distiller`); one that has none is not checked. The figures are lower bounds: tensors that
 are alive at the same time for certain. So a refusal is always right, and what is let through may still fail.
 """
 

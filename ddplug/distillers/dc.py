@@ -2,7 +2,7 @@ r"""DC: match the gradients that synthetic and real images give in networks trai
 
 .. math::  L = \sum_c D\big(\nabla_\theta \ell(\theta; B_c),\; \nabla_\theta \ell(\theta; S_c)\big)
 
-with the cross-entropy :math:`\ell` and :math:`D` from :func:`ddplug.functional.losses.gradient_matching`. A network starts at
+with the cross-entropy :math:`\ell` and :math:`D` from :func:`ddplug.functional.gradient_matching`. A network starts at
 random; ``outer_loop`` times the images take a step on :math:`L` and the network is trained for ``inner_loop`` epochs on
 them; then the next network starts. With one image per class ``outer_loop`` is 1: networks are never trained, the real
 side does not depend on the synthetic images, and a *pool* of networks and real gradients serves many steps.
@@ -77,8 +77,8 @@ class DC:
         inner_loop: epochs of network training between two of them; 0 for :func:`loops`.
         network_learning_rate: of the network's SGD.
         batch_train: images in a step of the network.
-        pool_size: networks whose real gradients are taken once and used again and again, where ``outer_loop`` is 1, so that
-            no network is ever trained; 0 for the published loop, and without effect where networks are trained.
+        pool_size: networks whose real gradients are taken once and used again and again, where ``outer_loop`` is 1, so
+            that no network is ever trained; 0 for the published loop, and without effect where networks are trained.
         factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.functional.resize`).
 
     Raises:

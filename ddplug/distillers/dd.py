@@ -5,7 +5,7 @@ r"""DD: learn images, and the learning rates to train on them at, by differentia
 
 with the cross-entropy :math:`\ell`, real batches :math:`B`, and :math:`T` steps that take the groups of images
 :math:`X_1, \dots, X_S` in turn. The initial weights :math:`\theta_0` are one draw that the images are for (fixed), or
-drawn anew for each update (random). The gradient is the exact one of :func:`ddplug.functional.unrolling.unroll`.
+drawn anew for each update (random). The gradient is the exact one of :func:`ddplug.functional.unroll`.
 
 Reference: Wang, Zhu, Torralba & Efros, "Dataset Distillation", arXiv 1811.10959, algorithm 1 and section 3.4.
 """
@@ -57,7 +57,7 @@ class DD:
         steps: updates of images and learning rates.
         network: the architecture that is trained.
         initialization: ``"random"``, a new initial network for each update, or ``"fixed"``, one for all: far more
-            accurate, with that very network only (:func:`ddplug.evaluation.learned.train_as_learned`).
+            accurate, with that very network only (:func:`ddplug.evaluation.train_as_learned`).
         networks: initial networks that the gradient of an update is averaged over, where they are random.
         train_learning_rate: that the learned rates start at; they stay positive.
         learning_rate: of Adam, for images and (logarithms of small) rates.

@@ -207,8 +207,8 @@ def solve_labels(
     r"""Return any set of images the soft labels that ridge regression asks for, in closed form.
 
     The labels minimize the squared error of the regression from the images to real ones, summed over the features of
-    random networks (:func:`ddplug.functional.ridge.best_labels`). They are centered targets that may leave the probability simplex,
-    on which the library trains: each becomes the nearest distribution.
+    random networks (:func:`ddplug.functional.best_labels`). They are centered targets that may leave the probability
+    simplex, on which the library trains: each becomes the nearest distribution.
 
     Args:
         images: synthetic or selected images; their labels are not looked at.

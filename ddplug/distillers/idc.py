@@ -3,8 +3,8 @@ r"""IDC: gradient matching of small images, in networks that are being trained o
 .. math::  L = \sum_c D\big(\nabla_\theta \ell(\theta; A_\omega(B_c)),
            \nabla_\theta \ell(\theta; A_\omega(f(S_c)))\big)
 
-with the enlargement :math:`f` of small images (:mod:`ddplug.functional.resize`), a Siamese augmentation :math:`A_\omega`, and
-for :math:`D` the squared or the absolute difference of the gradients of convolutions.
+with the enlargement :math:`f` of small images (:mod:`ddplug.functional.resize`), a Siamese augmentation
+:math:`A_\omega`, and for :math:`D` the squared or the absolute difference of the gradients of convolutions.
 :mod:`ddplug.distillers.dc` trains its networks on the synthetic images, where gradients soon vanish. Here they are
 trained on real data. So the real side never depends on the synthetic images: a *pool* holds networks at all ages with
 their real gradients, and a step costs the synthetic images alone.
@@ -143,8 +143,8 @@ class IDC:
         """Train a network, or a new one, on real data for some steps, and take the gradients of a new real batch.
 
         Returns:
-            What :func:`ddplug.distillers.parts.views.draw_view` gives, and for each parameter the classes' gradients ``(C, *shape)``
-            under ``real.*``.
+            What :func:`ddplug.distillers.parts.views.draw_view` gives, and for each parameter the classes' gradients
+            ``(C, *shape)`` under ``real.*``.
         """
         strategy = pick_augmentation(self.augment, data)
         module = stateless(self.network, data.shape, data.num_classes)

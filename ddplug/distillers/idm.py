@@ -5,8 +5,8 @@ r"""IDM: match mean features in a queue of networks that are being trained, and 
            + \lambda \, p_\theta \sum_c \ell(\theta; A_\omega(S_c))
 
 with the cross-entropy :math:`\ell`, weighted by the accuracy :math:`p_\theta` of the network on real images. It is
-:mod:`ddplug.distillers.dm` with three additions: four small images in the place of one (:mod:`ddplug.functional.resize`),
-networks at all ages from none to lightly trained, and the cross-entropy.
+:mod:`ddplug.distillers.dm` with three additions: four small images in the place of one
+(:mod:`ddplug.functional.resize`), networks at all ages from none to lightly trained, and the cross-entropy.
 
 Reference: Zhao, Li, Qin & Yu, "Improved Distribution Matching for Dataset Condensation", CVPR 2023.
 """
@@ -51,7 +51,7 @@ class IDM:
         steps: updates of the images.
         network: the architecture that gives the features.
         learning_rate: of the images, for one image per class; multiplied by ``images_per_class`` as in
-            :class:`~ddplug.distillers.dm.DM`.
+            :class:`~ddplug.distillers.DM`.
         momentum: of the images' SGD.
         batch_real: real images of each class behind one mean.
         init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
@@ -139,7 +139,8 @@ class IDM:
         """Train a network, or a new one, on real data for some steps, and see a new real batch through it.
 
         Returns:
-            What :func:`ddplug.distillers.parts.views.draw_view` gives, the mean features ``means`` ``(C, D)``, and the ``accuracy``.
+            What :func:`ddplug.distillers.parts.views.draw_view` gives, the mean features ``means`` ``(C, D)``, and the
+            ``accuracy``.
         """
         strategy = pick_augmentation(self.augment, data)
         network = trained_on_real(

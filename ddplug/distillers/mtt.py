@@ -5,8 +5,9 @@ r"""MTT: learn images that lead a network, in a few steps, to where real data le
 
 with an expert's weights :math:`\theta^*_t` after the epoch :math:`t`, batches :math:`S_n` of the synthetic images, an
 augmentation :math:`A_n` of its own for each image, and a learning rate :math:`\alpha` that is learned as well. The
-gradient is the exact one of :func:`ddplug.functional.unrolling.unroll`, in the memory of one step. Options are TESLA's approximation,
-DATM's learned labels and growing window of epochs, and FTD's flat experts (:mod:`ddplug.distillers.parts.experts`).
+gradient is the exact one of :func:`ddplug.functional.unroll`, in the memory of one step. Options are TESLA's
+approximation, DATM's learned labels and growing window of epochs, and FTD's flat experts
+(:mod:`ddplug.distillers.parts.experts`).
 
 References: Cazenavette, Wang, Torralba, Efros & Zhu, "Dataset Distillation by Matching Training Trajectories", CVPR
 2022, algorithm 1; Cui, Wang, Si & Hsieh, "Scaling Up Dataset Distillation to ImageNet-1K with Constant Memory", ICML
@@ -57,7 +58,7 @@ GRADIENTS: Mapping[str, Mapping[str, bool]] = {
     "unrolled": {"recompute": False},
     "tesla": {"carry": False},
 }
-"""How the gradient is taken, and what :func:`ddplug.functional.unrolling.unroll` is told."""
+"""How the gradient is taken, and what :func:`ddplug.functional.unroll` is told."""
 
 _MOMENTUM = {"inputs": 0.5, "log_rate": 0.5, "labels": 0.9}
 """Of SGD, as published."""

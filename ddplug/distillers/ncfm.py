@@ -160,8 +160,8 @@ class NCFM:
         """Draw a network between one of the random ones and what training made of it, and see a real batch through it.
 
         Returns:
-            What :func:`ddplug.distillers.parts.views.draw_view` gives, the position ``which`` of the trained network, the ``seed`` of
-            the frequencies, and the ``real`` characteristic functions ``(C, frequencies, 2)``.
+            What :func:`ddplug.distillers.parts.views.draw_view` gives, the position ``which`` of the trained network,
+            the ``seed`` of the frequencies, and the ``real`` characteristic functions ``(C, frequencies, 2)``.
         """
         which, share = torch.randint(self.networks, (), generator=rng), float(torch.rand((), generator=rng))
         begun, trained = (

@@ -50,7 +50,7 @@ class RDED:
         steps: none are needed; all the work is done in ``init``.
         teacher: a network to be trained on the data first, by name (or a function that builds one); or an own, trained
             module, which is used in evaluation mode and not changed.
-        train_epochs: epochs to train a named teacher for; see :func:`ddplug.distillers.parts.teachers.train_teacher`.
+        train_epochs: epochs to train a named teacher for; see :func:`ddplug.distillers.train_teacher`.
         max_samples_per_class: samples of each class that a named teacher is trained on at most.
         candidates: real images of each class to look at, 300 in the paper; as many as needed where that is more.
         crops: random crops of each of them, of which the best is kept; 5 in the paper.

@@ -57,7 +57,7 @@ class SRe2L:
         steps: updates of the images; 1,000 to 4,000 in the papers.
         teacher: a network with batch normalization to be trained on the data first, by name (or a function that builds
             one); or an own, trained module, which is used in evaluation mode and not changed.
-        train_epochs: epochs to train a named teacher for; see :func:`ddplug.distillers.parts.teachers.train_teacher`.
+        train_epochs: epochs to train a named teacher for; see :func:`ddplug.distillers.train_teacher`.
         max_samples_per_class: samples of each class that a named teacher is trained on at most.
         learning_rate: of Adam on the images, at first; it falls to zero by a cosine.
         match: weight :math:`r` of the statistics.

@@ -127,7 +127,7 @@ def images_in(nbytes: int, data: LabeledData, factor: int = 1, bits: int = 8) ->
         nbytes: the budget, labels included.
         data: the images.
         factor: by which they are stored smaller; see :mod:`ddplug.functional.resize`.
-        bits: that a number takes; see :meth:`ddplug.synthetic.dataset.SyntheticSet.quantize`.
+        bits: that a number takes; see :meth:`ddplug.synthetic.SyntheticSet.quantize`.
 
     Returns:
         Images per class, at least 1 and at most what the smallest class has, and whether they fit.
@@ -168,7 +168,7 @@ def compare(
         synthetic: the set.
         train: the real data it was made from.
         test: real data it was not made from.
-        network: name with options, or a function that builds one; see :func:`ddplug.networks.factory.build`.
+        network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
         repeats: networks to train on the set, and on each baseline, at least 1.
         recipe: how to train; the set's own if not given.
         seed: of everything.

@@ -155,9 +155,9 @@ def evaluate(
     Args:
         synthetic: the set.
         test: real data that the set was not made from.
-        network: name with options, or a function that builds one; see :func:`ddplug.networks.factory.build`.
+        network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
         repeats: networks to train, at least 1.
-        recipe: how to train; the set's own if not given. :meth:`~ddplug.synthetic.recipe.Recipe.quick` is a fast one.
+        recipe: how to train; the set's own if not given. :meth:`~ddplug.synthetic.Recipe.quick` is a fast one.
         seed: of initializations, orders and augmentations.
         device: see :func:`ddplug.utils.devices.pick_device`.
         progress: show a progress bar.

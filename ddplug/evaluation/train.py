@@ -208,7 +208,7 @@ def train_each(
 
     Args:
         data: synthetic or real, of the same shape, classes and size.
-        network: name with options, or a function that builds one; see :func:`ddplug.networks.factory.build`.
+        network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
         recipe: how to train.
         rng: generator on the CPU; every network gets one of its own from it.
         device: see :func:`ddplug.utils.devices.pick_device`.
@@ -271,7 +271,7 @@ def train_on(
 
     Args:
         data: the set; hard or soft labels.
-        network: name with options, or a function that builds one; see :func:`ddplug.networks.factory.build`.
+        network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
         recipe: how to train; the set's own if not given.
         repeats: networks to train, at least 1.
         rng: generator on the CPU; every network gets one of its own from it.

@@ -182,7 +182,7 @@ def minibatch_loss(
     """Make the loss of training on images and labels, a minibatch a step: the mean cross-entropy.
 
     Args:
-        module: the network's structure, from :func:`ddplug.networks.functional.stateless`.
+        module: the network's structure, from :func:`ddplug.networks.stateless`.
         buffers: its buffers, if it has any; every step begins with them.
         batches: ``(n,)`` int64 positions of the samples of each step; used again from the first when they are through.
         change: what is done to the ``(n, *shape)`` images of a step, which has a number; the same each time it is

@@ -249,7 +249,7 @@ def _text(value: float | None) -> str:
 def _progress(
     say: Callable[[str], object], name: str, samples: Sequence[Mapping[str, Any]]
 ) -> Iterator[Mapping[str, Any]]:
-    """Return one sample after the other, and now and then say how far it is: each is judged before the next is taken."""
+    """Yield the samples in turn, and now and then say how far it is: each is judged before the next is taken."""
     began = said = time.monotonic()
     for done, sample in enumerate(samples):
         now = time.monotonic()

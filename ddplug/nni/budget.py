@@ -114,7 +114,7 @@ def images_within(nbytes: int, data: LabeledData) -> int:
     """Return the real samples of each class that fit into so many bytes, one byte a number; 1 where not even they do.
 
     Args:
-        nbytes: as :attr:`ddplug.synthetic.dataset.SyntheticSet.nbytes` counts.
+        nbytes: as :attr:`ddplug.synthetic.SyntheticSet.nbytes` counts.
         data: to select from.
 
     Example:

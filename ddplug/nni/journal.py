@@ -167,7 +167,7 @@ class Journal:
             content = self.path.read_bytes() if self.path.exists() else b""
         except OSError as error:
             raise OptionError(f"cannot read {self.path}: {error.strerror or error}") from None
-        for number, line in enumerate(content.split(b"\n"), init_from=1):
+        for number, line in enumerate(content.split(b"\n"), start=1):
             if line := line.strip(b"\0\r "):
                 yield number, line
 

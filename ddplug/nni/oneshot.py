@@ -119,7 +119,7 @@ class OneShotEvaluator(Lightning):
     here both, and the loaders, are made anew each time they are asked for. Soft labels are taken as they are.
 
     Args:
-        train: file of the set, or of any other :class:`~ddplug.synthetic.dataset.SyntheticSet`.
+        train: file of the set, or of any other :class:`~ddplug.synthetic.SyntheticSet`.
         validation: file of real data with hard labels in the model space of the set, as ``ddplug holdout`` cuts off.
         epochs: passes over the set; the recipe's own if not given; 0 trains nothing and scores, as is done with the
             members of a supernet that is trained.

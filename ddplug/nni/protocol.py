@@ -52,7 +52,7 @@ class Protocol:
         batch_size: samples a step.
         momentum: of SGD.
         weight_decay: of SGD.
-        schedule: of the learning rate, see :class:`ddplug.synthetic.recipe.Recipe`. In a training of few epochs one that falls
+        schedule: of the learning rate, see :class:`ddplug.synthetic.Recipe`. In a training of few epochs one that falls
             leaves little of it, and then ``"constant"`` ranks better.
         augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``; ``""`` for none.
         seeds: trainings to average, each of its own weights and order of samples.

@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from ddplug.errors import DataError, OptionError
-from ddplug.synthetic.compat import _difference
+from ddplug.synthetic.compat import difference
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.held_out import METHOD
-from ddplug.utils.fingerprints import _unreadable, file_fingerprint
+from ddplug.utils.fingerprints import file_fingerprint, unreadable
 
 __all__ = ["check_pair", "load_set", "normal_path", "widened"]
 
@@ -66,7 +66,7 @@ def load_set(path: str | Path, fingerprint: str | None = None) -> SyntheticSet:
     try:
         status = os.stat(name)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     stamp = status.st_mtime_ns, status.st_size
     if name not in _loaded or _loaded[name][0] != stamp:
         _loaded[name] = stamp, file_fingerprint(name), SyntheticSet.load(name)
@@ -104,7 +104,7 @@ def check_pair(train: SyntheticSet, validation: SyntheticSet) -> None:
         DataError: shapes, classes or preprocessing differ, the split is no real data, or the set was made from all data
             that the split was cut from.
     """
-    problem = _difference(train, validation) or _unreal(validation) or _seen(train, validation)
+    problem = difference(train, validation) or _unreal(validation) or _seen(train, validation)
     if problem:
         raise DataError(f"the validation split does not suit the set: {problem}; cut one off with `ddplug holdout`")
 

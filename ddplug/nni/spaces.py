@@ -21,7 +21,7 @@ from ddplug.networks.layers import ACTIVATIONS, POOLS, image_shape, pick
 __all__ = ["ConvNetSpace", "architectures"]
 
 _OPTIONS = {"width": "width", "depth": "depth", "norm": "norm", "activation": "act", "pooling": "pool"}
-"""Label in a sample -> option of :class:`ddplug.networks.convnet.ConvNet`."""
+"""Label in a sample -> option of :class:`ddplug.networks.ConvNet`."""
 
 _PATIENCE = 10_000
 """Draws in a row that give nothing new before a space counts as exhausted."""
@@ -31,7 +31,7 @@ class ConvNetSpace(ModelSpace):
     """The ConvNets of the published architecture-search experiments: every combination of five choices.
 
     The choices are labeled ``width``, ``depth``, ``norm``, ``activation`` and ``pooling``. A frozen member *is*
-    ddplug's :class:`~ddplug.networks.convnet.ConvNet`. The space itself is no network: it has no weights and no
+    ddplug's :class:`~ddplug.networks.ConvNet`. The space itself is no network: it has no weights and no
     forward, and one-shot strategies, which need layers to mix, refuse it.
 
     Args:

@@ -1,1 +1,38 @@
-"""TODO."""
+"""What comes out: small sets that know how they are to be used, their files, and what they cost to store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ddplug.utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from ddplug.synthetic.budget import bytes_of as bytes_of
+    from ddplug.synthetic.budget import rows_within as rows_within
+    from ddplug.synthetic.compat import same_space as same_space
+    from ddplug.synthetic.dataset import SyntheticSet as SyntheticSet
+    from ddplug.synthetic.held_out import holdout as holdout
+    from ddplug.synthetic.learned import LearnedTraining as LearnedTraining
+    from ddplug.synthetic.recipe import Recipe as Recipe
+
+_HOMES = {
+    "LearnedTraining": "learned",
+    "Recipe": "recipe",
+    "SyntheticSet": "dataset",
+    "bytes_of": "budget",
+    "holdout": "held_out",
+    "rows_within": "budget",
+    "same_space": "compat",
+}
+
+__all__ = [
+    "LearnedTraining",
+    "Recipe",
+    "SyntheticSet",
+    "bytes_of",
+    "holdout",
+    "rows_within",
+    "same_space",
+]
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -15,13 +15,13 @@ def rows_within(nbytes: int, data: LabeledData, factor: int = 1, bits: int = 8) 
     """Return the samples with hard labels that fit into so many bytes, quantized; 0 where none does.
 
     Args:
-        nbytes: as :attr:`ddplug.synthetic.dataset.SyntheticSet.nbytes` counts.
+        nbytes: as :attr:`ddplug.synthetic.SyntheticSet.nbytes` counts.
         data: gives the shape of a sample and the number of classes.
         factor: by which images are stored smaller; see :mod:`ddplug.functional.resize`.
-        bits: that a number takes; see :meth:`ddplug.synthetic.dataset.SyntheticSet.quantize`.
+        bits: that a number takes; see :meth:`ddplug.synthetic.SyntheticSet.quantize`.
 
     Raises:
-        OptionError: see :func:`ddplug.functional.resize.reduced_shape` and :func:`ddplug.functional.packing.check_bits`.
+        OptionError: see :func:`ddplug.functional.reduced_shape` and :func:`ddplug.functional.packing.check_bits`.
 
     Example:
         >>> from ddplug.testing import toy_images

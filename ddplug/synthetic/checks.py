@@ -18,7 +18,7 @@ def problem(fields: Mapping[str, Any]) -> str | None:
     """Say what is wrong with the fields of a set, if anything.
 
     Args:
-        fields: all of :class:`ddplug.synthetic.dataset.SyntheticSet`, by name, each of the type it has there.
+        fields: all of :class:`ddplug.synthetic.SyntheticSet`, by name, each of the type it has there.
 
     Returns:
         One line, or ``None`` where they fit together.

@@ -10,7 +10,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.errors import DataError
 from ddplug.synthetic.dataset import SyntheticSet
 
-__all__ = ["same_space"]
+__all__ = ["difference", "same_space"]
 
 
 def same_space(synthetic: SyntheticSet, data: LabeledData, what: str, device: torch.device) -> LabeledData:
@@ -43,7 +43,7 @@ def same_space(synthetic: SyntheticSet, data: LabeledData, what: str, device: to
     return replace(data, preprocess=synthetic.preprocess.to(data.device))
 
 
-def _difference(train: SyntheticSet, validation: SyntheticSet) -> str | None:
+def difference(train: SyntheticSet, validation: SyntheticSet) -> str | None:
     """Say in what the two differ that must agree."""
     for what, mine, theirs in (
         ("shape", train.shape, validation.shape),

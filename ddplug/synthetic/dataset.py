@@ -37,10 +37,11 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         levels: ``None`` for float32 storage; ``(2, C)`` float32 pixel values that the codes 0 and 255 stand for in
             each channel, where the inputs lie on equal levels between them (see :meth:`quantize`).
         network_shape: the shape that networks see. Images stored smaller than it (multi-formation) are brought to it by
-            bilinear interpolation (:func:`ddplug.functional.resize.enlarge`) whenever a sample is read by its index. ``()``
+            bilinear interpolation (:func:`ddplug.functional.enlarge`) whenever a sample is read by its index. ``()``
             where networks see what is stored.
         half_labels: whether the soft labels are stored as float16, whose values they then have.
-        bits: that a number takes where there are levels, one of :data:`ddplug.functional.packing.BITS`: ``2**bits`` levels.
+        bits: that a number takes where there are levels, one of :data:`ddplug.functional.packing.BITS`: ``2**bits``
+            levels.
 
     Raises:
         DataError: shapes, labels or values that do not fit together; the message says which.
@@ -126,7 +127,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         compared with a method that learns small images.
 
         Raises:
-            OptionError: see :func:`ddplug.functional.resize.reduced_shape`.
+            OptionError: see :func:`ddplug.functional.reduced_shape`.
             DataError: the preprocessing is ZCA.
 
         Example:
@@ -205,8 +206,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         error in model space is written to ``provenance["quantisation_rmse"]``. A quantized set is given back as it is.
 
         With fewer bits a number, images are rounded to ``2**bits`` equal levels a channel that make the squared error
-        small (:func:`ddplug.functional.packing.best_span`), and what lies outside is cut off. In the room of one image there are
-        then ``8 / bits``, which is often the better use of it.
+        small (:func:`ddplug.functional.best_span`), and what lies outside is cut off. In the room of one image there
+        are then ``8 / bits``, which is often the better use of it.
 
         float16 keeps 11 significant bits, so that the small probabilities of many classes keep their order of magnitude
         (a byte each would make all below 1/510 zero). No probability moves by more than 1/4096; the largest error is
@@ -214,7 +215,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
 
         Args:
             dtype: ``"uint8"``, or ``"float32"`` to declare float32 storage again (the values stay rounded).
-            bits: that a number takes as ``"uint8"``, one of :data:`ddplug.functional.packing.BITS`; below 8 for images only.
+            bits: that a number takes as ``"uint8"``, one of :data:`ddplug.functional.packing.BITS`; below 8 for images
+                only.
 
         Returns:
             A set a quarter of the size or smaller, its soft labels half. One of so few bits already is given back as it
@@ -307,7 +309,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         except FormatError as error:
             raise DataError(f"cannot save the set: {error}") from None
         if not torch.equal(back["inputs"], own.inputs):
-            raise DataError("cannot save the set: its inputs are not on its levels; set levels=None and quantize again")
+            problem = "its inputs do not lie on its levels; set levels=None and quantize again"
+            raise DataError(f"cannot save the set: {problem}")
         write_tensors(path, file_format.KIND, tensors, header, version)
 
     @staticmethod

@@ -3,7 +3,7 @@
 The file is that of :mod:`ddplug.utils.files`, of the kind ``synthetic-set``. It has the tensors
 
 * ``inputs``: ``(M, *stored)`` float32 in model space, or uint8 codes where ``levels`` is present; codes of fewer
-  bits as :func:`ddplug.functional.packing.pack` lays them out;
+  bits as :func:`ddplug.functional.pack` lays them out;
 * ``levels``: ``(2, C)`` float32, the pixel values of the codes 0 and 255 in each channel;
 * ``targets``: ``(M,)`` uint8 class indices (int32 above 256 classes), or ``(M, classes)`` float32 or float16 soft
   labels;
@@ -42,7 +42,7 @@ def encode(fields: Mapping[str, Any], codes: Tensor | None) -> tuple[dict[str, T
     """Turn the fields of a set into what a file holds.
 
     Args:
-        fields: of :class:`ddplug.synthetic.dataset.SyntheticSet`, by name; tensors on the CPU.
+        fields: of :class:`ddplug.synthetic.SyntheticSet`, by name; tensors on the CPU.
         codes: ``(M, *stored)`` uint8 codes of a quantized set.
 
     Returns:
@@ -84,7 +84,7 @@ def decode(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> dict[str
         header: of the file.
 
     Returns:
-        The fields of :class:`ddplug.synthetic.dataset.SyntheticSet`, by name.
+        The fields of :class:`ddplug.synthetic.SyntheticSet`, by name.
 
     Raises:
         FormatError: something is missing, unknown, or does not fit the rest.

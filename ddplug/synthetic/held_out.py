@@ -17,7 +17,7 @@ def holdout(data: LabeledData, cut_from: LabeledData | None = None) -> Synthetic
     """Turn real data into a set, to be saved beside the distilled one and judged by wherever the data are not at hand.
 
     Choose nothing by test data: take the second part of :meth:`LabeledData.split
-    <ddplug.data.labeled.LabeledData.split>`, and distill the first.
+    <ddplug.data.LabeledData.split>`, and distill the first.
 
     Args:
         data: real data; all of them are held in memory as float32.

@@ -24,7 +24,7 @@ def span(pixels: Tensor, bits: int) -> Tensor:
         pixels: ``(M, C, ...)`` float64, from :func:`exact_pixels`.
         bits: one of :data:`ddplug.functional.packing.BITS`. With 8 the levels span the values present, and for images
             at least ``[0, 1]``; with fewer they make the squared error small
-            (:func:`ddplug.functional.packing.best_span`).
+            (:func:`ddplug.functional.best_span`).
 
     Returns:
         ``(2, C)`` float32.

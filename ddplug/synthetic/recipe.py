@@ -26,7 +26,8 @@ class Recipe:
         batch_size: samples a step.
         schedule: ``"step"`` divides the learning rate by ten once, at epoch ``epochs // 2 + 1``, and restarts the
             momentum there, as the published protocol does; ``"cosine"`` goes down to zero; ``"constant"`` stays.
-        augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, drawn for each sample; ``""`` for none.
+        augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, drawn for each sample; ``""`` for
+            none.
 
     Reference: Zhao, Mopuri & Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021, section 4.1.
 

@@ -1,1 +1,3 @@
-"""TODO."""
+"""What knows nothing of distillation: files, devices, randomness, options, text."""
+
+__all__: list[str] = []

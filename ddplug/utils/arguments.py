@@ -148,7 +148,7 @@ def plain(text: str) -> str:
     """Take reStructuredText roles and quotes off, and line breaks out.
 
     Example:
-        >>> plain("``3`` or :class:`ddplug.synthetic.recipe.Recipe`")
+        >>> plain("``3`` or :class:`ddplug.synthetic.Recipe`")
         '3 or ddplug.synthetic.recipe.Recipe'
     """
     text = re.sub(r":\w+:`~?([^`<]+?)(?: <[^`]*>)?`", r"\1", text)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddplug.errors import OptionError
 
-__all__ = ["file_fingerprint", "fingerprint"]
+__all__ = ["file_fingerprint", "fingerprint", "unreadable"]
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
@@ -41,9 +41,10 @@ def file_fingerprint(path: str | Path) -> str:
             while part := file.read(1 << 20):
                 digest.update(part)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     return digest.hexdigest()
 
 
-def _unreadable(path: str | Path, error: OSError) -> OptionError:
+def unreadable(path: str | Path, error: OSError) -> OptionError:
+    """Return the error to raise where a file cannot be read."""
     return OptionError(f"cannot read {path}: {error.strerror or error}; put the file back or correct the path")

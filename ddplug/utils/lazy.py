@@ -1,4 +1,4 @@
-"""Public names of an adapter: loaded when first used, and where the framework is missing, the extra is named."""
+"""Public names of a package that are loaded when first used (PEP 562): its face costs nothing to import."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ __all__ = ["lazy_names"]
 
 
 def lazy_names(
-    package: str, homes: Mapping[str, str], *, framework: str, needs: Collection[str]
+    package: str, homes: Mapping[str, str], *, framework: str = "", needs: Collection[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Make the ``__getattr__`` and ``__dir__`` of an adapter's package (PEP 562).
+    """Make the ``__getattr__`` and ``__dir__`` of a package.
 
     Args:
-        package: its name, whose last part is also that of the extra.
-        homes: public name -> module of the package that holds it.
-        framework: how to call what the adapter needs.
+        package: its name. That of an adapter ends in the name of the extra that it needs.
+        homes: public name -> module of the package that defines it, ``"module:name"`` where it has another name there,
+            or ``"module:"`` for the module itself.
+        framework: how to call what an adapter needs, for the message where it is missing.
         needs: packages that only the extra brings.
 
     Returns:
@@ -31,15 +32,16 @@ def lazy_names(
     def load(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        home, colon, attribute = homes[name].partition(":")
         try:
-            module = import_module(f"{package}.{homes[name]}")
+            module = import_module(f"{package}.{home}")
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in needs:
                 raise
             raise MissingExtraError(
                 f'{package}.{name} needs {framework}, which is not installed; run pip install "ddplug[{extra}]"'
             ) from error
-        value = getattr(module, name)
+        value = module if colon and not attribute else getattr(module, attribute or name)
         setattr(sys.modules[package], name, value)
         return value
 

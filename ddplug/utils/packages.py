@@ -7,26 +7,29 @@ from importlib.metadata import PackageNotFoundError, version
 
 from ddplug.errors import OptionError
 
-__all__ = ["check_filelock"]
+__all__ = ["FILELOCK", "check_filelock", "dotted", "is_at_least", "leading_numbers", "version_of"]
 
-_FILELOCK = (3, 12)
+FILELOCK = (3, 12)
+"""First version of filelock with which every experiment of NNI 3.0 hangs."""
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """Return the installed version of a package, ``None`` where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
         return None
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def leading_numbers(text: str) -> tuple[int, ...]:
     """Return the leading numbers of a version: what follows, such as ``rc1``, does not matter here."""
     found = re.match(r"\d+(\.\d+)*", text)
     return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
-def _at_least(text: str | None, limit: tuple[int, ...]) -> bool:
-    return text is not None and _numbers(text) >= limit
+def is_at_least(text: str | None, limit: tuple[int, ...]) -> bool:
+    """Tell whether a version is installed and not below a limit."""
+    return text is not None and leading_numbers(text) >= limit
 
 
 def check_filelock() -> None:
@@ -35,10 +38,11 @@ def check_filelock() -> None:
     Raises:
         OptionError: such a version is installed.
     """
-    found = _version("filelock")
-    if _at_least(found, _FILELOCK):
-        raise OptionError(f'filelock {found} makes NNI hang; run pip install "filelock<{_dotted(_FILELOCK)}"')
+    found = version_of("filelock")
+    if is_at_least(found, FILELOCK):
+        raise OptionError(f'filelock {found} makes NNI hang; run pip install "filelock<{dotted(FILELOCK)}"')
 
 
-def _dotted(numbers: tuple[int, ...]) -> str:
+def dotted(numbers: tuple[int, ...]) -> str:
+    """Write a version as people do, ``3.12``."""
     return ".".join(map(str, numbers))

@@ -10,10 +10,10 @@ from importlib.metadata import version
 
 import pytest
 
-from ddplug.cli import doctor
 from ddplug.cli import doctor as command
 from ddplug.cli.doctor import PACKAGES, Finding, examine
 from ddplug.errors import OptionError
+from ddplug.utils import packages
 from ddplug.utils.arguments import Parser
 from ddplug.utils.packages import check_filelock
 
@@ -95,9 +95,9 @@ def test_a_package_that_ddplug_needs_is_broken_where_it_is_missing() -> None:
 
 def test_filelock_is_refused_where_it_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     for fine in ("3.11.0", None):
-        monkeypatch.setattr(doctor, "_version", lambda name, fine=fine: fine)
+        monkeypatch.setattr(packages, "version_of", lambda name, fine=fine: fine)
         check_filelock()
-    monkeypatch.setattr(doctor, "_version", lambda name: "3.20.3")
+    monkeypatch.setattr(packages, "version_of", lambda name: "3.20.3")
     with pytest.raises(OptionError, match=r'filelock 3\.20\.3 makes NNI hang; run pip install "filelock<3\.12"'):
         check_filelock()
 

@@ -215,7 +215,7 @@ def test_distill_stores_few_bits(capsys: pytest.CaptureFixture[str], monkeypatch
 
     # what cannot be stored is refused before anything is done
     monkeypatch.setattr("ddplug.distillation.loop.distill", None)
-    monkeypatch.setattr("ddplug.cli.data.load", lambda *_: toy_table())
+    monkeypatch.setattr("ddplug.cli.distill.load", lambda *_: toy_table())
     assert main([*RANDOM, "--bits", "2", "-o", "b.safetensors"]) == 2
     assert "bits is 2, which is for images, not inputs of shape (6,); use 8" in capsys.readouterr().err
     assert main([*RANDOM, "--bits", "3", "-o", "b.safetensors"]) == 2
@@ -344,7 +344,7 @@ def test_export(kind: str, start: bytes | None, made: str, capsys: pytest.Captur
 def test_commands_and_options_that_are_not_known(made: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     cases = [
         ([], "no command given"),
-        (["distill"], "unknown command 'distill'; did you mean 'distill'?"),
+        (["distill"], "unknown command 'distil'; did you mean 'distill'?"),
         (["list", "dm"], "unexpected argument 'dm'"),
         (["distill"], "the method comes first"),
         (["distill", "--data", "digits", "dm"], "the method comes first"),

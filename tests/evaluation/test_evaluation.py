@@ -327,7 +327,7 @@ def test_baselines_are_stored_as_the_set_is(factor: int, bits: int, monkeypatch:
         seen.append(data)
         return train_each(data, *rest, **options)
 
-    monkeypatch.setattr("ddplug.evaluation.train.train_each", spy)
+    monkeypatch.setattr("ddplug.evaluation.results.train_each", spy)
     train = toy_images((40, 40, 40))
     made = distill(train, Random(images_per_class=7), device="cpu").reduced(factor).quantize(bits=bits)
     options: dict[str, Any] = {"network": "mlp:width=8", "recipe": SHORT, "repeats": 1, "device": "cpu"}
@@ -344,7 +344,7 @@ def test_a_baseline_is_selected_anew_for_each_network(monkeypatch: pytest.Monkey
         seen.append(data)
         return train_each(data, *rest, **options)
 
-    monkeypatch.setattr("ddplug.evaluation.train.train_each", spy)
+    monkeypatch.setattr("ddplug.evaluation.results.train_each", spy)
     train = toy_images((30, 30))
     made = distill(train, Random(images_per_class=2), device="cpu").quantize()
     options: dict[str, Any] = {"network": "mlp:width=8", "recipe": SHORT, "repeats": 2, "device": "cpu"}

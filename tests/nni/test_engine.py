@@ -114,7 +114,7 @@ def test_pairs_are_true_whatever_trials_do(
     # the first attempt to start the manager meets a port that is taken
     taken = socket.create_server(("localhost", 0))
     ports = iter([taken.getsockname()[1]])
-    monkeypatch.setattr("ddplug.nni.running.free_port", lambda: next(ports, None) or free_port())
+    monkeypatch.setattr("ddplug.nni.experiment.free_port", lambda: next(ports, None) or free_port())
     # the third trial dies before it asks; widths that evolution does not begin with, but comes to
     forced_order("2")
     evolution = strategies.RegularizedEvolution(population_size=4, sample_size=2, mutation_prob=1.0, seed=0)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ddplug.cli import doctor
 from ddplug.errors import OptionError
+from ddplug.utils import packages
 from ddplug.utils.randomness import temporary_seed
 from tests.nni.toy_search import ForeignEvaluator, ToyEvaluator, executed, toy_space, true_metric
 
@@ -246,7 +246,7 @@ def test_what_cannot_work_is_refused(trail: Path, folder: Path, monkeypatch: pyt
         experiment.export_top_models(1, formatter="dikt")
     with pytest.raises(OptionError, match="with the same folder"):
         experiment.resume()
-    monkeypatch.setattr(doctor, "_version", lambda name: "3.13.1")
+    monkeypatch.setattr(packages, "version_of", lambda name: "3.13.1")
     with pytest.raises(OptionError, match=r"filelock 3\.13\.1 makes NNI hang"):
         experiment.run()
     assert executed(trail) == []

@@ -11,7 +11,7 @@ from ddplug.cli.demo.matrix import accuracy_matrices
 from ddplug.cli.demo.report import Block, Chapter, Picture, Table
 from ddplug.cli.demo.stage import Part, Size, Stage
 from ddplug.cli.demo.streams import EXPERIENCES, HIDDEN, LEARNING_RATE, Learner, Run, run
-from ddplug.evaluation import figures as plots
+from ddplug.synthetic.pictures import grid
 
 __all__ = ["MISSING", "continual"]
 
@@ -138,7 +138,7 @@ def _pictures(stage: Stage, results: Sequence[tuple[Learner, Sequence[Run]]]) ->
         if learner.images == most and runs[0].memory is not None:
             name = f"memory-{learner.distiller or 'replay'}-{most}.png"
             caption = f"`{learner.distiller}`" if learner.distiller else "`Replay`: real images"
-            pictures.append(Picture(stage.write(name, plots.grid(runs[0].memory)), caption, 200))
+            pictures.append(Picture(stage.write(name, grid(runs[0].memory)), caption, 200))
     return [
         (Picture(figure, "Accuracy on each experience, also on those to come, after each; mean of the runs.", 860),),
         f"What the memories of {most} images held in the end, a class a row:",

@@ -10,9 +10,10 @@ from ddplug import registry
 from ddplug.cli.demo.report import Block, Chapter, Picture, Table
 from ddplug.cli.demo.stage import Part, Stage
 from ddplug.distillation.loop import distill
-from ddplug.evaluation import figures as plots
 from ddplug.evaluation.comparison import Row, compare
+from ddplug.evaluation.figures import accuracy_curve
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.pictures import grid
 from ddplug.synthetic.recipe import Recipe
 
 __all__ = ["BASELINES", "distillation"]
@@ -108,7 +109,7 @@ def _findings(rows: Sequence[Mapping[str, Any]], stage: Stage) -> str:
 def _pictures(stage: Stage, number: int) -> tuple[Picture, ...]:
     """Draw the sets of one budget."""
     named = {name: made for name, made in stage.sets.items() if name.endswith(f"-{number}")}
-    drawn = {name: stage.write(f"{name}.png", plots.grid(made)) for name, made in named.items()}
+    drawn = {name: stage.write(f"{name}.png", grid(made)) for name, made in named.items()}
     return tuple(Picture(png, f"{name}: a class a row", min(_png_width(png), 440)) for name, png in drawn.items())
 
 
@@ -117,7 +118,7 @@ def distillation(stage: Stage) -> Part:
     rows = [row for number, epochs in stage.size.budgets.items() for row in _compared(stage, number, epochs)]
     bound = next(row for row in rows if row["steps"])
     small = [row for row in rows if not row["steps"]]
-    curve = stage.write("accuracy.png", plots.accuracy_curve(small, whole=bound["mean"], title="digits"))
+    curve = stage.write("accuracy.png", accuracy_curve(small, whole=bound["mean"], title="digits"))
     blocks: list[Block] = [
         f"{len(stage.train):,} real handwritten digits of 8 x 8 pixels were distilled into a few synthetic ones. Fresh "
         f"networks (`{stage.size.network}`) were trained on each tiny set alone, {stage.size.repeats} on each, and "

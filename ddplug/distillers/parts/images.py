@@ -114,8 +114,8 @@ def initial_images(
         The images, on the data's device.
 
     Raises:
-        OptionError: ``init_from`` is not known, ``images_per_class`` is out of range, or the data cannot be reduced by the
-            factor, because they are no images or are whitened by ZCA, which mixes all pixels of whole ones.
+        OptionError: ``init_from`` is not known, ``images_per_class`` is out of range, or the data cannot be reduced by
+            the factor, because they are no images or are whitened by ZCA, which mixes all pixels of whole ones.
     """
     reduced_shape(data.shape, factor)
     check_images_per_class(data, images_per_class, factor)

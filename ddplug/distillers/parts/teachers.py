@@ -63,7 +63,8 @@ def train_teacher(
 
 
 def numbers_of(
-    teacher: Teacher, data: LabeledData, epochs: int, max_samples_per_class: int, rng: torch.Generator) -> Tensors:
+    teacher: Teacher, data: LabeledData, epochs: int, max_samples_per_class: int, rng: torch.Generator
+) -> Tensors:
     """Return the numbers of a teacher that are to go into a method's state.
 
     Args:

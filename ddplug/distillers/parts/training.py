@@ -81,7 +81,7 @@ def batch_norm_updated(module: nn.Module, network: Tensors, data: LabeledData, r
     """Move the running statistics of batch normalization by one real batch; other networks stay as they are.
 
     Args:
-        module: from :func:`ddplug.networks.functional.stateless`, in training mode.
+        module: from :func:`ddplug.networks.stateless`, in training mode.
         network: its numbers, which stay as they are.
         data: real data.
         rng: generator on the CPU; nothing is drawn without batch normalization.
@@ -111,7 +111,7 @@ def trained_on_real(
     """Train a network on real data by plain SGD on the cross-entropy.
 
     Args:
-        module: from :func:`ddplug.networks.functional.stateless`, with logits, in training mode.
+        module: from :func:`ddplug.networks.stateless`, with logits, in training mode.
         network: its numbers, which stay as they are.
         data: real data.
         strategy: augmentation, drawn for each image; ``""`` for none.

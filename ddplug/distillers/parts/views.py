@@ -49,7 +49,7 @@ def class_outputs(module: nn.Module, images: Tensor, labels: Tensor, view: Mappi
     """Return what a view's network makes of the augmented images of some classes.
 
     Args:
-        module: from :func:`ddplug.networks.functional.stateless`; it decides on features, logits or both.
+        module: from :func:`ddplug.networks.stateless`; it decides on features, logits or both.
         images: as many of each class, sorted by class.
         labels: the classes.
         view: see :func:`draw_view`.
@@ -75,7 +75,7 @@ def real_statistics(
     Class by class, to bound the memory, unless batch statistics need the classes together.
 
     Args:
-        module: from :func:`ddplug.networks.functional.stateless`.
+        module: from :func:`ddplug.networks.stateless`.
         view: see :func:`draw_view`.
         data: real data.
         batch_real: images of each class.
@@ -100,7 +100,7 @@ def real_gradients(
     """Gradients of the cross-entropy of new real images of each class.
 
     Args:
-        module: from :func:`ddplug.networks.functional.stateless`, with logits.
+        module: from :func:`ddplug.networks.stateless`, with logits.
         view: see :func:`draw_view`.
         data: real data.
         batch_real: images of each class.
@@ -121,7 +121,7 @@ def synthetic_gradients(module: nn.Module, view: Mapping[str, Tensor], images: T
     """Gradients of the cross-entropy of each class's images, differentiable in the images.
 
     Args:
-        module: from :func:`ddplug.networks.functional.stateless`, with logits.
+        module: from :func:`ddplug.networks.stateless`, with logits.
         view: see :func:`draw_view`.
         images: as many of each class, sorted by class.
         num_classes: number of classes.

@@ -29,7 +29,7 @@ class El2n(Selection):
     Args:
         images_per_class: samples to keep of each class.
         steps: none are needed.
-        network: specification of the networks :math:`f_k` (see :func:`ddplug.networks.factory.build`).
+        network: specification of the networks :math:`f_k` (see :func:`ddplug.networks.build`).
         networks: how many of them, :math:`K`, at least 1; the paper takes 10.
         train_epochs: epochs to train each for, at least 1; SGD, learning rate 0.01, momentum 0.9, batches of 256.
         max_samples_per_class: at most so many samples of each class, drawn at random, are trained on and chosen from.
