@@ -14,6 +14,7 @@ GROUPS = {
     "distiller": "ddplug.distillers",
     "network": "ddplug.networks",
     "dataset": "ddplug.datasets",
+    "codec": "ddplug.codecs",
 }
 """Kind of plug-in -> entry-point group that a package declares it in."""
 
@@ -29,7 +30,7 @@ def names(kind: str) -> list[str]:
     """List the installed plug-ins of a kind.
 
     Args:
-        kind: ``"distiller"``, ``"network"`` or ``"dataset"``.
+        kind: ``"distiller"``, ``"network"``, ``"dataset"`` or ``"codec"``.
 
     Returns:
         Sorted names.
@@ -45,7 +46,7 @@ def resolve(kind: str, name: str) -> Any:
     """Load the plug-in that a name stands for.
 
     Args:
-        kind: ``"distiller"``, ``"network"`` or ``"dataset"``.
+        kind: ``"distiller"``, ``"network"``, ``"dataset"`` or ``"codec"``.
         name: a name from :func:`names`.
 
     Returns:

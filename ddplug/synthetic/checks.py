@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ddplug.functional.packing import BITS
 from ddplug.functional.resize import can_enlarge
+from ddplug.synthetic.stored import Stored
 
 __all__ = ["problem"]
 
@@ -42,6 +43,7 @@ def problem(fields: Mapping[str, Any]) -> str | None:
         _shape_problem(tuple(inputs.shape[1:]), fields["network_shape"], fields["preprocess"].kind)
         or _values_problem(inputs, targets, num_classes, fields["half_labels"])
         or (None if levels is None else _levels_problem(levels, inputs.shape[1]))
+        or (None if fields["stored"] is None else _stored_problem(fields["stored"], fields))
     )
 
 
@@ -52,6 +54,18 @@ def _shape_problem(stored: tuple[int, ...], seen: tuple[int, ...], preprocess: s
         return f"inputs of the shape {stored} cannot be enlarged to {seen}"
     if stored != seen and preprocess == "zca":
         return "zca mixes all pixels of whole images, so small ones in their place cannot be stored; use standardize"
+    return None
+
+
+def _stored_problem(stored: Stored, fields: Mapping[str, Any]) -> str | None:
+    """Say what is wrong with what a codec holds, given that the rest is right."""
+    targets = fields["targets"]
+    if fields["levels"] is not None:
+        return "its images are held by a codec and have levels too"
+    if sum(stored.groups) != len(targets):
+        return f"its codec holds {sum(stored.groups)} samples, not {len(targets)}"
+    if targets.ndim == 1 and not bool((targets.diff() >= 0).all()):
+        return "its hard labels are not sorted, as those of a set held by a codec are"
     return None
 
 

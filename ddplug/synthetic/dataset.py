@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,9 @@ from ddplug.errors import DataError, FormatError, OptionError
 from ddplug.functional.packing import check_bits, packed_bytes
 from ddplug.functional.resize import enlarge, reduce
 from ddplug.synthetic import checks, file_format, quantize
+from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.recipe import Recipe
+from ddplug.synthetic.stored import Stored, store
 from ddplug.utils.files import read_tensors, write_tensors
 
 __all__ = ["SyntheticSet"]
@@ -42,6 +45,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         half_labels: whether the soft labels are stored as float16, whose values they then have.
         bits: that a number takes where there are levels, one of :data:`ddplug.functional.packing.BITS`: ``2**bits``
             levels.
+        stored: where a codec holds the images (see :meth:`compress`), its streams, which decode to the inputs.
 
     Raises:
         DataError: shapes, labels or values that do not fit together; the message says which.
@@ -58,6 +62,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     network_shape: tuple[int, ...] = ()
     half_labels: bool = False
     bits: int = 8
+    stored: Stored | None = None
 
     def __post_init__(self) -> None:
         if self.network_shape == tuple(self.inputs.shape[1:]):
@@ -93,17 +98,28 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what is stored: inputs as float32 or in a few bits a number (with their levels), and the labels.
+        """Bytes that the file holds for the set: images, with all that a codec needs besides them, and labels.
 
-        A hard label takes one byte up to 256 classes and four above; a soft label four a class, or two where
-        ``half_labels`` says so. The preprocessing is not counted: whoever trains on the data needs it with or
-        without this set.
+        Without a codec inputs are float32 or a few bits a number, with their levels. A hard label takes one byte up to
+        256 classes and four above; a soft label four a class, or two where ``half_labels`` says so. Hard labels of a
+        set held by a codec are sorted and stored as counts. The preprocessing is not counted: whoever trains on the
+        data needs it with or without this set.
         """
+        if self.stored is not None:
+            return self.stored.nbytes + file_format.label_bytes(self.targets, self.num_classes, self.half_labels)
         soft = self.num_classes * self.soft_type.itemsize
         label = soft if self.targets.ndim == 2 else 1 if self.num_classes <= 256 else 4
         if self.levels is None:
             return self.inputs.numel() * 4 + len(self) * label
         return len(self) * (packed_bytes(self.inputs[0].numel(), self.bits) + label) + self.levels.numel() * 4
+
+    @property
+    def bits_per_class(self) -> float:
+        """Bits that are stored for each class, the unit in which compressed sets are compared.
+
+        Reference: Bao et al., "Dataset Distillation as Data Compression: A Rate-Utility Perspective", ICCV 2025.
+        """
+        return 8 * self.nbytes / self.num_classes
 
     @property
     def data_fingerprint(self) -> str | None:
@@ -118,7 +134,9 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
 
     def enlarged(self) -> SyntheticSet:
         """Return the set with its images stored as networks see them, in float32; itself where they are."""
-        return replace(self, inputs=self[:][0], levels=None, network_shape=()) if self.network_shape else self
+        if not self.network_shape:
+            return self
+        return replace(self, inputs=self[:][0], levels=None, bits=8, stored=None, network_shape=())
 
     def reduced(self, factor: int) -> SyntheticSet:
         """Store the images smaller by a factor, averaged; networks go on seeing the shape they saw.
@@ -136,8 +154,53 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             >>> made.reduced(2).inputs.shape, made.reduced(2).shape
             (torch.Size([8, 1, 2, 2]), (1, 4, 4))
         """
+        if factor == 1:
+            return self
         small = reduce(self.inputs, factor)
-        return self if factor == 1 else replace(self, inputs=small, levels=None, network_shape=self.shape)
+        return replace(self, inputs=small, levels=None, stored=None, network_shape=self.shape)
+
+    def compress(self, codec: str | Codec) -> SyntheticSet:
+        """Let a codec hold the images: what it gives back takes their place, and what it stores is what they take.
+
+        Hard labels are sorted first. ``provenance["psnr"]`` says how near images are to what they were, in dB.
+
+        Args:
+            codec: a name from ``ddplug.names("codec")`` with options, as ``"avif:quality=15"`` for photographs or
+                ``"pixels:bits=1,side=14"`` for drawings, or the codec itself.
+
+        Returns:
+            The set, whose :attr:`nbytes` are those of the streams and the labels.
+
+        Raises:
+            OptionError: the codec or an option is not known, or it cannot hold such samples.
+
+        Example:
+            >>> from ddplug.data.preprocess import Identity
+            >>> dots = (torch.rand(50, 1, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.9).float()
+            >>> made = SyntheticSet(dots, torch.arange(50) % 2, 2, Identity()).compress("pixels:bits=1")
+            >>> made.nbytes, made.quantize(bits=1).nbytes, made.bits_per_class
+            (222, 458, 888.0)
+        """
+        order = torch.arange(len(self)) if self.targets.ndim == 2 else self.targets.cpu().argsort(stable=True)
+        inputs, targets = self.inputs.cpu()[order], self.targets.cpu()[order]
+        groups = [len(self)] if targets.ndim == 2 else targets.bincount(minlength=self.num_classes).tolist()
+        stored = store(codec, inputs, groups, self.preprocess)
+        found = stored.decode(self.preprocess)
+        provenance = {**self.provenance, "codec": stored.codec}
+        if found.ndim == 4:
+            pixels = (self.preprocess.to("cpu").inverse(enlarge(x, self.shape)) for x in (inputs, found))
+            error = float((next(pixels) - next(pixels)).double().square().mean())
+            provenance["psnr"] = round(-10 * math.log10(max(error, 1e-10)), 2)
+        return replace(
+            self,
+            inputs=found.to(self.inputs.device),
+            targets=targets.to(self.inputs.device),
+            provenance=provenance,
+            levels=None,
+            bits=8,
+            network_shape=self.shape,
+            stored=stored,
+        )
 
     def to(self, device: torch.device | str) -> SyntheticSet:
         """Move every tensor to a device."""
@@ -158,7 +221,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         keep = torch.isin(self.hard_targets, torch.tensor(list(labels), dtype=torch.int64, device=self.inputs.device))
         if not bool(keep.any()):
             raise OptionError(f"the set has no sample of the classes {list(labels)}")
-        return replace(self, inputs=self.inputs[keep], targets=self.targets[keep])
+        stored = None if self.stored is None or self.targets.ndim == 2 else self.stored.keep(labels)
+        return replace(self, inputs=self.inputs[keep], targets=self.targets[keep], stored=stored)
 
     def merge(self, other: SyntheticSet) -> SyntheticSet:
         """Append another set of the same data: same shape, classes, kind of labels and preprocessing.
@@ -189,6 +253,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             inputs=torch.cat([self.inputs, other.inputs]),
             targets=torch.cat([self.targets, other.targets]),
             levels=levels,
+            stored=None,
             bits=max(self.bits, other.bits),  # fewer bits lie on the levels of more
             half_labels=self.half_labels and other.half_labels,
             provenance={"merged": [*self._parts(), *other._parts()]},
@@ -234,7 +299,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             ([0.25, 0.25, 0.9500000476837158, 0.9500000476837158], [0, 0, 255, 255], 10)
         """
         if dtype == "float32":
-            return replace(self, levels=None, bits=8, half_labels=False)
+            return replace(self, levels=None, bits=8, half_labels=False, stored=None)
         if dtype != "uint8":
             raise OptionError(f"dtype is {dtype!r}; it must be uint8 or float32")
         check_bits(bits, self.shape, self.preprocess.kind)
@@ -253,7 +318,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         if self.levels is not None and self.bits <= bits:
             return self
         levels = quantize.span(quantize.exact_pixels(self.preprocess, self.inputs), bits)
-        rounded = replace(self, levels=levels.to(self.inputs.device), bits=bits)
+        rounded = replace(self, levels=levels.to(self.inputs.device), bits=bits, stored=None)
         inputs = rounded.decode(rounded.codes())
         error = float((inputs - self.inputs).square().mean().sqrt())
         result = replace(rounded, inputs=inputs, provenance={**self.provenance, "quantisation_rmse": error})
@@ -310,6 +375,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             raise DataError(f"cannot save the set: {error}") from None
         if not torch.equal(back["inputs"], own.inputs):
             problem = "its inputs do not lie on its levels; set levels=None and quantize again"
+            if own.stored is not None:
+                problem = "its inputs are not what its streams hold; set stored=None and compress again"
             raise DataError(f"cannot save the set: {problem}")
         write_tensors(path, file_format.KIND, tensors, header, version)
 

@@ -9,9 +9,17 @@ The file is that of :mod:`ddplug.utils.files`, of the kind ``synthetic-set``. It
   labels;
 * ``preprocess.NAME``: the float32 fields of the preprocessing
 
+or, where a codec holds the images, in the place of ``inputs``
+
+* ``stream.NAME``: ``(n,)`` uint8, the streams of the codec;
+* ``counts``: ``(classes,)`` uint8 or int32, the numbers of successive samples of each class, in the place of hard
+  ``targets``,
+
 and the header fields ``num_classes``, ``class_names``, ``preprocess`` (its kind), ``recipe`` and ``provenance``,
 ``network_shape`` where networks see the inputs enlarged to another shape than the stored one, and ``bits`` and
-``stored_shape`` where codes have fewer bits than 8.
+``stored_shape`` where codes have fewer bits than 8. Where there is a codec, ``codec`` is its name with options,
+``stored_shape`` the shape of the samples that it was given, and ``groups`` the numbers of samples that it was told
+belong together, if these are not the ``counts``.
 """
 
 from __future__ import annotations
@@ -25,14 +33,15 @@ import torch
 from torch import Tensor
 
 from ddplug.data.preprocess import Preprocess, from_tensors
-from ddplug.errors import DataError, FormatError, OptionError
+from ddplug.errors import DataError, FormatError, MissingExtraError, OptionError
 from ddplug.functional import augmentation
 from ddplug.functional.packing import BITS, pack, packed_bytes, unpack
 from ddplug.functional.resize import can_enlarge
 from ddplug.synthetic import checks, quantize
 from ddplug.synthetic.recipe import Recipe
+from ddplug.synthetic.stored import Stored
 
-__all__ = ["KIND", "decode", "encode"]
+__all__ = ["KIND", "decode", "encode", "label_bytes"]
 
 KIND = "synthetic-set"
 """What the header of the file calls it."""
@@ -51,10 +60,17 @@ def encode(fields: Mapping[str, Any], codes: Tensor | None) -> tuple[dict[str, T
     targets, num_classes, bits = fields["targets"], fields["num_classes"], fields["bits"]
     soft_type = torch.float16 if fields["half_labels"] else torch.float32
     tensors = {f"preprocess.{name}": tensor for name, tensor in fields["preprocess"].tensors().items()}
+    held: Stored | None = fields["stored"]
     packed = codes is not None and bits < 8
     stored = fields["inputs"] if codes is None else codes
-    tensors["inputs"] = pack(stored.flatten(1), bits) if packed else stored
-    tensors["targets"] = targets.to(_label_type(num_classes) if targets.ndim == 1 else soft_type)
+    if held is None:
+        tensors["inputs"] = pack(stored.flatten(1), bits) if packed else stored
+    else:
+        tensors |= {f"{_STREAM}{name}": stream for name, stream in held.streams.items()}
+    if held is not None and targets.ndim == 1:
+        tensors["counts"] = _counts(targets, num_classes)
+    else:
+        tensors["targets"] = targets.to(_label_type(num_classes) if targets.ndim == 1 else soft_type)
     if codes is not None:
         tensors["levels"] = fields["levels"]
     header = {
@@ -68,7 +84,30 @@ def encode(fields: Mapping[str, Any], codes: Tensor | None) -> tuple[dict[str, T
         header["network_shape"] = list(fields["network_shape"])
     if packed:
         header |= {"bits": bits, "stored_shape": list(stored.shape[1:])}
-    return tensors, header, 3 if packed else 1
+    if held is not None:
+        header |= {"codec": held.codec, "stored_shape": list(held.shape)}
+        if "counts" not in tensors or tensors["counts"].tolist() != list(held.groups):
+            header["groups"] = list(held.groups)
+    return tensors, header, 4 if held is not None else 3 if packed else 1
+
+
+def label_bytes(targets: Tensor, num_classes: int, half_labels: bool) -> int:
+    """Count the bytes of the labels of a set that a codec holds.
+
+    Args:
+        targets: ``(M,)`` sorted hard labels or ``(M, num_classes)`` soft ones.
+        num_classes: number of classes.
+        half_labels: whether soft labels are stored as float16.
+    """
+    if targets.ndim == 1:
+        return _counts(targets, num_classes).nbytes
+    return targets.numel() * (2 if half_labels else 4)
+
+
+def _counts(targets: Tensor, num_classes: int) -> Tensor:
+    """Count the samples of each class, ``(classes,)`` in the smallest type that holds them."""
+    counts = targets.bincount(minlength=num_classes)
+    return counts.to(torch.uint8 if int(counts.max()) < 256 else torch.int32).cpu()
 
 
 def _label_type(num_classes: int) -> torch.dtype:
@@ -93,6 +132,8 @@ def decode(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> dict[str
     _check_header(header)
     fields = {name.removeprefix("preprocess."): t for name, t in tensors.items() if name.startswith("preprocess.")}
     plain = {name for name in tensors if not name.startswith("preprocess.")}
+    if "codec" in header:
+        return _decode_held({name: tensors[name] for name in plain}, header, fields)
     if not {"inputs", "targets"} <= plain <= {"inputs", "targets", "levels"}:
         raise FormatError(f"its tensors are {reprlib.repr(sorted(plain))}, not inputs, targets and maybe levels")
     stored, targets, levels = tensors["inputs"], tensors["targets"], tensors.get("levels")
@@ -119,6 +160,7 @@ def decode(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> dict[str
         "network_shape": shape,
         "half_labels": half_labels,
         "bits": header.get("bits", 8),
+        "stored": None,
     }
     _check(found)
     if levels is not None:
@@ -129,6 +171,87 @@ def decode(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> dict[str
     return found
 
 
+def _decode_held(
+    tensors: Mapping[str, Tensor], header: Mapping[str, Any], fields: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Read a set whose images a codec holds.
+
+    Raises:
+        FormatError: something is missing, unknown, or does not fit the rest.
+        DataError: labels or values are not those of a set.
+    """
+    streams = {name.removeprefix(_STREAM): t for name, t in tensors.items() if name.startswith(_STREAM)}
+    labels = {name for name in tensors if not name.startswith(_STREAM)}
+    if labels not in ({"counts"}, {"targets"}) or not streams:
+        raise FormatError(f"its tensors are {reprlib.repr(sorted(tensors))}, not streams, and counts or targets")
+    if any(stream.dtype != torch.uint8 or stream.ndim != 1 for stream in streams.values()):
+        raise FormatError("a stream is not made of bytes")
+    shape: Any = header.get("stored_shape")
+    if not _sizes(shape, 1) or len(shape) not in (1, 3):
+        raise FormatError(f"stored_shape is {reprlib.repr(shape)}, not the sizes of a sample")
+    num_classes = header["num_classes"]
+    targets = _targets(tensors, num_classes)
+    groups = header.get("groups", tensors["counts"].tolist() if "counts" in tensors else None)
+    if not _sizes(groups, 0) or sum(groups) != len(targets):
+        raise FormatError(f"groups is {reprlib.repr(groups)}, not the numbers of samples that make {len(targets)}")
+    if len(targets) * math.prod(shape) > _MOST_NUMBERS:
+        raise FormatError(f"its images are {len(targets) * math.prod(shape)} numbers; the limit is {_MOST_NUMBERS}")
+    if not isinstance(header["codec"], str) or len(header["codec"]) > _MAX_NAME:
+        raise FormatError(f"codec is {reprlib.repr(header['codec'])}, not a short name with options")
+    preprocess = _preprocess(header["preprocess"], fields, tuple(shape))
+    stored = Stored(header["codec"], tuple(shape), tuple(groups), streams)
+    try:
+        inputs = stored.decode(preprocess)
+    except (OptionError, MissingExtraError) as error:
+        raise FormatError(f"its images cannot be decoded: {error}") from None
+    if not bool(inputs.isfinite().all()):
+        raise FormatError("its pixels are not finite")
+    seen = _network_shape(header.get("network_shape", shape), tuple(inputs.shape[1:]))
+    half_labels = targets.dtype == torch.float16
+    found: dict[str, Any] = {
+        "inputs": inputs,
+        "targets": targets.float() if half_labels else targets,
+        "num_classes": num_classes,
+        "preprocess": preprocess,
+        "recipe": _recipe(header["recipe"], seen),
+        "class_names": tuple(header["class_names"]),
+        "provenance": header["provenance"],
+        "levels": None,
+        "network_shape": seen,
+        "half_labels": half_labels,
+        "bits": 8,
+        "stored": stored,
+    }
+    _check(found)
+    return found
+
+
+def _sizes(values: Any, least: int) -> bool:
+    """Tell whether something that was read is a list of whole numbers from ``least`` on."""
+    fine = isinstance(values, list) and bool(values)
+    return fine and all(type(value) is int and least <= value <= _MOST_NUMBERS for value in values)
+
+
+def _targets(tensors: Mapping[str, Tensor], num_classes: int) -> Tensor:
+    """Read the labels of a set that a codec holds: int64, or soft ones as they are stored.
+
+    Raises:
+        FormatError: they are of the wrong type or shape, or too many.
+    """
+    if "targets" in tensors:
+        targets = tensors["targets"]
+        if targets.ndim != 2 or targets.dtype not in (torch.float16, torch.float32) or len(targets) == 0:
+            raise FormatError(f"targets are {targets.dtype} {tuple(targets.shape)}, not soft labels")
+        return targets
+    counts = tensors["counts"]
+    if counts.dtype not in (torch.uint8, torch.int32) or tuple(counts.shape) != (num_classes,):
+        raise FormatError(f"counts are {counts.dtype} {tuple(counts.shape)}, not one for each of {num_classes} classes")
+    counts = counts.long()
+    if int(counts.min()) < 0 or not 1 <= int(counts.sum()) <= _MOST_NUMBERS:
+        raise FormatError("counts are negative, or not those of any samples")
+    return torch.arange(num_classes).repeat_interleave(counts)
+
+
 def _check(fields: Mapping[str, Any]) -> None:
     wrong = checks.problem(fields)
     if wrong:
@@ -137,7 +260,10 @@ def _check(fields: Mapping[str, Any]) -> None:
 
 _MAX_NAME = 255
 _HEADER = {"num_classes": int, "class_names": list, "preprocess": str, "recipe": dict, "provenance": dict}
-_OPTIONAL = {"network_shape", "bits", "stored_shape"}
+_OPTIONAL = {"network_shape", "bits", "stored_shape", "codec", "groups"}
+_STREAM = "stream."
+_MOST_NUMBERS = 1 << 30
+"""Of all images that a codec holds: 4 GB once they are decoded."""
 
 
 def _check_header(header: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ from ddplug.errors import FormatError, OptionError
 
 __all__ = ["check_writable", "read_tensors", "write_file", "write_tensors"]
 
-_VERSION = 3
+_VERSION = 4
 """The newest that is read. Files without anything new are written as version 1, which older readers take."""
 _MAX_HEADER = 8 << 20
 """Bytes of the safetensors header, ours included: room for 20,000 class names, and little to parse."""

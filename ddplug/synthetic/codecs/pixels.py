@@ -1,0 +1,114 @@
+"""Pixels in few bits a number, whole or smaller, with all that can be foreseen taken out by a context model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from ddplug.data.preprocess import per_channel, to_pixels
+from ddplug.errors import FormatError, OptionError
+from ddplug.functional import entropy
+from ddplug.functional.packing import BITS
+from ddplug.synthetic import quantize
+from ddplug.synthetic.codecs.protocol import Payload
+
+__all__ = ["Pixels"]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Numbers on few equal levels a channel, coded without further loss (:mod:`ddplug.functional.entropy`).
+
+    Suits line drawings above all: a digit of MNIST takes 7 bytes at ``bits=1,side=14`` and 14 whole, where the bare
+    bits take 25 and 98. For photographs see :class:`ddplug.synthetic.codecs.avif.Avif`. Rows of a table work too, with
+    levels of each column.
+
+    Args:
+        bits: of a number, 1, 2, 4 or 8.
+        side: height that images are averaged to, with the width in proportion; 0 to store them whole.
+
+    Raises:
+        OptionError: an option is outside its range.
+
+    Example:
+        >>> dots = (torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.9).float()
+        >>> streams = Pixels(bits=1).encode(dots, [60])
+        >>> {name: len(stream) for name, stream in streams.items()}
+        {'codes': 248, 'levels': 8}
+        >>> torch.equal(Pixels(bits=1).decode(streams, [60], (1, 8, 8)), dots)
+        True
+    """
+
+    name: ClassVar[str] = "pixels"
+    bits: int = 8
+    side: int = 0
+
+    def __post_init__(self) -> None:
+        if self.bits not in BITS:
+            raise OptionError(f"codec pixels: bits is {self.bits}; it must be one of {', '.join(map(str, BITS))}")
+        if self.side < 0:
+            raise OptionError(f"codec pixels: side is {self.side}; it must be at least 1, or 0 for whole images")
+
+    def check(self, shape: tuple[int, ...], preprocess: str) -> None:
+        if preprocess == "zca":
+            raise OptionError("codec pixels cannot hold images whitened by zca; load the data with 'standardize'")
+        self._stored(shape)
+
+    def _stored(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape that samples of a shape are stored in."""
+        if len(shape) not in (1, 3):
+            raise OptionError(f"codec pixels holds rows (D,) and images (C, H, W), not samples of shape {shape}")
+        if not self.side:
+            return shape
+        if len(shape) == 1 or self.side > min(shape[1:]):
+            raise OptionError(f"codec pixels: side={self.side} is for images at least as large, not shape {shape}")
+        channels, height, width = shape
+        return (channels, self.side, max(1, round(width * self.side / height)))
+
+    def encode(self, pixels: Tensor, groups: Sequence[int]) -> dict[str, Tensor]:
+        stored = self._stored(tuple(pixels.shape[1:]))
+        exact = pixels.double()
+        exact = adaptive_avg_pool2d(exact, (stored[1], stored[2])) if self.side else exact
+        levels = quantize.span(exact, self.bits)
+        codes = quantize.codes(exact, levels, self.bits) // (255 // ((1 << self.bits) - 1))
+        stream = entropy.encode(codes.reshape(_laid_out(len(codes), stored)).numpy(), self.bits)
+        return {
+            "codes": torch.frombuffer(bytearray(stream), dtype=torch.uint8),
+            "levels": torch.frombuffer(bytearray(levels.numpy().astype("<f4").tobytes()), dtype=torch.uint8),
+        }
+
+    def keep(
+        self, payload: Payload, groups: Sequence[int], shape: tuple[int, ...], kept: Sequence[int]
+    ) -> dict[str, Tensor] | None:
+        layout = _laid_out(sum(groups), self._stored(shape))
+        codes = entropy.decode(bytes(payload["codes"].numpy()), layout, self.bits)
+        owners = np.repeat(np.arange(len(groups)), groups)
+        stream = entropy.encode(codes[np.isin(owners, kept)], self.bits)
+        return {**payload, "codes": torch.frombuffer(bytearray(stream), dtype=torch.uint8)}
+
+    def decode(self, payload: Payload, groups: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+        if set(payload) != {"codes", "levels"}:
+            raise FormatError(f"codec pixels: its streams are {sorted(payload)}, not codes and levels")
+        stored, rows = self._stored(shape), sum(groups)
+        if payload["levels"].numel() != 8 * stored[0]:
+            raise FormatError(f"codec pixels: levels take {payload['levels'].numel()} bytes, not {8 * stored[0]}")
+        levels = torch.from_numpy(np.frombuffer(bytes(payload["levels"].numpy()), "<f4").astype(np.float32))
+        if not bool(levels.isfinite().all()):
+            raise FormatError("codec pixels: its levels are not finite")
+        found = entropy.decode(bytes(payload["codes"].numpy()), _laid_out(rows, stored), self.bits)
+        codes = torch.from_numpy(found).reshape(rows, *stored) * (255 // ((1 << self.bits) - 1))
+        low, high = (per_channel(level, codes) for level in levels.view(2, stored[0]))
+        return to_pixels(codes) * (high - low) + low
+
+
+def _laid_out(rows: int, stored: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Return the shape that the context model sees: a row of a table is an image of one line."""
+    channels, height, width = stored if len(stored) == 3 else (1, 1, math.prod(stored))
+    return (rows, channels, height, width)
