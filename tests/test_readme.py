@@ -56,6 +56,15 @@ def test_there_are_two_set_up_commands_of_one_line_each() -> None:
     assert commands == re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
 
 
+def test_pre_commit_has_the_ruff_of_the_development_extra_and_the_workflow_runs_everything() -> None:
+    (ruff,) = re.findall(r"^    ruff==(\S+)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    assert f"rev: v{ruff}\n" in (ROOT / ".pre-commit-config.yaml").read_text()
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert workflow.endswith("      - run: bash .ci/run\n")
+    oldest, *_, newest = re.findall(r"Python :: (3\.\d+)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    assert f'python: ["{oldest}", "{newest}"]' in workflow
+
+
 def test_the_architecture_page_has_the_floors_that_imports_are_held_to() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = page.split("## Packages and floors")[1].split("Each of the packages")[0]
