@@ -14,7 +14,6 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, NamedTuple
 
-from docutils.nodes import Element
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -186,7 +185,7 @@ def on_docstring(app: Sphinx, what: str, name: str, value: Any, options: Any, li
         lines[:] = spell_out("\n".join(lines), known.home, owner).split("\n")
 
 
-def on_missing(app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: Element) -> Element | None:
+def on_missing(app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: Any) -> Any:
     """Lead from the address of a definition to its entry; show what exists and has none without a link."""
     target = node["reftarget"]
     if node["refdomain"] != "py" or not exists(target):
