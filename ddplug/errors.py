@@ -18,7 +18,7 @@ __all__ = [
 
 
 class DdplugError(Exception):
-    """Base of everything a user can cause and mend: one clear line; the command line exits with status 2."""
+    """Base of every error that a user can cause and correct: one clear line, and exit status 2 of the command line."""
 
 
 class OptionError(DdplugError, ValueError):

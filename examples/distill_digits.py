@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 
 import ddplug
-from ddplug.distillers.dm import DM
-from ddplug.distillers.selection.random_ import Random
+from ddplug.distillers import DM, Random
 
 NETWORK = "convnet:width=32,depth=2"
 
 
 def main(output: str = "digits.safetensors", steps: int = 300, repeats: int = 3) -> None:
-    """Distill ``digits``, evaluate beside two baselines, and write one file."""
+    """Distill ``digits``, evaluate it and two baselines, and write one file."""
     train, test = ddplug.load_dataset("digits"), ddplug.load_dataset("digits", split="test")
     sets = {
         "dm": ddplug.distill(train, DM(images_per_class=1, network=NETWORK), steps=steps),

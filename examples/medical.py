@@ -28,10 +28,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import pil_to_tensor
 
 import ddplug
-from ddplug.distillers.selection.class_mean import ClassMean
-from ddplug.distillers.selection.random_ import Random
-from ddplug.distillers.soft_label_dd import SoftLabelDD
-from ddplug.evaluation.learned import train_as_learned
+from ddplug.distillers import ClassMean, Random, SoftLabelDD
+from ddplug.evaluation import train_as_learned
 from ddplug.evaluation.train import train_each
 
 CLASSES = ("irrelevant", "negative", "positive")

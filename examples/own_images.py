@@ -10,12 +10,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import ddplug
-from ddplug.distillers.dm import DM
+from ddplug.distillers import DM
 from ddplug.synthetic.export import to_image_folder, to_png
 
 
 def make_folder(root: Path, classes: int = 3, number: int = 20) -> None:
-    """Write real digits as PNG files, in the place of your own pictures."""
+    """Write real digits as PNG files, to stand for your own pictures."""
     digits = load_digits()
     for label in range(classes):
         folder = root / f"digit-{label}"

@@ -11,7 +11,9 @@ import torch
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import to_pil_image
 
-from ddplug.synthetic.dataset import SyntheticSet
+import ddplug
+from ddplug.distillers import DM
+from ddplug.synthetic import SyntheticSet
 
 FOLDER = Path(__file__).parents[1] / "examples"
 
@@ -41,6 +43,7 @@ def test_every_example_is_tested() -> None:
         "medical",
         "nni_search",  # in tests/nni
         "own_images",
+        "your_own_loop",
     }
 
 
@@ -66,6 +69,20 @@ def test_add_a_method(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "the contract holds" in out
     assert "10 images, 2570 bytes" in out
+
+
+def test_your_own_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    loop = example("your_own_loop")
+    loop.main(steps=10, repeats=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["by hand", "by_hand", "own loop", "own_loop"]
+    # ten classes: both sets teach well above a tenth
+    assert min(float(line.split()[2]) for line in lines[1::2]) > 0.5
+    # by hand is what the loop of the package does
+    data = ddplug.load_dataset("digits")
+    rng = torch.Generator().manual_seed(0)
+    method = DM(images_per_class=1, network=loop.NETWORK, pool_size=4)
+    assert loop.by_hand(data, rng, 3).inputs.equal(ddplug.distill(data, method, steps=3, seed=0).inputs)
 
 
 def test_avalanche_replay(capsys: pytest.CaptureFixture[str]) -> None:

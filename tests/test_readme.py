@@ -1,4 +1,4 @@
-"""The README says what is so: its example runs, its methods are the registered ones, its commands can be found."""
+"""The README and the architecture page say what is so: the example runs, methods, links, commands and floors agree."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ddplug.registry import GROUPS
+from tests.test_layers import FLOORS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,3 +54,24 @@ def test_there_are_two_set_up_commands_of_one_line_each() -> None:
     assert len(commands) == 2
     assert all("\n" not in command for command in commands)
     assert commands == re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
+
+
+def test_pre_commit_has_the_ruff_of_the_development_extra_and_the_workflow_runs_everything() -> None:
+    (ruff,) = re.findall(r"^    ruff==(\S+)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    assert f"rev: v{ruff}\n" in (ROOT / ".pre-commit-config.yaml").read_text()
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert workflow.endswith("      - run: bash .ci/run\n")
+    oldest, *_, newest = re.findall(r"Python :: (3\.\d+)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    assert f'python: ["{oldest}", "{newest}"]' in workflow
+
+
+def test_the_architecture_page_has_the_floors_that_imports_are_held_to() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = page.split("## Packages and floors")[1].split("Each of the packages")[0]
+    found: dict[int, set[str]] = {}
+    floor = -1
+    for row in re.findall(r"^ {4,}\S.*$", rows, re.MULTILINE):
+        cells = re.split(r"\s{2,}", row.strip())
+        floor = int(cells[0]) if cells[0].isdigit() else floor
+        found.setdefault(floor, set()).update(cell for cell in cells if cell in set().union(*FLOORS))
+    assert found == dict(enumerate(FLOORS))

@@ -20,7 +20,7 @@ from ddplug.errors import DataError
 __all__ = ["Folder", "from_pil"]
 
 _GREY = {"1", "L", "LA", "La"}
-_COLOUR = {"RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV"}
+_COLOR = {"RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV"}
 
 
 def from_pil(image: Image.Image, mode: str | None = None) -> Tensor:
@@ -44,18 +44,18 @@ def from_pil(image: Image.Image, mode: str | None = None) -> Tensor:
 
 
 def mode_of(image: Image.Image) -> str:
-    """Say whether an image is grey (``"L"``) or in color (``"RGB"``).
+    """Return ``"L"`` for a grey image and ``"RGB"`` for one in color.
 
     Raises:
         DataError: it is neither in 8 bits.
     """
-    if image.mode not in _GREY | _COLOUR:
+    if image.mode not in _GREY | _COLOR:
         raise DataError(f"an image of the mode {image.mode} does not fit uint8; convert it to 8 bits a channel")
     return "L" if image.mode in _GREY else "RGB"
 
 
 class Folder:
-    """The images of a folder that has one folder a class.
+    """Images in a folder that has one folder a class.
 
     Args:
         path: the folder.

@@ -21,8 +21,8 @@ class LabeledData:
     """Real data: inputs as stored, labels, and the way to model space.
 
     Inputs are kept as they are stored, in memory, on a device or memory-mapped, so that MNIST takes 47 MB; a batch is
-    turned into model space when it is drawn. Data in memory and data in a memory-mapped cache so take one path and
-    give the same numbers. Nothing writes to the inputs, and nothing else should.
+    turned into model space when it is drawn. So data in memory and data in a memory-mapped cache take
+    one path and give the same values. Nothing writes to the inputs, and nothing else should.
 
     Attributes:
         inputs: ``(N, *shape)`` uint8 (pixel space after division by 255) or float32 (pixel space as it is).
@@ -51,17 +51,17 @@ class LabeledData:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one input."""
+        """Shape of one input, without the number of samples."""
         return tuple(self.inputs.shape[1:])
 
     @property
     def device(self) -> torch.device:
-        """Where the inputs lie, and so where batches come from."""
+        """Device of the inputs, and so of every batch."""
         return self.inputs.device
 
     @cached_property
     def class_indices(self) -> tuple[Tensor, ...]:
-        """For each class the ``(n_c,)`` int64 positions of its samples, ascending, on the CPU."""
+        """Positions of the samples of each class, ``(n_c,)`` int64, ascending, on the CPU."""
         targets = self.targets.cpu()
         order = targets.argsort(stable=True)
         return torch.split(order, torch.bincount(targets, minlength=self.num_classes).tolist())
@@ -76,11 +76,18 @@ class LabeledData:
         return digest.hexdigest()
 
     def batch(self, index: Tensor) -> Tensor:
-        """Return the samples at ``(n,)`` positions in model space, ``(n, *shape)`` float32, on :attr:`device`."""
+        """Return samples in model space.
+
+        Args:
+            index: ``(n,)`` int64 positions.
+
+        Returns:
+            ``(n, *shape)`` float32, on :attr:`device`.
+        """
         return self.preprocess.forward(to_pixels(self.inputs[index.to(self.device)]))
 
     def draw(self, label: int, n: int, rng: torch.Generator) -> Tensor:
-        """Draw ``n`` positions of a class, without repetition while the class has enough (then whole rounds of it).
+        """Draw positions of samples of a class; none is repeated before all have been drawn.
 
         Args:
             label: class index.
@@ -101,7 +108,16 @@ class LabeledData:
         return members[picks]
 
     def sample(self, label: int, n: int, rng: torch.Generator) -> Tensor:
-        """Draw ``n`` samples of a class in model space, ``(n, *shape)``; see :meth:`draw`."""
+        """Draw samples of a class in model space; see :meth:`draw`.
+
+        Args:
+            label: class index.
+            n: number of samples, at least 1.
+            rng: generator on the CPU.
+
+        Returns:
+            ``(n, *shape)`` float32, on :attr:`device`.
+        """
         return self.batch(self.draw(label, n, rng))
 
     def to(self, device: torch.device | str) -> LabeledData:
@@ -117,7 +133,14 @@ class LabeledData:
         )
 
     def subset(self, index: Tensor) -> LabeledData:
-        """Keep the samples at some positions (``(n,)`` int64); the preprocessing stays that of the whole."""
+        """Keep the samples at some positions.
+
+        Args:
+            index: ``(n,)`` int64 positions.
+
+        Returns:
+            Those samples in that order, with the preprocessing of the whole.
+        """
         index = index.to(self.device)
         return replace(self, inputs=take(self.inputs, index, self.scratch), targets=self.targets[index])
 

@@ -38,7 +38,7 @@ def from_arrays(
     name: str = "arrays",
     augmentation: str | None = None,
 ) -> LabeledData:
-    """Take data that are in memory already, as NumPy arrays or tensors; memory is shared where it can be.
+    """Make labeled data from NumPy arrays or tensors; memory is shared where it can be.
 
     Args:
         inputs: ``(N, *shape)``: uint8 images ``(N, C, H, W)``, or floating-point numbers of any shape.
@@ -51,7 +51,7 @@ def from_arrays(
             on ``(C, H, W)`` inputs and none on others.
 
     Returns:
-        The data, where the inputs lie.
+        The data, on the device of the inputs.
 
     Raises:
         DataError: empty data, one class, missing classes, other than integer labels, NaN, lengths that differ.
@@ -100,6 +100,12 @@ def from_dataset(
 
     Raises:
         DataError: an item cannot be read or differs in shape, or as for :func:`from_arrays`.
+
+    Example:
+        >>> import torch
+        >>> data = from_dataset([(torch.zeros(1, 4, 4), 0), (torch.ones(1, 4, 4), 1)])
+        >>> len(data), data.shape
+        (2, (1, 4, 4))
     """
     try:
         count = len(dataset)

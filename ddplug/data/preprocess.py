@@ -1,7 +1,7 @@
 """Invertible maps between pixel space and the space that networks see; they travel with every set.
 
 *Pixel space* is ``[0, 1]`` for data stored as uint8 and whatever the data hold otherwise (a table's own units).
-*Model space* is what :meth:`Preprocess.forward` gives.
+*Model space* is what :meth:`Preprocess.forward` returns.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Standardize(Preprocess):
 
 @dataclass(frozen=True, eq=False)
 class Zca(Preprocess):
-    """ZCA whitening over all ``D`` numbers of an input: ``(x - mean) @ matrix``.
+    """ZCA whitening over all ``D`` values of an input: ``(x - mean) @ matrix``.
 
     Attributes:
         mean: ``(D,)`` mean of the flattened pixels.
@@ -153,7 +153,7 @@ _MAX_ZCA = 4096
 
 
 def to_pixels(stored: Tensor) -> Tensor:
-    """Turn stored numbers into float32 pixels: uint8 is divided by 255, floating point is taken as it is."""
+    """Convert stored data to float32 pixels: uint8 is divided by 255, floating point is taken as it is."""
     return stored.float().div_(255) if stored.dtype == torch.uint8 else stored.float()
 
 
@@ -164,7 +164,7 @@ def _to_grid(values: Tensor, bits: int) -> Tensor:
 
 
 def pieces(stored: Tensor) -> Iterator[Tensor]:
-    """Cut ``(N, *shape)`` data into runs of about a million numbers, so that memory-mapped data stay bounded."""
+    """Cut ``(N, *shape)`` data into runs of about a million values, so that memory-mapped data stay bounded."""
     return iter(torch.split(stored, max(1, (1 << 20) // max(1, math.prod(stored.shape[1:])))))
 
 
@@ -181,7 +181,7 @@ def _standardize(stored: Tensor) -> Standardize:
 
 
 def _channels(part: Tensor) -> Tensor:
-    """Lay out stored data as ``(C, numbers of that channel)`` float64 pixels on the CPU."""
+    """Lay out stored data as ``(C, values of that channel)`` float64 pixels on the CPU."""
     return to_pixels(part.cpu()).double().transpose(0, 1).flatten(1)
 
 
@@ -195,7 +195,7 @@ def _mean(stored: Tensor) -> Tensor:
 
 
 def _zca(stored: Tensor, eps: float) -> Zca:
-    """Fit the whitening of all numbers of an input, ``D`` at most :data:`_MAX_ZCA`."""
+    """Fit the whitening of all values of an input, ``D`` at most :data:`_MAX_ZCA`."""
     width = math.prod(stored.shape[1:])
     if width > _MAX_ZCA:
         raise OptionError(f"zca needs a {width} x {width} matrix; the limit is {_MAX_ZCA}: use 'standardize'")

@@ -21,6 +21,11 @@ def clusters(features: Tensor, number: int, rng: torch.Generator) -> Tensor:
 
     Returns:
         ``(n,)`` int64 cluster of each row, in ``0..number-1``, on the CPU; no cluster is empty.
+
+    Example:
+        >>> labels = clusters(torch.tensor([[0.0], [9.0], [0.1]]), 2, torch.Generator().manual_seed(0))
+        >>> bool(labels[0] == labels[2]), bool(labels[0] == labels[1])
+        (True, False)
     """
     from sklearn import cluster  # here, since it takes a second to import
     from threadpoolctl import threadpool_limits
@@ -37,13 +42,26 @@ def clusters(features: Tensor, number: int, rng: torch.Generator) -> Tensor:
 
 
 def centroids(features: Tensor, labels: Tensor) -> Tensor:
-    """Average the ``(n, d)`` rows of each cluster, ``(clusters, d)``."""
+    """Average the rows of each cluster, or of each class.
+
+    Args:
+        features: ``(n, d)``.
+        labels: ``(n,)`` int64 cluster of each row, in ``0..k-1``; none is empty.
+
+    Returns:
+        ``(k, d)`` means.
+
+    Example:
+        >>> centroids(torch.tensor([[0.0], [2.0], [5.0]]), torch.tensor([0, 0, 1]))
+        tensor([[1.],
+                [5.]])
+    """
     labels = labels.to(features.device)
     return torch.stack([features[labels == k].mean(0) for k in range(int(labels.max()) + 1)])
 
 
 def nearest_rows(features: Tensor, points: Tensor) -> Tensor:
-    """Give, for each point in turn, the nearest row that no earlier point has taken.
+    """Return, for each point in turn, the nearest row that no earlier point has taken.
 
     Args:
         features: ``(n, d)``.

@@ -1,13 +1,19 @@
-"""Matching losses: pure functions of tensors, zero where synthetic data do what real data do."""
+"""Matching losses: pure functions of tensors, zero where synthetic data do what real data do.
+
+Each compares a statistic of real data with that of synthetic data: mean features, characteristic functions of features,
+gradients of a loss. The statistics of all classes are compared at once, along a first dimension ``C``, which may be
+left out where there are no classes: features ``(n, D)`` have the means ``features.mean(0)``, and
+:func:`ddplug.functional.centroids` gives those of each class, ``(C, D)``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ddplug.errors import unknown
+from ddplug.errors import OptionError, unknown
 
 __all__ = [
     "GRADIENT_DISTANCES",
@@ -22,14 +28,25 @@ def mean_matching(real: Tensor, synthetic: Tensor) -> Tensor:
     r"""Sum over classes of the squared distance of mean features, :math:`\sum_c \|\mu_c - \nu_c\|^2`.
 
     Args:
-        real: ``(C, D)`` mean features of real data, a row a class.
-        synthetic: ``(C, D)`` mean features of synthetic data.
+        real: ``(C, D)`` mean features of real data, a row a class, or ``(D,)``.
+        synthetic: mean features of synthetic data, of the same shape.
 
     Returns:
         0-d loss.
 
+    Raises:
+        OptionError: the shapes differ, as those of features before the mean is taken do.
+
     Reference: Zhao & Bilen, "Dataset Condensation with Distribution Matching", WACV 2023, equation 4.
+
+    Example:
+        >>> real, synthetic = torch.tensor([[0.0, 1.0], [2.0, 5.0]]), torch.tensor([[1.0, 1.0]])
+        >>> mean_matching(real.mean(0), synthetic.mean(0))
+        tensor(4.)
     """
+    if real.shape != synthetic.shape:
+        shapes = f"{tuple(real.shape)} and {tuple(synthetic.shape)}"
+        raise OptionError(f"the mean features have the shapes {shapes}; average over samples first, on both sides")
     return (real - synthetic).square().sum()
 
 
@@ -39,18 +56,18 @@ def characteristic_function(features: Tensor, frequencies: Tensor) -> Tensor:
     It determines a distribution, all its moments included.
 
     Args:
-        features: ``(C, n, D)`` features of ``n`` samples a class.
+        features: ``(C, n, D)`` features of ``n`` samples a class, or ``(n, D)``.
         frequencies: ``(T, D)`` arguments ``t``.
 
     Returns:
-        ``(C, T, 2)`` real and imaginary parts.
+        ``(C, T, 2)`` real and imaginary parts, or ``(T, 2)``.
 
     Example:
         >>> characteristic_function(torch.zeros(1, 3, 2), torch.ones(1, 2)).tolist()
         [[[1.0, 0.0]]]
     """
     angles = features @ frequencies.T
-    return torch.stack([angles.cos().mean(1), angles.sin().mean(1)], -1)
+    return torch.stack([angles.cos().mean(-2), angles.sin().mean(-2)], -1)
 
 
 def characteristic_matching(real: Tensor, synthetic: Tensor, amplitude: float = 0.5) -> Tensor:
@@ -62,7 +79,7 @@ def characteristic_matching(real: Tensor, synthetic: Tensor, amplitude: float = 
     :math:`|\Phi - \Psi| / \sqrt2`.
 
     Args:
-        real: ``(C, T, 2)`` of :func:`characteristic_function`.
+        real: ``(C, T, 2)`` or ``(T, 2)``, from :func:`characteristic_function`.
         synthetic: the same of synthetic data.
         amplitude: share :math:`\alpha` of the amplitudes, within 0 and 1.
 
@@ -78,7 +95,7 @@ def characteristic_matching(real: Tensor, synthetic: Tensor, amplitude: float = 
     apart = (lengths[0] - lengths[1]).square()
     # the phases' term is what the amplitudes leave of the squared distance: exact also where both are nearly equal
     squares = (1 - amplitude) * (real - synthetic).square().sum(-1) + (2 * amplitude - 1) * apart
-    return squares.clamp_min(tiny).sqrt().mean(1).sum()
+    return squares.clamp_min(tiny).sqrt().mean(-1).sum()
 
 
 def _rows(gradient: Tensor) -> Tensor | None:
@@ -128,7 +145,19 @@ GRADIENT_DISTANCES: Mapping[str, Callable[[Sequence[Tensor], Sequence[Tensor]], 
 """Distances of gradients by name; see :func:`gradient_matching`."""
 
 
-def gradient_matching(real: Sequence[Tensor], synthetic: Sequence[Tensor], distance: str = "layerwise") -> Tensor:
+Gradients = Sequence[Tensor] | Mapping[str, Tensor]
+"""Gradients of a loss in the parameters of a network, in order or by name."""
+
+
+def _listed(gradients: Gradients, names: Iterable[str], by_class: bool) -> list[Tensor]:
+    """Put gradients in order, with a dimension for classes."""
+    listed = [gradients[name] for name in names] if isinstance(gradients, Mapping) else gradients
+    return [gradient if by_class else gradient[None] for gradient in listed]
+
+
+def gradient_matching(
+    real: Gradients, synthetic: Gradients, distance: str = "layerwise", *, by_class: bool = True
+) -> Tensor:
     r"""Sum over classes of a distance between the gradients of two losses.
 
     ``layerwise`` groups every weight by output unit and sums :math:`1 - \cos` over the groups of all layers; biases
@@ -136,9 +165,12 @@ def gradient_matching(real: Sequence[Tensor], synthetic: Sequence[Tensor], dista
     ``cosine`` one minus the cosine, of all gradients of a class as one vector.
 
     Args:
-        real: for each parameter ``(C, *shape)``, the gradients of the classes' real losses.
+        real: for each parameter ``(C, *shape)``, the gradients of the classes' real losses; both sides in the same
+            order, or both by name.
         synthetic: the same of the synthetic losses.
         distance: a key of :data:`GRADIENT_DISTANCES`.
+        by_class: whether there is the dimension ``C``. Without, each side is the gradient of one loss, of the
+            parameters' own shapes, as ``torch.autograd.grad`` and ``torch.func.grad`` return it.
 
     Returns:
         0-d loss.
@@ -147,7 +179,13 @@ def gradient_matching(real: Sequence[Tensor], synthetic: Sequence[Tensor], dista
         OptionError: the distance is not known.
 
     Reference: Zhao, Mopuri & Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021, equations 9 and 10.
+
+    Example:
+        >>> a, b = {"weight": torch.tensor([[0.0, 1.0]])}, {"weight": torch.tensor([[0.0, -1.0]])}
+        >>> gradient_matching(a, b, "mse", by_class=False)
+        tensor(4.)
     """
     if distance not in GRADIENT_DISTANCES:
         raise unknown("gradient distance", distance, GRADIENT_DISTANCES)
-    return GRADIENT_DISTANCES[distance](real, synthetic)
+    names = list(synthetic) if isinstance(synthetic, Mapping) else []
+    return GRADIENT_DISTANCES[distance](*(_listed(side, names, by_class) for side in (real, synthetic)))

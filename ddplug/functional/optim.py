@@ -21,13 +21,28 @@ def momentum_step(state: Mapping[str, Tensor], gradient: Tensor, rate: float, mo
 
     Returns:
         The new ``inputs`` and ``velocity``.
+
+    Example:
+        >>> momentum_step({"inputs": torch.ones(1), "velocity": torch.ones(1)}, torch.ones(1), 0.1, 0.5)
+        {'inputs': tensor([0.8500]), 'velocity': tensor([1.5000])}
     """
     velocity = momentum * state["velocity"] + gradient
     return {"inputs": state["inputs"] - rate * velocity, "velocity": velocity}
 
 
 def adam_start(learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the part of a state that :func:`adam_step` needs: what is learned, its moments and a count of steps."""
+    """Return the part of a state that :func:`adam_step` needs.
+
+    Args:
+        learned: tensors that are to be moved, by name.
+
+    Returns:
+        What is learned, its first and second moments, zero at first, and the count ``done`` of the steps taken.
+
+    Example:
+        >>> sorted(adam_start({"x": torch.ones(2)}))
+        ['done', 'first.x', 'second.x', 'x']
+    """
     moments = {f"{which}.{name}": torch.zeros_like(t) for which in ("first", "second") for name, t in learned.items()}
     return {**learned, **moments, "done": torch.tensor(0)}
 
@@ -47,6 +62,10 @@ def adam_step(
         The new tensors and moments, and the count ``done`` of the steps taken.
 
     Reference: Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1.
+
+    Example:
+        >>> adam_step(adam_start({"x": torch.ones(1)}), {"x": torch.full((1,), 3.0)}, rate=0.1)["x"]
+        tensor([0.9000])
     """
     done = int(state["done"]) + 1
     after = {"done": torch.tensor(done)}

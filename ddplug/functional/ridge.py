@@ -46,7 +46,7 @@ def centered(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def _exact(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Turn tensors to float64; Apple's devices have none."""
+    """Convert tensors to float64; Apple's devices have none."""
     return tuple(tensor if tensor.device.type == "mps" else tensor.double() for tensor in tensors)
 
 

@@ -1,4 +1,4 @@
-"""What functions here take and give beside tensors."""
+"""Types that the functions here take and return."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ steps. The reverse sweep keeps the weights only, and builds one step's graph ane
 where the derivatives of :math:`s_t` hold :math:`w_{t+1}` fixed. It is exact: the same sums, in the same order.
 
 Reference: Maclaurin, Duvenaud & Adams, "Gradient-based Hyperparameter Optimization through Reversible Learning", ICML
-2015, algorithm 2, with recomputation in the place of reversal; Wang, Zhu, Torralba & Efros, "Dataset Distillation",
+2015, algorithm 2, with recomputation instead of reversal; Wang, Zhu, Torralba & Efros, "Dataset Distillation",
 arXiv 1811.10959, algorithm 1. Keeping :math:`w_t = w_T` throughout is TESLA's approximation: Cui, Wang, Si & Hsieh,
 "Scaling Up Dataset Distillation to ImageNet-1K with Constant Memory", ICML 2023, section 3.
 """
@@ -60,7 +60,7 @@ def unroll(
     Args:
         loss: of each step.
         weights: start of the trained parameters by name.
-        learned: what the loss depends on beside the weights, e.g. images and labels.
+        learned: what the loss depends on apart from the weights, e.g. images and labels.
         rates: ``(T,)`` learning rates, one a step.
         recompute: keep the weights of the steps and compute their graphs again one by one in the backward pass; the
             result can then be differentiated once. Otherwise all graphs are kept: faster by the recomputed forward
@@ -115,7 +115,7 @@ def _gradient(loss: Tensor, weights: Tensors, create_graph: bool = False) -> tup
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a sweep needs beside tensors: the loss, the names of the weights, how many tensors are learned."""
+    """What a sweep needs apart from tensors: the loss, the names of the weights, how many tensors are learned."""
 
     loss: StepLoss
     names: tuple[str, ...]

@@ -20,7 +20,8 @@ class LearnedTraining:
     Attributes:
         network: name of the architecture, with options.
         seed: of the one initial network that the set was learned for; ``None`` where it is for any.
-        weights: :func:`fingerprint` of that initial network; ``""`` where the set is for any.
+        weights: :func:`~ddplug.utils.fingerprints.fingerprint` of that initial network; ``""`` where the set is for
+            any.
         batches: positions of the samples of a step; the steps take them in turn.
         rates: learning rate of each step of plain gradient descent.
     """

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy, linear
 
 from ddplug.errors import OptionError
+from ddplug.functional.clustering import centroids
 from ddplug.functional.losses import (
     GRADIENT_DISTANCES,
     characteristic_function,
@@ -93,6 +95,44 @@ def test_mean_matching_is_the_squared_distance_summed_over_classes() -> None:
     assert float(mean_matching(a @ turn, b @ turn)) == pytest.approx(float(mean_matching(a, b)))
 
 
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b))
+
+
+def test_means_of_plain_features_need_no_classes() -> None:
+    real, synthetic = normal(9, 4).numpy(), normal(2, 4, seed=1).numpy()
+    expected = float(((real.mean(0) - synthetic.mean(0)) ** 2).sum())
+    a, b = torch.from_numpy(real), torch.from_numpy(synthetic)
+    assert float(mean_matching(a.mean(0), b.mean(0))) == pytest.approx(expected)
+    with pytest.raises(OptionError, match=r"the shapes \(9, 4\) and \(2, 4\); average over samples first"):
+        mean_matching(a, b)
+    labels = torch.tensor([0, 1, 1, 0, 2, 2, 2, 0, 1])
+    each = [((real[labels == c].mean(0) - synthetic[c % 2]) ** 2).sum() for c in range(3)]
+    assert float(mean_matching(centroids(a, labels), b[[0, 1, 0]])) == pytest.approx(float(sum(each)))
+
+
+@pytest.mark.parametrize("distance", GRADIENT_DISTANCES)
+def test_plain_gradients_of_one_loss_are_matched_in_order_or_by_name(distance: str) -> None:
+    layer = {"weight": normal(4, 7), "bias": normal(4, seed=1)}
+    features, labels = normal(6, 7, seed=2), torch.tensor([0, 1, 2, 3, 0, 1])
+
+    def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        return cross_entropy(linear(x, weights["weight"], weights["bias"]), labels)
+
+    real, synthetic = (torch.func.grad(loss)(layer, x) for x in (features, features + normal(7, seed=3)))
+    u, v = ({name: g.numpy() for name, g in side.items()} for side in (real, synthetic))
+    flat = [np.concatenate([side["weight"].ravel(), side["bias"]]) for side in (u, v)]
+    expected = {
+        "layerwise": sum(1 - cosine(a, b) for a, b in zip(u["weight"], v["weight"], strict=True)),
+        "mse": float(((flat[0] - flat[1]) ** 2).sum()),
+        "l1": float(abs(flat[0] - flat[1]).sum()),
+        "cosine": 1 - cosine(flat[0], flat[1]),
+    }
+    by_name = gradient_matching(real, dict(reversed(synthetic.items())), distance, by_class=False)
+    in_order = gradient_matching([*real.values()], [*synthetic.values()], distance, by_class=False)
+    assert [float(by_name), float(in_order)] == pytest.approx([expected[distance]] * 2, rel=1e-4)
+
+
 def test_an_unknown_distance_names_the_known_ones() -> None:
     with pytest.raises(OptionError, match=r"unknown gradient distance 'cosin'; did you mean 'cosine'\?"):
         gradient_matching(gradients(0), gradients(1), "cosin")
@@ -118,6 +158,15 @@ def test_characteristic_functions_are_matched_as_complex_numbers(amplitude: floa
             total += math.sqrt(amplitude * (abs(phi) - abs(psi)) ** 2 + (1 - amplitude) * phases) / len(frequencies)
     ours, theirs = (characteristic_function(side, frequencies) for side in (real, synthetic))
     assert float(characteristic_matching(ours, theirs, amplitude)) == pytest.approx(total, rel=1e-9)
+
+
+def test_characteristic_functions_of_plain_features_need_no_classes() -> None:
+    real, synthetic, frequencies = normal(7, 5), normal(2, 5, seed=1), normal(6, 5, seed=2)
+    one = [characteristic_function(side, frequencies) for side in (real, synthetic)]
+    expected = [[abs(slow_function(side, t)) for t in frequencies] for side in (real, synthetic)]
+    np.testing.assert_allclose([torch.linalg.vector_norm(f, dim=-1).tolist() for f in one], expected, rtol=1e-9)
+    apart = [abs(slow_function(real, t) - slow_function(synthetic, t)) / math.sqrt(2) for t in frequencies]
+    assert float(characteristic_matching(one[0], one[1])) == pytest.approx(sum(apart) / 6, rel=1e-9)
 
 
 @pytest.mark.parametrize("amplitude", [0.0, 0.3, 0.5, 1.0])

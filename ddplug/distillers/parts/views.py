@@ -1,8 +1,9 @@
 """What real data look like through a network and an augmentation: the half of a matching loss that can be kept.
 
-A *view* is a flat dictionary of tensors: a network's numbers under ``network.*``, an augmentation for each class
-(``operation`` ``(C,)`` and ``numbers`` ``(C, 3)``), and whatever a method keeps of a real batch seen through both. The
-real half of a loss does not depend on the synthetic images, so one view serves many steps (:mod:`ddplug.pool_size`).
+A *view* is a flat dictionary of tensors: a network's parameters and buffers under ``network.*``, an augmentation for
+each class (``operation`` ``(C,)`` and ``numbers`` ``(C, 3)``), and whatever a method keeps of a real batch seen through
+both. The real half of a loss does not depend on the synthetic images, so one view serves many steps
+(:mod:`ddplug.distillers.parts.pools`).
 """
 
 from __future__ import annotations
