@@ -184,7 +184,8 @@ def _controls(
     arguments: argparse.Namespace, train: LabeledData, given: dict[str, SyntheticSet], folder: Path
 ) -> dict[str, Path]:
     """Make real samples of as many bytes as the largest set has, 10 a class without one."""
-    from ddplug.nni.budget import images_within, selection_file
+    from ddplug.nni.budget import selection_file
+    from ddplug.synthetic.budget import images_within
 
-    each = max((images_within(made.nbytes, train) for made in given.values()), default=10)
+    each = max((max(1, images_within(made.nbytes, train)) for made in given.values()), default=10)
     return {name: selection_file(train, name, each, folder, arguments.seed) for name in _CONTROLS}

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from ddplug.errors import OptionError
 
-__all__ = ["MAX_FACTOR", "can_enlarge", "enlarge", "reduce", "reduced_shape"]
+__all__ = ["MAX_FACTOR", "can_enlarge", "enlarge", "reduce", "reduce_to", "reduced_shape"]
 
 MAX_FACTOR = 16
 """Largest factor; the limit keeps a small file from being enlarged beyond all memory."""
@@ -50,8 +50,28 @@ def reduce(x: Tensor, factor: int) -> Tensor:
     Raises:
         OptionError: see :func:`reduced_shape`.
     """
-    shape = reduced_shape(tuple(x.shape[1:]), factor)
-    return x if factor == 1 else interpolate(x, size=shape[1:], mode="area")
+    return reduce_to(x, reduced_shape(tuple(x.shape[1:]), factor))
+
+
+def reduce_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Average ``(n, C, H, W)`` images down to a shape ``(C, h, w)``; those of that shape stay as they are.
+
+    A pixel is the mean of those that it overlaps, also where one side is no multiple of the other.
+
+    Raises:
+        OptionError: the shape is not that of such images, no larger than they are.
+
+    Example:
+        >>> import torch
+        >>> reduce_to(torch.arange(5.0).view(1, 1, 1, 5), (1, 1, 2))
+        tensor([[[[1., 3.]]]])
+    """
+    whole = tuple(x.shape[1:])
+    if shape == whole:
+        return x
+    if not (len(whole) == len(shape) == 3 and whole[0] == shape[0] and whole[1] >= shape[1] and whole[2] >= shape[2]):
+        raise OptionError(f"inputs of shape {whole} cannot be stored as {shape}")
+    return interpolate(x, size=shape[1:], mode="area")
 
 
 def can_enlarge(stored: tuple[int, ...], shape: tuple[int, ...]) -> bool:

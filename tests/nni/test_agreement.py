@@ -23,7 +23,7 @@ with temporary_seed(0):
 
     from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
     from ddplug.nni.agreement import HEAD, Study, table
-    from ddplug.nni.budget import cost, data_file, early_stopping, epochs_within, images_within, selection_file
+    from ddplug.nni.budget import cost, data_file, early_stopping, epochs_within, selection_file
     from ddplug.nni.journal import Journal
 
 
@@ -191,16 +191,6 @@ def test_files_are_written_once_and_never_over_others(tmp_path: Path) -> None:
     for data, path in ((rest, whole), (train, first)):
         with pytest.raises(OptionError, match="holds another set"):
             data_file(data, path)
-
-
-@pytest.mark.parametrize("each", [1, 3, 20])
-def test_as_many_bytes_hold_four_times_the_images_of_floats(each: int) -> None:
-    data = ddplug.load_dataset("digits")
-    made = ddplug.distill(data, Random(images_per_class=each))
-    assert images_within(made.quantize().nbytes, data) == each
-    # 64 numbers and a label: 257 bytes as floats, 65 as bytes, and 8 for the levels
-    assert images_within(made.quantize("float32").nbytes, data) == (257 * each * 10 - 8) // 65 // 10
-    assert images_within(1, data) == 1
 
 
 @pytest.mark.parametrize(("budget", "epochs"), [(400, 1), (699, 1), (700, 2)])
