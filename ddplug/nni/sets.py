@@ -104,7 +104,8 @@ def check_pair(train: SyntheticSet, validation: SyntheticSet) -> None:
         DataError: shapes, classes or preprocessing differ, the split is no real data, or the set was made from all data
             that the split was cut from.
     """
-    problem = difference(train, validation) or _unreal(validation) or _seen(train, validation)
+    differing = difference(train, validation)
+    problem = f"they differ in {differing}" if differing else _unreal(validation) or _seen(train, validation)
     if problem:
         raise DataError(f"the validation split does not suit the set: {problem}; cut one off with `ddplug holdout`")
 
