@@ -133,7 +133,7 @@ class Result:
     """
 
     metric: float | None
-    failure: str | None
+    failure: str | None = None
     accuracies: tuple[float, ...] = ()
     intermediate: tuple[float, ...] = ()
     stopped: str | None = None

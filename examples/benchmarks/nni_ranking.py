@@ -223,7 +223,7 @@ def _write(name: str, case: Case, done: Study, rows: list[dict[str, Any]]) -> No
         "samples": [dict(sample) for sample in done.samples],
         "scores": done.scores(),
         "judged": judged,
-        "seconds": sum(record.seconds for record in records),
+        "seconds": sum(record.result.seconds for record in records),
         "machine": f"{os.cpu_count()} CPU cores, one thread",
         "versions": {
             "ddplug": ddplug.__version__,

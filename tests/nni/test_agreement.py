@@ -95,7 +95,7 @@ def test_candidates_are_ranked_by_each_seed(files: Path, tmp_path: Path) -> None
     twice = study(files, tmp_path)
     twice.proxies = {"few": ProxyEvaluator(files / "few.safetensors", files / "rest.safetensors", epochs=5, seeds=2)}
     twice.run()
-    accuracies = [record.accuracies for record in twice.records("few") if record]
+    accuracies = [record.result.accuracies for record in twice.records("few") if record]
     assert {len(own) for own in accuracies} == {2}
     ranks = np.mean([stats.rankdata(seed) for seed in np.transpose(accuracies)], axis=0)
     truth = twice.scores()["full"]

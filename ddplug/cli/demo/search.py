@@ -28,7 +28,6 @@ _TITLE = "Architecture search"
 _NEEDED = ("nni", "pytorch_lightning")
 
 _HELD_OUT = 0.2
-_EARLY = "early stopping"
 _UNTRAINED = ("parameters", "synflow")
 
 
@@ -64,7 +63,6 @@ def _study(stage: Stage, folder: Path) -> Study:
     """Plan who is judged by what: every set, and the beginning of full training, at one cost."""
     from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
     from ddplug.nni.agreement import Study
-    from ddplug.nni.budget import cost, early_stopping, epochs_within
 
     # the test data are for other chapters; and no set has seen what judges it
     train, rest = stage.train.split(_HELD_OUT)
@@ -78,16 +76,11 @@ def _study(stage: Stage, folder: Path) -> Study:
         "device": "cpu",
     }
     full = ProxyEvaluator(folder / "whole.safetensors", held_out, epochs=stage.size.search_epochs, **training)
-    budget = stage.size.share * cost(full)
-    proxies = {}
-    for name in stage.size.searched:
-        made = _made(stage, name, train, folder)
-        epochs = epochs_within(budget, _images(stage), len(rest))
-        proxies[name] = ProxyEvaluator(made, held_out, epochs=epochs, **training)
-    proxies[_EARLY] = early_stopping(train, folder, held_out, budget, **training)
+    sets = {name: _made(stage, name, train, folder) for name in stage.size.searched}
     space = ConvNetSpace(stage.train.shape, stage.train.num_classes, **stage.size.space)
     samples = architectures(space, stage.size.candidates, stage.seed % 2**32)
-    return Study(space, samples, full, proxies, folder, zero=_UNTRAINED)
+    judged: dict[str, Any] = {"share": stage.size.share, "data": train, "validation": held_out, "zero": _UNTRAINED}
+    return Study.at_one_cost(space, samples, full, sets, folder, **judged, **training)
 
 
 def _images(stage: Stage) -> int:
@@ -130,6 +123,8 @@ def _quoted(names: Sequence[str]) -> str:
 
 def _findings(rows: Sequence[Mapping[str, Any]], truth: Sequence[float | None], distilled: str) -> str:
     """Say in a sentence or two how the scores rank and what they choose."""
+    from ddplug.nni.agreement import EARLY
+
     own = {row["name"]: row for row in rows}
     trained = [row for row in rows if row["cost"]]
     parts = [f"`{row['name']}` {_correlation(row['spearman'])}" for row in trained]
@@ -137,7 +132,7 @@ def _findings(rows: Sequence[Mapping[str, Any]], truth: Sequence[float | None], 
     return (
         f"Full training leads to between {min(done):.1%} and {max(done):.1%}. Spearman correlation with it: "
         f"{', '.join(parts)}. The network that `{distilled}` chooses is {100 * own[distilled]['regret'][0]:.1f} "
-        f"points below the best, that of early stopping {100 * own[_EARLY]['regret'][0]:.1f}."
+        f"points below the best, that of early stopping {100 * own[EARLY]['regret'][0]:.1f}."
     )
 
 
