@@ -1,4 +1,4 @@
-"""A set beside what else its bytes could hold, and beside training on all the real data."""
+"""Compare a set with what else its bytes could hold, and with training on all the real data."""
 
 from __future__ import annotations
 
@@ -21,13 +21,18 @@ from ddplug.synthetic.budget import images_within
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import values_at_least
 from ddplug.utils.devices import pick_device
 from ddplug.utils.text import markdown
 
-__all__ = ["WHOLE_RECIPE", "Comparison", "Row", "compare"]
+__all__ = ["HEAD", "WHOLE_RECIPE", "Comparison", "Row", "compare"]
 
 WHOLE_RECIPE = Recipe(learning_rate=0.05, batch_size=64, schedule="cosine")
 """How a network is trained on all the real data; the number of steps is an option of :func:`compare`."""
+
+
+HEAD = ("training data", "images per class", "bytes", "accuracy (%)", "networks")
+"""Head of a table of rows."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Row:
     @property
     def n(self) -> int:
         """Number of networks."""
-        return len(self.evaluation.accuracies)
+        return self.evaluation.n
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
@@ -79,14 +84,13 @@ class Row:
     def cells(self) -> list[str]:
         """Return the cells of the row in a table."""
         name = self.method if self.steps is None else f"{self.method}, {self.steps} steps"
-        spread = f" ± {100 * self.std:.1f}" if self.n > 1 else ""
         # that all the data take more goes without saying
         note = "" if self.fits or self.steps is not None else " (more than the set)"
         return [
             name,
             f"{self.images_per_class:.4g}",
             f"{self.nbytes:,}{note}",
-            f"{100 * self.mean:.1f}{spread}",
+            self.evaluation.text,
             str(self.n),
         ]
 
@@ -109,8 +113,7 @@ class Comparison:
 
     def table(self) -> str:
         """Return a Markdown table; accuracies in percent, mean and standard deviation over the networks."""
-        head = ["training data", "images per class", "bytes", "accuracy (%)", "networks"]
-        return markdown(head, [row.cells() for row in self.rows])
+        return markdown(HEAD, [row.cells() for row in self.rows])
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
@@ -180,10 +183,7 @@ def compare(
         [('random', 10.0), ('random', 10.0), ('class-mean', 10.0), ('kmeans', 10.0), ('whole data', 11.5)]
     """
     began = time.monotonic()
-    if whole_steps < 1:
-        raise OptionError(f"whole_steps is {whole_steps}; it must be at least 1, or leave the whole data out")
-    if repeats < 1:
-        raise OptionError(f"repeats is {repeats}; it must be at least 1")
+    values_at_least(1, whole_steps=whole_steps, repeats=repeats)
     place, recipe = pick_device(device), recipe or synthetic.recipe
     train, test = same_space(synthetic, train, "train", place), same_space(synthetic, test, "test", place)
     bits = 8 if synthetic.levels is None else synthetic.bits

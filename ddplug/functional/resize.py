@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ddplug.errors import OptionError
+from ddplug.utils.checks import image_shape
 
 __all__ = ["MAX_FACTOR", "can_enlarge", "enlarge", "reduce", "reduce_to", "reduced_shape"]
 
@@ -35,13 +36,10 @@ def reduced_shape(shape: tuple[int, ...], factor: int) -> tuple[int, ...]:
         raise OptionError(f"factor is {factor}; it must lie between 1 and {MAX_FACTOR}")
     if factor == 1:
         return shape
-    if len(shape) != 3:
-        raise OptionError(
-            f"factor is {factor}, which needs (C, H, W) images, not inputs of shape {shape}; use factor=1"
-        )
-    if min(shape[1:]) < factor:
-        raise OptionError(f"factor is {factor}, but images are {shape[1]}x{shape[2]}; use at most {min(shape[1:])}")
-    return shape[0], shape[1] // factor, shape[2] // factor
+    channels, height, width = image_shape(shape, f"factor is {factor}, which", "use factor=1")
+    if min(height, width) < factor:
+        raise OptionError(f"factor is {factor}, but images are {height}x{width}; use at most {min(height, width)}")
+    return channels, height // factor, width // factor
 
 
 def reduce(x: Tensor, factor: int) -> Tensor:

@@ -353,7 +353,7 @@ class Listed(Strategy):
         self.samples = [dict(sample) for sample in samples]
 
     def extra_repr(self) -> str:
-        """Say how many there are."""
+        """Return how many there are."""
         return f"samples={len(self.samples)}"
 
     def _run(self) -> None:

@@ -16,7 +16,7 @@ from nni.nas.evaluator import FrozenEvaluator, MutableEvaluator
 from nni.nas.space import BaseModelSpace, ExecutableModelSpace, SimplifiedModelSpace
 from torch import nn
 
-from ddplug.errors import DataError, OptionError, unknown
+from ddplug.errors import DataError, OptionError
 from ddplug.evaluation.train import fit
 from ddplug.functional import augmentation as augment
 from ddplug.nni.candidate import fitted, train_and_score
@@ -26,6 +26,7 @@ from ddplug.nni.protocol import Protocol, Result, reason
 from ddplug.nni.samples import describe_space, plain
 from ddplug.nni.sets import check_pair, load_set, normal_path
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.checks import one_of
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable
 from ddplug.utils.fingerprints import file_fingerprint
@@ -81,8 +82,8 @@ class ProxyEvaluator(MutableEvaluator):
         fingerprints: Sequence[str] | None = None,
         **protocol: Any,
     ) -> None:
-        for name in protocol.keys() - _DEFAULTS.keys():
-            raise unknown("field of the protocol", name, _DEFAULTS)
+        for name in protocol:
+            one_of("field of the protocol", name, _DEFAULTS)
         self.train = normal_path(train, "train")
         self.validation = normal_path(validation, "validation")
         self.journal = None if journal is None else normal_path(journal, "journal")

@@ -156,7 +156,7 @@ class ProxyExperiment(NasExperiment):
         return engine
 
     def _spoke(self, model: Any) -> bool:
-        """Tell whether the process of a candidate wrote down what became of it, in this run or, if well, before."""
+        """Return whether the process of a candidate wrote down what became of it, in this run or, if well, before."""
         found = self.journal.of(self._key(model))
         return len(found) > self._before[self._key(model)] or any(record.failure is None for record in found)
 

@@ -19,6 +19,7 @@ from typing import Any
 from ddplug.errors import FormatError, OptionError
 from ddplug.nni.protocol import Result
 from ddplug.utils.files import check_writable
+from ddplug.utils.text import os_reason
 
 __all__ = ["Journal", "Record", "key"]
 
@@ -158,7 +159,7 @@ class Journal:
             self._write(line)
         except OSError as error:
             raise OptionError(
-                f"cannot write {self.path}: {error.strerror or error}; free space or choose another path"
+                f"cannot write {self.path}: {os_reason(error)}; free space or choose another path"
             ) from None
 
     def _write(self, line: bytes) -> None:
@@ -182,7 +183,7 @@ class Journal:
         try:
             content = self.path.read_bytes() if self.path.exists() else b""
         except OSError as error:
-            raise OptionError(f"cannot read {self.path}: {error.strerror or error}") from None
+            raise OptionError(f"cannot read {self.path}: {os_reason(error)}") from None
         for number, line in enumerate(content.split(b"\n"), start=1):
             if line := line.strip(b"\0\r "):
                 yield number, line

@@ -30,7 +30,7 @@ Work = Callable[[Callable[[float], object]], Result]
 
 
 def in_trial() -> bool:
-    """Tell whether this process is a trial that a training service started; it may be ended at will."""
+    """Return whether this process is a trial that a training service started; it may be ended at will."""
     return trial_env_vars.NNI_PLATFORM is not None
 
 

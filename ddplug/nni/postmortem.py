@@ -23,7 +23,7 @@ _ENDS = {
 
 
 def last_words(engine: Any, model: Any, home: Path) -> str:
-    """Say in one line what is known of a candidate that failed without a word.
+    """Return in one line what is known of a candidate that failed without a word.
 
     Args:
         engine: that ran it.
@@ -42,7 +42,7 @@ def last_words(engine: Any, model: Any, home: Path) -> str:
 
 
 def _end(trial: str, status: str) -> str:
-    """Say how a trial ended."""
+    """Return how a trial ended."""
     return f"trial {trial} {_ENDS.get(status, status)}"
 
 

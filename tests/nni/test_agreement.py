@@ -22,7 +22,7 @@ with temporary_seed(0):
     from nni.nas.hub.pytorch import NasBench201
 
     from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
-    from ddplug.nni.agreement import HEAD, Study, table
+    from ddplug.nni.agreement import EARLY, HEAD, Study, table
     from ddplug.nni.budget import cost, data_file, early_stopping, epochs_within, selection_file
     from ddplug.nni.journal import Journal
 
@@ -175,6 +175,27 @@ def test_early_stopping_is_one_pass_over_what_the_cost_allows(files: Path, tmp_p
     with pytest.raises(OptionError, match="a cost of 120 image passes allows 6 images, less than one a class"):
         early_stopping(data, tmp_path / "none", files / "rest.safetensors", 120)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_all_proxies_of_a_study_at_one_cost_cost_that(files: Path, tmp_path: Path, seeds: int) -> None:
+    pair = files / "whole.safetensors", files / "rest.safetensors"
+    full = ProxyEvaluator(*pair, epochs=9, learning_rate=0.05, seed=3, device="cpu")
+    space = ConvNetSpace((1, 8, 8), 10, widths=(4, 8), depths=(1, 2))
+    sets = {"few": files / "few.safetensors"}
+    data = ddplug.load_dataset("digits").split(0.2)[0]
+    judged: dict[str, Any] = {"share": 0.1, "data": data, "validation": pair[1], "zero": ("synflow",)}
+    made = Study.at_one_cost(space, architectures(space, 3), full, sets, tmp_path, **judged, seeds=seeds, device="cpu")
+    assert list(made.evaluators) == ["few", EARLY, "full"] and made.zero == ("synflow",)
+    # full training passes 300 images 9 times, 3 times each, and 100 once; a set holds 20
+    budget = 0.1 * (3 * 300 * 9 + 100)
+    few, early = made.proxies["few"], made.proxies[EARLY]
+    assert few.protocol.seeds == seeds and few.protocol.epochs == (budget / seeds - 100) // (3 * 20)
+    assert budget - seeds * 3 * 20 < cost(few) <= budget
+    assert budget - 3 * 10 < cost(early) <= budget
+    # it trains as full training does, the set as the options say
+    assert (early.protocol.learning_rate, early.protocol.seed, early.protocol.epochs) == (0.05, 3, 1)
+    assert (few.protocol.learning_rate, few.protocol.seed) == (None, 0)
 
 
 def test_files_are_written_once_and_never_over_others(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def search(stage: Stage) -> Part:
     """Rank networks by small sets and by full training; where NNI is not installed, name its extra."""
     if any(find_spec(name) is None for name in _NEEDED):
         return Part(Chapter(_TITLE, [MISSING]), {"skipped": MISSING}, note=MISSING)
-    # prints are not redirected: NNI would for ever log to where they went when it was imported
+    # prints are not redirected: NNI would go on logging to where they went when it was imported
     # the folder: NNI keeps files of its own there, and refuses some paths that a user may have chosen
     with unmoved(stage.seed), tempfile.TemporaryDirectory() as folder:
         from ddplug.nni.agreement import table
@@ -98,7 +98,7 @@ def _made(stage: Stage, name: str, train: LabeledData, folder: Path) -> Path:
 
 
 def _text(stage: Stage) -> list[Block]:
-    """Say what is done."""
+    """Write what is done."""
     first, *others = stage.size.searched
     epochs = "1 epoch" if stage.size.search_epochs == 1 else f"{stage.size.search_epochs} epochs"
     return [
@@ -122,7 +122,7 @@ def _quoted(names: Sequence[str]) -> str:
 
 
 def _findings(rows: Sequence[Mapping[str, Any]], truth: Sequence[float | None], distilled: str) -> str:
-    """Say in a sentence or two how the scores rank and what they choose."""
+    """Write in a sentence or two how the scores rank and what they choose."""
     from ddplug.nni.agreement import EARLY
 
     own = {row["name"]: row for row in rows}
