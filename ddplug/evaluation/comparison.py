@@ -210,7 +210,7 @@ def compare(
 
 def _sized(baseline: str | Distiller, nbytes: int, data: LabeledData, stored: tuple[int, ...], bits: int) -> Distiller:
     """Return a baseline with as many images of each class as fit in the bytes of a set, at least one."""
-    method = resolve("distiller", baseline) if isinstance(baseline, str) else baseline
+    method: Any = resolve("distiller", baseline) if isinstance(baseline, str) else baseline
     if "images_per_class" not in getattr(method, "__dataclass_fields__", ()):
         named = getattr(method, "name", repr(method))
         raise OptionError(f"baseline {named} has no images_per_class to fit to the bytes of the set; leave it out")

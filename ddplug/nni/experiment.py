@@ -105,7 +105,7 @@ class ProxyExperiment(NasExperiment):
     @property
     def _home(self) -> Path:
         """The folder of NNI's own files of this experiment."""
-        return Path(self.config.canonical_copy().experiment_working_directory) / self.id
+        return Path(self.config.canonical_copy().experiment_working_directory, self.id)
 
     def _key(self, model: Any) -> str:
         """Name a candidate as its evaluator does; others' candidates are known within this experiment only."""

@@ -78,10 +78,11 @@ class Record:
     def from_json(cls, values: Mapping[str, Any]) -> Record:
         """Build a record of what :meth:`to_json` gives, as JSON gives it back; what it does not know is left out."""
         # lists were tuples; what is inside a mapping stays as it is
-        frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        frozen: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
         result = Result(**{entry.name: frozen[entry.name] for entry in fields(Result) if entry.name in frozen})
-        own = {entry.name: frozen[entry.name] for entry in fields(cls) if entry.name in frozen}
-        return cls(**{**own, "result": result})
+        return cls(**{entry.name: frozen[entry.name] for entry in fields(cls) if entry.name in frozen}, result=result)
 
 
 def _canonical(value: Any, what: str) -> str:

@@ -373,7 +373,7 @@ def test_distillers_are_baselines_too_with_as_many_images_as_fit(monkeypatch: py
     seen = watch_training(monkeypatch)
     train = toy_images((30, 30))
     made = distill(train, Random(images_per_class=9), device="cpu").reduced(2).quantize()
-    small = {"network": "convnet:width=2,depth=1", "pool_size": 1, "steps": 1}
+    small: dict[str, Any] = {"network": "convnet:width=2,depth=1", "pool_size": 1, "steps": 1}
     baselines = (KMeans(images_per_class=99), DM(**small), DM(**small, factor=4), DM(**small, factor=2), "random")
     options: dict[str, Any] = {"network": "mlp:width=8", "recipe": SHORT, "repeats": 1, "device": "cpu"}
     rows = compare(made, train, train, baselines=baselines, whole=False, **options).rows[1:]
@@ -408,7 +408,8 @@ class Sizeless:
 
 def test_a_baseline_that_cannot_be_sized_is_refused_before_training() -> None:
     endless = make_set(recipe=Recipe(epochs=10**9))
-    for baseline in (Sizeless(), Sizeless):
+    given: list[Any] = [Sizeless(), Sizeless]
+    for baseline in given:
         with pytest.raises(errors.OptionError, match="baseline sizeless has no images_per_class to fit to the bytes"):
             compare(endless, toy_images(), toy_images(), network=NETWORK, baselines=(baseline,), device="cpu")
 
