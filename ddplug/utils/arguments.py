@@ -155,7 +155,7 @@ def plain(text: str) -> str:
 
     Example:
         >>> plain("``3`` or :class:`ddplug.synthetic.Recipe`")
-        '3 or ddplug.synthetic.recipe.Recipe'
+        '3 or ddplug.synthetic.Recipe'
     """
     text = re.sub(r":\w+:`~?([^`<]+?)(?: <[^`]*>)?`", r"\1", text)
     return " ".join(text.replace("``", "").split())
