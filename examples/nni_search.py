@@ -35,7 +35,7 @@ def main(folder: str = "nni-search", trials: int = 12, epochs: int = 60, steps: 
     experiment = ProxyExperiment(space, evaluator, strategy, trials=trials, concurrency=2, folder=place)
     experiment.run()
     for record in sorted(experiment.results, key=lambda record: -(record.metric or 0)):
-        print(f"{record.metric:.3f}  {record.seconds:5.2f} s  {dict(record.sample)}")
+        print(f"{record.metric:.3f}  {record.result.seconds:5.2f} s  {dict(record.sample)}")
     for record in experiment.failures:
         print(f"failed  {dict(record.sample)}: {record.failure}")
     print(f"best: {experiment.export_top_models(1, formatter='dict')[0]}")

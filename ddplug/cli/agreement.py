@@ -27,7 +27,6 @@ __all__ = ["configure", "run"]
 
 _ZERO = ("parameters", "gradient-norm", "synflow", "nwot")
 _CONTROLS = ("random", "kmeans")
-_EARLY = "early stopping"
 _JUDGING = 1000
 """Most images of the validation part that a proxy is judged on; full training is judged on all of them."""
 _CHOICES = {"widths": int, "depths": int, "norms": str, "activations": str, "poolings": str}
@@ -136,15 +135,15 @@ def _run(arguments: argparse.Namespace) -> Answer:
 def _study(arguments: argparse.Namespace, train: LabeledData, rest: LabeledData) -> Study:
     """Write the files that are missing, and plan who is judged by what, all at one cost."""
     from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
-    from ddplug.nni.agreement import Study
-    from ddplug.nni.budget import cost, data_file, early_stopping, epochs_within
+    from ddplug.nni.agreement import EARLY, Study
+    from ddplug.nni.budget import data_file
     from ddplug.nni.running import folder_at
     from ddplug.synthetic.dataset import SyntheticSet
 
     given = {name: SyntheticSet.load(path) for name, path in arguments.set}
     for name, path in arguments.set:
         check_held_out(path, given[name], train, arguments.validation)
-    names = [name for name, _ in arguments.set] + [*_CONTROLS, _EARLY]
+    names = [name for name, _ in arguments.set] + [*_CONTROLS, EARLY]
     if len(set(names)) < len(names):
         raise OptionError(f"two scores have one name among {', '.join(names)}; choose other names in --set")
     choices = {name: getattr(arguments, name) for name in _CHOICES if getattr(arguments, name)}
@@ -155,7 +154,7 @@ def _study(arguments: argparse.Namespace, train: LabeledData, rest: LabeledData)
     files = {name: data_file(data, folder / f"{name}.safetensors") for name, data in parts.items()}
     common = {"seed": arguments.seed, "device": arguments.device, "augment": ""}
     whole = {"learning_rate": arguments.learning_rate, "batch_size": arguments.batch_size, **common}
-    small = {
+    small: dict[str, Any] = {
         "learning_rate": arguments.proxy_learning_rate,
         "batch_size": arguments.proxy_batch_size,
         "seeds": arguments.seeds,
@@ -164,27 +163,18 @@ def _study(arguments: argparse.Namespace, train: LabeledData, rest: LabeledData)
         **common,
     }
     full = ProxyEvaluator(files["whole"], files["validation"], epochs=arguments.epochs, **whole)
-    budget = arguments.share * cost(full)
-    paths = {name: Path(path) for name, path in arguments.set} | _controls(arguments, train, given, folder)
-    proxies = {
-        name: ProxyEvaluator(
-            path,
-            files["judging"],
-            epochs=epochs_within(budget / arguments.seeds, len(SyntheticSet.load(path)), len(parts["judging"])),
-            **small,
-        )
-        for name, path in paths.items()
-    }
-    proxies[_EARLY] = early_stopping(train, folder, files["judging"], budget, **whole)
     samples = architectures(space, arguments.architectures, arguments.seed)
-    return Study(space, samples, full, proxies, folder, zero=_ZERO)
+    sets = {name: Path(path) for name, path in arguments.set} | _controls(arguments, train, given, folder)
+    judged: dict[str, Any] = {"share": arguments.share, "data": train, "validation": files["judging"], "zero": _ZERO}
+    return Study.at_one_cost(space, samples, full, sets, folder, **judged, **small)
 
 
 def _controls(
     arguments: argparse.Namespace, train: LabeledData, given: dict[str, SyntheticSet], folder: Path
 ) -> dict[str, Path]:
     """Make real samples of as many bytes as the largest set has, 10 a class without one."""
-    from ddplug.nni.budget import images_within, selection_file
+    from ddplug.nni.budget import selection_file
+    from ddplug.synthetic.budget import images_within
 
-    each = max((images_within(made.nbytes, train) for made in given.values()), default=10)
+    each = max((max(1, images_within(made.nbytes, train)) for made in given.values()), default=10)
     return {name: selection_file(train, name, each, folder, arguments.seed) for name in _CONTROLS}

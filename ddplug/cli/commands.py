@@ -15,7 +15,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "list": ("ddplug.cli.list_", "list the installed methods, networks and data sets"),
     "distill": ("ddplug.cli.distill", "distill a data set and save the synthetic set"),
     "experts": ("ddplug.cli.experts", "train networks on real data, for methods that match their trajectories"),
-    "evaluate": ("ddplug.cli.evaluate", "train networks on a set, beside baselines, and test them on real data"),
+    "evaluate": ("ddplug.cli.evaluate", "train networks on a set and on baselines, and test them on real data"),
     "inspect": ("ddplug.cli.inspect_", "show what a file holds and how it was made"),
     "export": ("ddplug.cli.export", "turn a set into pictures, arrays or a data set card"),
     "holdout": ("ddplug.cli.holdout", "save a part of the real data, to judge candidates of a search by"),

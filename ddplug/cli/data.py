@@ -60,7 +60,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def show_progress() -> bool:
-    """Tell whether somebody is looking at standard error."""
+    """Return whether somebody is looking at standard error."""
     return sys.stderr.isatty()
 
 

@@ -10,16 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddplug.cli.commands import Answer
 from ddplug.cli.data import add_data_options, add_run_options, load
 from ddplug.errors import CheckpointError, FormatError, OptionError
 from ddplug.utils.arguments import Parser, add_fields, given_fields, number, quantity
-from ddplug.utils.text import table
+from ddplug.utils.text import os_reason, table
 
 if TYPE_CHECKING:
-    from ddplug.auto import Choice
     from ddplug.data.labeled import LabeledData
     from ddplug.distillation.callbacks import Callback
     from ddplug.synthetic.dataset import SyntheticSet
@@ -54,7 +53,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     parser.usage = f"{parser.prog} --data NAME -o FILE [options]"
     parser.description = (method.__doc__ or "").strip().partition("\n")[0]
     parser.set_defaults(name=argv[0], method=method)
-    parser.add_argument("--preset", metavar="NAME", help="published options; the ones given beside it win")
+    parser.add_argument("--preset", metavar="NAME", help="published options; the ones given with it win")
     parser.add_argument("--quantize", "--quantise", action="store_true", help="store a byte a number instead of four")
     parser.add_argument(
         "--bits",
@@ -82,7 +81,7 @@ def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
     """Add the budget, instead of a method's options."""
     parser.prog = f"ddplug distill {AUTO}"
     parser.usage = f"{parser.prog} --data NAME -o FILE --budget TIME --bytes SIZE [options]"
-    parser.description = "Choose method, number and size of images by measured rules, for a time and a room; distill."
+    parser.description = "Choose method, number and size of images by measured rules, for a time and a size; distill."
     parser.set_defaults(name=AUTO, method=None, preset=None)
     group = parser.add_argument_group("the budget")
     group.add_argument(
@@ -107,13 +106,27 @@ def _add_common(parser: Parser) -> None:
     add_run_options(parser)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
     group = parser.add_argument_group("the run")
-    group.add_argument("--checkpoint", metavar="FILE", help="(default: beside the output); removed at success")
+    group.add_argument("--checkpoint", metavar="FILE", help="(default: next to the output); removed at success")
     group.add_argument("--no-resume", action="store_true", help="begin anew where a checkpoint exists")
     group.add_argument("--csv", metavar="FILE", help="write the metrics of every step")
     group.add_argument("--tensorboard", metavar="DIR", help="write TensorBoard events")
 
 
-def _distiller(arguments: argparse.Namespace) -> Any:
+class _Plan(NamedTuple):
+    """What to distill with.
+
+    Attributes:
+        method: the method with all its options.
+        reduced: factor by which to store the result smaller.
+        bits: to store a number in; ``None`` for float32.
+    """
+
+    method: Any
+    reduced: int
+    bits: int | None
+
+
+def _given(arguments: argparse.Namespace) -> _Plan | None:
     """Build the method: its defaults, then the preset, then what was given; ``None`` where it is to be chosen."""
     if arguments.method is None:
         return None
@@ -122,11 +135,12 @@ def _distiller(arguments: argparse.Namespace) -> Any:
         from ddplug.distillers import presets
 
         given = {**presets.get(arguments.name, arguments.preset), **given}
-    return arguments.method(**given)
+    bits = arguments.bits or (8 if arguments.quantize else None)
+    return _Plan(arguments.method(**given), arguments.reduced, bits)
 
 
 def _holds(kind: str, path: str) -> bool:
-    """Tell whether a file is one of ours, so that writing over it loses nothing of somebody else's."""
+    """Return whether a file is one of ours, so that writing over it loses nothing of somebody else's."""
     from ddplug.utils.files import read_tensors
 
     if kind == "log":
@@ -144,7 +158,7 @@ def _probe(path: str, folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OptionError(f"cannot write {path}: {error.strerror or error}; choose another path") from None
+        raise OptionError(f"cannot write {path}: {os_reason(error)}; choose another path") from None
 
 
 def _check_outputs(arguments: argparse.Namespace, checkpoint: str) -> None:
@@ -194,23 +208,21 @@ def run(arguments: argparse.Namespace) -> Answer:
 
     checkpoint = arguments.checkpoint or f"{arguments.output}.checkpoint"
     with _saying_how_to_go_on(checkpoint):
-        method = _distiller(arguments)
+        plan = _given(arguments)
         _check_outputs(arguments, checkpoint)
         data = load(arguments, "train")
-        if method is None:
-            choice = _chosen(arguments, data, checkpoint)
-            method, arguments.reduced, arguments.bits = choice.distiller, choice.reduced, choice.bits
+        plan = plan or _chosen(arguments, data, checkpoint)
         # refused before the work is done
-        reduced_shape(data.shape, arguments.reduced)
-        check_bits(_bits(arguments) or 8, data.shape, data.preprocess.kind)
-        synthetic = _distill(arguments, data, method, checkpoint)
+        reduced_shape(data.shape, plan.reduced)
+        check_bits(plan.bits or 8, data.shape, data.preprocess.kind)
+        synthetic = _distill(arguments, data, plan, checkpoint)
         synthetic.save(arguments.output)
     with suppress(FileNotFoundError):
         os.unlink(checkpoint)
     return _answer(arguments, synthetic)
 
 
-def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -> Choice:
+def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -> _Plan:
     """Choose for the budget, or go on with what was chosen before; say so before the work begins."""
     from ddplug import auto
 
@@ -224,31 +236,25 @@ def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -
             sys.stderr.write(f"auto: the next better, {name}, would take about {seconds:.0f} s\n")
     how = "goes on with" if kept else f"expects {choice.seconds:.0f} s with"
     sys.stderr.write(f"auto: {how} ddplug distill {auto.as_options(choice)}\n")
-    return choice
+    return _Plan(choice.distiller, choice.reduced, choice.bits)
 
 
-def _distill(arguments: argparse.Namespace, data: LabeledData, method: Any, checkpoint: str) -> SyntheticSet:
+def _distill(arguments: argparse.Namespace, data: LabeledData, plan: _Plan, checkpoint: str) -> SyntheticSet:
     from ddplug.distillation.loop import distill
     from ddplug.utils.devices import pick_device
 
     device = pick_device(arguments.device)
     synthetic = distill(
         data,
-        method,
+        plan.method,
         seed=arguments.seed,
         device=device,
         callbacks=_callbacks(arguments),
         checkpoint=checkpoint,
         resume=not arguments.no_resume,
     )
-    synthetic = synthetic.reduced(arguments.reduced)
-    bits = _bits(arguments)
-    return synthetic if bits is None else synthetic.quantize(bits=bits)
-
-
-def _bits(arguments: argparse.Namespace) -> int | None:
-    """Return the bits to store a number in, ``None`` for float32."""
-    return arguments.bits or (8 if arguments.quantize else None)
+    synthetic = synthetic.reduced(plan.reduced)
+    return synthetic if plan.bits is None else synthetic.quantize(bits=plan.bits)
 
 
 def _answer(arguments: argparse.Namespace, synthetic: SyntheticSet) -> Answer:

@@ -224,7 +224,7 @@ def _package(name: str, found: str | None) -> Finding:
 
 
 def _device() -> Finding:
-    """Say what torch can compute on."""
+    """Return what torch can compute on."""
     import torch
 
     if torch.cuda.is_available():

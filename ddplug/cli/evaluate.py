@@ -1,4 +1,4 @@
-"""``ddplug evaluate FILE``: train networks on a set, beside baselines, and test them on real data."""
+"""``ddplug evaluate FILE``: train networks on a set and on baselines, and test them on real data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddplug.cli.commands import Answer
 from ddplug.cli.data import add_data_options, add_run_options, check_held_out, load, show_progress
-from ddplug.utils.arguments import Parser, number, one_of
+from ddplug.utils.arguments import Parser, known_name, number
 from ddplug.utils.text import table
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     )
     parser.add_argument(
         "--protocol",
-        type=one_of("protocol", [*PROTOCOLS, LEARNED]),
+        type=known_name("protocol", [*PROTOCOLS, LEARNED]),
         default="set",
         metavar="{" + ",".join([*PROTOCOLS, LEARNED]) + "}",
         help="how to train: as the set says, as published, quickly, or, without baselines, by the steps and rates that "
@@ -141,9 +141,10 @@ def _answer(
     part = "held-out training" if arguments.validation is not None else "test"
     parts = [f"{arguments.file} on {len(test)} {part} samples of {test.name}"]
     if rows:
-        head = ["training data", "images per class", "bytes", "accuracy (%)", "networks"]
-        parts.append(f"trained: {found[0].network}\n{table([head, *(row.cells() for row in rows)])}")
+        from ddplug.evaluation.comparison import HEAD
+
+        parts.append(f"trained: {found[0].network}\n{table([HEAD, *(row.cells() for row in rows)])}")
     if len(found) > len(rows[:1]):
-        accuracies = [(e.network, f"{100 * e.mean:.1f} ± {100 * e.std:.1f}", len(e.accuracies)) for e in found]
+        accuracies = [(evaluation.network, evaluation.text, evaluation.n) for evaluation in found]
         parts.append(table([("network", "accuracy (%)", "networks"), *accuracies]))
     return Answer(values, "\n\n".join(parts))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ddplug.cli.commands import Answer
 from ddplug.errors import OptionError
-from ddplug.utils.arguments import Parser, one_of
+from ddplug.utils.arguments import Parser, known_name
 
 if TYPE_CHECKING:
     from ddplug.synthetic.dataset import SyntheticSet
@@ -57,7 +57,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     parser.add_argument(
         "--to",
         required=True,
-        type=one_of("kind of export", list(KINDS)),
+        type=known_name("kind of export", list(KINDS)),
         metavar="{" + ",".join(KINDS) + "}",
         help="a grid of the images, one picture an image, plain arrays, or a card in Markdown",
     )

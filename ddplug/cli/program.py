@@ -14,9 +14,10 @@ from importlib import import_module
 
 from ddplug._version import __version__
 from ddplug.cli.commands import COMMANDS, Answer
-from ddplug.errors import DdplugError, OptionError, unknown
+from ddplug.errors import DdplugError, OptionError
 from ddplug.utils.arguments import Parser
-from ddplug.utils.text import one_line
+from ddplug.utils.checks import one_of
+from ddplug.utils.text import one_line, os_reason
 
 __all__ = ["main"]
 
@@ -44,8 +45,7 @@ def _run(argv: Sequence[str]) -> tuple[Answer, bool]:
         _overview().parse_args(argv)
         raise OptionError("no command given; `ddplug --help` lists them")
     name = argv[0]
-    if name not in COMMANDS:
-        raise unknown("command", name, COMMANDS)
+    one_of("command", name, COMMANDS)
     home, about = COMMANDS[name]
     module = import_module(home)
     parser = Parser(prog=f"ddplug {name}", description=f"{about[0].upper()}{about[1:]}.")
@@ -63,11 +63,11 @@ def _fail(message: object, status: int = _WRONG) -> int:
 def _os_error(error: OSError) -> str:
     where = f": {error.filename}" if error.filename else ""
     hint = "; free some space and run the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-    return f"error: {error.strerror or error}{where}{hint}"
+    return f"error: {os_reason(error)}{where}{hint}"
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    """Tell a failed allocation of torch, which has a class of its own on a GPU only, from a defect."""
+    """Return whether an allocation of torch failed; that has a class of its own on a GPU only."""
     return type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
 
 

@@ -1,4 +1,4 @@
-"""Judge synthetic sets: train fresh networks on them, test on real data, beside baselines of the same bytes."""
+"""Judge synthetic sets: train fresh networks on them, test on real data, compare with baselines of the same bytes."""
 
 from __future__ import annotations
 

@@ -1,31 +1,38 @@
-"""A set beside what else its bytes could hold, and beside training on all the real data."""
+"""Compare a set with what else its bytes could hold, and with training on all the real data."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.loop import distill
+from ddplug.distillation.protocol import Distiller
 from ddplug.errors import OptionError
 from ddplug.evaluation.results import Evaluation, judge
+from ddplug.functional.resize import reduce_to
 from ddplug.networks.factory import Network, name_of
 from ddplug.registry import resolve
-from ddplug.synthetic.budget import rows_within
+from ddplug.synthetic.budget import images_within
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import values_at_least
 from ddplug.utils.devices import pick_device
 from ddplug.utils.text import markdown
 
-__all__ = ["WHOLE_RECIPE", "Comparison", "Row", "compare", "images_in"]
+__all__ = ["HEAD", "WHOLE_RECIPE", "Comparison", "Row", "compare"]
 
 WHOLE_RECIPE = Recipe(learning_rate=0.05, batch_size=64, schedule="cosine")
 """How a network is trained on all the real data; the number of steps is an option of :func:`compare`."""
+
+
+HEAD = ("training data", "images per class", "bytes", "accuracy (%)", "networks")
+"""Head of a table of rows."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class Row:
     @property
     def n(self) -> int:
         """Number of networks."""
-        return len(self.evaluation.accuracies)
+        return self.evaluation.n
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
@@ -77,14 +84,13 @@ class Row:
     def cells(self) -> list[str]:
         """Return the cells of the row in a table."""
         name = self.method if self.steps is None else f"{self.method}, {self.steps} steps"
-        spread = f" ± {100 * self.std:.1f}" if self.n > 1 else ""
         # that all the data take more goes without saying
         note = "" if self.fits or self.steps is not None else " (more than the set)"
         return [
             name,
             f"{self.images_per_class:.4g}",
             f"{self.nbytes:,}{note}",
-            f"{100 * self.mean:.1f}{spread}",
+            self.evaluation.text,
             str(self.n),
         ]
 
@@ -107,8 +113,7 @@ class Comparison:
 
     def table(self) -> str:
         """Return a Markdown table; accuracies in percent, mean and standard deviation over the networks."""
-        head = ["training data", "images per class", "bytes", "accuracy (%)", "networks"]
-        return markdown(head, [row.cells() for row in self.rows])
+        return markdown(HEAD, [row.cells() for row in self.rows])
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
@@ -118,27 +123,6 @@ class Comparison:
             "seconds": self.seconds,
             "rows": [row.to_json() for row in self.rows],
         }
-
-
-def images_in(nbytes: int, data: LabeledData, factor: int = 1, bits: int = 8) -> tuple[int, bool]:
-    """Tell how many real images of each class, quantized, fit in a number of bytes.
-
-    Args:
-        nbytes: the budget, labels included.
-        data: the images.
-        factor: by which they are stored smaller; see :mod:`ddplug.functional.resize`.
-        bits: that a number takes; see :meth:`ddplug.synthetic.SyntheticSet.quantize`.
-
-    Returns:
-        Images per class, at least 1 and at most what the smallest class has, and whether they fit.
-
-    Example:
-        >>> from ddplug.testing import toy_images
-        >>> images_in(1000, toy_images((12, 11)))  # 8 x 8 pixels and a label, 2 classes; 8 bytes for the levels
-        (7, True)
-    """
-    fitting = rows_within(nbytes, data, factor, bits) // data.num_classes
-    return max(1, min(fitting, *map(len, data.class_indices))), fitting >= 1
 
 
 def compare(
@@ -151,18 +135,19 @@ def compare(
     recipe: Recipe | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
-    baselines: Sequence[str] = ("random", "class-mean", "kmeans"),
+    baselines: Sequence[str | Distiller] = ("random", "class-mean", "kmeans"),
     whole: bool = True,
     whole_steps: int = 500,
     progress: bool = False,
 ) -> Comparison:
-    """Evaluate a set beside baselines of the same bytes and beside all the real data.
+    """Evaluate a set, baselines of the same bytes, and all the real data.
 
-    A baseline gets as many images per class as fit, quantized and with their labels, in the bytes of the set: a set
+    A baseline gets as many images per class as fit, quantized and with hard labels, in the bytes of the set: a set
     kept as float32 stands against four times as many. Its images are stored as small and in as few bits a number as
-    those of the set, so that what storage alone does is in both. Every network of a baseline is trained on a selection
-    of its own seed, by the same recipe. The network for the whole data is one, trained without augmentation for a
-    bounded number of steps: a bound that is cheap to have, not the best that can be had.
+    those of the set, so that what storage alone does is in both; a method with a ``factor`` of its own stores them as
+    small as that says. Every network of a baseline is trained on a set of its own seed, by the same recipe; a method
+    that learns is run once for each. The network for the whole data is one, trained without augmentation for a bounded
+    number of steps: a bound that is cheap to have, not the best that can be had.
 
     Args:
         synthetic: the set.
@@ -173,7 +158,8 @@ def compare(
         recipe: how to train; the set's own if not given.
         seed: of everything.
         device: see :func:`ddplug.utils.devices.pick_device`.
-        baselines: registered methods; any with ``images_per_class``.
+        baselines: names of registered methods, or distillers, whose ``images_per_class`` is replaced by what fits. One
+            that makes soft labels may take more bytes than the set, and its row says so.
         whole: whether to train on the whole data too.
         whole_steps: SGD steps for that, at least 1.
         progress: show a progress bar.
@@ -182,7 +168,8 @@ def compare(
         The rows.
 
     Raises:
-        OptionError: an option is unknown or outside its range, or does not suit the data.
+        OptionError: an option is unknown or outside its range, or does not suit the data; or a baseline has no
+            ``images_per_class``.
         DataError: set and data do not fit together.
         DivergedError: a network became NaN or infinite.
 
@@ -196,33 +183,49 @@ def compare(
         [('random', 10.0), ('random', 10.0), ('class-mean', 10.0), ('kmeans', 10.0), ('whole data', 11.5)]
     """
     began = time.monotonic()
-    if whole_steps < 1:
-        raise OptionError(f"whole_steps is {whole_steps}; it must be at least 1, or leave the whole data out")
-    if repeats < 1:
-        raise OptionError(f"repeats is {repeats}; it must be at least 1")
+    values_at_least(1, whole_steps=whole_steps, repeats=repeats)
     place, recipe = pick_device(device), recipe or synthetic.recipe
     train, test = same_space(synthetic, train, "train", place), same_space(synthetic, test, "test", place)
-    for name in baselines:
-        resolve("distiller", name)  # a misspelt name is said before minutes of training
+    bits = 8 if synthetic.levels is None else synthetic.bits
+    stored = tuple(synthetic.inputs.shape[1:])
+    # before minutes of training, so that a misspelt name costs none
+    methods = [_sized(baseline, synthetic.nbytes, train, stored, bits) for baseline in baselines]
     options: dict[str, Any] = {"seed": seed, "device": place, "progress": progress}
     own = judge([synthetic.to(place)] * repeats, test, network, recipe, **options)
     label = str(synthetic.provenance.get("method", "this set"))
     rows = [Row(label, len(synthetic) / synthetic.num_classes, synthetic.nbytes, own)]
-    bits = 8 if synthetic.levels is None else synthetic.bits
-    factor = synthetic.shape[-1] // synthetic.inputs.shape[-1]
-    images_per_class, fits = images_in(synthetic.nbytes, train, factor, bits)
-    for name in baselines:
-        method = resolve("distiller", name)(images_per_class=images_per_class)
+    for method in methods:
         drawn = (distill(train, method, seed=seed + k, device=place) for k in range(repeats))
-        made = [selection.reduced(factor).quantize(bits=bits).to(place) for selection in drawn]
+        made = [_stored_as(one, stored).quantize(bits=bits).to(place) for one in drawn]
         result = judge(made, test, network, recipe, **options)
-        rows.append(Row(name, float(images_per_class), made[0].nbytes, result, fits))
+        nbytes = made[0].nbytes
+        rows.append(Row(method.name, len(made[0]) / train.num_classes, nbytes, result, nbytes <= synthetic.nbytes))
     if whole:
         result = judge([train], test, network, WHOLE_RECIPE, steps=whole_steps, **options)
         nbytes = _bytes(train)
         fits = nbytes <= synthetic.nbytes
         rows.append(Row("whole data", len(train) / train.num_classes, nbytes, result, fits, whole_steps))
     return Comparison(tuple(rows), name_of(network), recipe, time.monotonic() - began)
+
+
+def _sized(baseline: str | Distiller, nbytes: int, data: LabeledData, stored: tuple[int, ...], bits: int) -> Distiller:
+    """Return a baseline with as many images of each class as fit in the bytes of a set, at least one."""
+    method: Any = resolve("distiller", baseline) if isinstance(baseline, str) else baseline
+    if "images_per_class" not in getattr(method, "__dataclass_fields__", ()):
+        named = getattr(method, "name", repr(method))
+        raise OptionError(f"baseline {named} has no images_per_class to fit to the bytes of the set; leave it out")
+    factor = getattr(method, "factor", 1)
+    fitting = images_within(nbytes, data, stored if factor == 1 else factor, bits)
+    options: dict[str, Any] = {"images_per_class": max(1, fitting // factor**2)}
+    sized: Distiller = method(**options) if isinstance(method, type) else replace(method, **options)
+    return sized
+
+
+def _stored_as(made: SyntheticSet, shape: tuple[int, ...]) -> SyntheticSet:
+    """Store whole images as small as a shape; those that are smaller already stay as they are."""
+    if made.network_shape or tuple(made.inputs.shape[1:]) == shape:
+        return made
+    return replace(made, inputs=reduce_to(made.inputs, shape), levels=None, network_shape=made.shape)
 
 
 def _bytes(data: LabeledData) -> int:

@@ -1,10 +1,10 @@
 """The training that a set was learned for: its steps, their learning rates and, if there is one, its initial network.
 
-Dataset distillation by unrolled training learns more than images. What it learns beside them is written into the set's
+Dataset distillation by unrolled training learns more than images. What else it learns is written into the set's
 provenance under ``training``, so that it can be done again: which samples each step takes and at what learning rate,
 and for a set that was learned for one initial network the seed that makes it. A seed, because the weights are
 often larger than the set; with a fingerprint of the weights, because PyTorch does not promise to draw the same numbers
-for ever, and other weights than those learned for give a low accuracy without any sign of an error.
+in every version, and other weights than those learned for give a low accuracy without any sign of an error.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ddplug.networks.functional import minibatch_loss, stateless
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.learned import LearnedTraining
+from ddplug.utils.checks import values_at_least
 from ddplug.utils.devices import pick_device
 from ddplug.utils.fingerprints import fingerprint
 from ddplug.utils.randomness import spawn
@@ -128,8 +129,7 @@ def evaluate_as_learned(
         >>> len(evaluate_as_learned(made, toy_images(seed=1), repeats=3, device="cpu").accuracies)
         3
     """
-    if repeats < 1:
-        raise OptionError(f"repeats is {repeats}; it must be at least 1")
+    values_at_least(1, repeats=repeats)
     training, began = LearnedTraining.of(synthetic), time.monotonic()
     test = same_space(synthetic, test, "test", pick_device(device))
     rngs = spawn(torch.Generator().manual_seed(seed), repeats if training.seed is None else 1)

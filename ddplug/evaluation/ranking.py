@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ddplug.errors import DataError, OptionError
+from ddplug.utils.checks import values_at_least
 
 __all__ = ["Agreement", "Estimate", "agreement", "kendall", "mean_rank", "regret", "spearman", "top_k_overlap"]
 
@@ -261,9 +262,7 @@ def agreement(
     Reference: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
     """
     x, y = _pair(proxy, truth)
-    for name, value in (("resamples", resamples), *(("k", k) for k in top)):
-        if value < 1:
-            raise OptionError(f"{name} is {value}; it must be at least 1")
+    values_at_least(1, resamples=resamples, k=min(top, default=None))
     draws = torch.randint(len(x), (resamples, len(x)), generator=rng).numpy()
     overlap = {k: _estimate(partial(top_k_overlap, k=k), x, y, draws) for k in top if k <= len(x)}
     one, two, three = (_estimate(statistic, x, y, draws) for statistic in (spearman, kendall, regret))

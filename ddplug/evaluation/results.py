@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ddplug.data.labeled import LabeledData
-from ddplug.errors import DataError, OptionError
+from ddplug.errors import DataError
 from ddplug.evaluation.train import Trainable, train_each
 from ddplug.functional import augmentation as augment
 from ddplug.networks.batching import batch_pieces
@@ -20,7 +20,9 @@ from ddplug.networks.factory import Network, build, name_of
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import values_at_least
 from ddplug.utils.devices import pick_device
+from ddplug.utils.text import percent
 
 __all__ = ["Evaluation", "accuracy", "cross_architecture", "evaluate", "judge"]
 
@@ -54,13 +56,23 @@ class Evaluation:
         """Standard deviation over the networks, as the papers take it (divided by their number)."""
         return statistics.pstdev(self.accuracies)
 
+    @property
+    def n(self) -> int:
+        """Number of networks."""
+        return len(self.accuracies)
+
+    @property
+    def text(self) -> str:
+        """Mean and standard deviation in percent, ``97.3 ± 0.2``; the mean alone of one network."""
+        return percent(self.mean, self.std, self.n)
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
         return {
             "network": self.network,
             "mean": self.mean,
             "std": self.std,
-            "n": len(self.accuracies),
+            "n": self.n,
             "accuracies": list(self.accuracies),
             "recipe": self.recipe.to_json(),
             "seconds": self.seconds,
@@ -82,8 +94,7 @@ def accuracy(module: nn.Module, data: LabeledData, batch_size: int = 256) -> flo
         OptionError: the batch size is less than 1.
         DataError: there are no data.
     """
-    if batch_size < 1:
-        raise OptionError(f"batch_size is {batch_size}; it must be at least 1")
+    values_at_least(1, batch_size=batch_size)
     if len(data) == 0:
         raise DataError(f"data {data.name!r} have 0 samples to measure an accuracy on; give at least one")
     parameter = next(module.parameters(), None)
@@ -180,8 +191,7 @@ def evaluate(
 
     Reference: Zhao, Mopuri & Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021, section 4.1.
     """
-    if repeats < 1:
-        raise OptionError(f"repeats is {repeats}; it must be at least 1")
+    values_at_least(1, repeats=repeats)
     place = pick_device(device)
     test = same_space(synthetic, test, "test", place)
     sets = [synthetic.to(place)] * repeats

@@ -19,6 +19,7 @@ from ddplug.networks.batching import batch_pieces, go_together
 from ddplug.networks.factory import Network, build
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import values_at_least
 from ddplug.utils.devices import pick_device
 from ddplug.utils.randomness import spawn, temporary_seed
 
@@ -44,7 +45,7 @@ def _alone(module: nn.Module) -> _Group:
 
 
 def _stacked(modules: Sequence[nn.Module]) -> tuple[_Group, Callable[[], None]]:
-    """Stack networks; the function given beside the group writes its parameters back into them."""
+    """Stack networks; the function returned with the group writes its parameters back into them."""
     parameters, buffers = stack_module_state(list(modules))
 
     def one(own: dict[str, Tensor], fixed: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -293,7 +294,6 @@ def train_on(
         >>> len(train_on(made, "mlp", recipe=Recipe(epochs=2), repeats=3, rng=rng, device="cpu"))
         3
     """
-    if repeats < 1:
-        raise OptionError(f"repeats is {repeats}; it must be at least 1")
+    values_at_least(1, repeats=repeats)
     moved = data.to(pick_device(device))
     return train_each([moved] * repeats, network, recipe or data.recipe, rng=rng, device=device, progress=progress)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ddplug.errors import OptionError
+from ddplug.utils.checks import image_shape
 
 __all__ = ["check_images", "draw_boxes", "resample", "whole"]
 
@@ -22,9 +22,7 @@ def check_images(what: str, shape: tuple[int, ...]) -> tuple[int, int]:
     Raises:
         OptionError: it is not ``(C, H, W)``.
     """
-    if len(shape) != 3:
-        raise OptionError(f"{what} needs (C, H, W) images, not inputs of shape {shape}; choose a method for rows")
-    return shape[1], shape[2]
+    return image_shape(shape, what, "choose a method for rows")[1:]
 
 
 def whole(n: int, shape: tuple[int, ...]) -> Tensor:

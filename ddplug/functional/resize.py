@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ddplug.errors import OptionError
+from ddplug.utils.checks import image_shape
 
-__all__ = ["MAX_FACTOR", "can_enlarge", "enlarge", "reduce", "reduced_shape"]
+__all__ = ["MAX_FACTOR", "can_enlarge", "enlarge", "reduce", "reduce_to", "reduced_shape"]
 
 MAX_FACTOR = 16
 """Largest factor; the limit keeps a small file from being enlarged beyond all memory."""
@@ -35,13 +36,10 @@ def reduced_shape(shape: tuple[int, ...], factor: int) -> tuple[int, ...]:
         raise OptionError(f"factor is {factor}; it must lie between 1 and {MAX_FACTOR}")
     if factor == 1:
         return shape
-    if len(shape) != 3:
-        raise OptionError(
-            f"factor is {factor}, which needs (C, H, W) images, not inputs of shape {shape}; use factor=1"
-        )
-    if min(shape[1:]) < factor:
-        raise OptionError(f"factor is {factor}, but images are {shape[1]}x{shape[2]}; use at most {min(shape[1:])}")
-    return shape[0], shape[1] // factor, shape[2] // factor
+    channels, height, width = image_shape(shape, f"factor is {factor}, which", "use factor=1")
+    if min(height, width) < factor:
+        raise OptionError(f"factor is {factor}, but images are {height}x{width}; use at most {min(height, width)}")
+    return channels, height // factor, width // factor
 
 
 def reduce(x: Tensor, factor: int) -> Tensor:
@@ -50,8 +48,28 @@ def reduce(x: Tensor, factor: int) -> Tensor:
     Raises:
         OptionError: see :func:`reduced_shape`.
     """
-    shape = reduced_shape(tuple(x.shape[1:]), factor)
-    return x if factor == 1 else interpolate(x, size=shape[1:], mode="area")
+    return reduce_to(x, reduced_shape(tuple(x.shape[1:]), factor))
+
+
+def reduce_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Average ``(n, C, H, W)`` images down to a shape ``(C, h, w)``; those of that shape stay as they are.
+
+    A pixel is the mean of those that it overlaps, also where one side is no multiple of the other.
+
+    Raises:
+        OptionError: the shape is not that of such images, no larger than they are.
+
+    Example:
+        >>> import torch
+        >>> reduce_to(torch.arange(5.0).view(1, 1, 1, 5), (1, 1, 2))
+        tensor([[[[1., 3.]]]])
+    """
+    whole = tuple(x.shape[1:])
+    if shape == whole:
+        return x
+    if not (len(whole) == len(shape) == 3 and whole[0] == shape[0] and whole[1] >= shape[1] and whole[2] >= shape[2]):
+        raise OptionError(f"inputs of shape {whole} cannot be stored as {shape}")
+    return interpolate(x, size=shape[1:], mode="area")
 
 
 def can_enlarge(stored: tuple[int, ...], shape: tuple[int, ...]) -> bool:

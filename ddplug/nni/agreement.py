@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,22 @@ from nni.nas.space import SimplifiedModelSpace
 from nni.nas.strategy.base import Strategy
 from nni.runtime.log import _handlers
 
+from ddplug.data.labeled import LabeledData
 from ddplug.errors import DataError, OptionError
 from ddplug.evaluation.figures import scatter
 from ddplug.evaluation.ranking import agreement, mean_rank
-from ddplug.nni.budget import cost
+from ddplug.nni.budget import cost, early_stopping, epochs_within
 from ddplug.nni.evaluator import ProxyEvaluator
 from ddplug.nni.experiment import ProxyExperiment
 from ddplug.nni.journal import Journal, Record
 from ddplug.nni.running import folder_at
-from ddplug.nni.sets import widened
+from ddplug.nni.sets import load_set, widened
 from ddplug.nni.zero_cost import zero_cost
 
-__all__ = ["HEAD", "Listed", "Study", "table"]
+__all__ = ["EARLY", "HEAD", "Listed", "Study", "table"]
+
+EARLY = "early stopping"
+"""Name of the proxy that begins full training and stops; see :func:`ddplug.nni.budget.early_stopping`."""
 
 _EVERY = 30.0
 """Seconds between lines of progress."""
@@ -72,6 +76,49 @@ class Study:
         if taken:
             raise OptionError(f"a proxy is named {sorted(taken)[0]!r}, which is taken; choose another name")
         self.folder = folder_at(self.folder)
+
+    @classmethod
+    def at_one_cost(
+        cls,
+        space: Any,
+        samples: Sequence[Mapping[str, Any]],
+        full: ProxyEvaluator,
+        sets: Mapping[str, str | Path],
+        folder: str | Path,
+        *,
+        share: float,
+        data: LabeledData,
+        validation: str | Path,
+        zero: Sequence[str] = (),
+        **options: Any,
+    ) -> Study:
+        """Plan a study whose proxies cost the same: trainings on sets, and full training stopped early.
+
+        Args:
+            space: see :class:`Study`, as all that are not named here.
+            samples: the candidates.
+            full: full training.
+            sets: name -> file of each set to rank with.
+            folder: where everything is kept.
+            share: cost of each proxy, as a share of that of full training; see :func:`ddplug.nni.budget.cost`.
+            data: what full training is on, for :data:`EARLY`, which trains as it does.
+            validation: file of real data that the proxies are judged on; few, so that scoring does not take what
+                training may cost.
+            zero: names of untrained scores.
+            options: of :class:`ddplug.nni.evaluator.ProxyEvaluator` for the trainings on sets, all but the epochs.
+
+        Raises:
+            OptionError: see :class:`Study`; or the cost does not allow a single epoch on a set, or an image a class.
+        """
+        place, budget = folder_at(folder), share * cost(full)
+        each, scored = budget / options.get("seeds", 1), len(load_set(validation))
+        proxies = {}
+        for name, path in sets.items():
+            epochs = epochs_within(each, len(load_set(path)), scored)
+            proxies[name] = ProxyEvaluator(path, validation, epochs=epochs, **options)
+        own = {name: value for name, value in asdict(full.protocol).items() if value is not None and name != "epochs"}
+        proxies[EARLY] = early_stopping(data, place, validation, budget, **own)
+        return cls(space, samples, full, proxies, place, zero)
 
     @property
     def evaluators(self) -> dict[str, ProxyEvaluator]:
@@ -171,7 +218,7 @@ class Study:
         if name not in self.proxies or self.proxies[name].protocol.seeds == 1:
             return None
         records = self.records(name)
-        found = [record.accuracies for record in map(records.__getitem__, both) if record is not None]
+        found = [record.result.accuracies for record in map(records.__getitem__, both) if record is not None]
         return mean_rank(list(zip(*found, strict=True)))
 
     def rows(self, *, resamples: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
@@ -201,7 +248,7 @@ class Study:
         if name not in self.evaluators:
             return {"cost": 0.0, "seconds": 0.0, "failed": 0}
         records = self.records(name)
-        done = [record.seconds for record in records if record is not None]
+        done = [record.result.seconds for record in records if record is not None]
         share = cost(self.evaluators[name]) / cost(self.full)
         return {"cost": share, "seconds": sum(done) / max(1, len(done)), "failed": records.count(None)}
 
@@ -306,7 +353,7 @@ class Listed(Strategy):
         self.samples = [dict(sample) for sample in samples]
 
     def extra_repr(self) -> str:
-        """Say how many there are."""
+        """Return how many there are."""
         return f"samples={len(self.samples)}"
 
     def _run(self) -> None:

@@ -16,11 +16,10 @@ from ddplug.distillation.loop import distill
 from ddplug.errors import OptionError
 from ddplug.nni.evaluator import ProxyEvaluator
 from ddplug.nni.sets import load_set
-from ddplug.synthetic.budget import rows_within
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.held_out import METHOD, holdout
 
-__all__ = ["cost", "data_file", "early_stopping", "epochs_within", "images_within", "selection_file"]
+__all__ = ["cost", "data_file", "early_stopping", "epochs_within", "selection_file"]
 
 
 def cost(evaluator: ProxyEvaluator) -> float:
@@ -108,22 +107,6 @@ def _kept(place: Path, data: LabeledData, method: str, seed: int | None, make: C
     if (known.get("method"), known.get("seed"), made.data_fingerprint) != (method, seed, data.fingerprint):
         raise OptionError(f"{place} holds another set, of other data perhaps; choose another folder, or remove it")
     return place
-
-
-def images_within(nbytes: int, data: LabeledData) -> int:
-    """Return the real samples of each class that fit into so many bytes, one byte a number; 1 where not even they do.
-
-    Args:
-        nbytes: as :attr:`ddplug.synthetic.SyntheticSet.nbytes` counts.
-        data: to select from.
-
-    Example:
-        >>> from ddplug.testing import toy_images
-        >>> data = toy_images()
-        >>> images_within(distill(data, "class-mean", device="cpu").quantize().nbytes, data)
-        1
-    """
-    return max(1, rows_within(nbytes, data) // data.num_classes)
 
 
 def early_stopping(

@@ -26,24 +26,13 @@ from ddplug.errors import DivergedError, OptionError
 from ddplug.evaluation.results import accuracy
 from ddplug.evaluation.train import check_outputs, fit
 from ddplug.functional import augmentation as augment
-from ddplug.nni.protocol import CandidateError, HopelessError, OverTimeError, Protocol, Result, over_time, reason
-from ddplug.nni.sets import load_set, widened
+from ddplug.nni.protocol import HopelessError, OverTimeError, Protocol, Result, over_time, reason
+from ddplug.nni.sets import widened
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.devices import pick_device
-from ddplug.utils.fingerprints import file_fingerprint
 from ddplug.utils.randomness import spawn, temporary_seed
 
-__all__ = [
-    "CandidateError",
-    "Protocol",
-    "Result",
-    "file_fingerprint",
-    "fitted",
-    "load_set",
-    "over_time",
-    "reason",
-    "train_and_score",
-]
+__all__ = ["fitted", "train_and_score"]
 
 INTERIM_SHARE = 0.03
 """Cost of all interim scores, as a share of that of training and final scoring."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +26,7 @@ from ddplug.nni.protocol import Protocol, Result, reason
 from ddplug.nni.samples import describe_space, plain
 from ddplug.nni.sets import check_pair, load_set, normal_path
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.checks import one_of
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable
 from ddplug.utils.fingerprints import file_fingerprint
@@ -33,7 +34,7 @@ from ddplug.utils.randomness import temporary_seed
 
 __all__ = ["ProxyEvaluator"]
 
-_PROTOCOL = tuple(entry.name for entry in fields(Protocol))
+_DEFAULTS = asdict(Protocol())
 _TRIES = 5
 """Samples of a space that are tried before it is refused; some spaces hold a few networks that cannot be built."""
 
@@ -43,7 +44,8 @@ class ProxyEvaluator(MutableEvaluator):
 
     It works with every engine, strategy and training service of NNI. Data travel as paths, with the fingerprints of the
     files: a trial whose file is missing or altered fails and says so. Every field of
-    :class:`ddplug.nni.protocol.Protocol` is an argument and may be a choice (``nni.choice("rate", [0.01, 0.1])``).
+    :class:`ddplug.nni.protocol.Protocol` is an argument and may be a choice
+    (``learning_rate=nni.choice("rate", [0.01, 0.1])``).
 
     Each candidate is written to the journal before NNI hears of it, failures with their reason; a candidate that is in
     the journal under equal settings and files is not trained again. A subclass with arguments of its own is to be
@@ -53,26 +55,16 @@ class ProxyEvaluator(MutableEvaluator):
         train: file of the set to train on; see :mod:`ddplug.synthetic.file_format`.
         validation: file of real validation data in the same model space, as ``ddplug holdout`` writes it; never the
             test set.
-        epochs: see :class:`ddplug.nni.protocol.Protocol`, as all that follow but the last three.
-        learning_rate: the recipe's own if ``None``.
-        batch_size: the recipe's own if ``None``.
-        momentum: the recipe's own if ``None``.
-        weight_decay: the recipe's own if ``None``.
-        schedule: the recipe's own if ``None``.
-        augment: the recipe's own if ``None``.
-        seeds: trainings to average.
-        seed: of the first.
-        channels: 3 for grey images and a space that wants colored ones.
-        patience: share of the training after which a candidate that still guesses is stopped.
-        time_limit: seconds a candidate. In a trial process it is kept even against a forward pass that never ends.
-        device: to train on.
         journal: file that all results are appended to; ``None`` keeps none.
         threads: of torch, in trial processes only; as many as the cores divided by the trials at once is best.
         fingerprints: of both files. Taken here if ``None``, and then everything is checked here; given, they are
             checked when a candidate is judged. NNI passes them on to trials.
+        protocol: fields of :class:`ddplug.nni.protocol.Protocol`, ``epochs=30`` say; each a value or a choice. A time
+            limit is kept in a trial process even against a forward pass that never ends.
 
     Raises:
-        OptionError: a value is out of range, a path holds what NNI cannot transport, or a file cannot be read.
+        OptionError: there is no such field, a value is out of range, a path holds what NNI cannot transport, or a file
+            cannot be read.
         FormatError: a file holds no valid set.
         DataError: the two files do not fit together, or the validation data are not real.
     """
@@ -85,29 +77,18 @@ class ProxyEvaluator(MutableEvaluator):
         train: str | Path,
         validation: str | Path,
         *,
-        epochs: Any = None,
-        learning_rate: Any = None,
-        batch_size: Any = None,
-        momentum: Any = None,
-        weight_decay: Any = None,
-        schedule: Any = None,
-        augment: Any = None,
-        seeds: Any = 1,
-        seed: Any = 0,
-        channels: Any = None,
-        patience: Any = None,
-        time_limit: Any = None,
-        device: Any = "auto",
         journal: str | Path | None = None,
         threads: int | None = None,
         fingerprints: Sequence[str] | None = None,
+        **protocol: Any,
     ) -> None:
-        given = locals()
+        for name in protocol:
+            one_of("field of the protocol", name, _DEFAULTS)
         self.train = normal_path(train, "train")
         self.validation = normal_path(validation, "validation")
         self.journal = None if journal is None else normal_path(journal, "journal")
         self.threads = threads
-        self._protocol = {name: given[name] for name in _PROTOCOL}
+        self._protocol = {**_DEFAULTS, **protocol}
         if fingerprints is None:
             self.fingerprints = [file_fingerprint(self.train), file_fingerprint(self.validation)]
             self._check_all()
@@ -125,8 +106,7 @@ class ProxyEvaluator(MutableEvaluator):
             raise DataError(f"{self.train} and {self.validation} are one file; cut off data with `ddplug holdout`")
         check_pair(train, validation)
         # what is still to be chosen is checked when it is
-        settled = {name: value for name, value in self._protocol.items() if not isinstance(value, Mutable)}
-        recipe = Protocol(**settled).recipe(train.recipe)
+        recipe = self._settled().recipe(train.recipe)
         augment.check(recipe.augment, train.shape)
 
     @property
@@ -171,6 +151,10 @@ class ProxyEvaluator(MutableEvaluator):
         """
         self._refuse_mutable()
         return Protocol(**self._protocol)
+
+    def _settled(self) -> Protocol:
+        """Return the protocol with its default where a choice is still to be made."""
+        return Protocol(**{name: value for name, value in self._protocol.items() if not isinstance(value, Mutable)})
 
     def _refuse_mutable(self) -> None:
         if self.is_mutable():
@@ -265,8 +249,7 @@ class ProxyEvaluator(MutableEvaluator):
 
     def _try(self, space: Any, train: SyntheticSet, seed: int) -> None:
         """Build a random sample and take a step with it."""
-        settled = {name: value for name, value in self._protocol.items() if not isinstance(value, Mutable)}
-        protocol = Protocol(**settled)
+        protocol = self._settled()
         device = pick_device(protocol.device)
         with temporary_seed(seed, device):
             model = space.random(random_state=np.random.RandomState(seed))

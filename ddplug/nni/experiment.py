@@ -19,6 +19,8 @@ from nni.runtime.log import _handlers
 from ddplug.errors import DdplugError, OptionError, unknown
 from ddplug.nni.engine import Budget, ProxyEngine, SequentialEngine
 from ddplug.nni.journal import Journal, Record, key
+from ddplug.nni.postmortem import last_words
+from ddplug.nni.protocol import Result
 from ddplug.nni.running import configured, end_children, folder_at, free_port, run_workers, terminable
 from ddplug.nni.samples import plain
 from ddplug.utils.packages import check_filelock
@@ -30,8 +32,6 @@ _logger = logging.getLogger(__name__)
 
 _STARTS = 5
 """Attempts to start the manager: it has about 3 seconds to come up, too few on a busy machine."""
-_TAIL = 300
-"""Characters of a trial's last words."""
 
 
 class ProxyExperiment(NasExperiment):
@@ -95,13 +95,17 @@ class ProxyExperiment(NasExperiment):
         if theirs is not None:
             return Journal(theirs)
         if mine is None:
-            home = Path(self.config.canonical_copy().experiment_working_directory) / self.id
-            mine = folder_at(home) / "journal.jsonl"
+            mine = folder_at(self._home) / "journal.jsonl"
         if hasattr(self.evaluator, "journal"):
             traced = self.evaluator.trace_copy()
             traced.trace_kwargs["journal"] = str(mine)
             self.evaluator = traced.get()
         return Journal(mine)
+
+    @property
+    def _home(self) -> Path:
+        """The folder of NNI's own files of this experiment."""
+        return Path(self.config.canonical_copy().experiment_working_directory, self.id)
 
     def _key(self, model: Any) -> str:
         """Name a candidate as its evaluator does; others' candidates are known within this experiment only."""
@@ -152,7 +156,7 @@ class ProxyExperiment(NasExperiment):
         return engine
 
     def _spoke(self, model: Any) -> bool:
-        """Tell whether the process of a candidate wrote down what became of it, in this run or, if well, before."""
+        """Return whether the process of a candidate wrote down what became of it, in this run or, if well, before."""
         found = self.journal.of(self._key(model))
         return len(found) > self._before[self._key(model)] or any(record.failure is None for record in found)
 
@@ -169,31 +173,9 @@ class ProxyExperiment(NasExperiment):
     def _outcome(self, name: str, model: Any) -> Record:
         """Write up a candidate whose own process did not."""
         if model.metric is not None and math.isfinite(model.metric):
-            return Record(name, plain(model.sample), float(model.metric))
-        failure = self._last_words(model) if model.metric is None else f"its metric is {model.metric}"
-        return Record(name, plain(model.sample), None, failure)
-
-    def _last_words(self, model: Any) -> str:
-        """Say in one line what is known of a candidate that failed without a word."""
-        if not isinstance(self._engine, ProxyEngine):
-            return "it failed in this process without a word; see experiment.log"
-        ending = self._engine.ending(model)
-        if ending is not None:
-            return f"{_end(*ending)} without a word{self._tail(ending[0])}"
-        if not self._engine.unheard:
-            return "no trial took it"
-        last = self._engine.unheard[-1]
-        number = len(self._engine.unheard)
-        return f"no trial took it: {number} died before that; {_end(*last)}{self._tail(last[0])}"
-
-    def _tail(self, trial: str) -> str:
-        """Quote the last line that a trial wrote to its standard error, where it can be read."""
-        home = Path(self.config.canonical_copy().experiment_working_directory) / self.id
-        for path in home.glob(f"environments/*/trials/{trial}/trial.stderr"):
-            lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
-            if lines:
-                return f"; its stderr ends: {lines[-1][-_TAIL:]}"
-        return ""
+            return Record(name, plain(model.sample), Result(float(model.metric)))
+        words = last_words(self._engine, model, self._home) if model.metric is None else f"its metric is {model.metric}"
+        return Record(name, plain(model.sample), Result(None, words))
 
     def run(self, port: int | None = None, wait_completion: bool = True, debug: bool = False) -> bool:
         """Search, and stop the experiment, whatever happens.
@@ -256,8 +238,7 @@ class ProxyExperiment(NasExperiment):
                     raise OptionError(f"port {port} is in use; leave it out to have a free one chosen") from None
                 if attempt == _STARTS:
                     raise DdplugError(
-                        f"NNI's manager did not start in {_STARTS} attempts: {error}; see the logs in "
-                        f"{self.config.canonical_copy().experiment_working_directory}/{self.id}"
+                        f"NNI's manager did not start in {_STARTS} attempts: {error}; see the logs in {self._home}"
                     ) from error
 
     def _stop_logging(self) -> None:
@@ -308,21 +289,6 @@ class ProxyExperiment(NasExperiment):
             model.status = ModelStatus.Trained
         with temporary_seed(0):
             return [_FORMATTERS[formatter](model) for _, model in pairs[:top_k]]
-
-
-_ENDS = {
-    "FAILED": "failed",
-    "SUCCEEDED": "ended",
-    "USER_CANCELED": "was killed",
-    "SYS_CANCELED": "was cancelled",
-    "EARLY_STOPPED": "was stopped at its time limit",
-}
-"""What NNI calls the ends of a trial."""
-
-
-def _end(trial: str, status: str) -> str:
-    """Say how a trial ended."""
-    return f"trial {trial} {_ENDS.get(status, status)}"
 
 
 _FORMATTERS: dict[str | None, Any] = {

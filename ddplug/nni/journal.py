@@ -12,12 +12,14 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ddplug.errors import FormatError, OptionError
+from ddplug.nni.protocol import Result
 from ddplug.utils.files import check_writable
+from ddplug.utils.text import os_reason
 
 __all__ = ["Journal", "Record", "key"]
 
@@ -29,14 +31,7 @@ class Record:
     Attributes:
         key: what :func:`key` gives for the candidate, the evaluator's settings and its files.
         sample: the candidate, label -> choice, JSON-ready.
-        metric: accuracy in [0, 1] on the validation split, higher is better; ``None`` where it failed.
-        failure: one line that says why it failed, ``None`` where it did not.
-        accuracies: final accuracy of each seed.
-        intermediate: accuracy after each part of the training that was reported, over all seeds.
-        stopped: one line that says why its training ended early, ``None`` where it did not.
-        seconds: time of training and scoring, without the start of a process.
-        images: training images seen, over all seeds.
-        flops: floating-point operations of training and scoring; ``None`` where they cannot be counted.
+        result: what became of it.
         settings: what else the key was made of, for people who read the file.
         trial: NNI's name of the trial job, ``None`` outside a trial.
         parameter: NNI's number of the parameters that the trial received, ``None`` outside a trial.
@@ -48,14 +43,7 @@ class Record:
 
     key: str
     sample: Mapping[str, Any]
-    metric: float | None
-    failure: str | None = None
-    accuracies: tuple[float, ...] = ()
-    intermediate: tuple[float, ...] = ()
-    stopped: str | None = None
-    seconds: float = 0.0
-    images: int = 0
-    flops: float | None = None
+    result: Result
     settings: Mapping[str, Any] = field(default_factory=dict)
     trial: str | None = None
     parameter: int | None = None
@@ -68,6 +56,33 @@ class Record:
             )
         if self.metric is not None and not math.isfinite(self.metric):
             raise OptionError(f"a record has the metric {self.metric}; record a failure that says so instead")
+
+    @property
+    def metric(self) -> float | None:
+        """Accuracy in [0, 1] on the validation split, higher is better; ``None`` where it failed."""
+        return self.result.metric
+
+    @property
+    def failure(self) -> str | None:
+        """One line that says why it failed, ``None`` where it did not."""
+        return self.result.failure
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON-ready values, those of the result among the others."""
+        values: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            values |= value if name == "result" else {name: value}
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Record:
+        """Build a record of what :meth:`to_json` gives, as JSON gives it back; what it does not know is left out."""
+        # lists were tuples; what is inside a mapping stays as it is
+        frozen: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        result = Result(**{entry.name: frozen[entry.name] for entry in fields(Result) if entry.name in frozen})
+        return cls(**{entry.name: frozen[entry.name] for entry in fields(cls) if entry.name in frozen}, result=result)
 
 
 def _canonical(value: Any, what: str) -> str:
@@ -104,6 +119,9 @@ def key(sample: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
 _START = b'{"key": "'
 """How every line begins, torn ones included."""
 
+_REQUIRED = {"key", "sample", "metric"}
+"""What every line has."""
+
 
 class Journal:
     """A file of records that many processes append to.
@@ -118,7 +136,7 @@ class Journal:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     journal = Journal(folder + "/journal.jsonl")
-        ...     journal.append(Record(key({"width": 8}, {}), {"width": 8}, metric=0.5))
+        ...     journal.append(Record(key({"width": 8}, {}), {"width": 8}, Result(0.5)))
         ...     journal.find(key({"width": 8}, {})).metric
         0.5
     """
@@ -133,7 +151,7 @@ class Journal:
             OptionError: something in it is not JSON-ready or not finite, or the file cannot be written.
         """
         try:
-            line = json.dumps(asdict(record), allow_nan=False).encode() + b"\n"
+            line = json.dumps(record.to_json(), allow_nan=False).encode() + b"\n"
         except (TypeError, ValueError) as error:
             raise OptionError(
                 f"a record of {dict(record.sample)} cannot be written as JSON: {error}; use numbers and text"
@@ -142,7 +160,7 @@ class Journal:
             self._write(line)
         except OSError as error:
             raise OptionError(
-                f"cannot write {self.path}: {error.strerror or error}; free space or choose another path"
+                f"cannot write {self.path}: {os_reason(error)}; free space or choose another path"
             ) from None
 
     def _write(self, line: bytes) -> None:
@@ -166,7 +184,7 @@ class Journal:
         try:
             content = self.path.read_bytes() if self.path.exists() else b""
         except OSError as error:
-            raise OptionError(f"cannot read {self.path}: {error.strerror or error}") from None
+            raise OptionError(f"cannot read {self.path}: {os_reason(error)}") from None
         for number, line in enumerate(content.split(b"\n"), start=1):
             if line := line.strip(b"\0\r "):
                 yield number, line
@@ -185,9 +203,7 @@ class Journal:
             raise FormatError(f"{self.path} is not a journal: see line {number}; choose another path") from None
         if not isinstance(values, dict) or not values.keys() >= _REQUIRED:
             raise FormatError(f"{self.path} is not a journal: line {number} has no {', '.join(sorted(_REQUIRED))}")
-        # a newer version may have written more
-        known = {name: _frozen(value) for name, value in values.items() if name in _NAMES}
-        return Record(**known)
+        return Record.from_json(values)
 
     def read(self) -> list[Record]:
         """Return every record, oldest first; an absent file is an empty journal, and torn lines are left out.
@@ -228,12 +244,3 @@ class Journal:
         """Return the last failure of every key that has no success, in the order of their first failure."""
         done = {record.key for record in self.results()}
         return list({record.key: record for record in self.read() if record.key not in done}.values())
-
-
-_NAMES = {entry.name for entry in fields(Record)}
-_REQUIRED = {entry.name for entry in fields(Record) if entry.default is MISSING and entry.default_factory is MISSING}
-
-
-def _frozen(value: Any) -> Any:
-    """Turn the lists of a line back into the tuples of a record; what is inside a mapping stays as it is."""
-    return tuple(value) if isinstance(value, list) else value

@@ -30,7 +30,7 @@ Work = Callable[[Callable[[float], object]], Result]
 
 
 def in_trial() -> bool:
-    """Tell whether this process is a trial that a training service started; it may be ended at will."""
+    """Return whether this process is a trial that a training service started; it may be ended at will."""
     return trial_env_vars.NNI_PLATFORM is not None
 
 
@@ -58,10 +58,10 @@ class Case:
         return Record(
             key=key(self.sample, self.settings),
             sample=self.sample,
+            result=result,
             settings=self.settings,
             trial=nni.get_trial_id() if in_trial() else None,
             parameter=current.get("parameter_id"),
-            **{name: getattr(result, name) for name in Result.__dataclass_fields__},
         )
 
     def append(self, result: Result) -> None:
@@ -139,7 +139,7 @@ def judge(case: Case, work: Work) -> float:
     """
     known = case.known()
     if known is not None and known.metric is not None:
-        for value in known.intermediate:
+        for value in known.result.intermediate:
             _report(value)
         return _finish(known.metric)
     if in_trial() and case.threads is not None:

@@ -33,7 +33,7 @@ class SetLoader:
         data: the set; hard or soft labels.
         batch_size: samples a batch; the last one may have fewer.
         strategy: operations of :mod:`ddplug.functional.augmentation` joined by ``_``; ``""`` for none.
-        channels: repeat a grey channel so many times; ``None`` leaves inputs alone.
+        channels: number of times to repeat a grey channel; ``None`` leaves inputs alone.
         rng: generator on the CPU for an order of its own at each pass and for the augmentation; ``None`` keeps the
             order and augments nothing.
 
@@ -128,7 +128,7 @@ class OneShotEvaluator(Lightning):
         momentum: of SGD.
         weight_decay: of SGD.
         augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``; ``""`` for none.
-        channels: repeat a grey channel so many times, for spaces whose stems take three.
+        channels: number of times to repeat a grey channel, for spaces whose stems take three.
         seed: of the order of the samples, the augmentation and, where no one-shot strategy is at work, the weights.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 

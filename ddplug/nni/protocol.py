@@ -10,6 +10,7 @@ import torch
 
 from ddplug.errors import DdplugError, DivergedError, OptionError
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.text import one_line
 
 __all__ = ["CandidateError", "HopelessError", "OverTimeError", "Protocol", "Result", "over_time", "reason"]
 
@@ -57,7 +58,8 @@ class Protocol:
         augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``; ``""`` for none.
         seeds: trainings to average, each of its own weights and order of samples.
         seed: of the first training; the others count on from it.
-        channels: repeat a grey channel so many times, for spaces whose stems take three; ``None`` leaves inputs alone.
+        channels: number of times to repeat a grey channel, for spaces whose stems take three; ``None`` leaves inputs
+            alone.
         patience: share of the training after which a candidate that still guesses is stopped and scored as it stands;
             ``None`` trains every candidate to the end. From there on a candidate is hopeless where an interim accuracy
             is not two standard errors above the share of the commonest class. Whether it is depends on the candidate
@@ -133,7 +135,7 @@ class Result:
     """
 
     metric: float | None
-    failure: str | None
+    failure: str | None = None
     accuracies: tuple[float, ...] = ()
     intermediate: tuple[float, ...] = ()
     stopped: str | None = None
@@ -151,14 +153,14 @@ class HopelessError(Exception):
 
 
 def reason(error: BaseException) -> str:
-    """Say in one line why a candidate failed.
+    """Return in one line why a candidate failed.
 
     Example:
         >>> reason(ValueError("no such layer"))
         'ValueError: no such layer'
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = "".join(c if c.isprintable() else "?" for c in (lines or ["no message"])[0])[:300]
+    text = one_line((lines or ["no message"])[0])[:300]
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "allocate memory" in str(error):
         return f"out of memory: {text}"
     if isinstance(error, DivergedError):
@@ -167,5 +169,5 @@ def reason(error: BaseException) -> str:
 
 
 def over_time(limit: float) -> str:
-    """Say in one line that a candidate took longer than it may."""
+    """Return in one line that a candidate took longer than it may."""
     return f"time limit of {limit:g} s"

@@ -16,6 +16,7 @@ import psutil
 from nni.nas.experiment.config import NasExperimentConfig, TrainingServiceEngineConfig
 
 from ddplug.errors import OptionError
+from ddplug.utils.text import os_reason
 
 __all__ = ["configured", "end_children", "folder_at", "free_port", "run_workers", "terminable"]
 
@@ -26,7 +27,7 @@ def folder_at(path: str | Path) -> Path:
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OptionError(f"cannot make the folder {place}: {error.strerror or error}; choose another") from None
+        raise OptionError(f"cannot make the folder {place}: {os_reason(error)}; choose another") from None
     return place
 
 

@@ -52,7 +52,7 @@ def _described(value: Any) -> Any:
 
 
 def describe_space(model: Any) -> Any:
-    """Tell of which space a frozen model is: class and arguments.
+    """Return of which space a frozen model is: class and arguments.
 
     Args:
         model: a frozen :class:`nni.nas.space.ExecutableModelSpace`.

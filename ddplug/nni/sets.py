@@ -104,13 +104,14 @@ def check_pair(train: SyntheticSet, validation: SyntheticSet) -> None:
         DataError: shapes, classes or preprocessing differ, the split is no real data, or the set was made from all data
             that the split was cut from.
     """
-    problem = difference(train, validation) or _unreal(validation) or _seen(train, validation)
+    differing = difference(train, validation)
+    problem = f"they differ in {differing}" if differing else _unreal(validation) or _seen(train, validation)
     if problem:
         raise DataError(f"the validation split does not suit the set: {problem}; cut one off with `ddplug holdout`")
 
 
 def _unreal(validation: SyntheticSet) -> str | None:
-    """Say why a set is no real data, if it is not."""
+    """Return why a set is no real data, if it is not."""
     if validation.targets.ndim == 2:
         return "it has soft labels"
     for part in _accounts(validation):
@@ -120,7 +121,7 @@ def _unreal(validation: SyntheticSet) -> str | None:
 
 
 def _seen(train: SyntheticSet, validation: SyntheticSet) -> str | None:
-    """Say so if the set was made from data that hold the split."""
+    """Return a line about it if the set was made from data that hold the split."""
     sources = {part.get("cut_from") for part in _data_of(validation)} - {None}
     if any(part.get("fingerprint") in sources for part in _data_of(train)):
         return "the set was made from all data, those held out included; distill again with the same `--validation`"

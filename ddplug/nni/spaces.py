@@ -17,6 +17,7 @@ from torch import Tensor
 from ddplug.errors import OptionError
 from ddplug.networks.convnet import SPACE, ConvNet
 from ddplug.networks.layers import ACTIVATIONS, POOLS, image_shape, pick
+from ddplug.utils.checks import values_at_least
 
 __all__ = ["ConvNetSpace", "architectures"]
 
@@ -162,8 +163,7 @@ def architectures(space: ModelSpace, n: int, seed: int = 0) -> list[dict[str, An
         >>> [choice["width"] for choice in architectures(ConvNetSpace((3, 32, 32), 10), 4)]
         [128, 128, 256, 32]
     """
-    if n < 1:
-        raise OptionError(f"n is {n}; it must be at least 1")
+    values_at_least(1, n=n)
     mutables, state = list(space.simplify().values()), RandomState(seed)
     found: dict[str, dict[str, Any]] = {}
     idle = 0

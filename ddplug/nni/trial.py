@@ -4,7 +4,7 @@ Run as ``python -m ddplug.nni.trial --train F --validation F``, by ``nnictl``, b
 hand. Tuned parameters are ``epochs``, ``learning_rate``, ``batch_size``, ``momentum``, ``weight_decay`` and any option
 of the network as ``network.NAME``; a tuned parameter has precedence over the option of the same name.
 
-NNI may list a metric beside the parameters of another trial. The journal that the trials write is right:
+NNI may list a metric with the parameters of another trial. The journal that the trials write is right:
 :func:`results` reads it.
 """
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ddplug.errors import unknown
+from ddplug.utils.checks import one_of
 from ddplug.utils.randomness import temporary_seed
 
 __all__ = ["SCORES", "zero_cost"]
@@ -86,7 +86,7 @@ def _nwot(network: nn.Module, x: Tensor, y: Tensor) -> float:
     finally:
         for hook in hooks:
             hook.remove()
-    # inputs that switch alike make it singular: a low score, but one that can be drawn beside others
+    # inputs that switch alike make it singular: a low score, but one that can be drawn with others
     return float(torch.linalg.eigvalsh(kernel).clamp(min=_LEAST).log().sum())
 
 
@@ -120,8 +120,7 @@ def zero_cost(name: str, build: Callable[[], Any], x: Tensor, y: Tensor, seed: i
         >>> zero_cost("parameters", lambda: nn.Linear(3, 2), x, y)
         8.0
     """
-    if name not in SCORES:
-        raise unknown("zero-cost score", name, SCORES)
+    one_of("zero-cost score", name, SCORES)
     with temporary_seed(seed, x.device):
         network = build().to(x.device).train()
         return SCORES[name](network, x, y)

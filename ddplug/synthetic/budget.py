@@ -1,6 +1,8 @@
-"""How many samples fit into so many bytes."""
+"""What samples take in bytes, and how many of them a number of bytes holds."""
 
 from __future__ import annotations
+
+from typing import TypeAlias
 
 import torch
 
@@ -8,16 +10,43 @@ from ddplug.data.labeled import LabeledData
 from ddplug.functional.resize import reduced_shape
 from ddplug.synthetic.dataset import SyntheticSet
 
-__all__ = ["bytes_of", "rows_within"]
+__all__ = ["Stored", "bytes_of", "images_within", "rows_within"]
+
+Stored: TypeAlias = "int | tuple[int, ...]"
+"""How small inputs are stored: the factor that images are reduced by (:mod:`ddplug.functional.resize`), or a shape."""
 
 
-def rows_within(nbytes: int, data: LabeledData, factor: int = 1, bits: int = 8) -> int:
-    """Return the samples with hard labels that fit into so many bytes, quantized; 0 where none does.
+def images_within(nbytes: int, data: LabeledData, stored: Stored = 1, bits: int = 8) -> int:
+    """Return how many real samples of each class fit into a number of bytes, quantized and with hard labels.
+
+    Args:
+        nbytes: as :attr:`ddplug.synthetic.SyntheticSet.nbytes` counts.
+        data: gives the samples.
+        stored: factor that images are stored smaller by, or shape that inputs are stored as.
+        bits: that a number takes; see :meth:`ddplug.synthetic.SyntheticSet.quantize`.
+
+    Returns:
+        At most what the smallest class has; 0 where not even one of each class fits.
+
+    Raises:
+        OptionError: see :func:`rows_within`.
+
+    Example:
+        >>> from ddplug.testing import toy_images
+        >>> data = toy_images((12, 11))  # 8x8 pixels and a label, 2 classes; 8 bytes for the levels
+        >>> images_within(1000, data), images_within(100, data), images_within(10_000, data)
+        (7, 0, 11)
+    """
+    return min(rows_within(nbytes, data, stored, bits) // data.num_classes, *map(len, data.class_indices))
+
+
+def rows_within(nbytes: int, data: LabeledData, stored: Stored = 1, bits: int = 8) -> int:
+    """Return how many samples with hard labels fit into a number of bytes, quantized; 0 where none does.
 
     Args:
         nbytes: as :attr:`ddplug.synthetic.SyntheticSet.nbytes` counts.
         data: gives the shape of a sample and the number of classes.
-        factor: by which images are stored smaller; see :mod:`ddplug.functional.resize`.
+        stored: factor that images are stored smaller by, or shape that inputs are stored as.
         bits: that a number takes; see :meth:`ddplug.synthetic.SyntheticSet.quantize`.
 
     Raises:
@@ -26,23 +55,26 @@ def rows_within(nbytes: int, data: LabeledData, factor: int = 1, bits: int = 8) 
     Example:
         >>> from ddplug.testing import toy_images
         >>> data = toy_images()  # 8x8 grey images, and a byte for each label; 8 bytes for the levels
-        >>> rows_within(137, data), rows_within(138, data), rows_within(138, data, factor=2)
-        (1, 2, 7)
+        >>> rows_within(137, data), rows_within(138, data), rows_within(138, data, 2), rows_within(138, data, (1, 4, 2))
+        (1, 2, 7, 14)
     """
-    one, two = (bytes_of(rows, data, factor, bits) for rows in (1, 2))
+    one, two = (bytes_of(rows, data, stored, bits) for rows in (1, 2))
     return max(0, (nbytes - (2 * one - two)) // (two - one))
 
 
-def bytes_of(rows: int, data: LabeledData, factor: int = 1, bits: int = 8) -> int:
-    """Return the bytes of so many samples with hard labels, quantized.
+def bytes_of(rows: int, data: LabeledData, stored: Stored = 1, bits: int = 8) -> int:
+    """Return the bytes of a number of samples with hard labels, quantized.
 
     Args:
         rows: number of samples.
         data: gives the shape of a sample and the number of classes.
-        factor: by which images are stored smaller.
+        stored: factor that images are stored smaller by, or shape that inputs are stored as.
         bits: that a number takes.
+
+    Raises:
+        OptionError: see :func:`rows_within`.
     """
-    inputs = torch.zeros(rows, *reduced_shape(data.shape, factor))
-    targets = torch.zeros(rows, dtype=torch.int64)
+    shape = reduced_shape(data.shape, stored) if isinstance(stored, int) else stored
+    inputs, targets = torch.zeros(rows, *shape), torch.zeros(rows, dtype=torch.int64)
     made = SyntheticSet(inputs, targets, data.num_classes, data.preprocess, network_shape=data.shape)
     return made.quantize(bits=bits).nbytes

@@ -84,7 +84,7 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
             "## Limits",
             "",
             "- It stands in for the real data in training a classifier on them, not as a sample of them.",
-            "- Accuracy depends on the network and the recipe; judge it on real test data, beside real samples of the",
+            "- Accuracy depends on the network and the recipe; judge it on real test data, next to real samples of the",
             "  same bytes.",
             "- It may show traits of single real samples; it is not anonymous, and the licence of the real data holds.",
             "",

@@ -17,6 +17,7 @@ from ddplug.errors import OptionError
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.pictures import grid, image_bytes
 from ddplug.utils.files import write_file
+from ddplug.utils.text import os_reason
 
 __all__ = ["inspect", "to_image_folder", "to_npz", "to_png"]
 
@@ -98,7 +99,7 @@ def to_image_folder(synthetic: SyntheticSet, directory: str | Path) -> None:
         os.replace(temporary, target)
     except OSError as error:
         raise OptionError(
-            f"cannot write {directory}: {error.strerror or error}; nothing was changed: choose another path"
+            f"cannot write {directory}: {os_reason(error)}; nothing was changed: choose another path"
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -119,7 +120,7 @@ def folder_names(class_names: tuple[str, ...]) -> list[str]:
 
 
 def inspect(synthetic: SyntheticSet | str | Path) -> dict[str, Any]:
-    """Say what a set holds, in JSON-ready values.
+    """Return what a set holds, in JSON-ready values.
 
     Args:
         synthetic: a set, or the file of one.

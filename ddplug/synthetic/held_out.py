@@ -14,7 +14,7 @@ METHOD = "holdout"
 
 
 def holdout(data: LabeledData, cut_from: LabeledData | None = None) -> SyntheticSet:
-    """Turn real data into a set, to be saved beside the distilled one and judged by wherever the data are not at hand.
+    """Turn real data into a set, to be saved with the distilled one and judged by wherever the data are not at hand.
 
     Choose nothing by test data: take the second part of :meth:`LabeledData.split
     <ddplug.data.LabeledData.split>`, and distill the first.

@@ -10,8 +10,9 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ddplug.errors import DataError, OptionError
+from ddplug.errors import DataError
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.checks import values_at_least
 
 __all__ = ["grid", "image_bytes"]
 
@@ -81,8 +82,7 @@ def grid(synthetic: SyntheticSet, per_row: int = 10) -> Figure:
         >>> [label.get_text() for label in grid(made).texts]
         ['0', '1']
     """
-    if per_row < 1:
-        raise OptionError(f"per_row is {per_row}; it must be at least 1")
+    values_at_least(1, per_row=per_row)
     images = image_bytes(synthetic)
     shrink = math.ceil(max(images.shape[1:3]) / 1024)
     images = images[:, ::shrink, ::shrink]
@@ -107,7 +107,7 @@ def _row(images: Tensor, enlarge: int, columns: int) -> Tensor:
 
 
 def _notes(members: list[tuple[int, Tensor]], rows: int, columns: int) -> list[str]:
-    """Say what the grid leaves out."""
+    """Return what the grid leaves out."""
     most = max(len(index) for _, index in members)
     return [
         f"{shown} of {there} {what} shown"
@@ -124,7 +124,7 @@ def _shown(name: str) -> str:
 
 
 def _framed(canvas: Tensor, names: list[str], notes: list[str]) -> Figure:
-    """Put the names beside the rows and the notes below; one canvas pixel is one screen pixel."""
+    """Put the names next to the rows and the notes below; one canvas pixel is one screen pixel."""
     left = 2 * _MARGIN + 9 * max(map(len, names))
     height, width = canvas.shape[0] + 2 * _MARGIN + 2 * _TEXT * len(notes), canvas.shape[1] + left + _MARGIN
     width = max(width, left + max([9 * len(note) for note in notes], default=0))

@@ -12,10 +12,14 @@ from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from ddplug.errors import OptionError, unknown
+from ddplug.utils.checks import one_of
 
-__all__ = ["Parser", "add_fields", "field_help", "given_fields", "number", "one_of", "plain", "quantity"]
+__all__ = ["Parser", "add_fields", "field_help", "given_fields", "known_name", "number", "plain", "quantity"]
 
 SEED_LIMIT = 2**63 - 1
+
+_FIELD = "field_"
+"""What sets the options of a dataclass's fields apart from others of the same name."""
 
 FORMER_SPELLINGS: Mapping[str, Sequence[str]] = {
     "init_from": ("start",),
@@ -105,12 +109,14 @@ def quantity(what: str, units: Mapping[str, float]) -> Callable[[str], float]:
     return convert
 
 
-def one_of(kind: str, known: Sequence[str]) -> Callable[[str], str]:
+def known_name(kind: str, known: Sequence[str]) -> Callable[[str], str]:
     """Return an argument type that takes some names only, and suggests the nearest."""
 
     def convert(text: str) -> str:
-        if text not in known:
-            raise argparse.ArgumentTypeError(str(unknown(kind, text, known)))
+        try:
+            one_of(kind, text, known)
+        except OptionError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
         return text
 
     return convert
@@ -149,7 +155,7 @@ def plain(text: str) -> str:
 
     Example:
         >>> plain("``3`` or :class:`ddplug.synthetic.Recipe`")
-        '3 or ddplug.synthetic.recipe.Recipe'
+        '3 or ddplug.synthetic.Recipe'
     """
     text = re.sub(r":\w+:`~?([^`<]+?)(?: <[^`]*>)?`", r"\1", text)
     return " ".join(text.replace("``", "").split())
@@ -176,7 +182,7 @@ def _add_field(parser: argparse._ActionsContainer, field: Field[Any], hint: Any,
     default = _default(field)
     shown = "(required)" if default is MISSING else f"(default: {_show(default)})"
     settings: dict[str, Any] = {
-        "dest": f"field_{field.name}",
+        "dest": f"{_FIELD}{field.name}",
         # what is not given stays with the preset, else with the class
         "default": argparse.SUPPRESS,
         "required": default is MISSING,
@@ -216,7 +222,7 @@ def _converter(hint: Any) -> Callable[[str], Any]:
 
 def _literal(values: Sequence[Any]) -> Callable[[str], Any]:
     named = {str(value): value for value in values}
-    check = one_of("value", list(named))
+    check = known_name("value", list(named))
     return lambda text: named[check(text)]
 
 
@@ -239,4 +245,4 @@ def _metavar(hint: Any) -> str:
 
 def given_fields(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the fields that :func:`add_fields`' options set on this command line."""
-    return {name[6:]: value for name, value in vars(arguments).items() if name.startswith("field_")}
+    return {name.removeprefix(_FIELD): value for name, value in vars(arguments).items() if name.startswith(_FIELD)}

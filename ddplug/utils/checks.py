@@ -1,10 +1,12 @@
-"""Checks of options."""
+"""Checks of options and shapes."""
 
 from __future__ import annotations
 
-from ddplug.errors import OptionError
+from collections.abc import Iterable
 
-__all__ = ["at_least"]
+from ddplug.errors import OptionError, unknown
+
+__all__ = ["at_least", "image_shape", "one_of", "values_at_least"]
 
 
 def at_least(options: object, **limits: float) -> None:
@@ -18,5 +20,63 @@ def at_least(options: object, **limits: float) -> None:
         OptionError: one is below; the message names it.
     """
     for name, least in limits.items():
-        if not getattr(options, name) >= least:
-            raise OptionError(f"{name} is {getattr(options, name)}; it must be at least {least}")
+        values_at_least(least, **{name: getattr(options, name)})
+
+
+def values_at_least(least: float, **values: float | None) -> None:
+    """Refuse values below a limit.
+
+    Args:
+        least: the limit.
+        values: name -> value; ``None`` is for what is not given, and passes.
+
+    Raises:
+        OptionError: one is below, or not a number; the message names it.
+
+    Example:
+        >>> values_at_least(1, repeats=0)
+        Traceback (most recent call last):
+        ...
+        ddplug.errors.OptionError: repeats is 0; it must be at least 1
+    """
+    for name, value in values.items():
+        if value is not None and not value >= least:
+            raise OptionError(f"{name} is {value}; it must be at least {least}")
+
+
+def one_of(kind: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a name that is not known, and suggest the nearest.
+
+    Args:
+        kind: what the name should be, such as ``"split"``.
+        value: the name.
+        known: every name that is accepted.
+
+    Raises:
+        OptionError: it is none of them.
+    """
+    known = tuple(known)
+    if value not in known:
+        raise unknown(kind, value, known)
+
+
+def image_shape(shape: tuple[int, ...], what: str, instead: str) -> tuple[int, int, int]:
+    """Return channels, height and width of inputs that must be images.
+
+    Args:
+        shape: of one input.
+        what: who needs images, for the message.
+        instead: what to do otherwise, for the message.
+
+    Raises:
+        OptionError: the shape is not ``(C, H, W)``.
+
+    Example:
+        >>> image_shape((5,), "lenet", "use mlp")
+        Traceback (most recent call last):
+        ...
+        ddplug.errors.OptionError: lenet needs (C, H, W) images, not inputs of shape (5,); use mlp
+    """
+    if len(shape) != 3:
+        raise OptionError(f"{what} needs (C, H, W) images, not inputs of shape {tuple(shape)}; {instead}")
+    return shape[0], shape[1], shape[2]

@@ -25,13 +25,14 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from ddplug.errors import FormatError, OptionError
+from ddplug.utils.text import one_line, os_reason
 
 __all__ = ["check_writable", "read_tensors", "write_file", "write_tensors"]
 
 _VERSION = 4
 """The newest that is read. Files without anything new are written as version 1, which older readers take."""
 _MAX_HEADER = 8 << 20
-"""Bytes of the safetensors header, ours included: room for 20,000 class names, and little to parse."""
+"""Bytes of the safetensors header, ours included: enough for 20,000 class names, and little to parse."""
 _MAX_DEPTH = 64
 _DTYPES = (torch.float16, torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool)
 _STORED = {"F32": 1, "F64": 1, "I64": 1, "I32": 1, "U8": 1, "BOOL": 1, "F16": 2}
@@ -62,7 +63,7 @@ def check_writable(path: str | Path) -> Path:
 
 
 def write_file(path: str | Path, content: bytes) -> None:
-    """Write a file whole or not at all: a temporary name beside it, flushed to the disk, then renamed.
+    """Write a file whole or not at all: a temporary name next to it, flushed to the disk, then renamed.
 
     Args:
         path: the file; an existing one is replaced, and stays as it was if anything fails.
@@ -81,7 +82,7 @@ def write_file(path: str | Path, content: bytes) -> None:
         os.replace(temporary, target)
     except OSError as error:
         raise OptionError(
-            f"cannot write {path}: {error.strerror or error}; nothing was changed: free space or choose another path"
+            f"cannot write {path}: {os_reason(error)}; nothing was changed: free space or choose another path"
         ) from None
     finally:
         # after a rename there is nothing left to remove; a failing disk must not hide the first error
@@ -160,21 +161,15 @@ def read_tensors(path: str | Path, kind: str, *, mapped: bool = False) -> tuple[
             # clones: nothing stays mapped to a file that may be replaced or unmounted
             tensors = tensors if mapped else {name: tensor.clone() for name, tensor in tensors.items()}
     except (SafetensorError, FormatError) as error:
-        raise FormatError(f"{path} is not a ddplug file that can be read: {_one_line(error)}") from None
+        raise FormatError(f"{path} is not a ddplug file that can be read: {one_line(error, most=300)}") from None
     except OSError as error:
-        raise OptionError(f"cannot read {path}: {error.strerror or error}") from None
+        raise OptionError(f"cannot read {path}: {os_reason(error)}") from None
     return tensors, header
-
-
-def _one_line(error: Exception) -> str:
-    """Return a message that may quote a hostile file: one line, printable, not too long."""
-    text = "".join(c if c.isprintable() else "?" for c in str(error))
-    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def _check_file(path: str | Path) -> None:
     """Refuse what cannot be mapped into memory, and headers that would take long to parse."""
-    # a named pipe would block for ever when opened
+    # a named pipe would block when opened
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OptionError(f"cannot read {path}: it is not a regular file")
     with open(path, "rb") as file:

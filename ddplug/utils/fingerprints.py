@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddplug.errors import OptionError
+from ddplug.utils.text import os_reason
 
 __all__ = ["file_fingerprint", "fingerprint", "unreadable"]
 
@@ -47,4 +48,4 @@ def file_fingerprint(path: str | Path) -> str:
 
 def unreadable(path: str | Path, error: OSError) -> OptionError:
     """Return the error to raise where a file cannot be read."""
-    return OptionError(f"cannot read {path}: {error.strerror or error}; put the file back or correct the path")
+    return OptionError(f"cannot read {path}: {os_reason(error)}; put the file back or correct the path")

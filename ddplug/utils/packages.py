@@ -28,7 +28,7 @@ def leading_numbers(text: str) -> tuple[int, ...]:
 
 
 def is_at_least(text: str | None, limit: tuple[int, ...]) -> bool:
-    """Tell whether a version is installed and not below a limit."""
+    """Return whether a version is installed and not below a limit."""
     return text is not None and leading_numbers(text) >= limit
 
 

@@ -1,4 +1,4 @@
-"""Lend the global random state to code that knows no other, and put it back."""
+"""Generators of one's own, and the global random state lent to code that knows no other and put back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["spawn", "temporary_seed"]
+__all__ = ["nth_generator", "spawn", "temporary_seed"]
 
 
 @contextmanager
@@ -28,6 +28,16 @@ def temporary_seed(seed: int, device: torch.device | str = "cpu") -> Iterator[No
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def nth_generator(seed: int, n: int) -> torch.Generator:
+    """Make the n-th of a row of generators; it depends on the seed and on ``n`` alone.
+
+    Args:
+        seed: of the row, at least 0.
+        n: which, from 0.
+    """
+    return torch.Generator().manual_seed((1_000_003 * seed + n) % 2**63)
 
 
 def spawn(rng: torch.Generator, number: int) -> list[torch.Generator]:

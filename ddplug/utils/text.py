@@ -4,17 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["markdown", "one_line", "table"]
+__all__ = ["markdown", "one_line", "os_reason", "percent", "table"]
 
 
-def one_line(value: object) -> str:
+def one_line(value: object, *, most: int | None = None) -> str:
     r"""Write a value on one line that a terminal shows as it stands: a file's names may hold control sequences.
+
+    Args:
+        value: an exception, say.
+        most: characters after which it is cut off; all of it if not given.
 
     Example:
         >>> one_line("red: \x1b[31m")
         'red: ?[31m'
     """
-    return "".join(c if c.isprintable() else "?" for c in " ".join(str(value).split()))
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(value).split()))
+    return text if most is None or len(text) <= most else f"{text[:most]}..."
+
+
+def os_reason(error: OSError) -> str:
+    """Return what the operating system says of a failure, without the number and the path.
+
+    Example:
+        >>> os_reason(FileNotFoundError(2, "No such file or directory", "x"))
+        'No such file or directory'
+    """
+    return str(error.strerror or error)
+
+
+def percent(mean: float, std: float, n: int) -> str:
+    """Write an accuracy in percent, and its standard deviation where it is a mean of several.
+
+    Args:
+        mean: in [0, 1].
+        std: standard deviation, in [0, 1].
+        n: number of values it is a mean of.
+
+    Example:
+        >>> percent(0.973, 0.0021, 5), percent(0.973, 0, 1)
+        ('97.3 ± 0.2', '97.3')
+    """
+    return f"{100 * mean:.1f}" + (f" ± {100 * std:.1f}" if n > 1 else "")
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:

@@ -142,15 +142,15 @@ _EVERY = (
     Entry("sre2l", _ONE, 3),
     Entry("whole", {"steps": 1000}, 1),
 )
-"""Every method, in the room of one image a class, in a few minutes at most."""
+"""Every method, in the bytes of one image a class, in a few minutes at most."""
 
 
 _FEW_BITS = {_TITLES["digits"]: (1, 7), _TITLES["mnist"]: (1, 30), _TITLES["cifar10"]: (2, 15)}
-"""Bits a number that `auto` takes, and as many images as then fit in the room of one, labels counted."""
+"""Bits a number that `auto` takes, and as many images as then fit in the bytes of one, labels counted."""
 
 
 def _chosen_from(data: str, n: int) -> Benchmark:
-    """What `ddplug distill auto` chooses from, beside whole images and class means."""
+    """What `ddplug distill auto` chooses from, and whole images and class means."""
     factor = 1 if data == "Digits" else 2  # the other one for DM, to see
     whole = {"images_per_class": n}
     small = {"images_per_class": 4 * n}
@@ -163,7 +163,7 @@ def _chosen_from(data: str, n: int) -> Benchmark:
         for level in levels
     ]
     return Benchmark(
-        f"{data}, the room of {n} image{'s' if n > 1 else ''} per class: what to choose for a budget",
+        f"{data}, the bytes of {n} image{'s' if n > 1 else ''} per class: what to choose for a budget",
         "Judged on a held-out tenth of the training data by two networks of each kind after 300 epochs.",
         (
             *(Entry(name, whole, 2) for name in selections),
@@ -196,7 +196,7 @@ def _chosen_from(data: str, n: int) -> Benchmark:
 BENCHMARKS = {
     **{f"auto-{data}-{n}": _chosen_from(title, n) for data, title in _TITLES.items() for n in (1, 10)},
     "cross": Benchmark(
-        "MNIST, the room of 1 image per class, other architectures",
+        "MNIST, the bytes of 1 image per class, other architectures",
         "Every method, for a few minutes at most, judged with hard labels on two architectures that it was not "
         "distilled with (ConvNets all, but LeNet for dd and soft-label-dd), all trained in the same way.",
         _EVERY,
@@ -374,7 +374,7 @@ def _source(data: str) -> str:
 
 
 def _options(key: str) -> str:
-    """Say in words what a row's key holds beside the method."""
+    """Say in words what a row's key holds but the method."""
     entry = json.loads(key)
     options = [f"{name}={value}" for name, value in entry["options"].items() if name != "images_per_class"]
     judged = [] if entry["augment"] is None else [f"judged with {entry['augment']}"]

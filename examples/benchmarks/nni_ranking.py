@@ -96,7 +96,7 @@ METHODS: dict[str, tuple[Any, int]] = {
     "DM, 4 small": (replace(_DM, factor=2), 1),
     "NCFM, 4 small": (NCFM(images_per_class=10, network="convnet:width=16", steps=300, pool_size=30), 1),
 }
-"""Name -> how the images are made and what they are then reduced by; all are stored as bytes, in the same room."""
+"""Name -> how the images are made and what they are then reduced by; all are stored as bytes, and take equally many."""
 
 TRAININGS: dict[str, dict[str, Any]] = {
     "": {"learning_rate": 0.05, "batch_size": 100, "schedule": "constant", "seeds": 2},
@@ -191,7 +191,7 @@ def _ensemble(signals: Sequence[Sequence[float]], truth: Sequence[float], known:
 
 
 def _ensembles(judged: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
-    """Return what ensembles of the proxies come to, beside the best of them, fitted on ten architectures."""
+    """Return what ensembles of the proxies come to, and the best of them, fitted on ten architectures."""
     proxies = {name: values for name, values in judged.items() if name not in (*ZERO, "full")}
     ending = ", as in full training"
     groups = {
@@ -223,7 +223,7 @@ def _write(name: str, case: Case, done: Study, rows: list[dict[str, Any]]) -> No
         "samples": [dict(sample) for sample in done.samples],
         "scores": done.scores(),
         "judged": judged,
-        "seconds": sum(record.seconds for record in records),
+        "seconds": sum(record.result.seconds for record in records),
         "machine": f"{os.cpu_count()} CPU cores, one thread",
         "versions": {
             "ddplug": ddplug.__version__,
@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("case", choices=CASES)
     parser.add_argument("--data-root", required=True, help="of torchvision's MNIST, or of the image folders")
     parser.add_argument("--folder", required=True, type=Path, help="for files and results; the same one goes on")
-    parser.add_argument("--first", type=int, help="only so many architectures, and no result file")
+    parser.add_argument("--first", type=int, help="only this many architectures, and no result file")
     parser.add_argument("--full-only", action="store_true", help="only the full trainings, and no result file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

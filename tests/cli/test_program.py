@@ -344,7 +344,7 @@ def test_export(kind: str, start: bytes | None, made: str, capsys: pytest.Captur
 def test_commands_and_options_that_are_not_known(made: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     cases = [
         ([], "no command given"),
-        (["distill"], "unknown command 'distil'; did you mean 'distill'?"),
+        (["distil"], "unknown command 'distil'; did you mean 'distill'?"),
         (["list", "dm"], "unexpected argument 'dm'"),
         (["distill"], "the method comes first"),
         (["distill", "--data", "digits", "dm"], "the method comes first"),

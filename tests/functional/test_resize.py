@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from ddplug.distillers.soft_label_dd import SoftLabelDD
 from ddplug.errors import DataError, OptionError
 from ddplug.evaluation.learned import train_as_learned
 from ddplug.evaluation.train import train_on
-from ddplug.functional.resize import enlarge, reduce, reduced_shape
+from ddplug.functional.resize import enlarge, reduce, reduce_to, reduced_shape
 from ddplug.functional.types import Tensors
 from ddplug.synthetic.card import card
 from ddplug.synthetic.dataset import SyntheticSet
@@ -62,6 +63,28 @@ def test_factor_one_changes_nothing() -> None:
 def test_refuses_what_cannot_be_reduced(shape: tuple[int, ...], factor: int, says: str) -> None:
     with pytest.raises(OptionError, match=says):
         reduced_shape(shape, factor)
+
+
+@pytest.mark.parametrize(("side", "small"), [((6, 9), (2, 3)), ((32, 20), (4, 2)), ((7, 5), (3, 4)), ((9, 9), (1, 1))])
+def test_reduces_to_a_shape_by_the_mean_of_what_a_pixel_overlaps(side: tuple[int, int], small: tuple[int, int]) -> None:
+    x = torch.rand(2, 3, *side, dtype=torch.float64, generator=generator())
+    expected = torch.empty(2, 3, *small, dtype=torch.float64)
+    for row in range(small[0]):
+        for column in range(small[1]):
+            edges = [
+                (k * large // n, -(-(k + 1) * large // n))
+                for k, n, large in zip((row, column), small, side, strict=True)
+            ]
+            (top, bottom), (left, right) = edges
+            expected[..., row, column] = x[..., top:bottom, left:right].mean((2, 3))
+    torch.testing.assert_close(reduce_to(x, (3, *small)), expected)
+    assert reduce_to(x, (3, *side)) is x
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 9), (1, 4, 4), (3, 16), (3, 9, 4)])
+def test_refuses_to_reduce_to_what_is_larger_or_of_another_kind(shape: tuple[int, ...]) -> None:
+    with pytest.raises(OptionError, match=re.escape(f"inputs of shape (3, 8, 8) cannot be stored as {shape}")):
+        reduce_to(torch.zeros(1, 3, 8, 8), shape)
 
 
 SMALL = "convnet:width=4,depth=1"

@@ -22,8 +22,8 @@ with temporary_seed(0):
     from nni.nas.hub.pytorch import NasBench201
 
     from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
-    from ddplug.nni.agreement import HEAD, Study, table
-    from ddplug.nni.budget import cost, data_file, early_stopping, epochs_within, images_within, selection_file
+    from ddplug.nni.agreement import EARLY, HEAD, Study, table
+    from ddplug.nni.budget import cost, data_file, early_stopping, epochs_within, selection_file
     from ddplug.nni.journal import Journal
 
 
@@ -95,7 +95,7 @@ def test_candidates_are_ranked_by_each_seed(files: Path, tmp_path: Path) -> None
     twice = study(files, tmp_path)
     twice.proxies = {"few": ProxyEvaluator(files / "few.safetensors", files / "rest.safetensors", epochs=5, seeds=2)}
     twice.run()
-    accuracies = [record.accuracies for record in twice.records("few") if record]
+    accuracies = [record.result.accuracies for record in twice.records("few") if record]
     assert {len(own) for own in accuracies} == {2}
     ranks = np.mean([stats.rankdata(seed) for seed in np.transpose(accuracies)], axis=0)
     truth = twice.scores()["full"]
@@ -177,6 +177,27 @@ def test_early_stopping_is_one_pass_over_what_the_cost_allows(files: Path, tmp_p
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_all_proxies_of_a_study_at_one_cost_cost_that(files: Path, tmp_path: Path, seeds: int) -> None:
+    pair = files / "whole.safetensors", files / "rest.safetensors"
+    full = ProxyEvaluator(*pair, epochs=9, learning_rate=0.05, seed=3, device="cpu")
+    space = ConvNetSpace((1, 8, 8), 10, widths=(4, 8), depths=(1, 2))
+    sets = {"few": files / "few.safetensors"}
+    data = ddplug.load_dataset("digits").split(0.2)[0]
+    judged: dict[str, Any] = {"share": 0.1, "data": data, "validation": pair[1], "zero": ("synflow",)}
+    made = Study.at_one_cost(space, architectures(space, 3), full, sets, tmp_path, **judged, seeds=seeds, device="cpu")
+    assert list(made.evaluators) == ["few", EARLY, "full"] and made.zero == ("synflow",)
+    # full training passes 300 images 9 times, 3 times each, and 100 once; a set holds 20
+    budget = 0.1 * (3 * 300 * 9 + 100)
+    few, early = made.proxies["few"], made.proxies[EARLY]
+    assert few.protocol.seeds == seeds and few.protocol.epochs == (budget / seeds - 100) // (3 * 20)
+    assert budget - seeds * 3 * 20 < cost(few) <= budget
+    assert budget - 3 * 10 < cost(early) <= budget
+    # it trains as full training does, the set as the options say
+    assert (early.protocol.learning_rate, early.protocol.seed, early.protocol.epochs) == (0.05, 3, 1)
+    assert (few.protocol.learning_rate, few.protocol.seed) == (None, 0)
+
+
 def test_files_are_written_once_and_never_over_others(tmp_path: Path) -> None:
     train, rest = ddplug.load_dataset("digits").split(0.2)
     first = selection_file(train, "random", 2, tmp_path)
@@ -191,16 +212,6 @@ def test_files_are_written_once_and_never_over_others(tmp_path: Path) -> None:
     for data, path in ((rest, whole), (train, first)):
         with pytest.raises(OptionError, match="holds another set"):
             data_file(data, path)
-
-
-@pytest.mark.parametrize("each", [1, 3, 20])
-def test_as_many_bytes_hold_four_times_the_images_of_floats(each: int) -> None:
-    data = ddplug.load_dataset("digits")
-    made = ddplug.distill(data, Random(images_per_class=each))
-    assert images_within(made.quantize().nbytes, data) == each
-    # 64 numbers and a label: 257 bytes as floats, 65 as bytes, and 8 for the levels
-    assert images_within(made.quantize("float32").nbytes, data) == (257 * each * 10 - 8) // 65 // 10
-    assert images_within(1, data) == 1
 
 
 @pytest.mark.parametrize(("budget", "epochs"), [(400, 1), (699, 1), (700, 2)])

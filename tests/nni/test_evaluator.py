@@ -20,7 +20,7 @@ from ddplug.errors import DataError, DdplugError, FormatError, OptionError
 from ddplug.nni.candidate import train_and_score
 from ddplug.nni.evaluator import ProxyEvaluator
 from ddplug.nni.journal import Journal
-from ddplug.nni.protocol import CandidateError
+from ddplug.nni.protocol import CandidateError, Result
 from ddplug.nni.sets import load_set
 from ddplug.utils.randomness import temporary_seed
 from tests.nni.toy_experiments import ROOT, run
@@ -120,10 +120,10 @@ def test_execute_is_train_and_score_and_is_never_done_twice(pair: tuple[Path, Pa
     assert metric == direct.metric
     (record,) = journal.read()
     assert record.sample == {"width": 16}
-    assert (record.metric, record.accuracies, record.intermediate) == (metric, direct.accuracies, direct.intermediate)
-    assert (record.images, record.flops) == (direct.images, direct.flops)
+    assert record.metric == metric
+    assert replace(record.result, seconds=direct.seconds) == direct
     assert record.key == evaluator.key(model) == rounded(evaluator).key(model)
-    journal.append(replace(record, metric=0.125))
+    journal.append(replace(record, result=Result(0.125)))
     assert frozen(evaluator, width=16).execute() == 0.125  # what the journal says, not another training
     assert len(journal.read()) == 2
     assert frozen(ProxyEvaluator(*pair, seeds=1, journal=journal.path), width=16).execute() != 0.125
@@ -203,7 +203,7 @@ def test_everything_is_checked_before_a_search(pair: tuple[Path, Path], tmp_path
     }
     words = {
         "shape": "shape",
-        "classes": "number of classes, 3 and 4",
+        "classes": "number of classes: 3 and 4",
         "preprocessing": "preprocessing",
         "real": "'dm'",
     }
@@ -218,6 +218,7 @@ def test_everything_is_checked_before_a_search(pair: tuple[Path, Path], tmp_path
         (OptionError, "#1", {"train": tmp_path / "#1"}),
         (DataError, "one file", {"train": pair[1]}),
         (OptionError, "epochs is 0", {"epochs": 0}),
+        (OptionError, "unknown field of the protocol 'epoch'; did you mean 'epochs'", {"epoch": 3}),
         (OptionError, "wrap", {"augment": "wrap"}),
         (OptionError, "schedule is 'steep'; it must be step, cosine or constant", {"schedule": "steep"}),
         (OptionError, "threads is 0", {"threads": 0}),
@@ -277,7 +278,7 @@ def test_trials_that_crash_or_hang_are_journalled_by_themselves(pair: tuple[Path
         alone = frozen(evaluator, lambda: KindSpace(("linear", "crash", "hang", "coin")), kind=kind)
         assert found[kind].metric == alone.execute()
         assert found[kind].key == evaluator.key(alone)
-        assert reported[found[kind].trial] == list(found[kind].intermediate)
+        assert reported[found[kind].trial] == list(found[kind].result.intermediate)
     assert all(record.parameter is not None for record in found.values())
     assert len({record.trial for record in found.values()}) == 4
     assert len({record.pid for record in found.values()}) == 4

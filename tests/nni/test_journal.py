@@ -13,11 +13,13 @@ import pytest
 
 from ddplug.errors import FormatError, OptionError
 from ddplug.nni.journal import Journal, Record, key
+from ddplug.nni.protocol import Result
 
 
 def record(width: int, metric: float | None = 0.5, **more: Any) -> Record:
     failure = None if metric is not None else "RuntimeError: no"
-    return Record(key({"width": width}, {}), {"width": width}, metric, more.pop("failure", failure), **more)
+    result = Result(metric, more.pop("failure", failure), **more.pop("result", {}))
+    return Record(key({"width": width}, {}), {"width": width}, result, **more)
 
 
 @pytest.fixture
@@ -30,12 +32,14 @@ def test_a_record_comes_back_as_it_was(journal: Journal) -> None:
         record(
             8,
             0.25,
-            accuracies=(0.2, 0.3),
-            intermediate=(0.1,),
-            stopped="it guessed",
-            seconds=1.5,
-            images=40,
-            flops=2e9,
+            result={
+                "accuracies": (0.2, 0.3),
+                "intermediate": (0.1,),
+                "stopped": "it guessed",
+                "seconds": 1.5,
+                "images": 40,
+                "flops": 2e9,
+            },
             settings={"epochs": 3, "files": ["a", "b"]},
             trial="Ab3x",
             parameter=7,
@@ -89,9 +93,10 @@ def test_many_processes_write_at_once(journal: Journal) -> None:
     code = """
         import sys
         from ddplug.nni.journal import Journal, Record
+        from ddplug.nni.protocol import Result
         journal = Journal(sys.argv[1])
         for number in range(40):
-            journal.append(Record("k", {"writer": sys.argv[2], "number": number, "pad": "x" * 9000}, 0.5))
+            journal.append(Record("k", {"writer": sys.argv[2], "number": number, "pad": "x" * 9000}, Result(0.5)))
     """
     script = "\n".join(line.strip() if "append" not in line else "    " + line.strip() for line in code.splitlines())
     writers = [
@@ -111,11 +116,12 @@ def test_a_full_disk_is_said_and_what_was_written_stays(journal: Journal) -> Non
 import resource, sys
 from ddplug.errors import OptionError
 from ddplug.nni.journal import Journal, Record
+from ddplug.nni.protocol import Result
 journal = Journal(sys.argv[1])
-journal.append(Record("k", {"width": 1}, 0.5))
+journal.append(Record("k", {"width": 1}, Result(0.5)))
 resource.setrlimit(resource.RLIMIT_FSIZE, (journal.path.stat().st_size + 20,) * 2)
 try:
-    journal.append(Record("k", {"width": 2}, 0.5))
+    journal.append(Record("k", {"width": 2}, Result(0.5)))
 except OptionError as error:
     print(error)
 """
@@ -132,6 +138,24 @@ def test_a_newer_version_may_have_written_more(journal: Journal) -> None:
     values = json.loads(journal.path.read_text())
     journal.path.write_text(json.dumps({**values, "energy": 3}) + "\n")
     assert journal.read() == [record(1)]
+
+
+def test_a_line_is_flat_and_lines_of_old_releases_are_read(journal: Journal) -> None:
+    # as 0.1.0.dev wrote it, before a record held a result
+    old = (
+        '{"key": "k", "sample": {"width": 8, "kernel": [3, 3]}, "metric": 0.25, "failure": null, '
+        '"accuracies": [0.2, 0.3], "intermediate": [0.1], "stopped": null, "seconds": 1.5, "images": 40, '
+        '"flops": 2000000000.0, "settings": {"epochs": 3}, "trial": "Ab3x", "parameter": 7, "pid": 12}\n'
+    )
+    journal.path.write_text(old + '{"key": "l", "sample": {}, "metric": null, "failure": "diverged"}\n')
+    first, second = journal.read()
+    assert first.result == Result(0.25, None, (0.2, 0.3), (0.1,), None, 1.5, 40, 2e9)
+    assert (first.sample, first.settings) == ({"width": 8, "kernel": [3, 3]}, {"epochs": 3})
+    assert (first.trial, first.parameter, first.pid) == ("Ab3x", 7, 12)
+    assert second.result == Result(None, "diverged")
+    journal.path.unlink()
+    journal.append(first)
+    assert journal.path.read_text() == old
 
 
 @pytest.mark.parametrize("content", ["width,metric\n1,0.5\n", "\x89PNG\r\n", '{"width": 1}\n', "[1, 2]\n", "3\n"])
@@ -155,13 +179,13 @@ def test_a_metric_is_finite(metric: float) -> None:
 @pytest.mark.parametrize(("metric", "failure"), [(None, None), (0.5, "no")])
 def test_a_record_is_a_success_or_a_failure(metric: float | None, failure: str | None) -> None:
     with pytest.raises(OptionError, match="give the one that happened"):
-        Record("k", {}, metric, failure)
+        Record("k", {}, Result(metric, failure))
 
 
 @pytest.mark.parametrize("sample", [{"width": {1, 2}}, {"rate": float("nan")}])
 def test_what_is_no_json_is_refused_and_nothing_is_written(journal: Journal, sample: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="cannot be written as JSON"):
-        journal.append(Record("k", sample, 0.5))
+        journal.append(Record("k", sample, Result(0.5)))
     with pytest.raises(OptionError, match="cannot be written as JSON"):
         key(sample, {})
     assert not journal.path.exists()

@@ -30,10 +30,10 @@ def test_the_search_runs_and_goes_on(
     assert len({record.key for record in records}) == 2
     for record in records:
         assert record.metric is not None
-        assert record.accuracies == (record.metric,)
+        assert record.result.accuracies == (record.metric,)
         assert record.trial is not None
         assert record.pid != os.getpid()
-        assert record.images == 4 * 100
+        assert record.result.images == 4 * 100
         assert set(record.sample) == {"width", "depth", "norm", "activation", "pooling"}
     best = max(records, key=lambda record: record.metric or 0)
     assert capsys.readouterr().out.count(f"best: {dict(best.sample)}") == 2

@@ -83,10 +83,10 @@ def test_a_pair_of_one_kind_is_fine() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"inputs": torch.zeros(6, 1, 5, 5)}, r"shape, \(1, 4, 4\) and \(1, 5, 5\)"),
-        ({"num_classes": 3, "class_names": ("a", "b", "c")}, "number of classes, 2 and 3"),
+        ({"inputs": torch.zeros(6, 1, 5, 5)}, r"differ in shape: \(1, 4, 4\) and \(1, 5, 5\)"),
+        ({"num_classes": 3, "class_names": ("a", "b", "c")}, "number of classes: 2 and 3"),
         ({"class_names": ("a", "b")}, "class names"),
-        ({"preprocess": Standardize(torch.zeros(1), torch.ones(1))}, "preprocessing, identity and standardise"),
+        ({"preprocess": Standardize(torch.zeros(1), torch.ones(1))}, "preprocessing: identity and standardise"),
         ({"targets": torch.eye(2)[SET.targets]}, "soft labels"),
         ({"provenance": {"method": "dm"}}, "made by 'dm'"),
         ({"provenance": {"merged": [{}, {"method": "kmeans"}]}}, "made by 'kmeans'"),

@@ -122,7 +122,7 @@ def test_the_example_tunes_and_every_trial_journals_its_own(pair: tuple[Path, Pa
             Protocol(epochs=20, device="cpu", **{name: value for name, value in tuned.items() if "." not in name}),
         )
         # most networks get everything right: the operations tell whether it was this one
-        assert (again.metric, again.flops) == (record.metric, record.flops)
+        assert (again.metric, again.flops) == (record.metric, record.result.flops)
 
 
 def test_nnictl_runs_the_example_as_its_page_says(pair: tuple[Path, Path], tmp_path: Path) -> None:

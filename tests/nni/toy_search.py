@@ -17,6 +17,7 @@ from nni.nas.nn.pytorch import ModelSpace, MutableLinear
 from torch import Tensor, nn
 
 from ddplug.nni.journal import Journal, Record, key
+from ddplug.nni.protocol import Result
 from ddplug.utils.randomness import temporary_seed
 
 SLOW_START = """
@@ -113,7 +114,7 @@ class ToyEvaluator(_Toy):
 
     def note(self, model: Any, metric: float | None, failure: str | None = None) -> None:
         if self.journal is not None:
-            Journal(self.journal).append(Record(self.key(model), model.sample, metric, failure))
+            Journal(self.journal).append(Record(self.key(model), model.sample, Result(metric, failure)))
 
 
 @nni.trace

@@ -10,7 +10,7 @@ import pytest
 
 from ddplug import registry
 from ddplug.errors import OptionError
-from ddplug.utils.arguments import Parser, add_fields, field_help, given_fields, number, one_of
+from ddplug.utils.arguments import Parser, add_fields, field_help, given_fields, known_name, number
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,6 @@ def test_number_refuses_what_is_outside_its_limits() -> None:
 
 
 def test_one_of_suggests_the_nearest() -> None:
-    assert one_of("protocol", ["set", "paper"])("set") == "set"
+    assert known_name("protocol", ["set", "paper"])("set") == "set"
     with pytest.raises(argparse.ArgumentTypeError, match=r"unknown protocol 'papr'; did you mean 'paper'"):
-        one_of("protocol", ["set", "paper"])("papr")
+        known_name("protocol", ["set", "paper"])("papr")

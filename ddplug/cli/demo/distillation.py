@@ -1,4 +1,4 @@
-"""The chapter on distillation: real digits in a few synthetic ones, beside what else fits in the same bytes."""
+"""The chapter on distillation: real digits in a few synthetic ones, and what else fits in the same bytes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ddplug.evaluation.figures import accuracy_curve
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.pictures import grid
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.text import percent
 
 __all__ = ["BASELINES", "distillation"]
 
@@ -39,7 +40,7 @@ def _row(row: Row, number: int, seconds: float | None = None) -> dict[str, Any]:
 
 
 def _compared(stage: Stage, number: int, epochs: int) -> list[dict[str, Any]]:
-    """Distill by every method at one budget, and evaluate beside baselines of the same bytes."""
+    """Distill by every method at one budget, and compare with baselines of the same bytes."""
     made = [_distilled(stage, method, number) for method in stage.size.methods]
     recipe = replace(Recipe.quick(stage.train.augmentation), epochs=epochs)
     rows = []
@@ -71,7 +72,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         _named(row),
         f"{row['images_per_class']:.4g}",
         f"{row['nbytes']:,}",
-        f"{100 * row['mean']:.1f}" + (f" ± {100 * row['std']:.1f}" if row["n"] > 1 else ""),
+        percent(row["mean"], row["std"], row["n"]),
         "-" if seconds is None else f"{seconds:.1f}",
     )
 
@@ -92,7 +93,7 @@ def _table(rows: Sequence[Mapping[str, Any]], number: int, methods: Mapping[str,
 
 
 def _findings(rows: Sequence[Mapping[str, Any]], stage: Stage) -> str:
-    """Say in a sentence how the best method, the best baseline and chance do at each budget."""
+    """Write in a sentence how the best method, the best baseline and chance do at each budget."""
     parts = []
     for number in stage.size.budgets:
         own = {row["method"]: row["mean"] for row in rows if row["budget"] == number and not row["steps"]}
@@ -114,7 +115,7 @@ def _pictures(stage: Stage, number: int) -> tuple[Picture, ...]:
 
 
 def distillation(stage: Stage) -> Part:
-    """Distill the digits at every budget and evaluate beside baselines of the same bytes."""
+    """Distill the digits at every budget and compare with baselines of the same bytes."""
     rows = [row for number, epochs in stage.size.budgets.items() for row in _compared(stage, number, epochs)]
     bound = next(row for row in rows if row["steps"])
     small = [row for row in rows if not row["steps"]]

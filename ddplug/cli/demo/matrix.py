@@ -13,7 +13,7 @@ _INK = 0.6
 
 
 def accuracy_matrices(matrices: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
-    """Draw accuracy on each experience (column) after each experience (row), one matrix beside the other.
+    """Draw accuracy on each experience (column) after each experience (row), one matrix next to the other.
 
     Args:
         matrices: title -> accuracies in [0, 1], a row for each experience trained on; at least one, all of one size.

@@ -28,7 +28,6 @@ _TITLE = "Architecture search"
 _NEEDED = ("nni", "pytorch_lightning")
 
 _HELD_OUT = 0.2
-_EARLY = "early stopping"
 _UNTRAINED = ("parameters", "synflow")
 
 
@@ -36,7 +35,7 @@ def search(stage: Stage) -> Part:
     """Rank networks by small sets and by full training; where NNI is not installed, name its extra."""
     if any(find_spec(name) is None for name in _NEEDED):
         return Part(Chapter(_TITLE, [MISSING]), {"skipped": MISSING}, note=MISSING)
-    # prints are not redirected: NNI would for ever log to where they went when it was imported
+    # prints are not redirected: NNI would go on logging to where they went when it was imported
     # the folder: NNI keeps files of its own there, and refuses some paths that a user may have chosen
     with unmoved(stage.seed), tempfile.TemporaryDirectory() as folder:
         from ddplug.nni.agreement import table
@@ -64,7 +63,6 @@ def _study(stage: Stage, folder: Path) -> Study:
     """Plan who is judged by what: every set, and the beginning of full training, at one cost."""
     from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
     from ddplug.nni.agreement import Study
-    from ddplug.nni.budget import cost, early_stopping, epochs_within
 
     # the test data are for other chapters; and no set has seen what judges it
     train, rest = stage.train.split(_HELD_OUT)
@@ -78,16 +76,11 @@ def _study(stage: Stage, folder: Path) -> Study:
         "device": "cpu",
     }
     full = ProxyEvaluator(folder / "whole.safetensors", held_out, epochs=stage.size.search_epochs, **training)
-    budget = stage.size.share * cost(full)
-    proxies = {}
-    for name in stage.size.searched:
-        made = _made(stage, name, train, folder)
-        epochs = epochs_within(budget, _images(stage), len(rest))
-        proxies[name] = ProxyEvaluator(made, held_out, epochs=epochs, **training)
-    proxies[_EARLY] = early_stopping(train, folder, held_out, budget, **training)
+    sets = {name: _made(stage, name, train, folder) for name in stage.size.searched}
     space = ConvNetSpace(stage.train.shape, stage.train.num_classes, **stage.size.space)
     samples = architectures(space, stage.size.candidates, stage.seed % 2**32)
-    return Study(space, samples, full, proxies, folder, zero=_UNTRAINED)
+    judged: dict[str, Any] = {"share": stage.size.share, "data": train, "validation": held_out, "zero": _UNTRAINED}
+    return Study.at_one_cost(space, samples, full, sets, folder, **judged, **training)
 
 
 def _images(stage: Stage) -> int:
@@ -105,7 +98,7 @@ def _made(stage: Stage, name: str, train: LabeledData, folder: Path) -> Path:
 
 
 def _text(stage: Stage) -> list[Block]:
-    """Say what is done."""
+    """Write what is done."""
     first, *others = stage.size.searched
     epochs = "1 epoch" if stage.size.search_epochs == 1 else f"{stage.size.search_epochs} epochs"
     return [
@@ -129,7 +122,9 @@ def _quoted(names: Sequence[str]) -> str:
 
 
 def _findings(rows: Sequence[Mapping[str, Any]], truth: Sequence[float | None], distilled: str) -> str:
-    """Say in a sentence or two how the scores rank and what they choose."""
+    """Write in a sentence or two how the scores rank and what they choose."""
+    from ddplug.nni.agreement import EARLY
+
     own = {row["name"]: row for row in rows}
     trained = [row for row in rows if row["cost"]]
     parts = [f"`{row['name']}` {_correlation(row['spearman'])}" for row in trained]
@@ -137,7 +132,7 @@ def _findings(rows: Sequence[Mapping[str, Any]], truth: Sequence[float | None], 
     return (
         f"Full training leads to between {min(done):.1%} and {max(done):.1%}. Spearman correlation with it: "
         f"{', '.join(parts)}. The network that `{distilled}` chooses is {100 * own[distilled]['regret'][0]:.1f} "
-        f"points below the best, that of early stopping {100 * own[_EARLY]['regret'][0]:.1f}."
+        f"points below the best, that of early stopping {100 * own[EARLY]['regret'][0]:.1f}."
     )
 
 

@@ -23,7 +23,7 @@ class Size:
     """How much the demo does.
 
     Attributes:
-        budgets: images per class -> epochs of training on so many.
+        budgets: images per class -> epochs of training on them.
         network: to distill with, and to evaluate with.
         methods: options of each method.
         repeats: networks trained on each set, and on the stream with each strategy.

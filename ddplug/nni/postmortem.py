@@ -1,0 +1,55 @@
+"""What is known of a candidate that failed without a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ddplug.nni.engine import ProxyEngine
+
+__all__ = ["last_words"]
+
+_TAIL = 300
+"""Characters of a trial's last words."""
+
+_ENDS = {
+    "FAILED": "failed",
+    "SUCCEEDED": "ended",
+    "USER_CANCELED": "was killed",
+    "SYS_CANCELED": "was cancelled",
+    "EARLY_STOPPED": "was stopped at its time limit",
+}
+"""What NNI calls the ends of a trial."""
+
+
+def last_words(engine: Any, model: Any, home: Path) -> str:
+    """Return in one line what is known of a candidate that failed without a word.
+
+    Args:
+        engine: that ran it.
+        model: the candidate.
+        home: folder of NNI's own files of the experiment.
+    """
+    if not isinstance(engine, ProxyEngine):
+        return "it failed in this process without a word; see experiment.log"
+    ending = engine.ending(model)
+    if ending is not None:
+        return f"{_end(*ending)} without a word{_tail(home, ending[0])}"
+    if not engine.unheard:
+        return "no trial took it"
+    last = engine.unheard[-1]
+    return f"no trial took it: {len(engine.unheard)} died before that; {_end(*last)}{_tail(home, last[0])}"
+
+
+def _end(trial: str, status: str) -> str:
+    """Return how a trial ended."""
+    return f"trial {trial} {_ENDS.get(status, status)}"
+
+
+def _tail(home: Path, trial: str) -> str:
+    """Quote the last line that a trial wrote to its standard error, where it can be read."""
+    for path in home.glob(f"environments/*/trials/{trial}/trial.stderr"):
+        lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+        if lines:
+            return f"; its stderr ends: {lines[-1][-_TAIL:]}"
+    return ""

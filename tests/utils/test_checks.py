@@ -1,0 +1,46 @@
+"""What is refused, and in what words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pytest
+
+from ddplug.errors import OptionError
+from ddplug.utils.checks import at_least, image_shape, one_of, values_at_least
+
+
+@dataclass
+class Options:
+    """Hyper-parameters."""
+
+    steps: float
+    rate: float = 0.5
+
+
+@pytest.mark.parametrize("steps", [-1, -0.1, math.nan])
+def test_hyper_parameters_below_their_limit_are_named(steps: float) -> None:
+    at_least(Options(0), steps=0, rate=0.5)
+    with pytest.raises(OptionError, match=rf"^steps is {steps}; it must be at least 0$"):
+        at_least(Options(steps), rate=0, steps=0)
+
+
+def test_what_is_not_given_is_not_below() -> None:
+    values_at_least(1, repeats=1, limit=None)
+    with pytest.raises(OptionError, match=r"^limit is 0; it must be at least 1$"):
+        values_at_least(1, repeats=1, limit=0)
+
+
+def test_an_unknown_name_comes_with_the_nearest() -> None:
+    one_of("split", "test", ("train", "test"))
+    with pytest.raises(OptionError, match=r"^unknown split 'tset'; did you mean 'test'\? Known: test, train$"):
+        one_of("split", "tset", iter(("train", "test")))
+
+
+@pytest.mark.parametrize("shape", [(), (8,), (8, 8), (1, 1, 8, 8)])
+def test_what_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
+    assert image_shape((3, 5, 7), "x", "y") == (3, 5, 7)
+    with pytest.raises(OptionError) as caught:
+        image_shape(shape, "lenet", "use mlp")
+    assert str(caught.value) == f"lenet needs (C, H, W) images, not inputs of shape {shape}; use mlp"
