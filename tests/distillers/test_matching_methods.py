@@ -44,7 +44,7 @@ def slow_dm(method: DM, data: LabeledData, inputs: Tensor, view: Mapping[str, Te
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
 @pytest.mark.parametrize("pool_size", [0, 3])
-def test_a_dm_step_is_the_papers(norm: str, pool: int) -> None:
+def test_a_dm_step_is_the_papers(norm: str, pool_size: int) -> None:
     data = exact_images()
     method = DM(
         images_per_class=2,
@@ -52,7 +52,7 @@ def test_a_dm_step_is_the_papers(norm: str, pool: int) -> None:
         batch_real=7,
         init_from="real",
         augment=STRATEGY,
-        pool_size=pool,
+        pool_size=pool_size,
         learning_rate=0.3,
     )
     rng = generator(4)
@@ -61,8 +61,8 @@ def test_a_dm_step_is_the_papers(norm: str, pool: int) -> None:
         other = twin(rng)
         after, metrics = method.step(state, data, rng)
         inputs = state["inputs"].double().requires_grad_()
-        if pool:
-            k = int(torch.randint(pool, (), generator=other))
+        if pool_size:
+            k = int(torch.randint(pool_size, (), generator=other))
             view = {name: tensor[k] for name, tensor in part(state, "pool.").items()}
         else:
             network = initial_parameters(method.network, data, other)
@@ -70,7 +70,7 @@ def test_a_dm_step_is_the_papers(norm: str, pool: int) -> None:
             view = {f"network.{name}": t for name, t in network.items()}
             view |= {"operation": drawn.operation, "numbers": drawn.numbers}
             real = [data.sample(c, 7, other) for c in range(2)]
-        if pool:  # the cached means stand for the real side: their distance to the synthetic side is checked below
+        if pool_size:  # the cached means stand for the real side: their distance to the synthetic side is checked below
             seen = [
                 augment.apply(images, augment.Draw(view["operation"][[c]], view["numbers"][[c]].double()))
                 for c, images in enumerate(inputs.split(2))

@@ -11,7 +11,7 @@ from ddplug.functional.types import Tensors
 from ddplug.networks.functional import prefixed, unprefixed
 from ddplug.utils.progress import progress
 
-__all__ = ["Make", "after_use", "fill", "pick", "replaced", "staggered_pool", "view_at"]
+__all__ = ["Make", "after_use", "fill", "replaced", "staggered_pool", "view_at"]
 
 
 def fill(views: Sequence[Tensors]) -> Tensors:
@@ -19,11 +19,6 @@ def fill(views: Sequence[Tensors]) -> Tensors:
     return prefixed(
         "pool.", {name: torch.stack([view[name] for view in views]) for name in (views[0] if views else ())}
     )
-
-
-def pick(state: Mapping[str, Tensor], size: int, rng: torch.Generator) -> Tensors:
-    """Draw one of the ``size`` views of a state's pool."""
-    return view_at(state, int(torch.randint(size, (), generator=rng)))
 
 
 def view_at(state: Mapping[str, Tensor], k: int) -> Tensors:

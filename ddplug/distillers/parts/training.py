@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,12 +12,13 @@ from torch.nn.functional import cross_entropy
 
 from ddplug.data.labeled import LabeledData
 from ddplug.functional import augmentation as augment
+from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
 from ddplug.networks.factory import has_batch_norm
 from ddplug.networks.functional import sgd_step
 from ddplug.utils.progress import progress
 
-__all__ = ["POOL", "batch_norm_updated", "draw_pool", "train", "trained_on_real"]
+__all__ = ["POOL", "batch_norm_updated", "draw_pool", "train", "trained_on_real", "trained_on_set"]
 
 POOL = 500
 """Samples a class that a scoring network is trained on at most, unless told otherwise."""
@@ -126,4 +127,37 @@ def trained_on_real(
         index = torch.randint(len(data), (_TRAIN_BATCH,), generator=rng)
         images = augment.augment(data.batch(index), strategy, rng)
         network = sgd_step(module, network, images, data.targets[index.to(data.device)], rate)
+    return network
+
+
+def trained_on_set(
+    module: nn.Module,
+    network: Tensors,
+    images: tuple[Tensor, Tensor],
+    batches: Iterable[Tensor | slice],
+    data: LabeledData,
+    strategy: str,
+    *,
+    rate: float,
+    rng: torch.Generator,
+) -> Tensors:
+    """Train a network on synthetic images by plain SGD on the cross-entropy, a step for each batch.
+
+    Args:
+        module: from :func:`ddplug.networks.stateless`, with logits, in training mode.
+        network: its numbers, which stay as they are.
+        images: ``(M, *stored)`` images and their labels, ``(M,)`` classes or ``(M, C)`` probabilities.
+        batches: positions of the images of each step.
+        data: real data, whose shape the images are enlarged to.
+        strategy: augmentation, drawn for each image; ``""`` for none.
+        rate: learning rate.
+        rng: generator on the CPU.
+
+    Returns:
+        The new numbers.
+    """
+    inputs, targets = images
+    for index in batches:
+        seen = augment.augment(enlarge(inputs[index], data.shape), strategy, rng)
+        network = sgd_step(module, network, seen, targets[index], rate)
     return network

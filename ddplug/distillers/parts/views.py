@@ -2,7 +2,8 @@
 
 A *view* is a flat dictionary of tensors: a network's numbers under ``network.*``, an augmentation for each class
 (``operation`` ``(C,)`` and ``numbers`` ``(C, 3)``), and whatever a method keeps of a real batch seen through both. The
-real half of a loss does not depend on the synthetic images, so one view serves many steps (:mod:`ddplug.pool_size`).
+real half of a loss does not depend on the synthetic images, so one view serves many steps
+(:mod:`ddplug.distillers.parts.pools`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from ddplug.data.labeled import LabeledData
+from ddplug.distillers.parts.training import batch_norm_updated
 from ddplug.functional import augmentation as augment
 from ddplug.functional.augmentation import Draw
 from ddplug.functional.types import Tensors
-from ddplug.networks.factory import has_batch_norm
-from ddplug.networks.functional import forward, loss_gradient, prefixed, unprefixed
+from ddplug.networks.factory import Network, has_batch_norm
+from ddplug.networks.functional import forward, loss_gradient, prefixed, stateless, unprefixed
 
-__all__ = ["class_outputs", "draw_view", "real_gradients", "real_statistics", "synthetic_gradients"]
+__all__ = ["class_outputs", "draw_view", "gradient_view", "real_gradients", "real_statistics", "synthetic_gradients"]
 
 
 def draw_view(network: Tensors, strategy: str, num_classes: int, rng: torch.Generator) -> Tensors:
@@ -115,6 +117,28 @@ def real_gradients(
         targets = torch.full((batch_real,), label, device=data.device)
         classes.append(loss_gradient(module, unprefixed("network.", view), images, targets)[0])
     return {name: torch.stack([gradients[name] for gradients in classes]) for name in classes[0]}
+
+
+def gradient_view(
+    network: Network, tensors: Tensors, strategy: str, data: LabeledData, batch_real: int, rng: torch.Generator
+) -> Tensors:
+    """Draw an augmentation for each class, and take the gradients that new real batches give in a network.
+
+    Args:
+        network: name or function.
+        tensors: its parameters and buffers; batch normalization is moved by one real batch first.
+        strategy: operations joined by ``_``; ``""`` for none.
+        data: real data.
+        batch_real: images of each class.
+        rng: generator on the CPU.
+
+    Returns:
+        What :func:`draw_view` gives, and for each parameter the classes' gradients ``(C, *shape)`` under ``real.*``.
+    """
+    tensors = batch_norm_updated(stateless(network, data.shape, data.num_classes), tensors, data, rng)
+    view = draw_view(tensors, strategy, data.num_classes, rng)
+    frozen = stateless(network, data.shape, data.num_classes, training=False)
+    return {**view, **prefixed("real.", real_gradients(frozen, view, data, batch_real, rng))}
 
 
 def synthetic_gradients(module: nn.Module, view: Mapping[str, Tensor], images: Tensor, num_classes: int) -> Tensors:
