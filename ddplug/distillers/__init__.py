@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ddplug.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ddplug.distillers.base import ImageDistiller as ImageDistiller
     from ddplug.distillers.dc import DC as DC
     from ddplug.distillers.dd import DD as DD
     from ddplug.distillers.dm import DM as DM
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ddplug.distillers.parts.teachers import train_teacher as train_teacher
     from ddplug.distillers.presets import Preset as Preset
     from ddplug.distillers.rded import RDED as RDED
+    from ddplug.distillers.selection.base import FeatureSelection as FeatureSelection
     from ddplug.distillers.selection.base import Selection as Selection
     from ddplug.distillers.selection.class_mean import ClassMean as ClassMean
     from ddplug.distillers.selection.el2n import El2n as El2n
@@ -44,10 +46,12 @@ _HOMES = {
     "El2n": "selection.el2n",
     "ExpertTraining": "parts.experts",
     "FRePo": "frepo",
+    "FeatureSelection": "selection.base",
     "Forgetting": "selection.forgetting",
     "Herding": "selection.herding",
     "IDC": "idc",
     "IDM": "idm",
+    "ImageDistiller": "base",
     "KCenter": "selection.kcenter",
     "KMeans": "selection.kmeans",
     "KMeansCentroid": "selection.kmeans",
@@ -79,8 +83,10 @@ __all__ = [
     "El2n",
     "ExpertTraining",
     "FRePo",
+    "FeatureSelection",
     "Forgetting",
     "Herding",
+    "ImageDistiller",
     "KCenter",
     "KMeans",
     "KMeansCentroid",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +81,12 @@ class DD:
     """
 
     name: ClassVar[str] = "dd"
+    small: ClassVar[Mapping[str, Any]] = {
+        "images_per_class": 2,
+        "network": "convnet:width=8,depth=1",
+        "networks": 2,
+        "batch_real": 4,
+    }
     images_per_class: int = 1
     images_per_step: int = 1
     epochs: int = 3

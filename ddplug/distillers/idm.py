@@ -66,7 +66,7 @@ class IDM(Momentum, AgedPool):
         at_least(self, calibration=0)
 
     def view(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
-        """Take mean features ``means`` ``(C, D)`` and ``accuracy`` of a new real batch in a network that was trained."""
+        """Take the mean features ``means`` ``(C, D)`` of a new real batch, and a network's ``accuracy`` on it."""
         view = draw_view(unprefixed("network.", state), self._strategy(data), data.num_classes, rng)
         module, statistic = self._module(data, outputs=True), partial(_means, num_classes=data.num_classes)
         means = real_statistics(module, view, data, self.batch_real, rng, statistic)

@@ -28,28 +28,19 @@ from torch.nn.functional import one_hot, softmax
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
-from ddplug.distillers.parts.experts import (
-    ExpertTraining,
-    expert_path,
-    open_experts,
-    read_expert,
-    structure,
-    trajectory,
-    unflatten,
-)
-from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
-from ddplug.errors import DataError, OptionError, unknown
+from ddplug.distillation.protocol import Metrics, State
+from ddplug.distillers.base import ImageDistiller
+from ddplug.distillers.parts.experts import ExpertSource, structure, unflatten
+from ddplug.distillers.parts.images import initial_images, small_images
+from ddplug.errors import OptionError, unknown
 from ddplug.functional import augmentation as augment
 from ddplug.functional.optim import momentum_step
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
 from ddplug.functional.unrolling import unroll
-from ddplug.networks.factory import Network
 from ddplug.networks.functional import forward, minibatch_loss
 from ddplug.synthetic.dataset import SyntheticSet
-from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
-from ddplug.utils.progress import progress
 
 __all__ = ["GRADIENTS", "MTT"]
 
@@ -66,24 +57,24 @@ _MOMENTUM = {"inputs": 0.5, "log_rate": 0.5, "labels": 0.9}
 _LOGIT = 5.0
 """Logit of an image's own class, the others being 0, where no expert recognizes the image."""
 
-_EXPERTS, _BATCH = 5, 64
-"""Experts that are trained at the start if it is not said how many, and the samples that a step of theirs takes."""
+_EXPERTS = 5
+"""Experts that are trained at the start if it is not said how many."""
 
 
 @dataclass(frozen=True)
-class MTT:
+class MTT(ImageDistiller):
     """Matching training trajectories.
 
     The defaults were tried on a held-out part of MNIST, for minutes on a CPU; the published settings, and those of FTD
     and DATM, are presets.
 
     Attributes:
-        images_per_class: synthetic images of each class.
-        steps: updates of the images.
         network: the architecture of the experts.
-        experts: folder of experts from ``ddplug experts``, mapped as they are needed; ``""`` to train a few at the
-            start and keep them in the state (and so in the checkpoint).
-        num_experts: the first so many in the folder, or so many to train; 0 for all in the folder, or 5.
+        augment: operations joined by ``_`` for the training on both sides, ``"auto"`` for what suits the data, or
+            ``""``.
+        experts: folder of experts from ``ddplug experts``, memory-mapped; ``""`` to train a few at the start and keep
+            them in the state (and so in the checkpoint).
+        num_experts: experts to take from the folder, the first ones, or to train; 0 for all in the folder, or 5.
         epoch_steps: SGD steps that count as an epoch of experts trained at the start; 0 for a pass over the data.
         syn_steps: training steps on the synthetic images.
         expert_epochs: epochs of the expert that these steps are to make up for.
@@ -92,17 +83,12 @@ class MTT:
         early_start_epoch: ``max_start_epoch`` at the first update, from where it grows; 0 for the same throughout.
         grow_steps: updates until it has grown, in a straight line.
         train_learning_rate: of experts trained at the start, and what the learned rate starts at.
-        learning_rate: of the images.
         lr_rate: learning rate of the logarithm of the learned rate; 0 to keep it.
         label_rate: learning rate of the labels' logits; 0 for hard labels.
         batch_synthetic: images a training step takes; 0 for all.
-        augment: operations joined by ``_`` for the training on both sides, ``"auto"`` for what suits the data, or
-            ``""``.
-        init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
         gradient: ``"exact"``, with each step computed again; ``"unrolled"``, the same with the graphs of all steps in
             memory, faster where they fit; ``"tesla"``, which leaves out what a step does to later ones.
         threshold: the images stay as they are in an update whose loss is above it; 0 for no limit.
-        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.functional.resize`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -117,9 +103,10 @@ class MTT:
     """
 
     name: ClassVar[str] = "mtt"
+    small: ClassVar[Mapping[str, Any]] = {**ImageDistiller.small, "num_experts": 1, "epoch_steps": 1, "syn_steps": 2}
     images_per_class: int = 1
     steps: int = 300
-    network: Network = "convnet:width=32"
+    learning_rate: float = 20.0
     experts: str = ""
     num_experts: int = 0
     epoch_steps: int = 40
@@ -130,20 +117,17 @@ class MTT:
     early_start_epoch: int = 0
     grow_steps: int = 0
     train_learning_rate: float = 0.05
-    learning_rate: float = 20.0
     lr_rate: float = 0.02
     label_rate: float = 0.0
     batch_synthetic: int = 0
-    augment: str = "auto"
-    init_from: str = "kmeans"
     gradient: Literal["exact", "unrolled", "tesla"] = "exact"
     threshold: float = 0.0
-    factor: int = 1
 
     def __post_init__(self) -> None:
-        at_least(self, images_per_class=1, steps=0, num_experts=0, epoch_steps=0, syn_steps=1, expert_epochs=1)
+        super().__post_init__()
+        at_least(self, num_experts=0, epoch_steps=0, syn_steps=1, expert_epochs=1)
         at_least(self, min_start_epoch=0, max_start_epoch=self.min_start_epoch + 1, early_start_epoch=0, grow_steps=0)
-        at_least(self, train_learning_rate=1e-6, learning_rate=0, lr_rate=0, label_rate=0, batch_synthetic=0)
+        at_least(self, train_learning_rate=1e-6, lr_rate=0, label_rate=0, batch_synthetic=0)
         at_least(self, threshold=0)
         if self.early_start_epoch and not self.min_start_epoch < self.early_start_epoch <= self.max_start_epoch:
             raise OptionError(
@@ -157,48 +141,60 @@ class MTT:
         if self.gradient not in GRADIENTS:
             raise unknown("gradient", self.gradient, GRADIENTS)
 
-    @property
-    def _each(self) -> int:
-        return small_images(self.images_per_class, self.factor)
-
     def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
-        augment.check(pick_augmentation(self.augment, data), data.shape)
+        augment.check(self._strategy(data), data.shape)
         inputs = initial_images(self.init_from, data, self._each, rng, self.factor)
-        experts = self._opened(data) if self.experts else self._trained(data, rng)
+        experts = self._source.begin(data, rng)
         learned = {"inputs": inputs, "log_rate": torch.tensor(math.log(self.train_learning_rate)).to(data.device)}
         if self.label_rate:
             learned["labels"] = self._logits(enlarge(inputs, data.shape), experts, data)
         velocities = {f"velocity.{name}": torch.zeros_like(tensor) for name, tensor in learned.items()}
         return {**learned, **velocities, **experts, "done": torch.tensor(0)}
 
-    def step(self, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
-        done = int(state["done"])
-        start, goal = self._segment(state, done, data, rng)
+    def step(self, state: State, data: LabeledData, rng: torch.Generator) -> tuple[State, Metrics]:
+        view = self.view(state, data, rng)
         learned = {name: state[name].detach().requires_grad_() for name in _MOMENTUM if name in state}
-        loss = self._loss(learned, start, goal, data, rng)
-        after = {**state, "done": torch.tensor(done + 1)}
+        loss = self.loss({**state, **learned}, view, data)
+        after = {**state, "done": torch.tensor(int(state["done"]) + 1)}
         if not self.threshold or float(loss.detach()) <= self.threshold:
             gradients = torch.autograd.grad(loss, list(learned.values()))
             after |= self._moved(state, dict(zip(learned, gradients, strict=True)))
         return after, {"loss": loss.detach(), "learned_rate": after["log_rate"].exp()}
 
-    def _moved(self, state: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Tensors:
-        """Move what is learned, each by its own SGD."""
-        rates = {"inputs": self.learning_rate, "log_rate": self.lr_rate, "labels": self.label_rate}
-        after: Tensors = {}
-        for name, gradient in gradients.items():
-            part = {"inputs": state[name], "velocity": state[f"velocity.{name}"]}
-            moved = momentum_step(part, gradient, rates[name], _MOMENTUM[name])
-            after |= {name: moved["inputs"], f"velocity.{name}": moved["velocity"]}
-        return after
+    def view(self, state: State, data: LabeledData, rng: torch.Generator) -> Mapping[str, Any]:
+        """Draw an expert's weights ``start`` and ``goal``, and the batches and augmentations of the training between.
 
-    def result(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
-        recipe = Recipe.paper(pick_augmentation(self.augment, data))
-        recipe = replace(recipe, learning_rate=float(state["log_rate"].exp()))
-        return to_set(data, state["inputs"], self._targets(state, data).detach().clone(), recipe)
+        All that is random is drawn here, because steps are computed more than once.
+        """
+        source, done = self._source, int(state["done"])
+        k = int(torch.randint(source.count(state), (), generator=rng))
+        epoch = int(torch.randint(self.min_start_epoch, self._limit(done), (), generator=rng))
+        ends = source.weights(state, k, [epoch, epoch + self.expert_epochs])
+        start, goal = (weights.to(data.device) for weights in ends)
+        return {"start": start, "goal": goal, **self._draws(len(state["inputs"]), data, rng)}
+
+    def loss(self, state: State, view: Mapping[str, Any], data: LabeledData) -> Tensor:
+        """Distance to the goal after training on the images, as a share of the distance before."""
+        module = structure(self.network, data)
+        loss = minibatch_loss(
+            module,
+            _buffers(module, data),
+            [batch.to(data.device) for batch in view["batches"]],
+            lambda images, step: augment.apply(images, view["draws"][step]),
+        )
+        samples = [enlarge(state["inputs"], data.shape), self._targets(state, data)]
+        rates = state["log_rate"].exp().expand(self.syn_steps)
+        start, goal = view["start"], view["goal"]
+        how: Any = GRADIENTS[self.gradient]
+        ends, goals = unroll(loss, unflatten(start, module), samples, rates, **how), unflatten(goal, module)
+        left = torch.stack([(ends[name] - there).square().sum() for name, there in goals.items()]).sum()
+        return left / (start - goal).square().sum()
+
+    def result(self, state: State, data: LabeledData) -> SyntheticSet:
+        made = super().result(state, data)
+        return replace(made, recipe=replace(made.recipe, learning_rate=float(state["log_rate"].exp())))
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
         images = sizes.classes * self._each
         images = min(images, small_images(self.batch_synthetic, self.factor)) if self.batch_synthetic else images
         graphs = self.syn_steps if self.gradient == "unrolled" else 1
@@ -211,51 +207,27 @@ class MTT:
             "images_per_class": 2 * graphs * images * (sizes.activations - sizes.features),
         }
 
-    def _opened(self, data: LabeledData) -> Tensors:
-        """Look at the folder: the digests ``(K, 32)`` of its experts, which tell later whether they are the same."""
-        experts = open_experts(self.experts, self.network, data, self.num_experts)
-        epochs = min(len(expert.snapshots) for expert in experts) - 1
-        wanted = self.max_start_epoch - 1 + self.expert_epochs
-        if epochs < wanted:
-            raise OptionError(
-                f"the experts in {self.experts} were trained for {epochs} epochs, but max_start_epoch - 1 + "
-                f"expert_epochs is {wanted}; lower these, or train experts for longer"
-            )
-        return {"experts": torch.tensor([list(expert.digest) for expert in experts], dtype=torch.uint8)}
-
-    def _trained(self, data: LabeledData, rng: torch.Generator) -> Tensors:
-        """Train experts for as long as is needed: ``(K, epochs + 1, P)``."""
-        training = ExpertTraining(
+    @property
+    def _source(self) -> ExpertSource:
+        return ExpertSource(
+            network=self.network,
+            folder=self.experts,
+            number=self.num_experts or (0 if self.experts else _EXPERTS),
             epochs=self.max_start_epoch - 1 + self.expert_epochs,
             epoch_steps=self.epoch_steps,
             learning_rate=self.train_learning_rate,
-            batch_size=_BATCH,
             augment=self.augment,
         )
-        number = progress(range(self.num_experts or _EXPERTS), "experts")
-        made = [torch.stack(list(trajectory(self.network, data, training, rng))) for _ in number]
-        return {"trajectories": torch.stack(made)}
 
-    def _weights(self, experts: Mapping[str, Tensor], k: int, epochs: list[int]) -> list[Tensor]:
-        """Return the ``(P,)`` weights of the ``k``-th expert after some epochs; -1 is the last."""
-        if not self.experts:
-            return [experts["trajectories"][k, epoch] for epoch in epochs]
-        expert = read_expert(expert_path(self.experts, k))
-        if list(expert.digest) != experts["experts"][k].tolist():
-            raise DataError(
-                f"{expert.path} is not the expert that this run began with; put the old folder back, or begin anew"
-            )
-        return [expert.at(epoch) for epoch in epochs]
-
-    def _segment(
-        self, state: Mapping[str, Tensor], done: int, data: LabeledData, rng: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Draw an expert and an epoch, and give the ``(P,)`` weights to start from and to come to."""
-        count = len(state["experts" if self.experts else "trajectories"])
-        k = int(torch.randint(count, (), generator=rng))
-        epoch = int(torch.randint(self.min_start_epoch, self._limit(done), (), generator=rng))
-        start, goal = self._weights(state, k, [epoch, epoch + self.expert_epochs])
-        return start.to(data.device), goal.to(data.device)
+    def _moved(self, state: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Tensors:
+        """Move what is learned, each by its own SGD."""
+        rates = {"inputs": self.learning_rate, "log_rate": self.lr_rate, "labels": self.label_rate}
+        after: Tensors = {}
+        for name, gradient in gradients.items():
+            part = {"inputs": state[name], "velocity": state[f"velocity.{name}"]}
+            moved = momentum_step(part, gradient, rates[name], _MOMENTUM[name])
+            after |= {name: moved["inputs"], f"velocity.{name}": moved["velocity"]}
+        return after
 
     def _limit(self, done: int) -> int:
         """Return the first epoch that an update may not start after."""
@@ -263,26 +235,10 @@ class MTT:
         share = min(done / self.grow_steps, 1) if self.grow_steps else 1
         return first + int((self.max_start_epoch - first) * share)
 
-    def _loss(
-        self, learned: Mapping[str, Tensor], start: Tensor, goal: Tensor, data: LabeledData, rng: torch.Generator
-    ) -> Tensor:
-        """Distance to the goal after training on the images, as a share of the distance before."""
-        module = structure(self.network, data)
-        # all that is random is drawn here, because steps are computed more than once
-        batches = self._batches(len(learned["inputs"]), rng)
-        draws = [augment.draw(pick_augmentation(self.augment, data), len(batch), rng) for batch in batches]
-        loss = minibatch_loss(
-            module,
-            self._buffers(module, data),
-            [batch.to(data.device) for batch in batches],
-            lambda images, step: augment.apply(images, draws[step]),
-        )
-        samples = [enlarge(learned["inputs"], data.shape), self._targets(learned, data)]
-        rates = learned["log_rate"].exp().expand(self.syn_steps)
-        how: Any = GRADIENTS[self.gradient]
-        ends, goals = unroll(loss, unflatten(start, module), samples, rates, **how), unflatten(goal, module)
-        left = torch.stack([(ends[name] - there).square().sum() for name, there in goals.items()]).sum()
-        return left / (start - goal).square().sum()
+    def _draws(self, images: int, data: LabeledData, rng: torch.Generator) -> dict[str, Any]:
+        """Draw the ``batches`` of the training steps and an augmentation for each image of a step, ``draws``."""
+        batches = self._batches(images, rng)
+        return {"batches": batches, "draws": [augment.draw(self._strategy(data), len(b), rng) for b in batches]}
 
     def _batches(self, images: int, rng: torch.Generator) -> list[Tensor]:
         """Return the positions of each training step's images: all are taken before any is taken again."""
@@ -292,25 +248,23 @@ class MTT:
             batches += torch.randperm(images, generator=rng).split(each)
         return batches[: self.syn_steps]
 
-    def _buffers(self, module: nn.Module, data: LabeledData) -> Tensors:
-        return {name: buffer.to(data.device) for name, buffer in module.named_buffers()}
-
-    def _targets(self, tensors: Mapping[str, Tensor], data: LabeledData) -> Tensor:
-        """Return the labels that the images are trained on with: classes, or probabilities ``(M, C)``."""
-        if self.label_rate:
-            return softmax(tensors["labels"], 1)
-        return balanced_labels(data, self._each)
+    def _targets(self, state: State, data: LabeledData) -> Tensor:
+        return softmax(state["labels"], 1) if self.label_rate else super()._targets(state, data)
 
     def _logits(self, inputs: Tensor, experts: Mapping[str, Tensor], data: LabeledData) -> Tensor:
         """Return the mean logits ``(M, C)`` of the images in the trained experts that recognize them."""
-        module, own = structure(self.network, data), balanced_labels(data, self._each)
+        module, own = structure(self.network, data), super()._targets(experts, data)
         total = torch.zeros(len(inputs), data.num_classes).to(inputs)
         seen = torch.zeros(len(inputs), 1).to(inputs)
-        for k in range(len(next(iter(experts.values())))):
-            (weights,) = self._weights(experts, k, [-1])
-            tensors = {**self._buffers(module, data), **unflatten(weights.to(data.device), module)}
+        for k in range(self._source.count(experts)):
+            (weights,) = self._source.weights(experts, k, [-1])
+            tensors = {**_buffers(module, data), **unflatten(weights.to(data.device), module)}
             with torch.no_grad():
                 logits = forward(module, tensors, inputs)
             right = (logits.argmax(1) == own).to(inputs).unsqueeze(1)
             total, seen = total + right * logits, seen + right
         return torch.where(seen > 0, total / seen.clamp(min=1), _LOGIT * one_hot(own, data.num_classes))
+
+
+def _buffers(module: nn.Module, data: LabeledData) -> Tensors:
+    return {name: buffer.to(data.device) for name, buffer in module.named_buffers()}

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +24,13 @@ from torch.nn.functional import cross_entropy, pad
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillers.parts.features import CHUNK
-from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, to_set
+from ddplug.distillers.parts.images import check_images_per_class
 from ddplug.distillers.parts.teachers import Teacher, check_labels, lend, numbers_of, predict, structure_of
 from ddplug.distillers.parts.training import POOL
+from ddplug.distillers.selection.base import Selection
 from ddplug.errors import OptionError
 from ddplug.functional.crops import check_images, draw_boxes, resample
 from ddplug.functional.types import Tensors
-from ddplug.synthetic.dataset import SyntheticSet
-from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
 from ddplug.utils.progress import progress
 
@@ -42,12 +41,11 @@ _LARGE = 128
 
 
 @dataclass(frozen=True)
-class RDED:
+class RDED(Selection):
     """Realistic, diverse and efficient dataset distillation.
 
     Attributes:
         images_per_class: images to put together for each class.
-        steps: none are needed; all the work is done in ``init``.
         teacher: a network to be trained on the data first, by name (or a function that builds one); or an own, trained
             module, which is used in evaluation mode and not changed.
         train_epochs: epochs to train a named teacher for; see :func:`ddplug.distillers.train_teacher`.
@@ -70,8 +68,11 @@ class RDED:
     """
 
     name: ClassVar[str] = "rded"
-    images_per_class: int = 10
-    steps: int = 0
+    small: ClassVar[Mapping[str, Any]] = {
+        **Selection.small,
+        "teacher": "convnet:width=8,depth=1,norm=batch",
+        "candidates": 9,
+    }
     teacher: Teacher = "convnet:width=32"
     train_epochs: int = 10
     max_samples_per_class: int = POOL
@@ -100,13 +101,6 @@ class RDED:
             inputs = torch.cat([self._tile(*chosen, tiles, data) for chosen in best])
             soft = {"labels": predict(teacher, inputs).softmax(1)} if self.labels == "soft" else {}
         return {"inputs": inputs, **soft}
-
-    def step(self, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
-        return dict(state), {"loss": torch.zeros((), device=data.device)}
-
-    def result(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
-        targets = state["labels"] if "labels" in state else balanced_labels(data, self.images_per_class)
-        return to_set(data, state["inputs"], targets, Recipe.paper(data.augmentation))
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
         """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""

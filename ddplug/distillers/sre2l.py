@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +83,7 @@ class SRe2L:
     """
 
     name: ClassVar[str] = "sre2l"
+    small: ClassVar[Mapping[str, Any]] = {"images_per_class": 2, "teacher": "convnet:width=8,depth=1,norm=batch"}
     images_per_class: int = 10
     steps: int = 300
     teacher: Teacher = "convnet:width=32,norm=batch"

@@ -141,7 +141,8 @@ def gradients(method: MTT, steps: int, seed: int = 0) -> tuple[dict[str, Tensor]
     state = doubles(method.init(data, generator(5)))
     learned = {name: state[name].requires_grad_() for name in ("inputs", "log_rate")}
     start, goal = state["trajectories"][0, :2]
-    loss = method._loss(learned, start, goal, data, generator(seed))
+    view = {"start": start, "goal": goal, **method._draws(len(state["inputs"]), data, generator(seed))}
+    loss = method.loss(learned, view, data)
     return learned, dict(zip(learned, torch.autograd.grad(loss, list(learned.values())), strict=True)), start, goal
 
 
@@ -187,7 +188,8 @@ def test_graphs_take_as_much_memory_for_50_steps_as_for_10() -> None:
         method = replace(SMALL, gradient=how, syn_steps=steps, augment="crop_flip")
 
         def gradient() -> None:
-            loss = method._loss(learned, start, goal, data, generator())
+            view = {"start": start, "goal": goal, **method._draws(len(state["inputs"]), data, generator())}
+            loss = method.loss(learned, view, data)
             torch.autograd.grad(loss, list(learned.values()))
 
         return peak_of_graphs(gradient)
@@ -243,9 +245,10 @@ def test_the_window_of_epochs_grows_in_a_straight_line() -> None:
     rows = torch.arange(8.0).view(1, 8, 1) + 100 * torch.arange(2.0).view(2, 1, 1)
     rng, data, seen = generator(), toy_images(), set()
     for _ in range(200):
-        start, goal = method._segment({"trajectories": rows}, 4, data, rng)
-        assert float(goal - start) == 2
-        seen.add(float(start))
+        state = {"trajectories": rows, "inputs": torch.zeros(3, 1, 8, 8), "done": torch.tensor(4)}
+        view = method.view(state, data, rng)
+        assert float(view["goal"] - view["start"]) == 2
+        seen.add(float(view["start"]))
     assert seen == {1, 2, 3, 101, 102, 103}
 
 

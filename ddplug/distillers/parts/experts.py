@@ -44,10 +44,12 @@ from ddplug.utils.checks import at_least
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors, write_tensors
 from ddplug.utils.fingerprints import fingerprint
+from ddplug.utils.progress import progress as progress_bar
 
 __all__ = [
     "KIND",
     "Expert",
+    "ExpertSource",
     "ExpertTraining",
     "expert_path",
     "flatten",
@@ -61,8 +63,12 @@ __all__ = [
 
 KIND = "expert"
 """What the files hold, for :func:`ddplug.utils.files.read_tensors`."""
+
 _LIMIT = 100_000
 """Experts that a folder can hold; their numbers have five digits."""
+
+_SOURCE_BATCH = 64
+"""Samples in a step of experts that a method trains for itself."""
 
 
 @dataclass(frozen=True)
@@ -456,3 +462,76 @@ def _train(
     if not all(bool(row.isfinite().all()) for row in rows):
         raise DivergedError(f"weights of expert {header['number']} are too large for float16; store float32")
     write_tensors(path, KIND, {"snapshots": torch.stack(list(rows))}, {**header, "sha256": [_sum(row) for row in rows]})
+
+
+@dataclass(frozen=True)
+class ExpertSource:
+    """Where a method takes experts from: a folder, or a few that it trains at the start and keeps in its state.
+
+    Attributes:
+        network: the architecture.
+        folder: of experts that :func:`train_experts` made; ``""`` to train some.
+        number: of experts; 0 for all in the folder.
+        epochs: that they must have been trained for, or are.
+        epoch_steps: SGD steps that count as an epoch of experts trained here; 0 for a pass over the data.
+        learning_rate: of experts trained here.
+        augment: as in :class:`ExpertTraining`, of experts trained here.
+    """
+
+    network: Network
+    folder: str
+    number: int
+    epochs: int
+    epoch_steps: int
+    learning_rate: float
+    augment: str
+
+    def begin(self, data: LabeledData, rng: torch.Generator) -> Tensors:
+        """Open or train the experts.
+
+        Args:
+            data: real data.
+            rng: generator on the CPU.
+
+        Returns:
+            The part of a state that the other functions need: ``experts`` ``(K, 32)``, the digests by which a resumed
+            run knows the files again, or ``trajectories`` ``(K, epochs + 1, P)``.
+
+        Raises:
+            OptionError: the experts in the folder were trained for fewer epochs; or see :func:`open_experts`.
+        """
+        if not self.folder:
+            training = ExpertTraining(
+                self.epochs, self.epoch_steps, self.learning_rate, batch_size=_SOURCE_BATCH, augment=self.augment
+            )
+            numbers = progress_bar(range(self.number), "experts")
+            made = [torch.stack(list(trajectory(self.network, data, training, rng))) for _ in numbers]
+            return {"trajectories": torch.stack(made)}
+        experts = open_experts(self.folder, self.network, data, self.number)
+        epochs = min(len(expert.snapshots) for expert in experts) - 1
+        if epochs < self.epochs:
+            raise OptionError(
+                f"the experts in {self.folder} were trained for {epochs} epochs, but max_start_epoch - 1 + "
+                f"expert_epochs is {self.epochs}; lower these, or train experts for longer"
+            )
+        return {"experts": torch.tensor([list(expert.digest) for expert in experts], dtype=torch.uint8)}
+
+    def count(self, state: Mapping[str, Tensor]) -> int:
+        """Return the number of experts in a state."""
+        return len(state["experts" if self.folder else "trajectories"])
+
+    def weights(self, state: Mapping[str, Tensor], k: int, epochs: Sequence[int]) -> list[Tensor]:
+        """Return the ``(P,)`` weights of the ``k``-th expert after some epochs; -1 is the last.
+
+        Raises:
+            DataError: the file is not that of the expert that the run began with.
+            FormatError: the file was altered or damaged.
+        """
+        if not self.folder:
+            return [state["trajectories"][k, epoch] for epoch in epochs]
+        expert = read_expert(expert_path(self.folder, k))
+        if list(expert.digest) != state["experts"][k].tolist():
+            raise DataError(
+                f"{expert.path} is not the expert that this run began with; put the old folder back, or begin anew"
+            )
+        return [expert.at(epoch) for epoch in epochs]
