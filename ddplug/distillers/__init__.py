@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from ddplug.distillers.idm import IDM as IDM
     from ddplug.distillers.mtt import MTT as MTT
     from ddplug.distillers.ncfm import NCFM as NCFM
-    from ddplug.distillers.parts.experts import ExpertTraining as ExpertTraining
     from ddplug.distillers.parts.experts import train_experts as train_experts
     from ddplug.distillers.parts.teachers import soft_labels as soft_labels
     from ddplug.distillers.parts.teachers import train_teacher as train_teacher
+    from ddplug.distillers.parts.training import ExpertTraining as ExpertTraining
     from ddplug.distillers.presets import Preset as Preset
     from ddplug.distillers.rded import RDED as RDED
     from ddplug.distillers.selection.base import FeatureSelection as FeatureSelection
@@ -44,7 +44,7 @@ _HOMES = {
     "DM": "dm",
     "DSA": "dsa",
     "El2n": "selection.el2n",
-    "ExpertTraining": "parts.experts",
+    "ExpertTraining": "parts.training",
     "FRePo": "frepo",
     "FeatureSelection": "selection.base",
     "Forgetting": "selection.forgetting",

@@ -7,7 +7,7 @@ with an expert's weights :math:`\theta^*_t` after the epoch :math:`t`, batches :
 augmentation :math:`A_n` of its own for each image, and a learning rate :math:`\alpha` that is learned as well. The
 gradient is the exact one of :func:`ddplug.functional.unroll`, in the memory of one step. Options are TESLA's
 approximation, DATM's learned labels and growing window of epochs, and FTD's flat experts
-(:mod:`ddplug.distillers.parts.experts`).
+(:class:`ddplug.distillers.ExpertTraining`).
 
 References: Cazenavette, Wang, Torralba, Efros & Zhu, "Dataset Distillation by Matching Training Trajectories", CVPR
 2022, algorithm 1; Cui, Wang, Si & Hsieh, "Scaling Up Dataset Distillation to ImageNet-1K with Constant Memory", ICML
@@ -30,8 +30,9 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillers.base import ImageDistiller
-from ddplug.distillers.parts.experts import ExpertSource, structure, unflatten
+from ddplug.distillers.parts.experts import ExpertSource
 from ddplug.distillers.parts.images import initial_images, small_images
+from ddplug.distillers.parts.training import structure, unflatten
 from ddplug.errors import OptionError, unknown
 from ddplug.functional import augmentation as augment
 from ddplug.functional.optim import momentum_step

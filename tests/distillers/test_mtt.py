@@ -18,8 +18,9 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from ddplug import distill
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.mtt import MTT
-from ddplug.distillers.parts.experts import ExpertTraining, expert_path, read_expert, train_experts, trajectory
+from ddplug.distillers.parts.experts import expert_path, read_expert, train_experts
 from ddplug.distillers.parts.images import balanced_labels
+from ddplug.distillers.parts.training import ExpertTraining, trajectory
 from ddplug.errors import CheckpointError, DataError, OptionError
 from ddplug.functional import augmentation as augment
 from ddplug.networks.convnet import ConvNet

@@ -1,8 +1,8 @@
 r"""Experts: networks trained on real data, whose weights are written down as they move.
 
-An expert's trajectory is its weights before training and after each epoch. It lies in one file, which is mapped, not
-read: a step of a method takes two snapshots of one expert, and memory holds no more than these. A file is safetensors
-(:mod:`ddplug.utils.files`, kind ``expert``) with one tensor ``snapshots``, ``(epochs + 1, P)`` float32 or float16, a
+An expert's trajectory is its weights before training and after each epoch. It lies in one file, which is
+memory-mapped, not read: a step of a method takes two snapshots of one expert, and memory holds no more than these. A
+file is safetensors (:mod:`ddplug.utils.files`, kind ``expert``) with one tensor ``snapshots``, ``(epochs + 1, P)`` float32 or float16, a
 row for each snapshot with the parameters one after the other; the header names network, parameters and their shapes,
 data, preprocessing, training, seed and number, and has the SHA-256 of each row, which is checked when the row is used.
 
@@ -10,9 +10,7 @@ Each expert has its own generator, made from the seed and its number; so any mac
 and a folder that is filled in shards has the files of one that was filled at once.
 
 Reference: Cazenavette, Wang, Torralba, Efros & Zhu, "Dataset Distillation by Matching Training Trajectories", CVPR
-2022, section 3.2. Flat experts: Du, Jiang, Tan, Zhou & Li, "Minimizing the Accumulated Trajectory Error to Improve
-Dataset Distillation", CVPR 2023, section 4; Zhuang et al., "Surrogate Gap Minimization Improves Sharpness-Aware
-Training", ICLR 2022, algorithm 1.
+2022, section 3.2.
 """
 
 from __future__ import annotations
@@ -23,24 +21,21 @@ import math
 import os
 import re
 import reprlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.images import pick_augmentation
+from ddplug.distillers.parts.training import ExpertTraining, structure, trajectory
 from ddplug.errors import DataError, DivergedError, FormatError, OptionError
-from ddplug.functional import augmentation as augment
 from ddplug.functional.types import Tensors
-from ddplug.networks.factory import Network, has_batch_norm, name_of
-from ddplug.networks.functional import initial_parameters, loss_gradient, stateless
-from ddplug.utils.checks import at_least
+from ddplug.networks.factory import Network, name_of
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors, write_tensors
 from ddplug.utils.fingerprints import fingerprint
@@ -50,15 +45,10 @@ __all__ = [
     "KIND",
     "Expert",
     "ExpertSource",
-    "ExpertTraining",
     "expert_path",
-    "flatten",
     "open_experts",
     "read_expert",
-    "structure",
     "train_experts",
-    "trajectory",
-    "unflatten",
 ]
 
 KIND = "expert"
@@ -72,157 +62,13 @@ _SOURCE_BATCH = 64
 
 
 @dataclass(frozen=True)
-class ExpertTraining:
-    """How experts are trained: SGD without momentum and weight decay.
-
-    Attributes:
-        epochs: snapshots to take after the first, one an epoch.
-        epoch_steps: SGD steps that count as an epoch; 0 for a pass over the data, as published.
-        learning_rate: of SGD.
-        batch_size: real samples a step.
-        augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, ``"auto"`` for what suits the
-            data, or ``""``.
-        rho: how far the weights are moved uphill before the gradient is taken, for flat experts: 0.01 in FTD. 0 for
-            plain SGD.
-        alpha: share of the plain gradient's part across the uphill one that is taken off it, for flat experts: 0.3 or 1
-            in FTD.
-
-    Raises:
-        OptionError: an option is outside its range.
-
-    Example:
-        >>> ExpertTraining(epochs=100, rho=0.01, alpha=0.3).learning_rate
-        0.01
-    """
-
-    epochs: int = 50
-    epoch_steps: int = 0
-    learning_rate: float = 0.01
-    batch_size: int = 256
-    augment: str = "auto"
-    rho: float = 0.0
-    alpha: float = 0.0
-
-    def __post_init__(self) -> None:
-        at_least(self, epochs=1, epoch_steps=0, learning_rate=1e-9, batch_size=1, rho=0, alpha=0)
-        if self.alpha and not self.rho:
-            raise OptionError(f"alpha is {self.alpha} and rho is 0; flat experts need both: rho=0.01")
-
-    def steps(self, data: LabeledData) -> int:
-        """Return the SGD steps of an epoch."""
-        return self.epoch_steps or math.ceil(len(data) / self.batch_size)
-
-
-def structure(network: Network, data: LabeledData) -> nn.Module:
-    """Return the structure that experts are trained and matched with: without dropout or batch statistics.
-
-    Raises:
-        OptionError: the network has batch normalization, whose running statistics are not parameters.
-    """
-    module = stateless(network, data.shape, data.num_classes, training=False)
-    if has_batch_norm(module):
-        raise OptionError(
-            f"trajectories do not take batch normalization: the running statistics of {name_of(network)!r} are not "
-            "among its parameters; use a network without, e.g. convnet (norm=instance)"
-        )
-    return module
-
-
-def flatten(weights: Mapping[str, Tensor], module: nn.Module) -> Tensor:
-    """Put the parameters of a network one after the other, ``(P,)``, in the network's order."""
-    return torch.cat([weights[name].flatten() for name, _ in module.named_parameters()])
-
-
-def unflatten(vector: Tensor, module: nn.Module) -> Tensors:
-    """Cut ``(P,)`` numbers into the parameters of a network; the inverse of :func:`flatten`."""
-    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
-    parts = vector.split([shape.numel() for shape in shapes.values()])
-    return {name: part.view(shape) for part, (name, shape) in zip(parts, shapes.items(), strict=True)}
-
-
-def _batches(size: int, batch_size: int, rng: torch.Generator) -> Iterator[Tensor]:
-    """Return positions of batches without end, every pass over the data in a new order."""
-    while True:
-        yield from torch.randperm(size, generator=rng).split(batch_size)
-
-
-def _dot(one: Tensors, other: Tensors) -> Tensor:
-    return torch.stack([(one[name] * other[name]).sum() for name in one]).sum()
-
-
-def _gradient(module: nn.Module, weights: Tensors, x: Tensor, y: Tensor, training: ExpertTraining) -> Tensors:
-    """Return the direction to descend in: the gradient, or that of GSAM."""
-    buffers = {name: buffer.to(x.device) for name, buffer in module.named_buffers()}
-    plain, _ = loss_gradient(module, {**buffers, **weights}, x, y)
-    if not training.rho:
-        return plain
-    tiny = torch.finfo(x.dtype).tiny
-    reach = training.rho / (_dot(plain, plain).sqrt() + tiny)
-    uphill = {name: weight + reach * plain[name] for name, weight in weights.items()}
-    steep, _ = loss_gradient(module, {**buffers, **uphill}, x, y)
-    along = _dot(plain, steep) / (_dot(steep, steep) + tiny)
-    return {name: g - training.alpha * (plain[name] - along * g) for name, g in steep.items()}
-
-
-def trajectory(
-    network: Network,
-    data: LabeledData,
-    training: ExpertTraining,
-    rng: torch.Generator,
-    tick: Callable[[], object] = lambda: None,
-) -> Iterator[Tensor]:
-    """Train an expert.
-
-    Args:
-        network: name with options, or a function that builds one.
-        data: real data.
-        training: how.
-        rng: generator on the CPU.
-        tick: called after each step.
-
-    Yields:
-        ``(P,)`` weights on the data's device: before the training, and after each epoch.
-
-    Raises:
-        OptionError: the network or the augmentation does not suit.
-        DivergedError: a weight became NaN or infinite.
-
-    Example:
-        >>> from ddplug.testing import toy_images
-        >>> rng = torch.Generator().manual_seed(0)
-        >>> [len(w) for w in trajectory("mlp:width=5", toy_images(), ExpertTraining(epochs=2), rng)]
-        [373, 373, 373]
-    """
-    strategy = pick_augmentation(training.augment, data)
-    augment.check(strategy, data.shape)
-    module = structure(network, data)
-    started = initial_parameters(network, data, rng)
-    weights = {name: started[name] for name, _ in module.named_parameters()}
-    yield flatten(weights, module)
-    batches = _batches(len(data), training.batch_size, rng)
-    for epoch in range(training.epochs):
-        for index in islice(batches, training.steps(data)):
-            x = augment.augment(data.batch(index), strategy, rng)
-            direction = _gradient(module, weights, x, data.targets[index.to(data.device)], training)
-            weights = {name: weight - training.learning_rate * direction[name] for name, weight in weights.items()}
-            tick()
-        vector = flatten(weights, module)
-        if not bool(vector.isfinite().all()):
-            raise DivergedError(
-                f"an expert diverged to NaN or infinity in epoch {epoch + 1} with "
-                f"learning_rate={training.learning_rate}; lower it"
-            )
-        yield vector
-
-
-@dataclass(frozen=True)
 class Expert:
     """A trajectory in a file.
 
     Attributes:
         path: the file.
         header: what it says of itself.
-        snapshots: ``(epochs + 1, P)`` float32 or float16, mapped.
+        snapshots: ``(epochs + 1, P)`` float32 or float16, memory-mapped.
     """
 
     path: Path
@@ -288,7 +134,7 @@ def read_expert(path: str | Path) -> Expert:
     """Open an expert's file; its content is parsed, not trusted.
 
     Args:
-        path: the file; it is mapped, and only what is used is read.
+        path: the file; it is memory-mapped, and only what is used is read.
 
     Returns:
         The expert.
@@ -342,7 +188,7 @@ def open_experts(folder: str | Path, network: Network, data: LabeledData, number
         folder: that :func:`train_experts` filled.
         network: the architecture they must have.
         data: the data they must have been trained on.
-        number: the first so many; 0 for all.
+        number: of experts to open, the first ones; 0 for all.
 
     Returns:
         The experts, by number.
