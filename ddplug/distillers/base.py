@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,9 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
 from ddplug.utils.progress import progress
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["AgedPool", "ImageDistiller", "Momentum", "RenewedPool"]
 
@@ -217,6 +220,18 @@ class RenewedPool(ImageDistiller):
     def memory(self, sizes: Sizes) -> dict[str, int]:
         # while a pool is stacked its parts are there too
         return {**super().memory(sizes), "pool_size": 2 * self.pool_size * self._view_bytes(sizes)}
+
+    def work(self) -> dict[str, int]:
+        """Return how often :meth:`init` repeats each part of its work, for an estimate of the time."""
+        return {"views": self.pool_size}
+
+    def trial(self, **more: int) -> Self:
+        """Return the method with next to no work in :meth:`init`, or with more of some parts, for timing them.
+
+        Args:
+            more: how much more of what :meth:`work` names.
+        """
+        return replace(self, init_from="noise", pool_size=1 + more.get("views", 0))
 
     def _kept(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
         return fill([dict(self.view(state, data, rng)) for _ in progress(range(self.pool_size), "pool")])

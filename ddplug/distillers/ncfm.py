@@ -14,8 +14,8 @@ Reference: Wang et al., "Dataset Distillation with Neural Characteristic Functio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ from ddplug.functional.types import Tensors
 from ddplug.networks.functional import initial_parameters, prefixed, unprefixed
 from ddplug.utils.checks import at_least
 from ddplug.utils.progress import progress
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["NCFM"]
 
@@ -110,6 +113,12 @@ class NCFM(RenewedPool):
     def memory(self, sizes: Sizes) -> dict[str, int]:
         # while networks are stacked their parts are there too
         return {"networks": 4 * self.networks * sizes.network, **super().memory(sizes)}
+
+    def work(self) -> dict[str, int]:
+        return {**super().work(), "training steps": self.networks * self.train_steps}
+
+    def trial(self, **more: int) -> Self:
+        return replace(super().trial(**more), networks=1, train_steps=more.get("training steps", 0))
 
     def _kept(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
         """Train the networks, then fill the pool with views through them."""

@@ -2,9 +2,10 @@ r"""Experts: networks trained on real data, whose weights are written down as th
 
 An expert's trajectory is its weights before training and after each epoch. It lies in one file, which is
 memory-mapped, not read: a step of a method takes two snapshots of one expert, and memory holds no more than these. A
-file is safetensors (:mod:`ddplug.utils.files`, kind ``expert``) with one tensor ``snapshots``, ``(epochs + 1, P)`` float32 or float16, a
-row for each snapshot with the parameters one after the other; the header names network, parameters and their shapes,
-data, preprocessing, training, seed and number, and has the SHA-256 of each row, which is checked when the row is used.
+file is safetensors (:mod:`ddplug.utils.files`, kind ``expert``) with one tensor ``snapshots``, ``(epochs + 1, P)``
+float32 or float16, a row for each snapshot with the parameters one after the other; the header names network,
+parameters and their shapes, data, preprocessing, training, seed and number, and has the SHA-256 of each row, which is
+checked when the row is used.
 
 Each expert has its own generator, made from the seed and its number; so any machine makes the same expert in any order,
 and a folder that is filled in shards has the files of one that was filled at once.
