@@ -26,7 +26,8 @@ class Distiller(Protocol):
     Nothing is hidden in ``self`` and all randomness comes from ``rng``, a generator on the CPU; so every method can be
     repeated, stopped and resumed bit for bit. :func:`ddplug.testing.check_distiller` checks all of it. A method may
     also say by ``memory(sizes)`` what its options need, so that a run that cannot fit is refused
-    (:mod:`ddplug.distillation.memory`).
+    (:mod:`ddplug.distillation.memory`); carry published options as the class attribute ``presets``
+    (:mod:`ddplug.distillers.presets`); and quick ones for tests as ``small`` (:func:`ddplug.testing.made_small`).
 
     Attributes:
         name: the name it is registered under.

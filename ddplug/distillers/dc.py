@@ -26,6 +26,7 @@ from ddplug.distillers.base import Momentum
 from ddplug.distillers.parts.pools import fill, view_at
 from ddplug.distillers.parts.training import trained_on_set
 from ddplug.distillers.parts.views import gradient_view, synthetic_gradients
+from ddplug.distillers.presets import Preset, per_data
 from ddplug.errors import unknown
 from ddplug.functional.losses import GRADIENT_DISTANCES, gradient_matching
 from ddplug.functional.resize import enlarge
@@ -51,6 +52,21 @@ def loops(images_per_class: int) -> tuple[int, int]:
         ((10, 50), (25, 20))
     """
     return LOOPS.get(images_per_class, (images_per_class, max(1, 500 // images_per_class)))
+
+
+_PAPER = Preset(
+    {"network": "convnet", "batch_real": 256, "learning_rate": 0.1, "init_from": "noise", "pool_size": 0},
+    "Zhao, Mopuri & Bilen, ICLR 2021, section 4.1 and released defaults",
+)
+
+_PRESETS = {
+    "paper": _PAPER.extended(steps=1000),
+    "paper-mlp": Preset(
+        {**_PAPER.options, "network": "mlp", "learning_rate": 0.01}, "released instructions for an MLP, ICLR 2021"
+    ),
+    # 1,000 networks
+    **per_data(_PAPER, {n: {"steps": 1000 * loops(n)[0]} for n in (1, 10, 50)}),
+}
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,7 @@ class DC(Momentum):
     """
 
     name: ClassVar[str] = "dc"
+    presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     small: ClassVar[Mapping[str, Any]] = {**Momentum.small, "batch_real": 4, "outer_loop": 2, "inner_loop": 2}
     steps: int = 1000
     learning_rate: float = 0.1

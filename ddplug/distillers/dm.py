@@ -23,12 +23,28 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillation.protocol import State
 from ddplug.distillers.base import Momentum, RenewedPool
 from ddplug.distillers.parts.views import class_outputs, draw_view, real_statistics
+from ddplug.distillers.presets import Preset, per_data
 from ddplug.functional.losses import mean_matching
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
 from ddplug.networks.functional import initial_parameters
 
 __all__ = ["DM"]
+
+
+_PAPER = Preset(
+    {"network": "convnet", "batch_real": 256, "init_from": "real", "augment": "auto", "pool_size": 0, "steps": 20_000},
+    "Zhao & Bilen, WACV 2023, section 4.1 and released defaults",
+)
+
+# the published rate is 1 whatever the images per class, and 10 from 100 on; ours is multiplied by them, so divide
+_PRESETS = {
+    "paper": _PAPER,
+    **per_data(_PAPER, {n: {"learning_rate": 1.0 / n} for n in (1, 10, 50)}),
+    **{
+        f"cifar10-{n}": _PAPER.extended(images_per_class=n, learning_rate=10.0 / n) for n in (100, 200, 500, 1000, 1250)
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,7 @@ class DM(Momentum, RenewedPool):
     """
 
     name: ClassVar[str] = "dm"
+    presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     learning_rate: float = 1.0
 
     def view(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:

@@ -27,6 +27,7 @@ from ddplug.distillation.protocol import State
 from ddplug.distillers.base import AgedPool
 from ddplug.distillers.parts.images import balanced_labels
 from ddplug.distillers.parts.training import trained_on_set
+from ddplug.distillers.presets import Preset
 from ddplug.errors import OptionError
 from ddplug.functional.optim import adam_step
 from ddplug.functional.resize import enlarge
@@ -42,6 +43,27 @@ __all__ = ["FRePo", "solve_labels"]
 
 _LOGIT = 5.0
 """Logit of an image's own class at the start, the others being 0: with ten classes a probability of 0.94."""
+
+
+# 1,024 real images in a batch whatever the classes, so 102 of each of ten; Adam stands for LAMB
+_PRESETS = {
+    "paper": Preset(
+        {
+            "network": "convnet:norm=batch",
+            "batch_real": 102,
+            "learning_rate": 3e-4,
+            "label_rate": 3e-4,
+            "init_from": "real",
+            "augment": "",
+            "pool_size": 10,
+            "max_age": 100,
+            "reuse": 1,
+            "advance": 1,
+            "steps": 500_000,
+        },
+        "Zhou, Nezhadarya & Ba, NeurIPS 2022, and released defaults; Adam in the place of LAMB",
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +96,7 @@ class FRePo(AgedPool):
     """
 
     name: ClassVar[str] = "frepo"
+    presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     steps: int = 1500
     max_age: int = 300
     reuse: int = 5

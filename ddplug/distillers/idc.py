@@ -26,6 +26,7 @@ from ddplug.distillation.memory import Sizes
 from ddplug.distillation.protocol import State
 from ddplug.distillers.base import AgedPool, Momentum
 from ddplug.distillers.parts.views import gradient_view, synthetic_gradients
+from ddplug.distillers.presets import Preset
 from ddplug.errors import unknown
 from ddplug.functional.losses import GRADIENT_DISTANCES, gradient_matching
 from ddplug.functional.resize import enlarge
@@ -33,6 +34,47 @@ from ddplug.functional.types import Tensors
 from ddplug.networks.functional import unprefixed
 
 __all__ = ["IDC"]
+
+
+# 2,000 networks, each with 100 updates of the images and a pass over 2,000 or 500 real images after each
+_PAPER = Preset(
+    {
+        "network": "convnet",
+        "batch_real": 64,
+        "init_from": "real",
+        "augment": "color_crop_cutout",
+        "pool_size": 1,
+        "reuse": 1,
+        "steps": 200_000,
+        "factor": 2,
+    },
+    "Kim et al., ICML 2022, and released defaults; SGD without momentum at ten times the rate for the networks",
+)
+
+
+def _published(distance: str, rate: float, deviation: float, passes: int) -> dict[str, Any]:
+    """Options for data: the published rate is that of 10 images per class and of pixels in 0..1, not standardized."""
+    steps = -(-passes // 64)
+    return {
+        "distance": distance,
+        "learning_rate": rate / 10 / deviation**2,
+        "advance": steps,
+        "max_age": 99 * steps,
+    }
+
+
+_DATA = {
+    "mnist": _published("l1", 1e-4, 0.31, 500),
+    "fashion-mnist": _published("l1", 1e-4, 0.35, 500),
+    "svhn": _published("mse", 5e-3, 0.20, 500),
+    "cifar10": _published("mse", 5e-3, 0.20, 2000),
+}
+
+
+_PRESETS = {
+    "paper": _PAPER.extended(**_DATA["cifar10"]),
+    **{f"{data}-{n}": _PAPER.extended(images_per_class=n, **more) for data, more in _DATA.items() for n in (1, 10, 50)},
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +100,7 @@ class IDC(Momentum, AgedPool):
     """
 
     name: ClassVar[str] = "idc"
+    presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     distance: str = "mse"
     factor: int = 2
 

@@ -26,6 +26,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillation.protocol import State
 from ddplug.distillers.base import AgedPool, Momentum
 from ddplug.distillers.parts.views import class_outputs, draw_view, real_statistics
+from ddplug.distillers.presets import Preset
 from ddplug.functional.losses import mean_matching
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
@@ -33,6 +34,36 @@ from ddplug.networks.functional import unprefixed
 from ddplug.utils.checks import at_least
 
 __all__ = ["IDM"]
+
+
+# after each of its steps two networks of a queue are trained by 10 steps, and every 30 steps the oldest of 100 leaves
+_PAPER = Preset(
+    {
+        "network": "convnet",
+        "batch_real": 256,
+        "init_from": "real",
+        "augment": "auto",
+        "pool_size": 100,
+        "reuse": 1,
+        "advance": 20,
+        "max_age": 600,
+        "steps": 20_000,
+        "factor": 2,
+    },
+    "Zhao et al., CVPR 2023, and released defaults; SGD without momentum at ten times the rate for the networks",
+)
+
+# the published rate of the images is 0.2, and ours is multiplied by the images
+_CIFAR10 = {
+    1: {"learning_rate": 0.2, "calibration": 0.5, "batch_real": 5000},
+    10: {"learning_rate": 0.02, "calibration": 0.5},
+    50: {"learning_rate": 0.004, "calibration": 0.1},
+}
+
+_PRESETS = {
+    "paper": _PAPER.extended(**_CIFAR10[10]),
+    **{f"cifar10-{n}": _PAPER.extended(images_per_class=n, **more) for n, more in _CIFAR10.items()},
+}
 
 
 @dataclass(frozen=True)
@@ -57,6 +88,7 @@ class IDM(Momentum, AgedPool):
     """
 
     name: ClassVar[str] = "idm"
+    presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     learning_rate: float = 0.2
     calibration: float = 0.5
     factor: int = 2

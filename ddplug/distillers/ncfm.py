@@ -27,6 +27,7 @@ from ddplug.distillation.protocol import State
 from ddplug.distillers.base import RenewedPool
 from ddplug.distillers.parts.training import trained_on_real
 from ddplug.distillers.parts.views import class_outputs, draw_view, real_statistics
+from ddplug.distillers.presets import Preset
 from ddplug.errors import OptionError
 from ddplug.functional.losses import characteristic_function, characteristic_matching
 from ddplug.functional.resize import enlarge
@@ -39,6 +40,23 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["NCFM"]
+
+
+_PRESETS = {
+    "paper": Preset(
+        {
+            "network": "convnet",
+            "networks": 20,
+            "pool_size": 0,
+            "frequencies": 1024,
+            "amplitude": 0.5,
+            "init_from": "real",
+            "factor": 2,
+            "steps": 20_000,
+        },
+        "Wang et al., CVPR 2025, released code, as far as it was read: learning rates, batches and steps are ours",
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,7 @@ class NCFM(RenewedPool):
     """
 
     name: ClassVar[str] = "ncfm"
+    presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     small: ClassVar[Mapping[str, Any]] = {**RenewedPool.small, "networks": 2, "train_steps": 2}
     networks: int = 4
     train_steps: int = 300

@@ -27,6 +27,7 @@ from ddplug.distillers.parts.features import CHUNK
 from ddplug.distillers.parts.images import check_images_per_class
 from ddplug.distillers.parts.teachers import Teacher, check_labels, lend, numbers_of, predict, structure_of
 from ddplug.distillers.parts.training import POOL
+from ddplug.distillers.presets import Preset
 from ddplug.distillers.selection.base import Selection
 from ddplug.errors import OptionError
 from ddplug.functional.crops import check_images, draw_boxes, resample
@@ -38,6 +39,21 @@ __all__ = ["RDED", "cells"]
 
 _LARGE = 128
 """Side from which on several crops share an image, unless told otherwise."""
+
+
+_PAPER = Preset(
+    {"candidates": 300, "crops": 5, "tiles": "auto", "labels": "soft"},
+    "Sun, Shi, Yu & Lin, CVPR 2024, and released defaults; the teacher is yours, in the papers a trained ResNet-18",
+)
+
+_PRESETS = {
+    "paper": _PAPER,
+    **{
+        f"{data}-{n}": _PAPER.extended(images_per_class=n, tiles=tiles)
+        for data, tiles in {"imagenet-1k": 2, "tiny-imagenet": 1, "cifar100": 1, "cifar10": 1}.items()
+        for n in (1, 10, 50)
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +84,7 @@ class RDED(Selection):
     """
 
     name: ClassVar[str] = "rded"
+    presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     small: ClassVar[Mapping[str, Any]] = {
         **Selection.small,
         "teacher": "convnet:width=8,depth=1,norm=batch",

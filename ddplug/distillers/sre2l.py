@@ -29,6 +29,7 @@ from ddplug.distillation.memory import Sizes
 from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, initial_images, to_set
 from ddplug.distillers.parts.teachers import Teacher, check_labels, lend, numbers_of, predict, structure_of
 from ddplug.distillers.parts.training import POOL
+from ddplug.distillers.presets import Preset
 from ddplug.errors import OptionError
 from ddplug.functional.crops import check_images, draw_boxes, resample
 from ddplug.functional.optim import adam_start, adam_step
@@ -46,6 +47,40 @@ _STRETCH = 4 / 3
 Statistics = tuple[Tensor, Tensor, Tensor]
 """What reaches a batch-normalization layer, ``(n, channels, ...)``, and its running mean and variance, ``(channels,)``
 each."""
+
+
+_TEACHER = "the teacher is yours, in the papers a trained ResNet-18"
+
+# shifts of 32 of 224 pixels
+_PAPER = Preset(
+    {
+        "steps": 4000,
+        "learning_rate": 0.25,
+        "match": 0.01,
+        "first_layer": 10.0,
+        "batch_size": 100,
+        "least_area": 0.08,
+        "flip": True,
+        "jitter": 1 / 7,
+        "init_from": "noise",
+        "labels": "soft",
+    },
+    f"Yin, Xing & Shen, NeurIPS 2023, and released scripts (1,000 to 4,000 steps); {_TEACHER}",
+)
+_CDA = Preset(
+    {**_PAPER.options, "curriculum": True},
+    f"Yin & Shen (CDA), 2023, and released scripts (1,000 to 4,000 steps); {_TEACHER}",
+)
+
+_PRESETS = {
+    "paper": _PAPER,
+    **{f"imagenet-1k-{n}": _PAPER.extended(images_per_class=n) for n in (10, 50, 100, 200)},
+    **{f"imagenet-1k-{n}-cda": _CDA.extended(images_per_class=n) for n in (50, 100, 200)},
+    **{f"tiny-imagenet-{n}": _PAPER.extended(images_per_class=n, learning_rate=0.1, match=1.0) for n in (50, 100)},
+    **{f"tiny-imagenet-{n}-cda": _CDA.extended(images_per_class=n, learning_rate=0.4, match=0.05) for n in (50, 100)},
+    # 4 of 32 pixels, and no crops or flips
+    "cifar100-50": _PAPER.extended(images_per_class=50, steps=1000, jitter=0.125, least_area=1.0, flip=False),
+}
 
 
 @dataclass(frozen=True)
@@ -83,6 +118,7 @@ class SRe2L:
     """
 
     name: ClassVar[str] = "sre2l"
+    presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     small: ClassVar[Mapping[str, Any]] = {"images_per_class": 2, "teacher": "convnet:width=8,depth=1,norm=batch"}
     images_per_class: int = 10
     steps: int = 300
