@@ -22,7 +22,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
-from ddplug.distillers.parts.pools import after_use, fill, replaced, staggered_pool, view_at
+from ddplug.distillers.parts.pools import after_use, replace_view, stack_views, staggered_pool, view_at
 from ddplug.distillers.parts.training import trained_on_real
 from ddplug.functional import augmentation as augment
 from ddplug.functional.optim import adam_start, adam_step, momentum_step
@@ -234,7 +234,7 @@ class RenewedPool(ImageDistiller):
         return replace(self, init_from="noise", pool_size=1 + more.get("views", 0))
 
     def _kept(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
-        return fill([dict(self.view(state, data, rng)) for _ in progress(range(self.pool_size), "pool")])
+        return stack_views([dict(self.view(state, data, rng)) for _ in progress(range(self.pool_size), "pool")])
 
     def _drawn(
         self, state: State, data: LabeledData, rng: torch.Generator
@@ -243,7 +243,7 @@ class RenewedPool(ImageDistiller):
             return super()._drawn(state, data, rng)
         done = int(state["done"])
         if self.renew and done and done % self.renew == 0:
-            state = replaced(state, done // self.renew % self.pool_size, dict(self.view(state, data, rng)))
+            state = replace_view(state, done // self.renew % self.pool_size, dict(self.view(state, data, rng)))
         return state, view_at(state, int(torch.randint(self.pool_size, (), generator=rng)))
 
 

@@ -23,7 +23,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillation.protocol import State
 from ddplug.distillers.base import Momentum
-from ddplug.distillers.parts.pools import fill, view_at
+from ddplug.distillers.parts.pools import stack_views, view_at
 from ddplug.distillers.parts.training import trained_on_set
 from ddplug.distillers.parts.views import gradient_view, synthetic_gradients
 from ddplug.distillers.presets import Preset, per_data
@@ -151,7 +151,7 @@ class DC(Momentum):
         if not self._pooled:
             return {"done": torch.tensor(0), **self._new_network(data, rng)}
         views = [self.view(self._new_network(data, rng), data, rng) for _ in progress(range(self.pool_size), "pool")]
-        return {"done": torch.tensor(0), **fill(views)}
+        return {"done": torch.tensor(0), **stack_views(views)}
 
     def _new_network(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         return prefixed("network.", initial_parameters(self.network, data, rng))

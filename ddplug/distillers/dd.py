@@ -108,7 +108,8 @@ class DD:
             and Adam remembers for a thousand updates, are shortened to it. 0 for no limit, as published.
         batch_real: real images that the trained network is judged on.
         init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
-        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.functional.resize`).
+        factor: in the place of one image, ``factor**2`` small ones in the same number of bytes
+            (:mod:`ddplug.functional.resize`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -218,7 +219,7 @@ class DD:
         }
 
     def _left(self, done: int) -> float:
-        """Return the share of the learning rate that is left after so many updates."""
+        """Return the share of the learning rate that is left after ``done`` updates."""
         if self.halve_every:
             return float(0.5 ** (done // self.halve_every))
         return 0.5 + 0.5 * math.cos(math.pi * min(done / max(self.steps, 1), 1))
@@ -227,7 +228,7 @@ class DD:
         return gradient * (self.clip / (gradient.norm() + 1e-6)).clamp(max=1) if self.clip else gradient
 
     def _samples(self, data: LabeledData, rng: torch.Generator) -> Tensors:
-        """Return what is learned beside the rates, to start from."""
+        """Return what is learned besides the rates, to start from."""
         return {"inputs": initial_images(self.init_from, data, self._each, rng, self.factor)}
 
     def _labels(self, tensors: Mapping[str, Tensor], data: LabeledData) -> Tensor:
@@ -240,7 +241,7 @@ class DD:
         return [part.flatten() for part in positions.split(small_images(self.images_per_step, self.factor), 1)]
 
     def _raw_rates(self, data: LabeledData) -> Tensor:
-        """Give, for each step of the training, the number whose softplus is the rate to start from."""
+        """Return, for each step of the training, the number whose softplus is the rate to start from."""
         steps = len(self._batches(data)) * self.epochs
         rates = torch.full((steps,), self.train_learning_rate, dtype=torch.float64)
         return (rates + (-torch.expm1(-rates)).log()).float()  # as log(expm1(rates)), which overflows

@@ -23,9 +23,9 @@ from torch.nn.functional import cross_entropy, pad
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
-from ddplug.distillers.parts.features import CHUNK
+from ddplug.distillers.parts.features import MICRO_BATCH
 from ddplug.distillers.parts.images import check_images_per_class
-from ddplug.distillers.parts.teachers import Teacher, check_labels, lend, numbers_of, predict, structure_of
+from ddplug.distillers.parts.teachers import Teacher, check_labels, frozen, predict, teacher_module, teacher_state
 from ddplug.distillers.parts.training import POOL
 from ddplug.distillers.presets import Preset
 from ddplug.distillers.selection.base import Selection
@@ -62,7 +62,7 @@ class RDED(Selection):
 
     Attributes:
         images_per_class: images to put together for each class.
-        teacher: a network to be trained on the data first, by name (or a function that builds one); or an own, trained
+        teacher: a network to be trained on the data first, by name (or a function that builds one); or your own trained
             module, which is used in evaluation mode and not changed.
         train_epochs: epochs to train a named teacher for; see :func:`ddplug.distillers.train_teacher`.
         max_samples_per_class: samples of each class that a named teacher is trained on at most.
@@ -110,9 +110,9 @@ class RDED(Selection):
     def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         tiles = self._tiles(data.shape)
         check_images_per_class(data, self.images_per_class)
-        structure = structure_of(self.teacher, data)
-        tensors = numbers_of(self.teacher, data, self.train_epochs, self.max_samples_per_class, rng)
-        with lend(structure, tensors, data.device) as teacher:
+        structure = teacher_module(self.teacher, data)
+        tensors = teacher_state(self.teacher, data, self.train_epochs, self.max_samples_per_class, rng)
+        with frozen(structure, tensors, data.device) as teacher:
             classes = progress(range(data.num_classes), "classes")
             best = [self._best(label, tiles, teacher, data, rng) for label in classes]
             inputs = torch.cat([self._tile(*chosen, tiles, data) for chosen in best])
@@ -143,7 +143,7 @@ class RDED(Selection):
         number = self.images_per_class * tiles**2
         index = data.draw(label, max(number, min(self.candidates, len(data.class_indices[label]))), rng)
         losses, boxes = [], []
-        for part in index.split(max(1, CHUNK // self.crops)):
+        for part in index.split(max(1, MICRO_BATCH // self.crops)):
             drawn = draw_boxes(len(part) * self.crops, data.shape, self.least_area, rng)
             logits = predict(teacher, self._seen(data.batch(part).repeat_interleave(self.crops, 0), drawn, tiles))
             loss = cross_entropy(logits, torch.full_like(logits[:, 0], label, dtype=torch.int64), reduction="none")
@@ -171,7 +171,7 @@ class RDED(Selection):
         made = torch.empty(n, *data.shape, device=data.device)
         for k, (rows, columns) in enumerate(cells(data.shape, tiles)):
             size = (rows.stop - rows.start, columns.stop - columns.start)
-            for part in torch.arange(n).split(CHUNK):
+            for part in torch.arange(n).split(MICRO_BATCH):
                 images = data.batch(index[k * n + part])
                 made[part.to(data.device), :, rows, columns] = resample(images, boxes[k * n + part], size)
         return made

@@ -27,7 +27,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Preprocess, pieces
 from ddplug.distillation.memory import Sizes
 from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, initial_images, to_set
-from ddplug.distillers.parts.teachers import Teacher, check_labels, lend, numbers_of, predict, structure_of
+from ddplug.distillers.parts.teachers import Teacher, check_labels, frozen, predict, teacher_module, teacher_state
 from ddplug.distillers.parts.training import POOL
 from ddplug.distillers.presets import Preset
 from ddplug.errors import OptionError
@@ -91,12 +91,12 @@ class SRe2L:
         images_per_class: synthetic images of each class.
         steps: updates of the images; 1,000 to 4,000 in the papers.
         teacher: a network with batch normalization to be trained on the data first, by name (or a function that builds
-            one); or an own, trained module, which is used in evaluation mode and not changed.
+            one); or your own trained module, which is used in evaluation mode and not changed.
         train_epochs: epochs to train a named teacher for; see :func:`ddplug.distillers.train_teacher`.
         max_samples_per_class: samples of each class that a named teacher is trained on at most.
         learning_rate: of Adam on the images, at first; it falls to zero by a cosine.
         match: weight :math:`r` of the statistics.
-        first_layer: weight :math:`w_0` of the first layer's statistics, beside 1 for the others.
+        first_layer: weight :math:`w_0` of the first layer's statistics; the others have the weight 1.
         batch_size: images that go through the teacher together, whose statistics are matched; of as many classes as
             there are.
         least_area: smallest share of an image's area that a random crop covers, in (0, 1]; 1 for no crops.
@@ -151,13 +151,13 @@ class SRe2L:
     def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         check_images_per_class(data, self.images_per_class)
         self._check_augmentation(data)
-        structure = structure_of(self.teacher, data)
+        structure = teacher_module(self.teacher, data)
         if not list(_batch_norms(structure)):
             raise OptionError(
                 f"teacher {_named(self.teacher)} has no batch normalization with running statistics, which sre2l "
                 "matches; use one that has, e.g. 'convnet:width=32,norm=batch', or another method, e.g. rded"
             )
-        tensors = numbers_of(self.teacher, data, self.train_epochs, self.max_samples_per_class, rng)
+        tensors = teacher_state(self.teacher, data, self.train_epochs, self.max_samples_per_class, rng)
         inputs = initial_images(self.init_from, data, self.images_per_class, rng)
         return {**adam_start({"inputs": inputs}), **prefixed("teacher.", tensors), "range": _valid_range(data)}
 
@@ -165,7 +165,7 @@ class SRe2L:
         past = min(int(state["done"]) / max(1, self.steps), 1.0)
         labels, gradient = balanced_labels(data, self.images_per_class), torch.zeros_like(state["inputs"])
         total = torch.zeros((), device=data.device)
-        with lend(structure_of(self.teacher, data), unprefixed("teacher.", state), data.device) as teacher:
+        with frozen(teacher_module(self.teacher, data), unprefixed("teacher.", state), data.device) as teacher:
             for rows in self._batches(data):
                 images = state["inputs"][rows].requires_grad_()
                 loss = self._loss(teacher, self._augment(images, past, data, rng), labels[rows])
@@ -179,7 +179,7 @@ class SRe2L:
     def result(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
         targets = balanced_labels(data, self.images_per_class)
         if self.labels == "soft":
-            with lend(structure_of(self.teacher, data), unprefixed("teacher.", state), data.device) as teacher:
+            with frozen(teacher_module(self.teacher, data), unprefixed("teacher.", state), data.device) as teacher:
                 targets = predict(teacher, state["inputs"]).softmax(1)
         return to_set(data, state["inputs"], targets, Recipe.paper(data.augmentation))
 
@@ -297,11 +297,11 @@ def _named(teacher: Teacher) -> str:
 
 @contextmanager
 def _watched(teacher: nn.Module) -> Iterator[list[Statistics]]:
-    """Collect what reaches the batch-normalization layers of a lent teacher, in the order in which it does."""
+    """Collect what reaches the batch-normalization layers of a frozen teacher, in the order in which it does."""
     seen: list[Statistics] = []
 
     def keep(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        # during the call a layer has the numbers that were lent
+        # during the call a layer has the teacher's tensors
         mean, variance = layer.running_mean, layer.running_var
         assert isinstance(mean, Tensor) and isinstance(variance, Tensor)  # for mypy: see _batch_norms
         seen.append((arguments[0], mean, variance))

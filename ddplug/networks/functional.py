@@ -58,7 +58,7 @@ def stateless(
     outputs: bool = False,
     training: bool = True,
 ) -> nn.Module:
-    """Return a network's structure, for functional calls only: its own numbers are never used.
+    """Return a network's structure, for functional calls only: its own parameters are never used.
 
     Args:
         network: name or function.
@@ -138,7 +138,7 @@ def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def forward(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """Call a network given as a :func:`stateless` and its numbers, which stay as they are.
+    """Call a network with parameters and buffers that are given, and stay as they are.
 
     Args:
         module: the structure.

@@ -89,12 +89,12 @@ def batch_norm_updated(module: nn.Module, network: Tensors, data: LabeledData, r
 
     Args:
         module: from :func:`ddplug.networks.stateless`, in training mode.
-        network: its numbers, which stay as they are.
+        network: its parameters and buffers, which stay as they are.
         data: real data.
         rng: generator on the CPU; nothing is drawn without batch normalization.
 
     Returns:
-        The new numbers.
+        The new parameters and buffers.
     """
     if not has_batch_norm(module):
         return network
@@ -119,7 +119,7 @@ def trained_on_real(
 
     Args:
         module: from :func:`ddplug.networks.stateless`, with logits, in training mode.
-        network: its numbers, which stay as they are.
+        network: its parameters and buffers, which stay as they are.
         data: real data.
         strategy: augmentation, drawn for each image; ``""`` for none.
         steps: number of steps, each on 64 images drawn from all data alike.
@@ -127,7 +127,7 @@ def trained_on_real(
         rng: generator on the CPU.
 
     Returns:
-        The new numbers.
+        The new parameters and buffers.
     """
     for _ in range(steps):
         index = torch.randint(len(data), (_TRAIN_BATCH,), generator=rng)
@@ -151,7 +151,7 @@ def trained_on_set(
 
     Args:
         module: from :func:`ddplug.networks.stateless`, with logits, in training mode.
-        network: its numbers, which stay as they are.
+        network: its parameters and buffers, which stay as they are.
         images: ``(M, *stored)`` images and their labels, ``(M,)`` classes or ``(M, C)`` probabilities.
         batches: positions of the images of each step.
         data: real data, whose shape the images are enlarged to.
@@ -160,7 +160,7 @@ def trained_on_set(
         rng: generator on the CPU.
 
     Returns:
-        The new numbers.
+        The new parameters and buffers.
     """
     inputs, targets = images
     for index in batches:
@@ -236,7 +236,7 @@ def flatten(weights: Mapping[str, Tensor], module: nn.Module) -> Tensor:
 
 
 def unflatten(vector: Tensor, module: nn.Module) -> Tensors:
-    """Cut ``(P,)`` numbers into the parameters of a network; the inverse of :func:`flatten`."""
+    """Cut a vector ``(P,)`` into the parameters of a network; the inverse of :func:`flatten`."""
     shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
     parts = vector.split([shape.numel() for shape in shapes.values()])
     return {name: part.view(shape) for part, (name, shape) in zip(parts, shapes.items(), strict=True)}

@@ -1,8 +1,8 @@
 """What real data look like through a network and an augmentation: the half of a matching loss that can be kept.
 
-A *view* is a flat dictionary of tensors: a network's numbers under ``network.*``, an augmentation for each class
-(``operation`` ``(C,)`` and ``numbers`` ``(C, 3)``), and whatever a method keeps of a real batch seen through both. The
-real half of a loss does not depend on the synthetic images, so one view serves many steps
+A *view* is a flat dictionary of tensors: a network's parameters and buffers under ``network.*``, an augmentation for
+each class (``operation`` ``(C,)`` and ``numbers`` ``(C, 3)``), and whatever a method keeps of a real batch seen through
+both. The real half of a loss does not depend on the synthetic images, so one view serves many steps
 (:mod:`ddplug.distillers.parts.pools`).
 """
 
@@ -42,7 +42,7 @@ def draw_view(network: Tensors, strategy: str, num_classes: int, rng: torch.Gene
     return {**prefixed("network.", network), "operation": drawn.operation.clone(), "numbers": drawn.numbers}
 
 
-def _seen(images: Tensor, labels: Tensor, view: Mapping[str, Tensor]) -> Tensor:
+def _augmented(images: Tensor, labels: Tensor, view: Mapping[str, Tensor]) -> Tensor:
     drawn = Draw(view["operation"][labels], view["numbers"][labels])
     return augment.apply(images, drawn if len(labels) == 1 else drawn.repeat_interleave(len(images) // len(labels)))
 
@@ -59,7 +59,7 @@ def class_outputs(module: nn.Module, images: Tensor, labels: Tensor, view: Mappi
     Returns:
         ``(len(labels), images of each, D)``.
     """
-    outputs = forward(module, unprefixed("network.", view), _seen(images, labels, view))
+    outputs = forward(module, unprefixed("network.", view), _augmented(images, labels, view))
     return outputs.view(len(labels), len(images) // len(labels), -1)
 
 
@@ -113,7 +113,7 @@ def real_gradients(
     """
     classes = []
     for label in range(data.num_classes):
-        images = _seen(data.sample(label, batch_real, rng), torch.tensor([label]), view)
+        images = _augmented(data.sample(label, batch_real, rng), torch.tensor([label]), view)
         targets = torch.full((batch_real,), label, device=data.device)
         classes.append(loss_gradient(module, unprefixed("network.", view), images, targets)[0])
     return {name: torch.stack([gradients[name] for gradients in classes]) for name in classes[0]}
@@ -159,7 +159,7 @@ def synthetic_gradients(module: nn.Module, view: Mapping[str, Tensor], images: T
     # one class at a time: torch.func.vmap would be a little faster, but on torch 2.15 the second derivative of a
     # layer norm under it is wrong by several per cent
     for label, own in enumerate(images.split(len(images) // num_classes)):
-        logits = functional_call(module, {**network, **leaves}, (_seen(own, torch.tensor([label]), view),))
+        logits = functional_call(module, {**network, **leaves}, (_augmented(own, torch.tensor([label]), view),))
         loss = cross_entropy(logits, torch.full((len(own),), label, device=images.device))
         parts = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, materialize_grads=True)
         classes.append(parts)

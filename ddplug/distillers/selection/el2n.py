@@ -31,7 +31,7 @@ class El2n(Selection):
         network: specification of the networks :math:`f_k` (see :func:`ddplug.networks.build`).
         networks: how many of them, :math:`K`, at least 1; the paper takes 10.
         train_epochs: epochs to train each for, at least 1; SGD, learning rate 0.01, momentum 0.9, batches of 256.
-        max_samples_per_class: at most so many samples of each class, drawn at random, are trained on and chosen from.
+        max_samples_per_class: samples of each class to train on and choose from, at most, drawn at random.
         keep: ``"easy"`` keeps the lowest scores, ``"hard"`` the highest, as the paper does for large subsets; at up to
             50 images a class the hard ones are worse than random ones.
 

@@ -31,7 +31,7 @@ class Forgetting(Selection):
     Args:
         network: specification of the network to train (see :func:`ddplug.networks.build`).
         train_epochs: epochs to train it for, at least 1; SGD, learning rate 0.01, momentum 0.9, batches of 256.
-        max_samples_per_class: at most so many samples of each class, drawn at random, are trained on and chosen from.
+        max_samples_per_class: samples of each class to train on and choose from, at most, drawn at random.
         keep: ``"easy"`` keeps the least forgotten, ``"hard"`` the most, as the paper does for large subsets; at up to
             50 images a class the hard ones are worse than random ones.
 
