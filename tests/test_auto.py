@@ -136,7 +136,7 @@ def test_sets_fill_the_room_and_no_more(side: int, channels: int) -> None:
     assert factor == (2 if side >= 16 else 1)
     for nbytes in (bytes_of(3, data, factor, bits), bytes_of(3, data), 3 * bytes_of(3, data) + 100):
         for choice in auto.candidates(data, nbytes):
-            distiller = choice.distiller
+            distiller: Any = choice.distiller
             assert choice.bits == bits
             if distiller.name in ("dm", "ncfm"):
                 distiller = replace(distiller, steps=0, pool_size=1, network="convnet:width=2,depth=1")

@@ -111,7 +111,8 @@ class IDM(Momentum, AgedPool):
         features, logits = outputs.tensor_split([-data.num_classes], -1)
         targets = self._targets(state, data)
         errors = cross_entropy(logits.flatten(0, 1), targets, reduction="sum") / self._each
-        return mean_matching(view["means"], features.mean(1)) + self.calibration * view["accuracy"] * errors
+        weight: Tensor = self.calibration * view["accuracy"]
+        return mean_matching(view["means"], features.mean(1)) + weight * errors
 
 
 def _means(outputs: Tensor, num_classes: int) -> Tensor:

@@ -287,7 +287,8 @@ class MTT(ImageDistiller):
         )
         samples = [enlarge(state["inputs"], data.shape), self._targets(state, data)]
         rates = state["log_rate"].exp().expand(self.syn_steps)
-        start, goal = view["start"], view["goal"]
+        start: Tensor = view["start"]
+        goal: Tensor = view["goal"]
         how: Any = GRADIENTS[self.gradient]
         ends, goals = unroll(loss, unflatten(start, module), samples, rates, **how), unflatten(goal, module)
         left = torch.stack([(ends[name] - there).square().sum() for name, there in goals.items()]).sum()

@@ -208,8 +208,8 @@ def test_naming_the_classes_in_another_order_gives_the_same_images() -> None:
         targets=(data.targets + 1) % 3,
     )
     method = replace(EXACT, label_rate=1.0)
-    one = doubles(method.init(data, generator()))
-    other = dict(one)
+    one: Any = doubles(method.init(data, generator()))
+    other: Any = dict(one)
     for name in ("inputs", "velocity.inputs"):
         other[name] = one[name].roll(2, 0)
     for name in ("labels", "velocity.labels"):
@@ -308,10 +308,10 @@ def on_files(folder: Path, data: LabeledData) -> MTT:
 def test_experts_in_files_do_as_those_in_the_state(tmp_path: Path) -> None:
     data = toy_images()
     method = on_files(tmp_path, data)
-    state = method.init(data, generator())
+    state: Mapping[str, Tensor] = method.init(data, generator())
     assert "trajectories" not in state and tuple(state["experts"].shape) == (3, 32)
     rows = [[read_expert(expert_path(tmp_path, k)).at(t) for t in range(3)] for k in range(3)]
-    inside = {**state, "trajectories": torch.stack([torch.stack(one) for one in rows])}
+    inside: Mapping[str, Tensor] = {**state, "trajectories": torch.stack([torch.stack(one) for one in rows])}
     for seed in range(5):
         state, _ = method.step(state, data, generator(seed))
         inside, _ = replace(method, experts="").step(inside, data, generator(seed))

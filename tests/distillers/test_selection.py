@@ -61,8 +61,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def with_images(method: Selection, number: int) -> Selection:
-    changed: Selection = replace(method, images_per_class=number)  # type: ignore[type-var]
-    return changed
+    return replace(method, images_per_class=number)
 
 
 def make(method: Selection, data: LabeledData, seed: int = 0) -> SyntheticSet:
