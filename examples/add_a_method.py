@@ -51,7 +51,8 @@ class Moments(ImageDistiller):
         """Look at the images through the same network and augmentation, and compare."""
         images, labels = enlarge(state["inputs"], data.shape), torch.arange(data.num_classes)
         own = moments(class_outputs(self._module(data, embedding=True), images, labels, view))
-        means, deviations = (own - view["moments"]).square().sum(0).chunk(2)
+        gaps: Tensor = (own - view["moments"]).square()
+        means, deviations = gaps.chunk(2, 1)
         return means.sum() + self.deviations * deviations.sum()
 
 
