@@ -36,7 +36,7 @@ from ddplug.utils.checks import at_least
 __all__ = ["IDM"]
 
 
-# after each of its steps two networks of a queue are trained by 10 steps, and every 30 steps the oldest of 100 leaves
+# after each of its steps two networks of the pool are trained by 10 steps, and every 30 steps the oldest of 100 leaves
 _PAPER = Preset(
     {
         "network": "convnet",
