@@ -195,7 +195,9 @@ class Momentum(ImageDistiller):
         return {**learned, "velocity": torch.zeros_like(learned["inputs"])}
 
     def _moved(self, state: State, gradients: Mapping[str, Tensor]) -> Tensors:
-        return momentum_step(state, gradients["inputs"], self._rate, self.momentum)
+        moved = momentum_step(state, gradients["inputs"], self._rate, self.momentum)
+        # SGD needs no count of steps, but some methods keep one
+        return {**moved, "done": torch.tensor(int(state["done"]) + 1)} if "done" in state else moved
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,8 @@ class RenewedPool(ImageDistiller):
         return replace(self, init_from="noise", pool_size=1 + more.get("views", 0))
 
     def _kept(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
-        return stack_views([dict(self.view(state, data, rng)) for _ in progress(range(self.pool_size), "pool")])
+        views = [dict(self.view(state, data, rng)) for _ in progress(range(self.pool_size), "pool")]
+        return {"done": torch.tensor(0), **stack_views(views)}
 
     def _drawn(
         self, state: State, data: LabeledData, rng: torch.Generator

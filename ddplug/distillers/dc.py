@@ -164,13 +164,11 @@ class DC(Momentum):
         return state, view_at(state, int(torch.randint(self.pool_size, (), generator=rng)))
 
     def _used(self, state: State, view: Mapping[str, Any], data: LabeledData, rng: torch.Generator) -> Tensors:
-        """Count the step; train the network on the images, or begin with a new one."""
-        done = int(state["done"]) + 1
-        count = {"done": torch.tensor(done)}
+        """Train the network on the images, or begin with a new one."""
         if self._pooled:
-            return count
-        if done % self._outer_loop == 0:
-            return {**count, **self._new_network(data, rng)}
+            return {}
+        if int(state["done"]) % self._outer_loop == 0:
+            return self._new_network(data, rng)
         network, images = unprefixed("network.", view), (state["inputs"], self._targets(state, data))
         for _ in range(self.inner_loop or loops(self.images_per_class)[1]):
             order = torch.randperm(len(images[0]), generator=rng).to(data.device)
@@ -184,7 +182,7 @@ class DC(Momentum):
                 rate=self.network_learning_rate,
                 rng=rng,
             )
-        return {**count, **prefixed("network.", network)}
+        return prefixed("network.", network)
 
     def _view_bytes(self, sizes: Sizes) -> int:
         return sizes.network * (1 + sizes.classes)

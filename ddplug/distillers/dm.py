@@ -83,9 +83,3 @@ class DM(Momentum, RenewedPool):
         module, images = self._module(data, embedding=True), enlarge(state["inputs"], data.shape)
         features = class_outputs(module, images, torch.arange(data.num_classes), view)
         return mean_matching(view["means"], features.mean(1))
-
-    def _kept(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
-        return {"done": torch.tensor(0), **super()._kept(state, data, rng)}
-
-    def _used(self, state: State, view: Mapping[str, Any], data: LabeledData, rng: torch.Generator) -> Tensors:
-        return {"done": torch.tensor(int(state["done"]) + 1)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import pytest
@@ -47,9 +48,6 @@ class MomentumPull(Momentum, Pull):
 class RenewedPull(Momentum, RenewedPool, Pull):
     """The same with goals that are kept."""
 
-    def _kept(self, state: State, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
-        return {"done": torch.tensor(0), **super()._kept(state, data, rng)}
-
 
 @dataclass(frozen=True)
 class AgedPull(AgedPool, Pull):
@@ -82,6 +80,17 @@ def test_sgd_follows_the_heavy_ball() -> None:
         assert float(metrics["loss"]) == pytest.approx(float((images - goal).square().sum() / 2), rel=1e-5)
         images, before = images - 0.1 * (images - goal) + 0.8 * (images - before), images
         torch.testing.assert_close(state["inputs"], images, rtol=1e-4, atol=1e-5)
+
+
+def test_the_oldest_goal_is_renewed_in_turn() -> None:
+    data, rng = toy_images(), torch.Generator().manual_seed(0)
+    method = RenewedPull(images_per_class=1, pool_size=2, renew=3)
+    states: list[State] = [method.init(data, rng)]
+    for _ in range(10):
+        states.append(method.step(states[-1], data, rng)[0])
+    goals = [state["pool.goal"] for state in states]
+    changed = [[k for k in range(2) if not torch.equal(one[k], other[k])] for one, other in pairwise(goals)]
+    assert changed == [[], [], [], [1], [], [], [0], [], [], [1]]
 
 
 def test_adams_first_step_moves_every_number_by_the_rate() -> None:
