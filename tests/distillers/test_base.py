@@ -106,7 +106,8 @@ class Longest(FeatureSelection):
     name: ClassVar[str] = "longest"
 
     def choose(self, features: Tensor, number: int, rng: torch.Generator) -> Tensor:
-        return features.norm(dim=1).argsort(descending=True)[:number].cpu()
+        norms: Tensor = features.norm(dim=1)
+        return norms.argsort(descending=True)[:number].cpu()
 
 
 def test_one_function_makes_a_selection() -> None:
