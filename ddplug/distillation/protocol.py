@@ -31,7 +31,7 @@ class Distiller(Protocol):
 
     Attributes:
         name: the name it is registered under.
-        steps: steps to take unless :func:`distill` is told otherwise; 0 for a method that only selects.
+        steps: steps to take unless :func:`ddplug.distillation.distill` is told otherwise; 0 for a method that only selects.
         images_per_class: samples to make for each class.
     """
 
@@ -52,4 +52,4 @@ class Distiller(Protocol):
         """Return the next state and the metrics of the step, without changing the tensors of ``state``."""
 
     def result(self, state: State, data: LabeledData) -> SyntheticSet:
-        """Turn a state into a set; :func:`distill` fills in its provenance."""
+        """Turn a state into a set; :func:`ddplug.distillation.distill` fills in its provenance."""

@@ -224,11 +224,11 @@ class RenewedPool(ImageDistiller):
         return {**super().memory(sizes), "pool_size": 2 * self.pool_size * self._view_bytes(sizes)}
 
     def work(self) -> dict[str, int]:
-        """Return how often :meth:`init` repeats each part of its work, for an estimate of the time."""
+        """Return how often ``init`` repeats each part of its work, for an estimate of the time."""
         return {"views": self.pool_size}
 
     def trial(self, **more: int) -> Self:
-        """Return the method with next to no work in :meth:`init`, or with more of some parts, for timing them.
+        """Return the method with next to no work in ``init``, or with more of some parts, for timing them.
 
         Args:
             more: how much more of what :meth:`work` names.

@@ -322,7 +322,7 @@ class ExpertSource:
         epochs: that they must have been trained for, or are.
         epoch_steps: SGD steps that count as an epoch of experts trained here; 0 for a pass over the data.
         learning_rate: of experts trained here.
-        augment: as in :class:`ExpertTraining`, of experts trained here.
+        augment: as in :class:`ddplug.distillers.ExpertTraining`, of experts trained here.
     """
 
     network: Network
@@ -341,8 +341,8 @@ class ExpertSource:
             rng: generator on the CPU.
 
         Returns:
-            The part of a state that the other functions need: ``experts`` ``(K, 32)``, the digests by which a resumed
-            run knows the files again, or ``trajectories`` ``(K, epochs + 1, P)``.
+            For the method's state, ``experts`` ``(K, 32)``, the digests by which a resumed run knows the files again,
+            or ``trajectories`` ``(K, epochs + 1, P)``.
 
         Raises:
             OptionError: the experts in the folder were trained for fewer epochs; or see :func:`open_experts`.
