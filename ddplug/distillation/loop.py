@@ -182,7 +182,8 @@ def distill(
         distiller: a method with its hyper-parameters, or a registered name for its defaults.
         steps: steps to take in all, those before a resume included; the method's own number if not given.
         seed: of the one generator that all randomness comes from, in ``0..2**63-1``.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; see :func:`ddplug.utils.devices.pick_device`.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; see
+            :func:`ddplug.utils.devices.pick_device`.
         callbacks: told of every step, see :mod:`ddplug.distillation.callbacks`.
         checkpoint: file to keep the run in: every ``checkpoint_every`` seconds, at the end, and when interrupted.
         resume: take up the checkpoint where it stands, if there is one; otherwise begin anew and overwrite it.

@@ -31,7 +31,8 @@ class Distiller(Protocol):
 
     Attributes:
         name: the name it is registered under.
-        steps: steps to take unless :func:`ddplug.distillation.distill` is told otherwise; 0 for a method that only selects.
+        steps: steps to take unless :func:`ddplug.distillation.distill` is told otherwise; 0 for a method that only
+            selects.
         images_per_class: samples to make for each class.
     """
 

@@ -211,8 +211,8 @@ def minibatch_loss(
             called for a step, so an augmentation that was drawn before.
 
     Returns:
-        A loss for :func:`ddplug.functional.unroll` whose ``learned`` are the images ``(M, *shape)`` and their labels, ``(M,)`` int64 or
-        ``(M, num_classes)`` weights of the classes, which need not add up to 1.
+        A loss for :func:`ddplug.functional.unroll` whose ``learned`` are the images ``(M, *shape)`` and their labels,
+        ``(M,)`` int64 or ``(M, num_classes)`` weights of the classes, which need not add up to 1.
     """
 
     def loss(weights: Tensors, learned: Sequence[Tensor], step: int) -> Tensor:

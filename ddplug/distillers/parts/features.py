@@ -44,8 +44,8 @@ def extractor(features: str, train_epochs: int, data: LabeledData, rng: torch.Ge
     Args:
         features: ``"pixels"`` for the flattened model-space input, or the specification of a network (see
             :func:`ddplug.networks.build`) whose embedding is taken.
-        train_epochs: epochs to train that network for, on at most :data:`ddplug.distillers.parts.training.POOL` real samples a class; 0 leaves it as
-            it was initialized.
+        train_epochs: epochs to train that network for, on at most :data:`ddplug.distillers.parts.training.POOL` real
+            samples a class; 0 leaves it as it was initialized.
         data: real data.
         rng: generator on the CPU.
 
