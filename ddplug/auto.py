@@ -1,18 +1,18 @@
 """Choose a method, its number of images, their size and their bits, for a time and a number of bytes.
 
-:data:`LEVELS` are ways to fill a room, each better and dearer than the one before, as they were found on held-out
-training data (the page "Choosing for a budget" has the measurements, ``examples/benchmarks/distillation.py auto-...``
-repeats them). What they cost on this machine and these data is estimated by trying a little of each, and the last that
-fits is taken.
+:data:`LEVELS` are methods from the cheapest to the best, each more accurate and more expensive than the one before, as
+was measured on held-out training data (the page "Choosing for a budget" has the measurements,
+``examples/benchmarks/distillation.py auto-...`` repeats them). What they cost on this machine and these data is
+estimated by trying a little of each, and the last that fits is taken.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TypeAlias
 
 import torch
 
@@ -20,9 +20,11 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillation.checkpoint import KIND
 from ddplug.distillation.config import config_of
 from ddplug.distillation.memory import check as check_memory
+from ddplug.distillers.base import RenewedPool
 from ddplug.distillers.dm import DM
 from ddplug.distillers.ncfm import NCFM
-from ddplug.distillers.parts.images import initial_images, to_set
+from ddplug.distillers.parts.images import initial_images, small_images, to_set
+from ddplug.distillers.selection.base import Selection
 from ddplug.distillers.selection.kmeans import KMeansCentroid
 from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import CheckpointError, OptionError
@@ -49,14 +51,17 @@ __all__ = [
     "resumed",
 ]
 
-LEVELS: tuple[Any, ...] = (
+Level: TypeAlias = Selection | RenewedPool
+"""A method whose time can be estimated: it selects, or it says how its work is divided."""
+
+LEVELS: tuple[Level, ...] = (
     Random(),
     KMeansCentroid(),
     DM(steps=100, pool_size=10),
     DM(steps=300, pool_size=30),
     NCFM(steps=500, pool_size=30),
 )
-"""Methods with their options but for number and size of images: from one to the next more accurate, and dearer."""
+"""Methods with all options except number and size of images, from the cheapest to the most accurate."""
 
 LEAST_SIDE = 16
 """Pixels from which on four small images serve better than a whole one."""
@@ -68,10 +73,13 @@ In one bit MNIST has 0.35, the digits 0.37 and CIFAR-10 0.56; in two, CIFAR-10 h
 """
 
 RESERVE = 0.8
-"""Share of the time that the estimate must stay within, for an estimate is what it is."""
+"""Share of the time that the estimate must stay within, since estimates err."""
 
 _SEEN = 1000
 """Real samples that are rounded to few bits, in all."""
+
+_MORE = 4
+"""Repetitions of a part that are tried on top of the least."""
 
 _TRIED = 5000
 """Real samples that estimates are made with, in all; at least as many of a class as there are to be images."""
@@ -90,7 +98,7 @@ class Choice:
         declined: name of the next better method and its seconds, where it would take too long.
     """
 
-    distiller: Any
+    distiller: Level
     reduced: int
     bits: int
     seconds: float = 0.0
@@ -132,7 +140,7 @@ def bits_for(data: LabeledData) -> int:
 
 
 def candidates(data: LabeledData, nbytes: int) -> list[Choice]:
-    """Return the levels that a room allows, the cheapest first; their seconds are not estimated.
+    """Return the levels that a number of bytes allows, the cheapest first; their seconds are not estimated.
 
     Args:
         data: real training data, of images.
@@ -140,7 +148,7 @@ def candidates(data: LabeledData, nbytes: int) -> list[Choice]:
 
     Returns:
         Methods with as many images as fit, in more bits than :func:`bits_for` says where all there are fit so. A method
-        that learns wants the room of a whole image per class, one that selects is content with that of a small one.
+        that learns needs the bytes of a whole image per class, one that selects those of a small one.
 
     Raises:
         OptionError: see :func:`choose`.
@@ -158,7 +166,7 @@ def candidates(data: LabeledData, nbytes: int) -> list[Choice]:
         )
     found = []
     for level in LEVELS:
-        if level.steps == 0:
+        if isinstance(level, Selection):
             found.append(Choice(replace(level, images_per_class=rows), factor, bits))
         elif rows >= factor**2:
             found.append(Choice(replace(level, images_per_class=rows // factor**2, factor=factor), 1, bits))
@@ -174,11 +182,11 @@ def _timed(device: torch.device, work: Callable[[], object]) -> float:
 
 
 def _part(data: LabeledData, most: int) -> LabeledData:
-    """Take the first samples of each class, at most so many."""
+    """Take the first samples of each class, at most ``most``."""
     return data.subset(torch.cat([index[:most] for index in data.class_indices]))
 
 
-def _fits(distiller: Any, data: LabeledData) -> bool:
+def _fits(distiller: Level, data: LabeledData) -> bool:
     try:
         check_memory(distiller, data, data.device)
     except OptionError:
@@ -192,25 +200,23 @@ class Pace:
 
     Attributes:
         start: everything that is done once.
-        view: one view of the pool.
-        training: one step of training a network.
+        parts: one of each part that is repeated at the start; see :meth:`ddplug.distillers.base.RenewedPool.work`.
         step: one update of the images.
     """
 
     start: float
-    view: float = 0.0
-    training: float = 0.0
+    parts: Mapping[str, float] = field(default_factory=dict)
     step: float = 0.0
 
-    def seconds(self, distiller: Any) -> float:
-        """Return what a method takes with its numbers of views, training steps and updates."""
-        trainings = getattr(distiller, "networks", 0) * getattr(distiller, "train_steps", 0)
-        views = getattr(distiller, "pool_size", 0)
-        total = self.start + views * self.view + trainings * self.training + distiller.steps * self.step
-        return float(total)
+    def seconds(self, distiller: Level) -> float:
+        """Return what a method takes with its number of updates, and of each part."""
+        if isinstance(distiller, Selection):
+            return self.start
+        repeated = sum(number * self.parts[part] for part, number in distiller.work().items())
+        return self.start + repeated + distiller.steps * self.step
 
 
-def pace_of(distiller: Any, data: LabeledData) -> Pace:
+def pace_of(distiller: Level, data: LabeledData) -> Pace:
     """Try a little of a method.
 
     Args:
@@ -219,29 +225,31 @@ def pace_of(distiller: Any, data: LabeledData) -> Pace:
 
     Returns:
         A method that selects does so from a part of the data, and its time is taken to grow with their number. Of
-        others two views, ten training steps and three updates are made.
+        others a little of each part and three updates are tried.
     """
     rng, timed = torch.Generator().manual_seed(0), partial(_timed, data.device)
     part = _part(data, max(_TRIED // data.num_classes, _images(distiller)))
     growth = len(data) / len(part)
-    if distiller.steps == 0:
+    if isinstance(distiller, Selection):
         distiller.init(_part(data, _images(distiller)), rng)  # the first call of anything is slow
         return Pace(growth * timed(lambda: distiller.init(part, rng)))
-    networks = {"networks": 1, "train_steps": 0} if hasattr(distiller, "train_steps") else {}
-    small = replace(distiller, init_from="noise", pool_size=1, **networks)
-    state = small.init(part, rng)  # the first call again
-    once = timed(lambda: small.init(part, rng))
-    view = timed(lambda: replace(small, pool_size=3).init(part, rng)) - once
-    training = timed(lambda: replace(small, train_steps=10).init(part, rng)) - once if networks else 0.0
+    least = distiller.trial()
+    state = least.init(part, rng)  # the first call again
+    once = timed(lambda: least.init(part, rng))
+    parts = {}
+    for name in distiller.work():
+        more = distiller.trial(**{name: _MORE})
+        parts[name] = max(0.0, timed(partial(more.init, part, rng)) - once) / _MORE
     start = timed(lambda: initial_images(distiller.init_from, part, _images(distiller), rng, distiller.factor))
-    small.step(state, part, rng)
-    steps = [timed(lambda: small.step(state, part, rng)) for _ in range(3)]
-    return Pace(growth * start + once, max(0.0, view / 2), max(0.0, training / 10), sorted(steps)[1])
+    least.step(state, part, rng)
+    steps = [timed(lambda: least.step(state, part, rng)) for _ in range(3)]
+    return Pace(growth * start + once, parts, sorted(steps)[1])
 
 
-def _images(distiller: Any) -> int:
+def _images(distiller: Level) -> int:
     """Return the images of each class as they are stored."""
-    return int(distiller.images_per_class * getattr(distiller, "factor", 1) ** 2)
+    factor = 1 if isinstance(distiller, Selection) else distiller.factor
+    return small_images(distiller.images_per_class, factor)
 
 
 def choose(
@@ -269,7 +277,7 @@ def choose(
         ('random', 8)
     """
     if not seconds > 0:
-        raise OptionError(f"a budget of {seconds} seconds is no time; it must be above 0")
+        raise OptionError(f"seconds is {seconds}; it must be above 0")
     began = time.monotonic()
     data = data.to(pick_device(device))
     paces: dict[str, Pace] = {}
@@ -298,7 +306,7 @@ def resumed(checkpoint: str, data: LabeledData, nbytes: int) -> Choice:
     Raises:
         OptionError: the file cannot be read; or see :func:`choose`.
         FormatError: it is no checkpoint.
-        CheckpointError: what it holds is not among the candidates of so many bytes.
+        CheckpointError: what it holds is not among the candidates for that number of bytes.
     """
     header = read_tensors(checkpoint, KIND)[1]
     before = header.get("method"), header.get("config")

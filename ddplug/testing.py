@@ -8,7 +8,7 @@ import random
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from ddplug.data.preprocess import Preprocess, fit
 from ddplug.distillation.config import config_of
 from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller, State
+from ddplug.distillers import presets
 from ddplug.errors import OptionError
 from ddplug.synthetic.dataset import SyntheticSet
 
-__all__ = ["check_class_symmetry", "check_distiller", "toy_images", "toy_table"]
+__all__ = ["check_class_symmetry", "check_distiller", "made_small", "toy_images", "toy_table"]
 
 
 def _toy(counts: Sequence[int], shape: tuple[int, ...], seed: int, name: str, images: bool) -> LabeledData:
@@ -78,6 +79,27 @@ def toy_table(counts: Sequence[int] = (12, 10, 8), *, columns: int = 6, seed: in
     return _toy(counts, (columns,), seed, "toy-table", False)
 
 
+def made_small(distiller: Any) -> Any:
+    """Return a method with quick values in the fields that have their default, as its attribute ``small`` says.
+
+    Args:
+        distiller: a method whose class may carry ``small``, a mapping from fields to values for tests.
+
+    Returns:
+        The method; what was set to something else stays.
+
+    Example:
+        >>> from ddplug.distillers.dm import DM
+        >>> quick = made_small(DM(batch_real=9))
+        >>> quick.pool_size, quick.batch_real
+        (2, 9)
+    """
+    quick: Mapping[str, Any] = getattr(distiller, "small", {})
+    default = {field.name: field.default for field in fields(distiller)}
+    chosen = {name: value for name, value in quick.items() if getattr(distiller, name) == default[name]}
+    return replace(distiller, **chosen)
+
+
 def _require(distiller: Distiller, holds: object, complaint: str) -> None:
     if not holds:
         raise AssertionError(f"{distiller.name}: {complaint}")
@@ -129,6 +151,11 @@ def _check_dataclass(distiller: Distiller) -> None:
     _require(distiller, distiller.steps >= 0, f"steps is {distiller.steps}, below 0")
     _require(distiller, distiller.images_per_class >= 1, f"images_per_class is {distiller.images_per_class}, below 1")
     json.dumps(config_of(distiller), allow_nan=False)
+    for name, preset in presets.of(type(distiller)).items():
+        try:
+            replace(distiller, **preset.options)
+        except (OptionError, TypeError) as error:
+            raise AssertionError(f"{distiller.name}: preset {name!r} cannot be made: {error}") from error
 
 
 def _check_refusal(distiller: Distiller, data: LabeledData) -> None:
@@ -183,11 +210,11 @@ def _check_set(distiller: Distiller, data: LabeledData) -> None:
     _require(distiller, made.num_classes == data.num_classes, f"the set has {made.num_classes} classes")
     _require(distiller, made.class_names == data.class_names, f"the set names its classes {made.class_names}")
     _require(distiller, _same_preprocess(made.preprocess, data.preprocess), "the set's preprocessing is not the data's")
-    # a method with a factor stores more images, smaller, in the same room
+    # a method with a factor stores more images, smaller, in the same number of bytes
     n *= getattr(distiller, "factor", 1) ** 2
     _require(distiller, len(made) == n * data.num_classes, f"the set has {len(made)} samples, {n} a class asked for")
-    room = distiller.images_per_class * data.num_classes * math.prod(data.shape)
-    _require(distiller, made.inputs.numel() <= room, f"its images hold {made.inputs.numel()} numbers, {room} asked for")
+    most = distiller.images_per_class * data.num_classes * math.prod(data.shape)
+    _require(distiller, made.inputs.numel() <= most, f"its images hold {made.inputs.numel()} numbers, {most} asked for")
     counts = torch.bincount(made.hard_targets, minlength=data.num_classes).tolist()
     balanced = made.targets.ndim == 2 or counts == [n] * data.num_classes
     _require(distiller, balanced, f"the set has {counts} samples of its classes, not {n} of each")
@@ -235,7 +262,8 @@ def check_distiller(distiller: Distiller, data: LabeledData | None = None) -> No
     It takes four steps at a time, several times over. Checked are the types of what it gives; that it changes nothing
     it is given and neither reads nor moves the global random state; that equal seeds give equal sets and a checkpoint
     file is taken up bit for bit; and the set itself, its balance and its way through a file, also at one image a class.
-    Choose hyper-parameters that make a step quick.
+    Presets of the class are made too. Fields that have their default take the value that the class's attribute
+    ``small`` has for them, so that a step is quick; see :func:`made_small`.
 
     Args:
         distiller: with at least one image a class.
@@ -250,6 +278,7 @@ def check_distiller(distiller: Distiller, data: LabeledData | None = None) -> No
         >>> check_distiller(ClassMean(images_per_class=1))
     """
     _check_dataclass(distiller)
+    distiller = made_small(distiller)
     n = distiller.images_per_class * getattr(distiller, "factor", 1) ** 2
     cases = [data.to("cpu")] if data else [toy_images((n + 6, n + 4, n + 5)), toy_images((n + 2, n + 5), channels=3)]
     before = _global_state()

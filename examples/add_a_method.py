@@ -1,57 +1,66 @@
-"""Add a method: a frozen dataclass of hyper-parameters and three functions of explicit state."""
+"""Add a method: a view of real data, a loss between images and view, and its hyper-parameters with their presets."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 import ddplug
-from ddplug.distillation import Metrics, State
-from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, to_set
+from ddplug.distillation import State
+from ddplug.distillers import ImageDistiller, Preset
+from ddplug.distillers.parts.views import class_outputs, draw_view, real_statistics
+from ddplug.functional import enlarge
+from ddplug.networks import initial_parameters
 from ddplug.testing import check_distiller
 
 
+def moments(features: Tensor) -> Tensor:
+    """Join the means and deviations of ``(C, n, D)`` features over the images of a class, ``(C, 2 * D)``."""
+    return torch.cat([features.mean(1), features.std(1, correction=0)], 1)
+
+
 @dataclass(frozen=True)
-class MeanPull:
-    """Pull images from random real ones towards the mean of a real batch of their class.
+class Moments(ImageDistiller):
+    """Match means and deviations of features in random networks, by Adam.
 
     Attributes:
-        images_per_class: images to make of each class.
-        steps: updates.
-        rate: share of the way to the batch's mean that an image goes in a step.
-        batch: real images of each class in a batch.
+        batch_real: real images of each class in a view.
+        deviations: weight of the deviations; 0 for means only.
     """
 
-    name: ClassVar[str] = "mean-pull"
+    name: ClassVar[str] = "moments"
+    presets: ClassVar[Mapping[str, Preset]] = {"means": Preset({"deviations": 0.0}, "an example")}
+    small: ClassVar[Mapping[str, Any]] = {**ImageDistiller.small, "batch_real": 4}
     images_per_class: int = 1
-    steps: int = 20
-    rate: float = 0.1
-    batch: int = 16
+    steps: int = 30
+    learning_rate: float = 0.05
+    batch_real: int = 32
+    deviations: float = 1.0
 
-    def init(self, data: ddplug.LabeledData, rng: torch.Generator) -> State:
-        """Start from real images."""
-        check_images_per_class(data, self.images_per_class)
-        return {"images": torch.cat([data.sample(c, self.images_per_class, rng) for c in range(data.num_classes)])}
+    def view(self, state: State, data: ddplug.LabeledData, rng: torch.Generator) -> Mapping[str, Tensor]:
+        """Draw a network and an augmentation for each class, and look at a real batch through both."""
+        view = draw_view(initial_parameters(self.network, data, rng), self._strategy(data), data.num_classes, rng)
+        module = self._module(data, embedding=True)
+        return {**view, "moments": real_statistics(module, view, data, self.batch_real, rng, moments)}
 
-    def step(self, state: State, data: ddplug.LabeledData, rng: torch.Generator) -> tuple[State, Metrics]:
-        """Move every image; the state that came in stays as it is."""
-        means = torch.stack([data.sample(c, self.batch, rng).mean(0) for c in range(data.num_classes)])
-        gap = means.repeat_interleave(self.images_per_class, 0) - state["images"]
-        return {"images": state["images"] + self.rate * gap}, {"loss": gap.square().mean()}
-
-    def result(self, state: State, data: ddplug.LabeledData) -> ddplug.SyntheticSet:
-        """Hand over the images with the data's preprocessing, and how to train on them."""
-        recipe = ddplug.Recipe.quick(data.augmentation)
-        return to_set(data, state["images"], balanced_labels(data, self.images_per_class), recipe)
+    def loss(self, state: State, view: Mapping[str, Any], data: ddplug.LabeledData) -> Tensor:
+        """Look at the images through the same network and augmentation, and compare."""
+        images, labels = enlarge(state["inputs"], data.shape), torch.arange(data.num_classes)
+        own = moments(class_outputs(self._module(data, embedding=True), images, labels, view))
+        gaps: Tensor = (own - view["moments"]).square()
+        means, deviations = gaps.chunk(2, 1)
+        return means.sum() + self.deviations * deviations.sum()
 
 
 def main() -> None:
-    """Check the contract and use the method; an entry point in the group ddplug.distillers gives it a name."""
-    check_distiller(MeanPull())
+    """Check the contract and use the method; an entry point or ``registry.register`` gives it a name."""
+    check_distiller(Moments())
     print("the contract holds")
-    synthetic = ddplug.distill(ddplug.load_dataset("digits"), MeanPull())
+    synthetic = ddplug.distill(ddplug.load_dataset("digits"), Moments())
     print(f"{len(synthetic)} images, {synthetic.nbytes} bytes")
 
 

@@ -17,6 +17,8 @@ from ddplug.cli.program import main
 from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Identity, fit
 from ddplug.distillers.dm import DM
+from ddplug.distillers.ncfm import NCFM
+from ddplug.distillers.selection.base import Selection
 from ddplug.errors import CheckpointError, OptionError
 from ddplug.functional.packing import BITS
 from ddplug.synthetic.budget import bytes_of, rows_within
@@ -44,7 +46,7 @@ CLOCK = Clock()
 
 
 @dataclass(frozen=True)
-class Worker:
+class Worker(NCFM):
     """A method whose every part takes its own time."""
 
     name: ClassVar[str] = "worker"
@@ -75,7 +77,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 def test_estimate_is_the_sum_of_the_parts(clock: Clock) -> None:
     data = images(8)
     pace = auto.pace_of(Worker(), data)
-    assert (pace.view, pace.training, pace.step) == (2, 0.25, 16)
+    assert (pace.parts, pace.step) == ({"views": 2, "training steps": 0.25}, 16)
     before = clock.now
     Worker().init(data, torch.Generator())
     whole = clock.now - before + 7 * 16
@@ -84,20 +86,19 @@ def test_estimate_is_the_sum_of_the_parts(clock: Clock) -> None:
 
 
 def test_time_of_a_selection_grows_with_the_data(clock: Clock) -> None:
-    class Slow(Worker):
-        steps = 0
-
+    class Slow(Selection):
         def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, torch.Tensor]:
             CLOCK.now += 0.01 * len(data)
             return {}
 
-    assert auto.pace_of(Slow(steps=0), images(4, each=700)).seconds(Slow(steps=0)) == pytest.approx(21)
+    assert auto.pace_of(Slow(), images(4, each=700)).seconds(Slow()) == pytest.approx(21)
 
 
 def costing(seconds: dict[str, float]) -> Any:
     def pace(distiller: Any, data: LabeledData) -> auto.Pace:
         CLOCK.now += 1
-        return auto.Pace(seconds[distiller.name], step=seconds[distiller.name])
+        parts = {"views": 0.0, "training steps": 0.0}
+        return auto.Pace(seconds[distiller.name], parts, seconds[distiller.name])
 
     return pace
 
@@ -117,13 +118,13 @@ def test_the_last_level_that_fits_is_taken(
 
 
 def test_what_does_not_fit_in_memory_is_not_taken(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "pace_of", lambda *_: auto.Pace(0))
+    monkeypatch.setattr(auto, "pace_of", lambda *_: auto.Pace(0, {"views": 0, "training steps": 0}))
     monkeypatch.setattr("ddplug.distillation.memory.available", lambda device: 10_000)
     assert auto.choose(images(16), nbytes=5000, device="cpu").distiller.name == "kmeans-centroid"
 
 
 def test_levels_become_dearer() -> None:
-    pace = auto.Pace(1, 1, 0.1, 0.1)
+    pace = auto.Pace(1, {"views": 1, "training steps": 0.1}, 0.1)
     costs = [pace.seconds(level) if level.steps else 0 for level in auto.LEVELS]
     assert costs == sorted(costs)
 
@@ -135,7 +136,7 @@ def test_sets_fill_the_room_and_no_more(side: int, channels: int) -> None:
     assert factor == (2 if side >= 16 else 1)
     for nbytes in (bytes_of(3, data, factor, bits), bytes_of(3, data), 3 * bytes_of(3, data) + 100):
         for choice in auto.candidates(data, nbytes):
-            distiller = choice.distiller
+            distiller: Any = choice.distiller
             assert choice.bits == bits
             if distiller.name in ("dm", "ncfm"):
                 distiller = replace(distiller, steps=0, pool_size=1, network="convnet:width=2,depth=1")
@@ -210,7 +211,7 @@ def test_tables_and_no_time_are_refused() -> None:
     table = LabeledData(torch.eye(20)[:, :5], torch.arange(20) % 2, 2, Identity(), ("a", "b"), "table")
     with pytest.raises(OptionError, match=r"rules for images only, not for inputs of shape \(5,\)"):
         auto.choose(table, device="cpu")
-    with pytest.raises(OptionError, match="budget of 0 seconds"):
+    with pytest.raises(OptionError, match="seconds is 0; it must be above 0"):
         auto.choose(images(8), seconds=0, device="cpu")
 
 
@@ -230,7 +231,7 @@ def test_command_repeats_itself_by_the_options_it_says(
     first, second = str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")
     assert main([*AUTO, "--budget", "1h", "-o", first]) == 0
     said = capsys.readouterr().err.split("ddplug distill ")[1].split("\n")[0]
-    assert said == "dm --images-per-class 11 --steps 3 --pool 2 --bits 1"
+    assert said == "dm --images-per-class 11 --steps 3 --pool-size 2 --bits 1"
     assert main(["distill", *said.split(), "--data", "digits", "--device", "cpu", "-o", second]) == 0
     one, two = SyntheticSet.load(first), SyntheticSet.load(second)
     assert one.nbytes <= 1000

@@ -90,7 +90,7 @@ from ddplug.cli.program import main
 output = sys.argv[1]
 data = ["--data", "stripes", "--device", "cpu", "-o", output]
 for command in (
-    ["distill", "mean-pull", *data, "--pull", "0.5", "--steps", "3"],
+    ["distill", "mean-pull", *data, "--preset", "strong", "--steps", "3"],
     ["inspect", output],
     ["distill", "raises", *data],
     ["list"],
@@ -107,7 +107,7 @@ def test_the_command_line_lists_and_runs_it(site: Path, tmp_path: Path) -> None:
     distilled, inspected, refused, listed = run(site, _COMMANDS, str(output))
     assert [done["status"] for done in (distilled, inspected, refused, listed)] == [0, 0, 2, 0], refused
     made = SyntheticSet.load(str(output)).provenance
-    assert (made["method"], made["steps"], made["config"]["pull"]) == ("mean-pull", 3, 0.5)
+    assert (made["method"], made["steps"], made["config"]["pull"]) == ("mean-pull", 3, 0.9)
     assert '"mean-pull"' in inspected["out"]
     assert "distiller 'raises' (third_party:missing) is broken: AttributeError" in refused["err"]
     assert refused["err"].count("\n") == 1

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ddplug.errors import OptionError
 from ddplug.functional.resize import enlarge
-from ddplug.networks import functional
 from ddplug.networks.factory import Network
 from ddplug.utils.devices import pick_device
 from ddplug.utils.randomness import temporary_seed
@@ -104,8 +103,8 @@ def networks_for(
 ) -> Iterator[Network | None]:
     """Lend what a distiller's field ``network`` is to hold.
 
-    Nothing of the learner is kept at the end: the structures that :mod:`ddplug.networks.functional` remembers are
-    dropped.
+    Nothing of the learner is kept when the function is dropped: :mod:`ddplug.networks.functional` remembers structures
+    as long as the function that built them.
 
     Args:
         choice: ``"fresh"`` for copies of the learner, each initialized anew; ``"learner"`` for the learner as it is;
@@ -134,12 +133,7 @@ def networks_for(
             _redraw(made.learner)
         return made
 
-    try:
-        yield make
-    finally:
-        # the caches are keyed by network and would keep the last learners alive
-        functional.stateless.cache_clear()
-        functional._cuts.cache_clear()
+    yield make
 
 
 def place(device: str, agent: Any, learner: nn.Module | None) -> torch.device:

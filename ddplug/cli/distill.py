@@ -44,7 +44,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     if not argv or argv[0].startswith("-"):
         raise OptionError("the method comes first: ddplug distill METHOD --data NAME -o FILE (see `ddplug list`)")
     from ddplug import registry
-    from ddplug.distillers.presets import PRESETS
+    from ddplug.distillers import presets
     from ddplug.functional.packing import BITS
     from ddplug.functional.resize import MAX_FACTOR
 
@@ -69,7 +69,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         metavar="N",
         help="store images smaller by N, averaged, as methods that learn do with --factor (default: 1)",
     )
-    known = ", ".join(PRESETS.get(argv[0], {})) or "none"
+    known = ", ".join(presets.of(method)) or "none"
     try:
         add_fields(parser.add_argument_group(f"options of {argv[0]}", fill(f"presets: {known}", 105)), method)
     except (argparse.ArgumentError, TypeError) as error:

@@ -32,7 +32,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     )
     parser.add_argument("--half", action="store_true", help="store two bytes a weight instead of four")
     if argv:  # the fields import torch
-        from ddplug.distillers.parts.experts import ExpertTraining
+        from ddplug.distillers.parts.training import ExpertTraining
 
         add_fields(parser.add_argument_group("training"), ExpertTraining)
     return argv
@@ -57,7 +57,8 @@ def _saying_how_to_go_on(folder: str) -> Iterator[None]:
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Train the experts of a shard that are not there yet."""
-    from ddplug.distillers.parts.experts import ExpertTraining, train_experts
+    from ddplug.distillers.parts.experts import train_experts
+    from ddplug.distillers.parts.training import ExpertTraining
 
     if not arguments.output:
         raise OptionError("the folder is ''; name one: -o experts")

@@ -95,7 +95,7 @@ def load(path: str, identity: Mapping[str, Any], device: torch.device, total: in
     Args:
         path: file to read.
         identity: ``method``, ``config``, ``seed`` and ``data`` of the run that wants to go on.
-        device: where the state is to lie, apart from what lay on the CPU beside an accelerator.
+        device: where the state is to lie, apart from what lay on the CPU while the rest was on an accelerator.
         total: steps that run is to take in all.
 
     Returns:

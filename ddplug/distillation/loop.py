@@ -55,8 +55,8 @@ class _Run:
         self.rng = torch.Generator().manual_seed(identity["seed"])
         self.began = self.saved = time.monotonic()
         self.kept = False  # whether the checkpoint on disk is of this run
-        self.now: Snapshot  # after the last complete step
-        self.sound: Snapshot  # the last one that gave a finite loss or was checked as a whole
+        self.now = Snapshot({}, self.rng.get_state(), 0)  # after the last complete step
+        self.sound: Snapshot | None = None  # the last one that gave a finite loss or was checked as a whole
         self.losses: list[Tensor] = []  # of the steps that have not been looked at
 
     @property
@@ -107,7 +107,8 @@ class _Run:
 
     def diverged(self, what: str) -> None:
         """Keep what is sound and say what to do."""
-        self.keep(self.sound)
+        if self.sound is not None:
+            self.keep(self.sound)
         if self.kept:
             place = f"the last good checkpoint is {self.path}"
         else:
@@ -131,7 +132,7 @@ class _Run:
 
     def rescue(self) -> None:
         """Write the last complete step after an interrupt; if that turns out to have diverged, the last sound one."""
-        if hasattr(self, "sound"):  # else it came before there was any state
+        if self.sound is not None:  # else it came before there was any state
             clean = all(bool(loss.isfinite()) for loss in self.losses)
             self.keep(self.now if clean and self.now.finite else self.sound)
 
@@ -181,7 +182,8 @@ def distill(
         distiller: a method with its hyper-parameters, or a registered name for its defaults.
         steps: steps to take in all, those before a resume included; the method's own number if not given.
         seed: of the one generator that all randomness comes from, in ``0..2**63-1``.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; see :func:`pick_device`.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; see
+            :func:`ddplug.utils.devices.pick_device`.
         callbacks: told of every step, see :mod:`ddplug.distillation.callbacks`.
         checkpoint: file to keep the run in: every ``checkpoint_every`` seconds, at the end, and when interrupted.
         resume: take up the checkpoint where it stands, if there is one; otherwise begin anew and overwrite it.

@@ -1,8 +1,8 @@
-"""What a run will need at the least, reckoned before it begins, so that one that cannot fit is refused at once.
+"""A lower bound of the memory of a run, computed before it begins, so that one that cannot fit is refused at once.
 
-A method says how much its options need by a function ``memory(sizes)`` beside those of the contract
-(:class:`ddplug.distillation.Distiller`); one that has none is not checked. The figures are lower bounds: tensors that
-are alive at the same time for certain. So a refusal is always right, and what is let through may still fail.
+A method says how much its options need by an optional function ``memory(sizes)``
+(:class:`ddplug.distillation.Distiller`); one that has none is not checked. It counts tensors that are certainly alive
+at the same time. So a refusal is always right, and what is let through may still fail.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ def check(method: Any, data: LabeledData, device: torch.device) -> None:
     if needed <= free:
         return
     option = max(parts, key=parts.__getitem__)
-    value, room = getattr(method, option), free - needed + parts[option]
-    fitting = int(value * room / parts[option]) if isinstance(value, int) else 0
+    value, left = getattr(method, option), free - needed + parts[option]
+    fitting = int(value * left / parts[option]) if isinstance(value, int) else 0
     advice = f"use {option}={fitting} or less" if fitting >= 1 else "use a smaller network"
     raise OptionError(
         f"{method.name} needs at least {_gigabytes(needed)} of memory, of which {_gigabytes(parts[option])} for "

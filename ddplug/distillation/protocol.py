@@ -26,11 +26,12 @@ class Distiller(Protocol):
     Nothing is hidden in ``self`` and all randomness comes from ``rng``, a generator on the CPU; so every method can be
     repeated, stopped and resumed bit for bit. :func:`ddplug.testing.check_distiller` checks all of it. A method may
     also say by ``memory(sizes)`` what its options need, so that a run that cannot fit is refused
-    (:mod:`ddplug.distillation.memory`).
+    (:mod:`ddplug.distillation.memory`); carry published options as the class attribute ``presets``
+    (:mod:`ddplug.distillers.presets`); and quick ones for tests as ``small`` (:func:`ddplug.testing.made_small`).
 
     Attributes:
         name: the name it is registered under.
-        steps: steps to take unless :func:`~ddplug.distillation.distill` is told otherwise; 0 for a method that only
+        steps: steps to take unless :func:`ddplug.distillation.distill` is told otherwise; 0 for a method that only
             selects.
         images_per_class: samples to make for each class.
     """
@@ -52,4 +53,4 @@ class Distiller(Protocol):
         """Return the next state and the metrics of the step, without changing the tensors of ``state``."""
 
     def result(self, state: State, data: LabeledData) -> SyntheticSet:
-        """Turn a state into a set; :func:`~ddplug.distillation.distill` fills in its provenance."""
+        """Turn a state into a set; :func:`ddplug.distillation.distill` fills in its provenance."""

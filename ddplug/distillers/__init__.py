@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ddplug.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ddplug.distillers.base import ImageDistiller as ImageDistiller
     from ddplug.distillers.dc import DC as DC
     from ddplug.distillers.dd import DD as DD
     from ddplug.distillers.dm import DM as DM
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     from ddplug.distillers.idm import IDM as IDM
     from ddplug.distillers.mtt import MTT as MTT
     from ddplug.distillers.ncfm import NCFM as NCFM
-    from ddplug.distillers.parts.experts import ExpertTraining as ExpertTraining
     from ddplug.distillers.parts.experts import train_experts as train_experts
     from ddplug.distillers.parts.teachers import soft_labels as soft_labels
     from ddplug.distillers.parts.teachers import train_teacher as train_teacher
+    from ddplug.distillers.parts.training import ExpertTraining as ExpertTraining
     from ddplug.distillers.presets import Preset as Preset
     from ddplug.distillers.rded import RDED as RDED
+    from ddplug.distillers.selection.base import FeatureSelection as FeatureSelection
     from ddplug.distillers.selection.base import Selection as Selection
     from ddplug.distillers.selection.class_mean import ClassMean as ClassMean
     from ddplug.distillers.selection.el2n import El2n as El2n
@@ -42,12 +44,14 @@ _HOMES = {
     "DM": "dm",
     "DSA": "dsa",
     "El2n": "selection.el2n",
-    "ExpertTraining": "parts.experts",
+    "ExpertTraining": "parts.training",
     "FRePo": "frepo",
+    "FeatureSelection": "selection.base",
     "Forgetting": "selection.forgetting",
     "Herding": "selection.herding",
     "IDC": "idc",
     "IDM": "idm",
+    "ImageDistiller": "base",
     "KCenter": "selection.kcenter",
     "KMeans": "selection.kmeans",
     "KMeansCentroid": "selection.kmeans",
@@ -79,8 +83,10 @@ __all__ = [
     "El2n",
     "ExpertTraining",
     "FRePo",
+    "FeatureSelection",
     "Forgetting",
     "Herding",
+    "ImageDistiller",
     "KCenter",
     "KMeans",
     "KMeansCentroid",

@@ -14,27 +14,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
-from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
-from ddplug.distillers.parts.pools import fill, pick
-from ddplug.distillers.parts.training import batch_norm_updated
-from ddplug.distillers.parts.views import draw_view, real_gradients, synthetic_gradients
+from ddplug.distillation.protocol import State
+from ddplug.distillers.base import Momentum
+from ddplug.distillers.parts.pools import stack_views, view_at
+from ddplug.distillers.parts.training import trained_on_set
+from ddplug.distillers.parts.views import gradient_view, synthetic_gradients
+from ddplug.distillers.presets import Preset, per_data
 from ddplug.errors import unknown
-from ddplug.functional import augmentation as augment
 from ddplug.functional.losses import GRADIENT_DISTANCES, gradient_matching
-from ddplug.functional.optim import momentum_step
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
-from ddplug.networks.factory import Network
-from ddplug.networks.functional import initial_parameters, prefixed, sgd_step, stateless, unprefixed
-from ddplug.synthetic.dataset import SyntheticSet
-from ddplug.synthetic.recipe import Recipe
+from ddplug.networks.functional import initial_parameters, prefixed, unprefixed
 from ddplug.utils.checks import at_least
 from ddplug.utils.progress import progress
 
@@ -57,21 +54,31 @@ def loops(images_per_class: int) -> tuple[int, int]:
     return LOOPS.get(images_per_class, (images_per_class, max(1, 500 // images_per_class)))
 
 
+_PAPER = Preset(
+    {"network": "convnet", "batch_real": 256, "learning_rate": 0.1, "init_from": "noise", "pool_size": 0},
+    "Zhao, Mopuri & Bilen, ICLR 2021, section 4.1 and released defaults",
+)
+
+_PRESETS = {
+    "paper": _PAPER.extended(steps=1000),
+    "paper-mlp": Preset(
+        {**_PAPER.options, "network": "mlp", "learning_rate": 0.01}, "released instructions for an MLP, ICLR 2021"
+    ),
+    # 1,000 networks
+    **per_data(_PAPER, {n: {"steps": 1000 * loops(n)[0]} for n in (1, 10, 50)}),
+}
+
+
 @dataclass(frozen=True)
-class DC:
+class DC(Momentum):
     """Gradient matching ("dataset condensation").
 
     One step is one update of the images; the paper takes 1,000 networks, which are ``1000 * outer_loop`` steps.
 
     Attributes:
-        images_per_class: synthetic images of each class.
-        steps: updates of the images.
         network: the architecture whose gradients are matched.
         learning_rate: of the images.
-        momentum: of the images' SGD.
         batch_real: real images of each class behind one gradient.
-        init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
-        augment: operations for the Siamese augmentation joined by ``_``, ``"auto"`` for what suits the data, or ``""``.
         distance: ``"layerwise"`` (the paper's), ``"mse"``, ``"l1"`` or ``"cosine"``.
         outer_loop: image updates for each network; 0 for :func:`loops`.
         inner_loop: epochs of network training between two of them; 0 for :func:`loops`.
@@ -79,7 +86,6 @@ class DC:
         batch_train: images in a step of the network.
         pool_size: networks whose real gradients are taken once and used again and again, where ``outer_loop`` is 1, so
             that no network is ever trained; 0 for the published loop, and without effect where networks are trained.
-        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.functional.resize`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -92,27 +98,46 @@ class DC:
     """
 
     name: ClassVar[str] = "dc"
-    images_per_class: int = 10
+    presets: ClassVar[Mapping[str, Preset]] = _PRESETS
+    small: ClassVar[Mapping[str, Any]] = {**Momentum.small, "batch_real": 4, "outer_loop": 2, "inner_loop": 2}
     steps: int = 1000
-    network: Network = "convnet:width=32"
     learning_rate: float = 0.1
-    momentum: float = 0.5
-    batch_real: int = 256
     init_from: str = "noise"
     augment: str = ""
+    batch_real: int = 256
     distance: str = "layerwise"
     outer_loop: int = 0
     inner_loop: int = 0
     network_learning_rate: float = 0.01
     batch_train: int = 256
     pool_size: int = 60
-    factor: int = 1
 
     def __post_init__(self) -> None:
-        at_least(self, images_per_class=1, steps=0, batch_real=1, learning_rate=0, momentum=0)
-        at_least(self, outer_loop=0, inner_loop=0, network_learning_rate=0, batch_train=1, pool_size=0)
+        super().__post_init__()
+        at_least(self, batch_real=1, outer_loop=0, inner_loop=0, network_learning_rate=0, batch_train=1, pool_size=0)
         if self.distance not in GRADIENT_DISTANCES:
             raise unknown("gradient distance", self.distance, GRADIENT_DISTANCES)
+
+    def view(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
+        """Draw an augmentation for each class, and take the gradients that new real batches give in a network."""
+        network = unprefixed("network.", state)
+        return gradient_view(self.network, network, self._strategy(data), data, self.batch_real, rng)
+
+    def loss(self, state: State, view: Mapping[str, Any], data: LabeledData) -> Tensor:
+        module, images = self._module(data, training=False), enlarge(state["inputs"], data.shape)
+        synthetic = synthetic_gradients(module, view, images, data.num_classes)
+        # by name: a state that comes from a checkpoint has its tensors in another order
+        real = [view[f"real.{name}"] for name in synthetic]
+        return gradient_matching(real, list(synthetic.values()), self.distance)
+
+    def memory(self, sizes: Sizes) -> dict[str, int]:
+        view = self._view_bytes(sizes)
+        kept = {"pool_size": 2 * self.pool_size * view} if self._pooled else {"network": view}
+        return {**kept, **super().memory(sizes)}
+
+    @property
+    def _rate(self) -> float:
+        return self.learning_rate
 
     @property
     def _pooled(self) -> bool:
@@ -122,76 +147,46 @@ class DC:
     def _outer_loop(self) -> int:
         return self.outer_loop or loops(self.images_per_class)[0]
 
-    @property
-    def _each(self) -> int:
-        return small_images(self.images_per_class, self.factor)
-
-    def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
-        augment.check(pick_augmentation(self.augment, data), data.shape)
-        inputs = initial_images(self.init_from, data, self._each, rng, self.factor)
-        state = {"inputs": inputs, "velocity": torch.zeros_like(inputs), "done": torch.tensor(0)}
-        if self._pooled:
-            views = (initial_parameters(self.network, data, rng) for _ in progress(range(self.pool_size), "pool"))
-            return {**state, **fill([self._view(network, data, rng) for network in views])}
-        return {**state, **prefixed("network.", initial_parameters(self.network, data, rng))}
-
-    def step(self, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
-        view = (
-            pick(state, self.pool_size, rng) if self._pooled else self._view(unprefixed("network.", state), data, rng)
-        )
-        inputs = state["inputs"].detach().requires_grad_()
-        synthetic = synthetic_gradients(self._module(data), view, enlarge(inputs, data.shape), data.num_classes)
-        # by name: a state that comes from a checkpoint has its tensors in another order
-        real = [view[f"real.{name}"] for name in synthetic]
-        loss = gradient_matching(real, list(synthetic.values()), self.distance)
-        (gradient,) = torch.autograd.grad(loss, inputs)
-        moved = momentum_step(state, gradient, self.learning_rate, self.momentum)
-        done = int(state["done"]) + 1
-        after = {**state, **moved, "done": torch.tensor(done)}
+    def _kept(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
         if not self._pooled:
-            over = done % self._outer_loop == 0
-            network = unprefixed("network.", view)
-            network = (
-                initial_parameters(self.network, data, rng)
-                if over
-                else self._trained(network, moved["inputs"], data, rng)
-            )
-            after |= prefixed("network.", network)
-        return after, {"loss": loss.detach()}
+            return {"done": torch.tensor(0), **self._new_network(data, rng)}
+        views = [self.view(self._new_network(data, rng), data, rng) for _ in progress(range(self.pool_size), "pool")]
+        return {"done": torch.tensor(0), **stack_views(views)}
 
-    def result(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
-        recipe = Recipe.paper(pick_augmentation(self.augment, data))
-        return to_set(data, state["inputs"], balanced_labels(data, self._each), recipe)
+    def _new_network(self, data: LabeledData, rng: torch.Generator) -> Tensors:
+        return prefixed("network.", initial_parameters(self.network, data, rng))
 
-    def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
-        view = sizes.network * (1 + sizes.classes)
-        # the gradients' own graph is as large as that of the activations
-        images = 2 * sizes.classes * self._each * sizes.activations
-        kept = {"pool_size": 2 * self.pool_size * view} if self._pooled else {"network": view}
-        return {**kept, "images_per_class": images}
+    def _drawn(
+        self, state: State, data: LabeledData, rng: torch.Generator
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        if not self._pooled:
+            return super()._drawn(state, data, rng)
+        return state, view_at(state, int(torch.randint(self.pool_size, (), generator=rng)))
 
-    def _view(self, network: Tensors, data: LabeledData, rng: torch.Generator) -> Tensors:
-        """Draw an augmentation for each class, and take the gradients that new real batches give in a network.
-
-        Returns:
-            The network's numbers under ``network.*``, ``operation`` ``(C,)`` and ``numbers`` ``(C, 3)`` of the
-            augmentation, and for each parameter the classes' gradients ``(C, *shape)`` under ``real.*``.
-        """
-        network = batch_norm_updated(stateless(self.network, data.shape, data.num_classes), network, data, rng)
-        view = draw_view(network, pick_augmentation(self.augment, data), data.num_classes, rng)
-        return {**view, **prefixed("real.", real_gradients(self._module(data), view, data, self.batch_real, rng))}
-
-    def _module(self, data: LabeledData) -> nn.Module:
-        return stateless(self.network, data.shape, data.num_classes, training=False)
-
-    def _trained(self, network: Tensors, inputs: Tensor, data: LabeledData, rng: torch.Generator) -> Tensors:
-        """Train a network on the images for ``inner_loop`` epochs of SGD, augmented image by image."""
-        module = stateless(self.network, data.shape, data.num_classes)
-        strategy = pick_augmentation(self.augment, data)
-        targets = balanced_labels(data, self._each)
+    def _used(self, state: State, view: Mapping[str, Any], data: LabeledData, rng: torch.Generator) -> Tensors:
+        """Train the network on the images, or begin with a new one."""
+        if self._pooled:
+            return {}
+        if int(state["done"]) % self._outer_loop == 0:
+            return self._new_network(data, rng)
+        network, images = unprefixed("network.", view), (state["inputs"], self._targets(state, data))
         for _ in range(self.inner_loop or loops(self.images_per_class)[1]):
-            for index in torch.randperm(len(inputs), generator=rng).to(data.device).split(self.batch_train):
-                images = augment.augment(enlarge(inputs[index], data.shape), strategy, rng)
-                network = sgd_step(module, network, images, targets[index], self.network_learning_rate)
-        return network
+            order = torch.randperm(len(images[0]), generator=rng).to(data.device)
+            network = trained_on_set(
+                self._module(data),
+                network,
+                images,
+                order.split(self.batch_train),
+                data,
+                self._strategy(data),
+                rate=self.network_learning_rate,
+                rng=rng,
+            )
+        return prefixed("network.", network)
+
+    def _view_bytes(self, sizes: Sizes) -> int:
+        return sizes.network * (1 + sizes.classes)
+
+    def _loss_bytes(self, sizes: Sizes) -> int:
+        # the gradients' own graph is as large as that of the activations
+        return 2 * super()._loss_bytes(sizes)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from torch.nn.functional import cross_entropy, softplus
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillers.parts.images import balanced_labels, initial_images, small_images, to_set
+from ddplug.distillers.presets import Preset
 from ddplug.errors import OptionError, unknown
 from ddplug.functional.optim import adam_start, adam_step
 from ddplug.functional.resize import enlarge
@@ -37,13 +38,53 @@ from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
 from ddplug.utils.fingerprints import fingerprint
 
-__all__ = ["BETAS", "DD", "INITIALISATIONS"]
+__all__ = ["BETAS", "DD", "INITIALIZATIONS", "unrolled_preset"]
 
-INITIALISATIONS = ("random", "fixed")
+INITIALIZATIONS = ("random", "fixed")
 """Whether the images are for any initial network, or for one."""
 
 BETAS = (0.5, 0.999)
 """Adam's, as published."""
+
+
+_BATCHES = {"mnist": -(-60_000 // 1024), "cifar10": -(-50_000 // 1024)}
+"""Updates in one epoch over the real data."""
+
+
+def unrolled_preset(
+    data: str, images_per_class: int, initialization: str, rate: float, epochs: int, source: str
+) -> Preset:
+    """Turn a row of the published tables into a preset."""
+    batches = _BATCHES[data]
+    return Preset(
+        {
+            "network": {"mnist": "lenet:init=xavier", "cifar10": "alexnet"}[data],
+            "images_per_class": images_per_class,
+            "images_per_step": 1,
+            "epochs": 3,
+            "initialization": initialization,
+            "networks": 1,
+            "train_learning_rate": rate,
+            "learning_rate": 0.01,
+            "clip": 0.0,
+            "batch_real": 1024,
+            "init_from": "noise",
+            "steps": epochs * batches,
+            "halve_every": epochs // 10 * batches,
+        },
+        source,
+    )
+
+
+_WANG = "Wang et al., arXiv 1811.10959, and released defaults; the network is ours of that kind"
+
+_PRESETS = {
+    "paper": unrolled_preset("mnist", 10, "random", 0.02, 400, _WANG),
+    "mnist-10": unrolled_preset("mnist", 10, "random", 0.02, 400, _WANG),
+    "mnist-1-fixed": unrolled_preset("mnist", 1, "fixed", 0.02, 400, _WANG),
+    "cifar10-10": unrolled_preset("cifar10", 10, "random", 0.001, 400, _WANG),
+    "cifar10-10-fixed": unrolled_preset("cifar10", 10, "fixed", 0.001, 400, _WANG),
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +108,8 @@ class DD:
             and Adam remembers for a thousand updates, are shortened to it. 0 for no limit, as published.
         batch_real: real images that the trained network is judged on.
         init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
-        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.functional.resize`).
+        factor: in the place of one image, ``factor**2`` small ones in the same number of bytes
+            (:mod:`ddplug.functional.resize`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -81,6 +123,13 @@ class DD:
     """
 
     name: ClassVar[str] = "dd"
+    presets: ClassVar[Mapping[str, Preset]] = _PRESETS
+    small: ClassVar[Mapping[str, Any]] = {
+        "images_per_class": 2,
+        "network": "convnet:width=8,depth=1",
+        "networks": 2,
+        "batch_real": 4,
+    }
     images_per_class: int = 1
     images_per_step: int = 1
     epochs: int = 3
@@ -99,8 +148,8 @@ class DD:
     def __post_init__(self) -> None:
         at_least(self, images_per_class=1, images_per_step=1, epochs=1, steps=0, networks=1, batch_real=1)
         at_least(self, train_learning_rate=1e-6, learning_rate=0, halve_every=0, clip=0)
-        if self.initialization not in INITIALISATIONS:
-            raise unknown("initialization", self.initialization, INITIALISATIONS)
+        if self.initialization not in INITIALIZATIONS:
+            raise unknown("initialization", self.initialization, INITIALIZATIONS)
 
     @property
     def _each(self) -> int:
@@ -170,7 +219,7 @@ class DD:
         }
 
     def _left(self, done: int) -> float:
-        """Return the share of the learning rate that is left after so many updates."""
+        """Return the share of the learning rate that is left after ``done`` updates."""
         if self.halve_every:
             return float(0.5 ** (done // self.halve_every))
         return 0.5 + 0.5 * math.cos(math.pi * min(done / max(self.steps, 1), 1))
@@ -179,7 +228,7 @@ class DD:
         return gradient * (self.clip / (gradient.norm() + 1e-6)).clamp(max=1) if self.clip else gradient
 
     def _samples(self, data: LabeledData, rng: torch.Generator) -> Tensors:
-        """Return what is learned beside the rates, to start from."""
+        """Return what is learned besides the rates, to start from."""
         return {"inputs": initial_images(self.init_from, data, self._each, rng, self.factor)}
 
     def _labels(self, tensors: Mapping[str, Tensor], data: LabeledData) -> Tensor:
@@ -192,7 +241,7 @@ class DD:
         return [part.flatten() for part in positions.split(small_images(self.images_per_step, self.factor), 1)]
 
     def _raw_rates(self, data: LabeledData) -> Tensor:
-        """Give, for each step of the training, the number whose softplus is the rate to start from."""
+        """Return, for each step of the training, the number whose softplus is the rate to start from."""
         steps = len(self._batches(data)) * self.epochs
         rates = torch.full((steps,), self.train_learning_rate, dtype=torch.float64)
         return (rates + (-torch.expm1(-rates)).log()).float()  # as log(expm1(rates)), which overflows

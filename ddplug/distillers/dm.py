@@ -14,50 +14,49 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddplug.data.labeled import LabeledData
-from ddplug.distillation.memory import Sizes
-from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
-from ddplug.distillers.parts.pools import fill, pick, replaced
+from ddplug.distillation.protocol import State
+from ddplug.distillers.base import Momentum, RenewedPool
 from ddplug.distillers.parts.views import class_outputs, draw_view, real_statistics
-from ddplug.functional import augmentation as augment
+from ddplug.distillers.presets import Preset, per_data
 from ddplug.functional.losses import mean_matching
-from ddplug.functional.optim import momentum_step
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
-from ddplug.networks.factory import Network
-from ddplug.networks.functional import initial_parameters, stateless
-from ddplug.synthetic.dataset import SyntheticSet
-from ddplug.synthetic.recipe import Recipe
-from ddplug.utils.checks import at_least
-from ddplug.utils.progress import progress
+from ddplug.networks.functional import initial_parameters
 
 __all__ = ["DM"]
 
 
+_PAPER = Preset(
+    {"network": "convnet", "batch_real": 256, "init_from": "real", "augment": "auto", "pool_size": 0, "steps": 20_000},
+    "Zhao & Bilen, WACV 2023, section 4.1 and released defaults",
+)
+
+# the published rate is 1 whatever the images per class, and 10 from 100 on; ours is multiplied by them, so divide
+_PRESETS = {
+    "paper": _PAPER,
+    **per_data(_PAPER, {n: {"learning_rate": 1.0 / n} for n in (1, 10, 50)}),
+    **{
+        f"cifar10-{n}": _PAPER.extended(images_per_class=n, learning_rate=10.0 / n) for n in (100, 200, 500, 1000, 1250)
+    },
+}
+
+
 @dataclass(frozen=True)
-class DM:
+class DM(Momentum, RenewedPool):
     """Distribution matching.
 
     The defaults were chosen on a held-out part of MNIST, for minutes on a CPU; the published settings are presets.
 
     Attributes:
-        images_per_class: synthetic images of each class.
         steps: updates of the images; the paper takes 20,000 with its own loop.
         network: the architecture whose random instances give the features.
-        learning_rate: of the images, for one image per class; multiplied by ``images_per_class``, because the mean
-            over a class divides each image's gradient by it.
-        momentum: of the images' SGD.
         batch_real: real images of each class behind one mean; 256 in the paper.
-        init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
-        augment: operations for the Siamese augmentation joined by ``_``, ``"auto"`` for what suits the data, or ``""``.
-        pool_size: networks in the pool; 0 for the published loop (a new network and a new real batch at every step).
-        renew: steps after which the oldest network of the pool is replaced by a new one; 0 for never.
-        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.functional.resize`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -70,62 +69,17 @@ class DM:
     """
 
     name: ClassVar[str] = "dm"
-    images_per_class: int = 10
-    steps: int = 500
-    network: Network = "convnet:width=32"
+    presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     learning_rate: float = 1.0
-    momentum: float = 0.5
-    batch_real: int = 64
-    init_from: str = "kmeans"
-    augment: str = "auto"
-    pool_size: int = 60
-    renew: int = 0
-    factor: int = 1
 
-    def __post_init__(self) -> None:
-        at_least(self, images_per_class=1, steps=0, batch_real=1, pool_size=0, renew=0, learning_rate=0, momentum=0)
-
-    def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
-        augment.check(pick_augmentation(self.augment, data), data.shape)
-        inputs = initial_images(
-            self.init_from, data, small_images(self.images_per_class, self.factor), rng, self.factor
-        )
-        state = {"inputs": inputs, "velocity": torch.zeros_like(inputs), "done": torch.tensor(0)}
-        return {**state, **fill([self._view(data, rng) for _ in progress(range(self.pool_size), "pool")])}
-
-    def step(self, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
-        done = int(state["done"])
-        if self.pool_size and self.renew and done and done % self.renew == 0:
-            state = replaced(state, done // self.renew % self.pool_size, self._view(data, rng))
-        view = pick(state, self.pool_size, rng) if self.pool_size else self._view(data, rng)
-        inputs = state["inputs"].detach().requires_grad_()
-        images = enlarge(inputs, data.shape)
-        features = class_outputs(self._module(data), images, torch.arange(data.num_classes), view)
-        loss = mean_matching(view["means"], features.mean(1))
-        (gradient,) = torch.autograd.grad(loss, inputs)
-        rate = self.learning_rate * self.images_per_class
-        moved = momentum_step(state, gradient, rate, self.momentum)
-        return {**state, **moved, "done": torch.tensor(done + 1)}, {"loss": loss.detach()}
-
-    def result(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
-        recipe = Recipe.paper(pick_augmentation(self.augment, data))
-        labels = balanced_labels(data, small_images(self.images_per_class, self.factor))
-        return to_set(data, state["inputs"], labels, recipe)
-
-    def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
-        images = sizes.classes * small_images(self.images_per_class, self.factor)
-        view = sizes.network + sizes.classes * sizes.features
-        # while a pool is stacked its parts are there too
-        return {"pool_size": 2 * self.pool_size * view, "images_per_class": images * sizes.activations}
-
-    def _view(self, data: LabeledData, rng: torch.Generator) -> Tensors:
+    def view(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
         """Draw a network and an augmentation for each class, and the mean features ``means`` ``(C, D)``."""
-        view = draw_view(
-            initial_parameters(self.network, data, rng), pick_augmentation(self.augment, data), data.num_classes, rng
-        )
-        means = real_statistics(self._module(data), view, data, self.batch_real, rng, lambda features: features.mean(1))
+        view = draw_view(initial_parameters(self.network, data, rng), self._strategy(data), data.num_classes, rng)
+        module = self._module(data, embedding=True)
+        means = real_statistics(module, view, data, self.batch_real, rng, lambda features: features.mean(1))
         return {**view, "means": means}
 
-    def _module(self, data: LabeledData) -> nn.Module:
-        return stateless(self.network, data.shape, data.num_classes, embedding=True)
+    def loss(self, state: State, view: Mapping[str, Any], data: LabeledData) -> Tensor:
+        module, images = self._module(data, embedding=True), enlarge(state["inputs"], data.shape)
+        features = class_outputs(module, images, torch.arange(data.num_classes), view)
+        return mean_matching(view["means"], features.mean(1))

@@ -11,12 +11,33 @@ Reference: Zhao & Bilen, "Dataset Condensation with Differentiable Siamese Augme
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ddplug.distillers.dc import DC
+from ddplug.distillers.dc import DC, loops
+from ddplug.distillers.presets import Preset, per_data
 
 __all__ = ["DSA"]
+
+
+_PAPER = Preset(
+    {
+        "network": "convnet",
+        "batch_real": 256,
+        "learning_rate": 0.1,
+        "init_from": "real",
+        "augment": "auto",
+        "pool_size": 0,
+    },
+    "Zhao & Bilen, ICML 2021, section 4.1 and released defaults",
+)
+
+_PRESETS = {
+    "paper": _PAPER.extended(steps=1000),
+    # 1,000 networks
+    **per_data(_PAPER, {n: {"steps": 1000 * loops(n)[0]} for n in (1, 10, 50)}),
+}
 
 
 @dataclass(frozen=True)
@@ -29,5 +50,6 @@ class DSA(DC):
     """
 
     name: ClassVar[str] = "dsa"
+    presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     init_from: str = "real"
     augment: str = "auto"

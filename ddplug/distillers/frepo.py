@@ -15,8 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,19 +23,20 @@ from torch.nn.functional import one_hot, softmax
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
-from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
-from ddplug.distillers.parts.pools import after_use, staggered_pool, view_at
+from ddplug.distillation.protocol import State
+from ddplug.distillers.base import AgedPool
+from ddplug.distillers.parts.images import balanced_labels
+from ddplug.distillers.parts.training import trained_on_set
+from ddplug.distillers.presets import Preset
 from ddplug.errors import OptionError
-from ddplug.functional import augmentation as augment
-from ddplug.functional.optim import adam_start, adam_step
+from ddplug.functional.optim import adam_step
 from ddplug.functional.resize import enlarge
 from ddplug.functional.ridge import best_labels, centered, nearest_distribution, predict
 from ddplug.functional.types import Tensors
 from ddplug.networks.factory import Network
-from ddplug.networks.functional import forward, initial_parameters, prefixed, sgd_step, stateless, unprefixed
+from ddplug.networks.functional import forward, initial_parameters, prefixed, stateless, unprefixed
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
-from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
 
 __all__ = ["FRePo", "solve_labels"]
@@ -45,30 +45,44 @@ _LOGIT = 5.0
 """Logit of an image's own class at the start, the others being 0: with ten classes a probability of 0.94."""
 
 
+# 1,024 real images in a batch whatever the classes, so 102 of each of ten; Adam stands for LAMB
+_PRESETS = {
+    "paper": Preset(
+        {
+            "network": "convnet:norm=batch",
+            "batch_real": 102,
+            "learning_rate": 3e-4,
+            "label_rate": 3e-4,
+            "init_from": "real",
+            "augment": "",
+            "pool_size": 10,
+            "max_age": 100,
+            "reuse": 1,
+            "advance": 1,
+            "steps": 500_000,
+        },
+        "Zhou, Nezhadarya & Ba, NeurIPS 2022, and released defaults; Adam in the place of LAMB",
+    )
+}
+
+
 @dataclass(frozen=True)
-class FRePo:
+class FRePo(AgedPool):
     """Neural feature regression with pooling.
 
     The defaults were chosen on a held-out part of MNIST, for minutes on a CPU. They differ from the paper in what is
     said below; the preset ``paper`` goes back to its schedule.
 
     Attributes:
-        images_per_class: synthetic images of each class.
         steps: updates of the images and labels.
         network: the architecture whose instances give the features.
         learning_rate: of the images, for Adam; it falls to a tenth by a cosine over ``steps``.
         label_rate: the same of the labels' logits; 0 for hard labels.
         batch_real: real images of each class behind one loss.
-        init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
         augment: operations joined by ``_`` for the training of the pool's networks, ``"auto"`` for what suits the data,
             or ``""``; networks are then trained on the result in the same way.
-        pool_size: networks in the pool.
-        max_age: training steps after which a network is replaced by a new one.
-        reuse: updates of the images in one state of a network, all on the same real batch; 1 in the paper.
         advance: training steps a network then takes on the synthetic set; 1 in the paper, 0 for networks that are
             never trained.
-        network_learning_rate: of the networks' SGD.
-        factor: in the place of one image, ``factor**2`` small ones in the same room (:mod:`ddplug.functional.resize`).
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -82,117 +96,75 @@ class FRePo:
     """
 
     name: ClassVar[str] = "frepo"
-    images_per_class: int = 10
+    presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     steps: int = 1500
-    network: Network = "convnet:width=32"
-    learning_rate: float = 0.01
-    label_rate: float = 0.01
-    batch_real: int = 64
-    init_from: str = "kmeans"
-    augment: str = "auto"
-    pool_size: int = 10
     max_age: int = 300
     reuse: int = 5
-    advance: int = 10
-    network_learning_rate: float = 0.1
-    factor: int = 1
+    label_rate: float = 0.01
 
     def __post_init__(self) -> None:
-        at_least(self, images_per_class=1, steps=0, batch_real=1, learning_rate=0, label_rate=0, pool_size=1)
-        at_least(self, max_age=0, reuse=1, advance=0, network_learning_rate=0)
+        super().__post_init__()
+        at_least(self, label_rate=0)
+
+    def view(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
+        """Take the ``features`` ``(C * batch_real, D)``, sorted by class, that a network gives a new real batch."""
+        network = unprefixed("network.", state)
+        images = torch.cat([data.sample(label, self.batch_real, rng) for label in range(data.num_classes)])
+        with torch.no_grad():
+            features = forward(self._module(data, embedding=True), network, images)
+        return {**prefixed("network.", network), "features": features}
+
+    def loss(self, state: State, view: Mapping[str, Any], data: LabeledData) -> Tensor:
+        """Mean squared error of the regression on a view's real features."""
+        module, images = self._module(data, embedding=True), enlarge(state["inputs"], data.shape)
+        support = forward(module, unprefixed("network.", view), images)
+        predictions = predict(view["features"], support, centered(self._shares(state, data), data.num_classes))
+        goals = centered(balanced_labels(data, self.batch_real), data.num_classes)
+        return (predictions - goals).square().sum(1).mean()
 
     @property
-    def _each(self) -> int:
-        return small_images(self.images_per_class, self.factor)
+    def _learned(self) -> tuple[str, ...]:
+        return ("inputs", "labels") if self.label_rate else ("inputs",)
 
-    def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
-        augment.check(pick_augmentation(self.augment, data), data.shape)
-        inputs = initial_images(self.init_from, data, self._each, rng, self.factor)
-        labels = _LOGIT * self._one_hot(data)
-        state = adam_start({"inputs": inputs, "labels": labels})
-        make = partial(self._view, state=state, data=data, rng=rng)
-        return {**state, **staggered_pool(self.pool_size, self.max_age if self.advance else 0, make)}
+    @property
+    def _first_ages(self) -> int:
+        return self.max_age if self.advance else 0
 
-    def step(self, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
+    def _labels(self, data: LabeledData) -> Tensors:
+        return {"labels": _LOGIT * self._one_hot(data)} if self.label_rate else {}
+
+    def _moved(self, state: State, gradients: Mapping[str, Tensor]) -> Tensors:
         done = int(state["done"]) + 1
-        k = int(torch.randint(self.pool_size, (), generator=rng))
-        view = view_at(state, k)
-        inputs, labels = (state[name].detach().requires_grad_() for name in ("inputs", "labels"))
-        loss = self._loss(inputs, labels, view, data)
-        gradients = torch.autograd.grad(loss, [inputs, labels])
-        rate = 0.55 + 0.45 * math.cos(math.pi * min(done / max(self.steps, 1), 1))
-        moved = {
-            **adam_step(state, {"inputs": gradients[0]}, self.learning_rate * rate),
-            **adam_step(state, {"labels": gradients[1]}, self.label_rate * rate),
-        }
-        after = {**state, **moved}
-        make = partial(self._view, state=after, data=data, rng=rng)
-        used = after_use(after, k, make, reuse=self.reuse, advance=self.advance, max_age=self.max_age)
-        return {**after, **used}, {"loss": loss.detach()}
+        share = 0.55 + 0.45 * math.cos(math.pi * min(done / max(self.steps, 1), 1))
+        rates = {"inputs": self.learning_rate * share, "labels": self.label_rate * share}
+        moved: Tensors = {}
+        for name, gradient in gradients.items():
+            moved |= adam_step(state, {name: gradient}, rates[name])
+        return moved
 
-    def result(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
-        recipe = Recipe.paper(pick_augmentation(self.augment, data))
-        own = balanced_labels(data, self._each)
-        targets = self._targets(state["labels"], data) if self.label_rate else own
-        return to_set(data, state["inputs"], targets, recipe)
+    def _trained(self, network: Tensors, steps: int, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
+        """Train a network on the whole synthetic set, as whoever uses the set will: cross-entropy with soft labels."""
+        images, rate = (state["inputs"], self._shares(state, data)), self.network_learning_rate
+        batches, strategy = [slice(None)] * steps, self._strategy(data)
+        return trained_on_set(self._module(data), network, images, batches, data, strategy, rate=rate, rng=rng)
 
-    def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
-        images = sizes.classes * self._each
-        view = sizes.network + sizes.classes * self.batch_real * sizes.features
-        kernel = 8 * images**2 + 2 * images * sizes.features  # in float64
-        return {"pool_size": 2 * self.pool_size * view, "images_per_class": images * sizes.activations + kernel}
+    def _targets(self, state: State, data: LabeledData) -> Tensor:
+        return softmax(state["labels"], 1) if self.label_rate else super()._targets(state, data)
+
+    def _shares(self, state: State, data: LabeledData) -> Tensor:
+        """Return the class probabilities ``(M, C)`` of the images; one-hot where labels are not learned."""
+        return self._targets(state, data) if self.label_rate else self._one_hot(data)
 
     def _one_hot(self, data: LabeledData) -> Tensor:
         return one_hot(balanced_labels(data, self._each), data.num_classes).float()
 
-    def _targets(self, labels: Tensor, data: LabeledData) -> Tensor:
-        """Return the class probabilities ``(M, C)`` that logits stand for; one-hot where labels are not learned."""
-        if self.label_rate:
-            return softmax(labels, 1)
-        return labels * 0 + self._one_hot(data)
+    def _view_bytes(self, sizes: Sizes) -> int:
+        return sizes.network + sizes.classes * self.batch_real * sizes.features
 
-    def _loss(self, inputs: Tensor, labels: Tensor, view: Mapping[str, Tensor], data: LabeledData) -> Tensor:
-        """Mean squared error of the regression on a view's real features."""
-        module = stateless(self.network, data.shape, data.num_classes, embedding=True)
-        support = forward(module, unprefixed("network.", view), enlarge(inputs, data.shape))
-        targets = centered(self._targets(labels, data), data.num_classes)
-        predictions = predict(view["features"], support, targets)
-        return (predictions - self._real_targets(data)).square().sum(1).mean()
-
-    def _real_targets(self, data: LabeledData) -> Tensor:
-        return centered(balanced_labels(data, self.batch_real), data.num_classes)
-
-    def _view(
-        self,
-        network: Tensors | None,
-        steps: int,
-        state: Mapping[str, Tensor],
-        data: LabeledData,
-        rng: torch.Generator,
-    ) -> Tensors:
-        """Train a network, or a new one, for some steps, and see a new real batch through it.
-
-        Returns:
-            The network's numbers under ``network.*``, and the ``features`` ``(C * batch_real, D)``, sorted by class.
-        """
-        network = self._trained(network or initial_parameters(self.network, data, rng), steps, state, data, rng)
-        images = torch.cat([data.sample(label, self.batch_real, rng) for label in range(data.num_classes)])
-        with torch.no_grad():
-            module = stateless(self.network, data.shape, data.num_classes, embedding=True)
-            features = forward(module, network, images)
-        return {**prefixed("network.", network), "features": features}
-
-    def _trained(
-        self, network: Tensors, steps: int, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator
-    ) -> Tensors:
-        """Train a network on the whole synthetic set, as whoever uses the set will: cross-entropy with soft labels."""
-        module = stateless(self.network, data.shape, data.num_classes)
-        targets = self._targets(state["labels"], data)
-        for _ in range(steps):
-            images = augment.augment(enlarge(state["inputs"], data.shape), pick_augmentation(self.augment, data), rng)
-            network = sgd_step(module, network, images, targets, self.network_learning_rate)
-        return network
+    def _loss_bytes(self, sizes: Sizes) -> int:
+        images = sizes.classes * self._each
+        kernel = 8 * images**2 + 2 * images * sizes.features  # in float64
+        return super()._loss_bytes(sizes) + kernel
 
 
 def solve_labels(

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +23,15 @@ from torch.nn.functional import cross_entropy, pad
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
-from ddplug.distillers.parts.features import CHUNK
-from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, to_set
-from ddplug.distillers.parts.teachers import Teacher, check_labels, lend, numbers_of, predict, structure_of
+from ddplug.distillers.parts.features import MICRO_BATCH
+from ddplug.distillers.parts.images import check_images_per_class
+from ddplug.distillers.parts.teachers import Teacher, check_labels, frozen, predict, teacher_module, teacher_state
 from ddplug.distillers.parts.training import POOL
+from ddplug.distillers.presets import Preset
+from ddplug.distillers.selection.base import Selection
 from ddplug.errors import OptionError
 from ddplug.functional.crops import check_images, draw_boxes, resample
 from ddplug.functional.types import Tensors
-from ddplug.synthetic.dataset import SyntheticSet
-from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
 from ddplug.utils.progress import progress
 
@@ -41,14 +41,28 @@ _LARGE = 128
 """Side from which on several crops share an image, unless told otherwise."""
 
 
+_PAPER = Preset(
+    {"candidates": 300, "crops": 5, "tiles": "auto", "labels": "soft"},
+    "Sun, Shi, Yu & Lin, CVPR 2024, and released defaults; the teacher is yours, in the papers a trained ResNet-18",
+)
+
+_PRESETS = {
+    "paper": _PAPER,
+    **{
+        f"{data}-{n}": _PAPER.extended(images_per_class=n, tiles=tiles)
+        for data, tiles in {"imagenet-1k": 2, "tiny-imagenet": 1, "cifar100": 1, "cifar10": 1}.items()
+        for n in (1, 10, 50)
+    },
+}
+
+
 @dataclass(frozen=True)
-class RDED:
+class RDED(Selection):
     """Realistic, diverse and efficient dataset distillation.
 
     Attributes:
         images_per_class: images to put together for each class.
-        steps: none are needed; all the work is done in ``init``.
-        teacher: a network to be trained on the data first, by name (or a function that builds one); or an own, trained
+        teacher: a network to be trained on the data first, by name (or a function that builds one); or your own trained
             module, which is used in evaluation mode and not changed.
         train_epochs: epochs to train a named teacher for; see :func:`ddplug.distillers.train_teacher`.
         max_samples_per_class: samples of each class that a named teacher is trained on at most.
@@ -70,8 +84,12 @@ class RDED:
     """
 
     name: ClassVar[str] = "rded"
-    images_per_class: int = 10
-    steps: int = 0
+    presets: ClassVar[Mapping[str, Preset]] = _PRESETS
+    small: ClassVar[Mapping[str, Any]] = {
+        **Selection.small,
+        "teacher": "convnet:width=8,depth=1,norm=batch",
+        "candidates": 9,
+    }
     teacher: Teacher = "convnet:width=32"
     train_epochs: int = 10
     max_samples_per_class: int = POOL
@@ -92,21 +110,14 @@ class RDED:
     def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         tiles = self._tiles(data.shape)
         check_images_per_class(data, self.images_per_class)
-        structure = structure_of(self.teacher, data)
-        tensors = numbers_of(self.teacher, data, self.train_epochs, self.max_samples_per_class, rng)
-        with lend(structure, tensors, data.device) as teacher:
+        structure = teacher_module(self.teacher, data)
+        tensors = teacher_state(self.teacher, data, self.train_epochs, self.max_samples_per_class, rng)
+        with frozen(structure, tensors, data.device) as teacher:
             classes = progress(range(data.num_classes), "classes")
             best = [self._best(label, tiles, teacher, data, rng) for label in classes]
             inputs = torch.cat([self._tile(*chosen, tiles, data) for chosen in best])
             soft = {"labels": predict(teacher, inputs).softmax(1)} if self.labels == "soft" else {}
         return {"inputs": inputs, **soft}
-
-    def step(self, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
-        return dict(state), {"loss": torch.zeros((), device=data.device)}
-
-    def result(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
-        targets = state["labels"] if "labels" in state else balanced_labels(data, self.images_per_class)
-        return to_set(data, state["inputs"], targets, Recipe.paper(data.augmentation))
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
         """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
@@ -132,7 +143,7 @@ class RDED:
         number = self.images_per_class * tiles**2
         index = data.draw(label, max(number, min(self.candidates, len(data.class_indices[label]))), rng)
         losses, boxes = [], []
-        for part in index.split(max(1, CHUNK // self.crops)):
+        for part in index.split(max(1, MICRO_BATCH // self.crops)):
             drawn = draw_boxes(len(part) * self.crops, data.shape, self.least_area, rng)
             logits = predict(teacher, self._seen(data.batch(part).repeat_interleave(self.crops, 0), drawn, tiles))
             loss = cross_entropy(logits, torch.full_like(logits[:, 0], label, dtype=torch.int64), reduction="none")
@@ -160,7 +171,7 @@ class RDED:
         made = torch.empty(n, *data.shape, device=data.device)
         for k, (rows, columns) in enumerate(cells(data.shape, tiles)):
             size = (rows.stop - rows.start, columns.stop - columns.start)
-            for part in torch.arange(n).split(CHUNK):
+            for part in torch.arange(n).split(MICRO_BATCH):
                 images = data.batch(index[k * n + part])
                 made[part.to(data.device), :, rows, columns] = resample(images, boxes[k * n + part], size)
         return made

@@ -24,8 +24,9 @@ from torch.nn.functional import one_hot
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
-from ddplug.distillers.dd import DD
+from ddplug.distillers.dd import DD, unrolled_preset
 from ddplug.distillers.parts.images import initial_images, small_images
+from ddplug.distillers.presets import Preset
 from ddplug.functional.types import Tensors
 from ddplug.utils.checks import at_least
 
@@ -54,6 +55,16 @@ def shared_labels(images: int, classes: int) -> Tensor:
     return shares / shares.sum(1, keepdim=True)
 
 
+_SUCHOLUTSKY = "Sucholutsky & Schonlau, IJCNN 2021, released scripts; the network is ours of that kind"
+
+
+_PRESETS = {
+    "paper": unrolled_preset("mnist", 1, "fixed", 0.01, 350, _SUCHOLUTSKY),
+    "mnist-1-fixed": unrolled_preset("mnist", 1, "fixed", 0.01, 350, _SUCHOLUTSKY),
+    "cifar10-10-fixed": unrolled_preset("cifar10", 10, "fixed", 0.001, 350, _SUCHOLUTSKY),
+}
+
+
 @dataclass(frozen=True)
 class SoftLabelDD(DD):
     """Dataset distillation with learned labels.
@@ -74,6 +85,7 @@ class SoftLabelDD(DD):
     """
 
     name: ClassVar[str] = "soft-label-dd"
+    presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     images: int = 0
     learn_images: bool = True
 

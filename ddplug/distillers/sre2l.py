@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,9 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Preprocess, pieces
 from ddplug.distillation.memory import Sizes
 from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, initial_images, to_set
-from ddplug.distillers.parts.teachers import Teacher, check_labels, lend, numbers_of, predict, structure_of
+from ddplug.distillers.parts.teachers import Teacher, check_labels, frozen, predict, teacher_module, teacher_state
 from ddplug.distillers.parts.training import POOL
+from ddplug.distillers.presets import Preset
 from ddplug.errors import OptionError
 from ddplug.functional.crops import check_images, draw_boxes, resample
 from ddplug.functional.optim import adam_start, adam_step
@@ -48,6 +49,40 @@ Statistics = tuple[Tensor, Tensor, Tensor]
 each."""
 
 
+_TEACHER = "the teacher is yours, in the papers a trained ResNet-18"
+
+# shifts of 32 of 224 pixels
+_PAPER = Preset(
+    {
+        "steps": 4000,
+        "learning_rate": 0.25,
+        "match": 0.01,
+        "first_layer": 10.0,
+        "batch_size": 100,
+        "least_area": 0.08,
+        "flip": True,
+        "jitter": 1 / 7,
+        "init_from": "noise",
+        "labels": "soft",
+    },
+    f"Yin, Xing & Shen, NeurIPS 2023, and released scripts (1,000 to 4,000 steps); {_TEACHER}",
+)
+_CDA = Preset(
+    {**_PAPER.options, "curriculum": True},
+    f"Yin & Shen (CDA), 2023, and released scripts (1,000 to 4,000 steps); {_TEACHER}",
+)
+
+_PRESETS = {
+    "paper": _PAPER,
+    **{f"imagenet-1k-{n}": _PAPER.extended(images_per_class=n) for n in (10, 50, 100, 200)},
+    **{f"imagenet-1k-{n}-cda": _CDA.extended(images_per_class=n) for n in (50, 100, 200)},
+    **{f"tiny-imagenet-{n}": _PAPER.extended(images_per_class=n, learning_rate=0.1, match=1.0) for n in (50, 100)},
+    **{f"tiny-imagenet-{n}-cda": _CDA.extended(images_per_class=n, learning_rate=0.4, match=0.05) for n in (50, 100)},
+    # 4 of 32 pixels, and no crops or flips
+    "cifar100-50": _PAPER.extended(images_per_class=50, steps=1000, jitter=0.125, least_area=1.0, flip=False),
+}
+
+
 @dataclass(frozen=True)
 class SRe2L:
     """Squeeze, recover and relabel; with ``curriculum`` the recovery of CDA.
@@ -56,12 +91,12 @@ class SRe2L:
         images_per_class: synthetic images of each class.
         steps: updates of the images; 1,000 to 4,000 in the papers.
         teacher: a network with batch normalization to be trained on the data first, by name (or a function that builds
-            one); or an own, trained module, which is used in evaluation mode and not changed.
+            one); or your own trained module, which is used in evaluation mode and not changed.
         train_epochs: epochs to train a named teacher for; see :func:`ddplug.distillers.train_teacher`.
         max_samples_per_class: samples of each class that a named teacher is trained on at most.
         learning_rate: of Adam on the images, at first; it falls to zero by a cosine.
         match: weight :math:`r` of the statistics.
-        first_layer: weight :math:`w_0` of the first layer's statistics, beside 1 for the others.
+        first_layer: weight :math:`w_0` of the first layer's statistics; the others have the weight 1.
         batch_size: images that go through the teacher together, whose statistics are matched; of as many classes as
             there are.
         least_area: smallest share of an image's area that a random crop covers, in (0, 1]; 1 for no crops.
@@ -83,6 +118,8 @@ class SRe2L:
     """
 
     name: ClassVar[str] = "sre2l"
+    presets: ClassVar[Mapping[str, Preset]] = _PRESETS
+    small: ClassVar[Mapping[str, Any]] = {"images_per_class": 2, "teacher": "convnet:width=8,depth=1,norm=batch"}
     images_per_class: int = 10
     steps: int = 300
     teacher: Teacher = "convnet:width=32,norm=batch"
@@ -114,13 +151,13 @@ class SRe2L:
     def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         check_images_per_class(data, self.images_per_class)
         self._check_augmentation(data)
-        structure = structure_of(self.teacher, data)
+        structure = teacher_module(self.teacher, data)
         if not list(_batch_norms(structure)):
             raise OptionError(
                 f"teacher {_named(self.teacher)} has no batch normalization with running statistics, which sre2l "
                 "matches; use one that has, e.g. 'convnet:width=32,norm=batch', or another method, e.g. rded"
             )
-        tensors = numbers_of(self.teacher, data, self.train_epochs, self.max_samples_per_class, rng)
+        tensors = teacher_state(self.teacher, data, self.train_epochs, self.max_samples_per_class, rng)
         inputs = initial_images(self.init_from, data, self.images_per_class, rng)
         return {**adam_start({"inputs": inputs}), **prefixed("teacher.", tensors), "range": _valid_range(data)}
 
@@ -128,7 +165,7 @@ class SRe2L:
         past = min(int(state["done"]) / max(1, self.steps), 1.0)
         labels, gradient = balanced_labels(data, self.images_per_class), torch.zeros_like(state["inputs"])
         total = torch.zeros((), device=data.device)
-        with lend(structure_of(self.teacher, data), unprefixed("teacher.", state), data.device) as teacher:
+        with frozen(teacher_module(self.teacher, data), unprefixed("teacher.", state), data.device) as teacher:
             for rows in self._batches(data):
                 images = state["inputs"][rows].requires_grad_()
                 loss = self._loss(teacher, self._augment(images, past, data, rng), labels[rows])
@@ -142,7 +179,7 @@ class SRe2L:
     def result(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
         targets = balanced_labels(data, self.images_per_class)
         if self.labels == "soft":
-            with lend(structure_of(self.teacher, data), unprefixed("teacher.", state), data.device) as teacher:
+            with frozen(teacher_module(self.teacher, data), unprefixed("teacher.", state), data.device) as teacher:
                 targets = predict(teacher, state["inputs"]).softmax(1)
         return to_set(data, state["inputs"], targets, Recipe.paper(data.augmentation))
 
@@ -260,11 +297,11 @@ def _named(teacher: Teacher) -> str:
 
 @contextmanager
 def _watched(teacher: nn.Module) -> Iterator[list[Statistics]]:
-    """Collect what reaches the batch-normalization layers of a lent teacher, in the order in which it does."""
+    """Collect what reaches the batch-normalization layers of a frozen teacher, in the order in which it does."""
     seen: list[Statistics] = []
 
     def keep(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        # during the call a layer has the numbers that were lent
+        # during the call a layer has the teacher's tensors
         mean, variance = layer.running_mean, layer.running_var
         assert isinstance(mean, Tensor) and isinstance(variance, Tensor)  # for mypy: see _batch_norms
         seen.append((arguments[0], mean, variance))

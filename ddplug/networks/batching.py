@@ -1,9 +1,9 @@
-"""How much of a batch goes through a network at once, by rules that were measured.
+"""Micro-batches: how much of a batch goes through a network at once, by rules that were measured.
 
 On a CPU the activations of a large batch fall out of the caches, and past a few tens of megabytes they are returned to
-the operating system and mapped anew in every step. Pieces whose activations stay within 32 MiB were 1.5 to 2 times
-faster than batches of 256 (ConvNet of width 32 and 128 on 28x28 images, forward and backward); much smaller pieces were
-slower. On an accelerator the whole batch goes at once.
+the operating system and mapped anew in every step. Micro-batches whose activations stay within 32 MiB were 1.5 to 2
+times faster than batches of 256 (ConvNet of width 32 and 128 on 28x28 images, forward and backward); much smaller ones
+were slower. On an accelerator the whole batch goes at once.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ddplug.networks.layers import Classifier
 __all__ = ["activation_bytes", "batch_pieces", "go_together"]
 
 PIECE_BYTES = 32 * 2**20
-"""Activations of one piece on a CPU."""
+"""Activations of one micro-batch on a CPU."""
 
 TOGETHER_BYTES = {"cpu": 2**20, "cuda": 2**26}
 """Activations of one network's batch up to which several networks are trained together.
 
 On the CPU stacking saves calls but makes slower convolutions: 1.1 to 1.8 times faster for 10 images of 8x8 at width 32
-(0.7 MiB), as fast at 3 MiB and two to three times slower at 200 MiB. The limit for CUDA is reckoned from the cost of
+(0.7 MiB), as fast at 3 MiB and two to three times slower at 200 MiB. The limit for CUDA is estimated from the cost of
 launching a kernel, not measured.
 """
 
@@ -64,7 +64,7 @@ def activation_bytes(module: nn.Module, sample: Tensor) -> int:
 
 
 def batch_pieces(module: nn.Module, sample: Tensor, n: int) -> list[slice]:
-    """Cut a batch into pieces of nearly equal size; the whole batch where that is best or has to be.
+    """Cut a batch into micro-batches of nearly equal size; the whole batch where that is best or has to be.
 
     Args:
         module: a network. In training mode with batch normalization its batches stay whole.

@@ -1,9 +1,10 @@
-"""Networks as data: their numbers in plain dictionaries, called functionally, and stacked into pools."""
+"""Networks as data: their parameters in plain dictionaries, and calls that take these as an argument."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,6 @@ class _Outputs(_Embedding):
         return torch.cat([features, network.head(features) if isinstance(network, Classifier) else network(x)], 1)
 
 
-@lru_cache(maxsize=32)
 def stateless(
     network: Network,
     shape: tuple[int, ...],
@@ -58,7 +58,7 @@ def stateless(
     outputs: bool = False,
     training: bool = True,
 ) -> nn.Module:
-    """Return a network's structure, for functional calls only: its own numbers are never used.
+    """Return a network's structure, for functional calls only: its own parameters are never used.
 
     Args:
         network: name or function.
@@ -69,12 +69,31 @@ def stateless(
         training: whether batch normalization uses the batch's own statistics.
 
     Returns:
-        A module shared by all callers with the same arguments.
+        A module shared by all callers with the same arguments; one that a function built lives as long as the function.
     """
+    kind = (tuple(shape), num_classes, embedding, outputs, training)
+    if isinstance(network, str):
+        return _named(network, *kind)
+    known = _BUILT.setdefault(network, {})
+    if kind not in known:
+        known[kind] = _structure(network, *kind)
+    return known[kind]
+
+
+_BUILT: WeakKeyDictionary[Callable[..., nn.Module], dict[tuple[object, ...], nn.Module]] = WeakKeyDictionary()
+"""Structures by the function that built them. Weak, because a function may hold on to a model that somebody trains."""
+
+
+def _structure(
+    network: Network, shape: tuple[int, ...], num_classes: int, embedding: bool, outputs: bool, training: bool
+) -> nn.Module:
     module = build(network, shape, num_classes, torch.Generator().manual_seed(0))
     if embedding or outputs:
         module = (_Outputs if outputs else _Embedding)(module)
     return module.train(training).requires_grad_(False)
+
+
+_named = lru_cache(maxsize=32)(_structure)
 
 
 def initial_parameters(network: Network, data: LabeledData, rng: torch.Generator) -> Tensors:
@@ -93,16 +112,19 @@ def initial_parameters(network: Network, data: LabeledData, rng: torch.Generator
     return {name: tensor.detach().to(data.device) for name, tensor in tensors.items()}
 
 
-@lru_cache(maxsize=64)
-def _cuts(module: nn.Module, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> list[slice]:
-    """Cut batches of a shape into what is best passed through a structure at once; found out once, then remembered."""
-    return batch_pieces(module, torch.zeros((1, *shape[1:]), dtype=dtype, device=device), shape[0])
+_MEASURED: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], list[slice]]] = WeakKeyDictionary()
+"""Micro-batches of a structure by the shape and type of a batch, since finding them takes a forward pass."""
 
 
-def _parts(module: nn.Module, *batch: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def _micro_batches(module: nn.Module, *batch: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cut a batch into what is best passed through a structure at once."""
     first = batch[0]
-    cuts = [slice(None)] if first.device.type != "cpu" else _cuts(module, first.shape, first.dtype, first.device)
-    return (tuple(tensor[cut] for tensor in batch) for cut in cuts)
+    if first.device.type != "cpu":
+        return iter([batch])
+    known, kind = _MEASURED.setdefault(module, {}), (first.shape, first.dtype)
+    if kind not in known:
+        known[kind] = batch_pieces(module, torch.zeros((1, *first.shape[1:]), dtype=first.dtype), len(first))
+    return (tuple(tensor[part] for tensor in batch) for part in known[kind])
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
@@ -116,7 +138,7 @@ def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def forward(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """Call a network given as a :func:`stateless` and its numbers, which stay as they are.
+    """Call a network with parameters and buffers that are given, and stay as they are.
 
     Args:
         module: the structure.
@@ -130,7 +152,7 @@ def forward(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tens
         tensors = prefixed("network.", tensors)
     # batch normalization writes its running statistics into the buffers it is given: hand it copies
     own = {**tensors, **{name: tensors[name].clone() for name, _ in module.named_buffers()}}
-    return torch.cat([functional_call(module, own, part) for part in _parts(module, x)])
+    return torch.cat([functional_call(module, own, part) for part in _micro_batches(module, x)])
 
 
 def loss_gradient(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensors, Tensors]:
@@ -148,7 +170,7 @@ def loss_gradient(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, y
     buffers = {name: tensors[name].clone() for name, _ in module.named_buffers()}
     leaves = {name: tensors[name].detach().requires_grad_() for name, _ in module.named_parameters()}
     total = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
-    for part, labels in _parts(module, x, y):
+    for part, labels in _micro_batches(module, x, y):
         loss = cross_entropy(functional_call(module, {**leaves, **buffers}, (part,)), labels, reduction="sum")
         # not every parameter need take part in the outputs
         parts = torch.autograd.grad(loss / len(x), list(leaves.values()), materialize_grads=True)
@@ -189,7 +211,7 @@ def minibatch_loss(
             called for a step, so an augmentation that was drawn before.
 
     Returns:
-        A loss for :func:`~ddplug.functional.unroll` whose ``learned`` are the images ``(M, *shape)`` and their labels,
+        A loss for :func:`ddplug.functional.unroll` whose ``learned`` are the images ``(M, *shape)`` and their labels,
         ``(M,)`` int64 or ``(M, num_classes)`` weights of the classes, which need not add up to 1.
     """
 

@@ -10,7 +10,7 @@ __all__ = ["resnet18"]
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is projected where the size or the channels change."""
+    """Two 3x3 convolutions and a shortcut around them, which is projected where the size or the channels change."""
 
     def __init__(self, channels: int, width: int, stride: int, sides: list[int], norm: str) -> None:
         super().__init__()

@@ -80,12 +80,12 @@ def test_no_step_gets_by_with_less(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["dm", "dc", "frepo", "ncfm", "idm", "idc"])
-def test_banks_are_counted_as_they_are(name: str) -> None:
+def test_pools_are_counted_as_they_are(name: str) -> None:
     state = METHODS[name].init(DATA, generator())
     pool = sum(t.numel() * t.element_size() for key, t in state.items() if key.startswith("pool."))
     parts = METHODS[name].memory(sizes_of(NETWORK, DATA))
     # twice, since the parts are there while they are stacked; the augmentations' few numbers are left out
-    assert pool - 2000 <= max(parts.get(option, 0) for option in ("pool_size", "pool_size", "pool_size")) / 2 <= pool
+    assert pool - 2000 <= parts["pool_size"] / 2 <= pool
 
 
 def test_a_run_that_cannot_fit_is_refused_with_a_value_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:

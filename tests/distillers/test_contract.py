@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,52 +16,27 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Identity
 from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillers.parts.images import to_set
+from ddplug.distillers.presets import Preset
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.testing import check_class_symmetry, check_distiller, toy_images, toy_table
 from tests.toy_distillers import MeanMatching
 
-SMALL = {
-    "images_per_class": 2,
-    "network": "convnet:width=8,depth=1",
-    "teacher": "convnet:width=8,depth=1,norm=batch",
-    "candidates": 9,
-    "pool_size": 2,
-    "batch_real": 4,
-    "pool": 8,
-    "queue": 3,
-    "max_age": 16,
-    "networks": 2,
-    "train_steps": 2,
-    "outer_loop": 2,
-    "inner_loop": 2,
-    "num_experts": 1,
-    "epoch_steps": 1,
-    "syn_steps": 2,
-}
-"""Values for the fields that cost time, in whichever method has them."""
-
-
-def small(name: str) -> Any:
-    method = registry.resolve("distiller", name)()
-    known = {field.name for field in fields(method)}
-    return replace(method, **{field: value for field, value in SMALL.items() if field in known})
-
 
 @pytest.mark.parametrize("name", registry.names("distiller"))
 def test_registered_distillers_keep_the_contract(name: str) -> None:
-    method = small(name)
+    method = registry.resolve("distiller", name)()
     assert method.name == name
     check_distiller(method)
 
 
 @pytest.mark.parametrize("name", ["random", "class-mean", "herding", "k-center", "kmeans", "kmeans-centroid"])
 def test_methods_without_a_network_take_tables(name: str) -> None:
-    check_distiller(small(name), toy_table())
+    check_distiller(registry.resolve("distiller", name)(), toy_table())
 
 
 @pytest.mark.parametrize("name", ["herding", "k-center"])
 def test_the_order_of_the_classes_does_not_matter(name: str) -> None:
-    check_class_symmetry(small(name))
+    check_class_symmetry(registry.resolve("distiller", name)(images_per_class=2))
 
 
 def test_the_toy_distiller_keeps_the_contract() -> None:
@@ -215,6 +191,13 @@ class Generous(MeanMatching):
         return MeanMatching.result(made, state, data)
 
 
+@dataclass(frozen=True)
+class Misprinted(MeanMatching):
+    """Has a preset of options that it has not."""
+
+    presets: ClassVar[Mapping[str, Preset]] = {"paper": Preset({"batches": 4}, "nowhere")}
+
+
 @dataclass
 class Thawed:
     """Is not frozen."""
@@ -243,6 +226,7 @@ class Thawed:
         (Unwhitened(), "the set's preprocessing is not the data's"),
         (Spoiling(), "it changes the real data"),
         (Generous(), "images_per_class=0 raises no OptionError"),
+        (Misprinted(), "preset 'paper' cannot be made: .* unexpected keyword argument 'batches'"),
         (Thawed(), "it is a dataclass, but not a frozen one"),
         (MeanMatching(learning_rate=float("inf")), "state 'images' after step 1 holds NaN or infinity"),
         (MeanMatching, "is not an instance of a dataclass"),

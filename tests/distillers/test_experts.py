@@ -23,17 +23,8 @@ from ddplug.cli.program import main
 from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import fit
 from ddplug.distillers.parts import experts
-from ddplug.distillers.parts.experts import (
-    ExpertTraining,
-    expert_path,
-    flatten,
-    open_experts,
-    read_expert,
-    structure,
-    train_experts,
-    trajectory,
-    unflatten,
-)
+from ddplug.distillers.parts.experts import expert_path, open_experts, read_expert, train_experts
+from ddplug.distillers.parts.training import ExpertTraining, flatten, structure, trajectory, unflatten
 from ddplug.errors import DataError, DivergedError, FormatError, OptionError
 from ddplug.functional import augmentation as augment
 from ddplug.networks.convnet import ConvNet
@@ -142,7 +133,8 @@ def test_shards_and_going_on_give_the_files_of_one_run(tmp_path: Path, monkeypat
 KILLED = """
 import os, sys
 from ddplug.utils import files
-from ddplug.distillers.parts.experts import ExpertTraining, train_experts
+from ddplug.distillers.parts.experts import train_experts
+from ddplug.distillers.parts.training import ExpertTraining
 from ddplug.testing import toy_images
 writes = []
 def die(descriptor):

@@ -44,7 +44,7 @@ def slow_dm(method: DM, data: LabeledData, inputs: Tensor, view: Mapping[str, Te
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
 @pytest.mark.parametrize("pool_size", [0, 3])
-def test_a_dm_step_is_the_papers(norm: str, pool: int) -> None:
+def test_a_dm_step_is_the_papers(norm: str, pool_size: int) -> None:
     data = exact_images()
     method = DM(
         images_per_class=2,
@@ -52,7 +52,7 @@ def test_a_dm_step_is_the_papers(norm: str, pool: int) -> None:
         batch_real=7,
         init_from="real",
         augment=STRATEGY,
-        pool_size=pool,
+        pool_size=pool_size,
         learning_rate=0.3,
     )
     rng = generator(4)
@@ -61,8 +61,8 @@ def test_a_dm_step_is_the_papers(norm: str, pool: int) -> None:
         other = twin(rng)
         after, metrics = method.step(state, data, rng)
         inputs = state["inputs"].double().requires_grad_()
-        if pool:
-            k = int(torch.randint(pool, (), generator=other))
+        if pool_size:
+            k = int(torch.randint(pool_size, (), generator=other))
             view = {name: tensor[k] for name, tensor in part(state, "pool.").items()}
         else:
             network = initial_parameters(method.network, data, other)
@@ -70,7 +70,7 @@ def test_a_dm_step_is_the_papers(norm: str, pool: int) -> None:
             view = {f"network.{name}": t for name, t in network.items()}
             view |= {"operation": drawn.operation, "numbers": drawn.numbers}
             real = [data.sample(c, 7, other) for c in range(2)]
-        if pool:  # the cached means stand for the real side: their distance to the synthetic side is checked below
+        if pool_size:  # the cached means stand for the real side: their distance to the synthetic side is checked below
             seen = [
                 augment.apply(images, augment.Draw(view["operation"][[c]], view["numbers"][[c]].double()))
                 for c, images in enumerate(inputs.split(2))
@@ -88,7 +88,7 @@ def test_a_dm_step_is_the_papers(norm: str, pool: int) -> None:
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
-def test_the_bank_holds_what_the_papers_loop_would_compute(norm: str) -> None:
+def test_the_pool_holds_what_the_papers_loop_would_compute(norm: str) -> None:
     data = toy_images((9, 12))
     network = f"convnet:width=8,depth=1,norm={norm}"
     method = DM(images_per_class=1, network=network, batch_real=40, init_from="real", augment="flip", pool_size=1)
@@ -106,7 +106,7 @@ def test_the_bank_holds_what_the_papers_loop_would_compute(norm: str) -> None:
     torch.testing.assert_close(state["pool.means"][0].double(), features.mean(1).detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_renewing_replaces_the_networks_of_the_bank_in_turn() -> None:
+def test_renewing_replaces_the_networks_of_the_pool_in_turn() -> None:
     data = toy_images((6, 6))
     method = DM(images_per_class=1, network="convnet:width=4,depth=1", batch_real=4, pool_size=3, renew=2)
     rng = generator()
@@ -212,14 +212,14 @@ def test_tables_are_distilled_too_and_refuse_image_operations(method: DM | DC) -
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
-def test_the_bank_of_dc_gives_the_published_step_on_the_networks_it_holds(norm: str) -> None:
+def test_the_pool_of_dc_gives_the_published_step_on_the_networks_it_holds(norm: str) -> None:
     data = exact_images()
     options = {"images_per_class": 1, "network": partial(double_convnet, 2, norm), "batch_real": 7, "init_from": "real"}
     rng = generator(3)
     other = twin(rng)
-    banked, published = DC(**options, pool_size=1), DC(**options, pool_size=0)  # type: ignore[arg-type]
-    state, start = banked.init(data, rng), published.init(data, other)
-    ours, metrics = banked.step(state, data, rng)
+    pooled, published = DC(**options, pool_size=1), DC(**options, pool_size=0)  # type: ignore[arg-type]
+    state, start = pooled.init(data, rng), published.init(data, other)
+    ours, metrics = pooled.step(state, data, rng)
     theirs, expected = published.step(start, data, other)
     torch.testing.assert_close(metrics["loss"], expected["loss"])
     torch.testing.assert_close(ours["inputs"], theirs["inputs"])

@@ -18,8 +18,9 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from ddplug import distill
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.mtt import MTT
-from ddplug.distillers.parts.experts import ExpertTraining, expert_path, read_expert, train_experts, trajectory
+from ddplug.distillers.parts.experts import expert_path, read_expert, train_experts
 from ddplug.distillers.parts.images import balanced_labels
+from ddplug.distillers.parts.training import ExpertTraining, trajectory
 from ddplug.errors import CheckpointError, DataError, OptionError
 from ddplug.functional import augmentation as augment
 from ddplug.networks.convnet import ConvNet
@@ -141,7 +142,8 @@ def gradients(method: MTT, steps: int, seed: int = 0) -> tuple[dict[str, Tensor]
     state = doubles(method.init(data, generator(5)))
     learned = {name: state[name].requires_grad_() for name in ("inputs", "log_rate")}
     start, goal = state["trajectories"][0, :2]
-    loss = method._loss(learned, start, goal, data, generator(seed))
+    view = {"start": start, "goal": goal, **method._draws(len(state["inputs"]), data, generator(seed))}
+    loss = method.loss(learned, view, data)
     return learned, dict(zip(learned, torch.autograd.grad(loss, list(learned.values())), strict=True)), start, goal
 
 
@@ -187,7 +189,8 @@ def test_graphs_take_as_much_memory_for_50_steps_as_for_10() -> None:
         method = replace(SMALL, gradient=how, syn_steps=steps, augment="crop_flip")
 
         def gradient() -> None:
-            loss = method._loss(learned, start, goal, data, generator())
+            view = {"start": start, "goal": goal, **method._draws(len(state["inputs"]), data, generator())}
+            loss = method.loss(learned, view, data)
             torch.autograd.grad(loss, list(learned.values()))
 
         return peak_of_graphs(gradient)
@@ -205,8 +208,8 @@ def test_naming_the_classes_in_another_order_gives_the_same_images() -> None:
         targets=(data.targets + 1) % 3,
     )
     method = replace(EXACT, label_rate=1.0)
-    one = doubles(method.init(data, generator()))
-    other = dict(one)
+    one: Any = doubles(method.init(data, generator()))
+    other: Any = dict(one)
     for name in ("inputs", "velocity.inputs"):
         other[name] = one[name].roll(2, 0)
     for name in ("labels", "velocity.labels"):
@@ -243,9 +246,10 @@ def test_the_window_of_epochs_grows_in_a_straight_line() -> None:
     rows = torch.arange(8.0).view(1, 8, 1) + 100 * torch.arange(2.0).view(2, 1, 1)
     rng, data, seen = generator(), toy_images(), set()
     for _ in range(200):
-        start, goal = method._segment({"trajectories": rows}, 4, data, rng)
-        assert float(goal - start) == 2
-        seen.add(float(start))
+        state = {"trajectories": rows, "inputs": torch.zeros(3, 1, 8, 8), "done": torch.tensor(4)}
+        view = method.view(state, data, rng)
+        assert float(view["goal"] - view["start"]) == 2
+        seen.add(float(view["start"]))
     assert seen == {1, 2, 3, 101, 102, 103}
 
 
@@ -304,10 +308,10 @@ def on_files(folder: Path, data: LabeledData) -> MTT:
 def test_experts_in_files_do_as_those_in_the_state(tmp_path: Path) -> None:
     data = toy_images()
     method = on_files(tmp_path, data)
-    state = method.init(data, generator())
+    state: Mapping[str, Tensor] = method.init(data, generator())
     assert "trajectories" not in state and tuple(state["experts"].shape) == (3, 32)
     rows = [[read_expert(expert_path(tmp_path, k)).at(t) for t in range(3)] for k in range(3)]
-    inside = {**state, "trajectories": torch.stack([torch.stack(one) for one in rows])}
+    inside: Mapping[str, Tensor] = {**state, "trajectories": torch.stack([torch.stack(one) for one in rows])}
     for seed in range(5):
         state, _ = method.step(state, data, generator(seed))
         inside, _ = replace(method, experts="").step(inside, data, generator(seed))

@@ -87,7 +87,7 @@ def slow_loss(
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
 @pytest.mark.parametrize("factor", [1, 2])
-def test_a_step_is_the_papers_on_the_bank_it_has(norm: str, factor: int) -> None:
+def test_a_step_is_the_papers_on_the_pool_it_has(norm: str, factor: int) -> None:
     data = exact_images()
     network = partial(double_convnet, 1, norm)
     method = replace(SMALL, network=network, init_from="real", augment=STRATEGY, factor=factor, amplitude=0.3)
@@ -140,7 +140,7 @@ def test_networks_are_trained_on_real_data_and_a_view_lies_between(norm: str) ->
     torch.testing.assert_close(torch.complex(view["real"][..., 0], view["real"][..., 1]), phi, rtol=1e-9, atol=1e-9)
 
 
-def test_without_a_bank_every_step_draws_anew_and_a_bank_can_be_renewed() -> None:
+def test_without_a_pool_every_step_draws_anew_and_a_pool_can_be_renewed() -> None:
     data = toy_images((9, 9))
     published = replace(SMALL, pool_size=0)
     state = published.init(data, generator())

@@ -6,10 +6,10 @@ import pytest
 
 from ddplug import registry
 from ddplug.distillers import presets
-from ddplug.distillers.presets import PRESETS
 from ddplug.errors import OptionError
 
-ALL = [(method, name) for method, table in PRESETS.items() for name in table]
+METHODS = {name: registry.resolve("distiller", name) for name in registry.names("distiller")}
+ALL = [(name, preset) for name, method in METHODS.items() for preset in presets.of(method)]
 
 
 @pytest.mark.parametrize(("method", "name"), ALL)
@@ -29,7 +29,7 @@ def test_every_preset_is_a_published_loop_with_its_source(method: str, name: str
         assert made.distance == ("l1" if "mnist" in name else "mse")
     if method == "ncfm":
         assert (made.pool_size, made.networks) == (0, 20)
-    assert PRESETS[method][name].source
+    assert presets.of(METHODS[method])[name].source
 
 
 def test_published_numbers() -> None:
@@ -69,7 +69,7 @@ def test_published_numbers() -> None:
         "gradient": "exact",
     }
     # the published rate of DM does not depend on the images per class; ours is multiplied by them
-    rates = {name: presets.get("dm", name) for name in PRESETS["dm"] if name != "paper"}
+    rates = {name: presets.get("dm", name) for name in presets.of(METHODS["dm"]) if name != "paper"}
     published = {name: options["learning_rate"] * options["images_per_class"] for name, options in rates.items()}
     large = {name for name in published if options_are_large(rates[name])}
     assert all(published[name] == pytest.approx(10 if name in large else 1) for name in published)
@@ -85,3 +85,5 @@ def test_an_unknown_preset_names_the_nearest() -> None:
         presets.get("dc", "papers")
     with pytest.raises(OptionError, match="unknown preset of 'random', 'paper'"):
         presets.get("random", "paper")
+    with pytest.raises(OptionError, match="unknown distiller 'dx'"):
+        presets.get("dx", "paper")

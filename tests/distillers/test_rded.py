@@ -67,7 +67,7 @@ def test_the_images_are_those_of_a_slow_loop(tiles: int, channels: int, monkeypa
     data = toy_images((25, 30), channels=channels, size=10)
     teacher = train_teacher(NAME, data, epochs=3, rng=generator(7))
     method = RDED(images_per_class=2, teacher=teacher, tiles=tiles, candidates=21, crops=4, least_area=0.2)
-    monkeypatch.setattr("ddplug.distillers.parts.features.CHUNK", 12)  # several pieces
+    monkeypatch.setattr("ddplug.distillers.parts.features.MICRO_BATCH", 12)  # several pieces
     rng = generator(3)
     other = twin(rng)
     state = method.init(data, rng)

@@ -61,8 +61,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def with_images(method: Selection, number: int) -> Selection:
-    changed: Selection = replace(method, images_per_class=number)  # type: ignore[type-var]
-    return changed
+    return replace(method, images_per_class=number)
 
 
 def make(method: Selection, data: LabeledData, seed: int = 0) -> SyntheticSet:
@@ -316,7 +315,7 @@ def test_features_of_a_network_are_its_embedding(monkeypatch: pytest.MonkeyPatch
     module = build("convnet:width=4,depth=1", data.shape, 3, generator(5)).eval()
     assert torch.allclose(whole, embed(module, data.batch(index)), atol=1e-6)
     assert not whole.requires_grad
-    monkeypatch.setattr(features_module, "CHUNK", 2)
+    monkeypatch.setattr(features_module, "MICRO_BATCH", 2)
     parts = extractor("convnet:width=4,depth=1", 0, data, generator(5))(index)
     assert torch.allclose(parts, whole, atol=1e-6)
     assert torch.equal(extractor("pixels", 0, data, generator())(index), data.batch(index).flatten(1))
@@ -378,7 +377,7 @@ def test_a_pool_holds_at_most_so_many_of_each_class() -> None:
 def test_mean_input_does_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     data, index = toy_images(), torch.arange(29)
     whole = mean_input(data, index)
-    monkeypatch.setattr(features_module, "CHUNK", 3)
+    monkeypatch.setattr(features_module, "MICRO_BATCH", 3)
     assert torch.allclose(mean_input(data, index), whole, atol=1e-6)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ddplug import distill
 from ddplug.data.preprocess import fit
 from ddplug.distillers import presets
-from ddplug.distillers.parts.teachers import lend, train_teacher
+from ddplug.distillers.parts.teachers import frozen, train_teacher
 from ddplug.distillers.sre2l import SRe2L, batch_norm_matching, clamped
 from ddplug.errors import OptionError
 from ddplug.functional.crops import draw_boxes, resample
@@ -66,8 +66,8 @@ def test_the_loss_is_the_explicit_sum() -> None:
     images = torch.randn(6, 1, 8, 8, generator=generator(), dtype=torch.float64)
     labels = torch.tensor([0, 1, 0, 1, 1, 1])
     method = replace(SMALL, teacher=module, match=0.3, first_layer=10.0)
-    with lend(module, {}, torch.device("cpu")) as lent:
-        ours = method._loss(lent, images, labels)
+    with frozen(module, {}, torch.device("cpu")) as ready:
+        ours = method._loss(ready, images, labels)
     assert float(ours.detach()) == pytest.approx(slow_loss(module, images, labels, 0.3, 10.0), rel=1e-12)
 
 
@@ -78,8 +78,8 @@ def test_the_gradient_of_the_whole_loss_is_that_of_finite_differences() -> None:
     labels = torch.tensor([0, 1])
 
     def loss(images: Tensor) -> Tensor:
-        with lend(module, {}, torch.device("cpu")) as lent:
-            return method._loss(lent, method._augment(images, 0.5, data, generator(9)), labels)
+        with frozen(module, {}, torch.device("cpu")) as ready:
+            return method._loss(ready, method._augment(images, 0.5, data, generator(9)), labels)
 
     images = torch.randn(2, 1, 8, 8, generator=generator(), dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(loss, (images,))
@@ -118,8 +118,8 @@ def test_a_step_is_one_update_of_adam_on_batches_that_mix_the_classes() -> None:
         optimizer.zero_grad()
         losses = []
         for rows in batches:
-            with lend(module, {}, torch.device("cpu")) as lent:
-                loss = method._loss(lent, leaf[rows], labels[rows])
+            with frozen(module, {}, torch.device("cpu")) as ready:
+                loss = method._loss(ready, leaf[rows], labels[rows])
             loss.backward()
             losses.append(float(loss.detach()))
         optimizer.step()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ddplug import distill
 from ddplug.distillation.config import config_of
-from ddplug.distillers.parts.teachers import lend, numbers_of, predict, soft_labels, structure_of, train_teacher
+from ddplug.distillers.parts.teachers import frozen, predict, soft_labels, teacher_module, teacher_state, train_teacher
 from ddplug.distillers.rded import RDED
 from ddplug.distillers.sre2l import SRe2L
 from ddplug.errors import CheckpointError, OptionError
@@ -76,23 +76,23 @@ def test_an_own_module_gives_what_the_named_network_gives(method: RDED | SRe2L) 
 def test_a_lent_teacher_is_the_network_in_evaluation_mode() -> None:
     module = own().train()
     x = DATA.batch(torch.arange(7))
-    with lend(module, {}, torch.device("cpu")) as lent:
-        ours = predict(lent, x)
-        single = torch.cat([predict(lent, row[None]) for row in x])
+    with frozen(module, {}, torch.device("cpu")) as ready:
+        ours = predict(ready, x)
+        single = torch.cat([predict(ready, row[None]) for row in x])
     expected = module.eval()(x)
     torch.testing.assert_close(ours, expected.detach())
     torch.testing.assert_close(single, expected.detach())
-    tensors = numbers_of(NAME, DATA, 1, 5, generator())
-    with lend(structure_of(NAME, DATA), tensors, torch.device("cpu")) as lent:
+    tensors = teacher_state(NAME, DATA, 1, 5, generator())
+    with frozen(teacher_module(NAME, DATA), tensors, torch.device("cpu")) as ready:
         trained = own()
         trained.load_state_dict(tensors)
-        torch.testing.assert_close(predict(lent, x), trained.eval()(x).detach())
+        torch.testing.assert_close(predict(ready, x), trained.eval()(x).detach())
 
 
 def test_a_mode_is_given_back_after_an_error() -> None:
     module = own().train()
-    with pytest.raises(RuntimeError), lend(module, {}, torch.device("cpu")) as lent:
-        lent(torch.zeros(1, 7))
+    with pytest.raises(RuntimeError), frozen(module, {}, torch.device("cpu")) as ready:
+        ready(torch.zeros(1, 7))
     assert module.training
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.loaders import from_arrays
 from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, to_set
+from ddplug.distillers.presets import Preset
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 
@@ -27,6 +29,7 @@ class MeanPull:
     """
 
     name: ClassVar[str] = "mean-pull"
+    presets: ClassVar[Mapping[str, Preset]] = {"strong": Preset({"pull": 0.9}, "a paper of theirs")}
     images_per_class: int = 1
     steps: int = 5
     pull: float = 0.2

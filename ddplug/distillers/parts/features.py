@@ -1,4 +1,4 @@
-"""What a method of selection sees of the data, a chunk at a time, and the short training some of them need."""
+"""Features of samples, a micro-batch at a time: pixels, or the embedding of a network trained for it."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from ddplug.errors import OptionError
 from ddplug.functional.clustering import clusters
 from ddplug.networks.factory import build, embed
 
-__all__ = ["CHUNK", "Features", "cluster_means", "extractor", "logits", "mean_input", "pixels"]
+__all__ = ["MICRO_BATCH", "Features", "cluster_means", "extractor", "logits", "mean_input", "pixels"]
 
-CHUNK = 256
-"""Samples turned into model space at once: memory stays bounded however large a class is."""
+MICRO_BATCH = 256
+"""Samples turned into model space at once, which bounds the memory however large a class is."""
 
 Features = Callable[[Tensor], Tensor]
 """From ``(n,)`` positions to ``(n, d)`` float32 features on the device of the data."""
 
 
 @torch.no_grad()
-def _chunked(data: LabeledData, apply: Callable[[Tensor], Tensor], index: Tensor) -> Tensor:
-    return torch.cat([apply(data.batch(part)) for part in index.split(CHUNK)])
+def _in_micro_batches(data: LabeledData, apply: Callable[[Tensor], Tensor], index: Tensor) -> Tensor:
+    return torch.cat([apply(data.batch(part)) for part in index.split(MICRO_BATCH)])
 
 
 def logits(module: nn.Module, data: LabeledData, index: Tensor) -> Tensor:
     """Return the ``(n, classes)`` outputs of a network, in evaluation mode, for the samples at ``(n,)`` positions."""
-    return _chunked(data, module.eval(), index)
+    return _in_micro_batches(data, module.eval(), index)
 
 
 def pixels(data: LabeledData) -> Features:
-    """Return the map from samples to their numbers in model space, flattened."""
-    return partial(_chunked, data, partial(torch.flatten, start_dim=1))
+    """Return the map from samples to their pixels in model space, flattened."""
+    return partial(_in_micro_batches, data, partial(torch.flatten, start_dim=1))
 
 
 def extractor(features: str, train_epochs: int, data: LabeledData, rng: torch.Generator) -> Features:
@@ -44,8 +44,8 @@ def extractor(features: str, train_epochs: int, data: LabeledData, rng: torch.Ge
     Args:
         features: ``"pixels"`` for the flattened model-space input, or the specification of a network (see
             :func:`ddplug.networks.build`) whose embedding is taken.
-        train_epochs: epochs to train that network for, on at most :data:`POOL` real samples a class; 0 leaves it as
-            it was initialized.
+        train_epochs: epochs to train that network for, on at most :data:`ddplug.distillers.parts.training.POOL` real
+            samples a class; 0 leaves it as it was initialized.
         data: real data.
         rng: generator on the CPU.
 
@@ -62,14 +62,14 @@ def extractor(features: str, train_epochs: int, data: LabeledData, rng: torch.Ge
     module = build(features, data.shape, data.num_classes, rng).to(data.device)
     for _ in train(module, data, draw_pool(data, POOL, rng), train_epochs, rng):
         pass
-    return partial(_chunked, data, partial(embed, module.eval()))
+    return partial(_in_micro_batches, data, partial(embed, module.eval()))
 
 
 def mean_input(data: LabeledData, index: Tensor) -> Tensor:
     """Average the samples at ``(n,)`` positions in model space; ``(*shape)`` float32 on the device of the data."""
-    # sums of chunks are joined in float64 on the CPU, since not every device has float64
+    # sums of micro-batches are joined in float64 on the CPU, since not every device has float64
     total = sum(
-        (data.batch(part).sum(0).cpu().double() for part in index.split(CHUNK)), torch.zeros(data.shape).double()
+        (data.batch(part).sum(0).cpu().double() for part in index.split(MICRO_BATCH)), torch.zeros(data.shape).double()
     )
     return (total / len(index)).float().to(data.device)
 

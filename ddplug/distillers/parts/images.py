@@ -1,4 +1,4 @@
-"""The few lines that every distiller shares: check the request, start from images, hand over a set."""
+"""What every distiller needs of images: checks, initial images, labels, and the finished set."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_images_per_class(data: LabeledData, images_per_class: int, factor: int
     counts = [len(members) for members in data.class_indices]
     least = min(range(data.num_classes), key=counts.__getitem__)
     if images_per_class > counts[least]:
-        small = "" if factor == 1 else f" ({factor**2} small ones in the room of each, with factor {factor})"
+        small = "" if factor == 1 else f" ({factor**2} small ones for each, with factor {factor})"
         raise OptionError(
             f"images per class is {images_per_class // factor**2}{small}, but class {data.class_names[least]!r} has "
             f"only {counts[least]} samples; ask for at most {counts[least] // factor**2}"
@@ -54,14 +54,19 @@ def balanced_labels(data: LabeledData, images_per_class: int) -> Tensor:
 
 
 def pick_augmentation(augment: str, data: LabeledData) -> str:
-    """Resolve ``"auto"`` to what suits the data."""
+    """Return the augmentation to use: the data's own for ``"auto"``, else what was asked for."""
     return data.augmentation if augment == "auto" else augment
 
 
 def to_set(data: LabeledData, inputs: Tensor, targets: Tensor, recipe: Recipe) -> SyntheticSet:
-    """Wrap ``(M, *stored)`` model-space inputs and their labels with the data's preprocessing and names.
+    """Build the synthetic set from images and labels, with the data's preprocessing, class names and shape.
 
-    Images smaller than the data's are enlarged to their size for whatever network sees them.
+    Args:
+        data: real data.
+        inputs: ``(M, *stored)`` in model space; images stored smaller than the data's are enlarged whenever a network
+            is to see them.
+        targets: ``(M,)`` classes, or ``(M, C)`` probabilities.
+        recipe: how to train on the set.
     """
     return SyntheticSet(
         inputs=inputs.detach().clone(),
@@ -129,8 +134,14 @@ def initial_images(
 
 
 def small_images(images_per_class: int, factor: int) -> int:
-    """Return the number of images stored small by a factor that take the room of ``images_per_class`` whole ones.
+    """Return how many images, each stored ``factor`` times smaller on a side, have the pixels of that many whole ones.
 
-    Where the factor does not divide an image's sides, they take a little less.
+    Args:
+        images_per_class: number of whole images.
+        factor: by which height and width are divided. Where it does not divide them, a few pixels are left over.
+
+    Example:
+        >>> small_images(10, 2)
+        40
     """
     return images_per_class * factor**2

@@ -1,4 +1,4 @@
-"""Several networks, and what real data look like through them, stacked in one state."""
+"""Pools: several networks, and what real data look like through them, stacked in one state."""
 
 from __future__ import annotations
 
@@ -11,19 +11,14 @@ from ddplug.functional.types import Tensors
 from ddplug.networks.functional import prefixed, unprefixed
 from ddplug.utils.progress import progress
 
-__all__ = ["Make", "after_use", "fill", "pick", "replaced", "staggered_pool", "view_at"]
+__all__ = ["ViewMaker", "after_use", "replace_view", "stack_views", "staggered_pool", "view_at"]
 
 
-def fill(views: Sequence[Tensors]) -> Tensors:
+def stack_views(views: Sequence[Tensors]) -> Tensors:
     """Stack views (a network and what real data look like through it) into the part ``pool.*`` of a state."""
     return prefixed(
         "pool.", {name: torch.stack([view[name] for view in views]) for name in (views[0] if views else ())}
     )
-
-
-def pick(state: Mapping[str, Tensor], size: int, rng: torch.Generator) -> Tensors:
-    """Draw one of the ``size`` views of a state's pool."""
-    return view_at(state, int(torch.randint(size, (), generator=rng)))
 
 
 def view_at(state: Mapping[str, Tensor], k: int) -> Tensors:
@@ -31,30 +26,30 @@ def view_at(state: Mapping[str, Tensor], k: int) -> Tensors:
     return {name: stacked[k] for name, stacked in unprefixed("pool.", state).items()}
 
 
-def replaced(state: Mapping[str, Tensor], k: int, view: Tensors) -> Tensors:
+def replace_view(state: Mapping[str, Tensor], k: int, view: Tensors) -> Tensors:
     """Return the state with another ``k``-th view in its pool."""
     new = prefixed("pool.", view)
     position = {name: torch.tensor([k], device=tensor.device) for name, tensor in new.items()}
     return {name: t.index_copy(0, position[name], new[name][None]) if name in new else t for name, t in state.items()}
 
 
-Make = Callable[[Tensors | None, int], Tensors]
+ViewMaker = Callable[[Tensors | None, int], Tensors]
 """Function of a network (``None`` for a new one) and a number of training steps: a view of the network after them."""
 
 
-def staggered_pool(number: int, max_age: int, make: Make) -> Tensors:
+def staggered_pool(number: int, max_age: int, make: ViewMaker) -> Tensors:
     """Fill a pool with new networks at ages spread evenly below ``max_age``, as if it had been in use for long.
 
     Args:
         number: networks in the pool.
         max_age: in training steps.
-        make: see :data:`Make`.
+        make: see :data:`ViewMaker`.
 
     Returns:
         The part ``pool.*`` of a state, with the counts ``age`` and ``used`` of each view.
     """
     ages = [k * max_age // number for k in range(number)]
-    return fill([_counted(make(None, age), age) for age in progress(ages, "networks")])
+    return stack_views([_counted(make(None, age), age) for age in progress(ages, "networks")])
 
 
 def _counted(view: Tensors, age: int) -> Tensors:
@@ -62,14 +57,14 @@ def _counted(view: Tensors, age: int) -> Tensors:
 
 
 def after_use(
-    state: Mapping[str, Tensor], k: int, make: Make, *, reuse: int, advance: int, max_age: int
+    state: Mapping[str, Tensor], k: int, make: ViewMaker, *, reuse: int, advance: int, max_age: int
 ) -> dict[str, Tensor]:
     """Count a use of a pool's ``k``-th network; after the last in its state train it, or put a new one there.
 
     Args:
         state: with a pool of :func:`staggered_pool`.
         k: position in the pool.
-        make: see :data:`Make`.
+        make: see :data:`ViewMaker`.
         reuse: uses of a network between two trainings.
         advance: steps of a training; with 0 only the real batch is drawn anew.
         max_age: training steps after which a network is replaced by a new one.
@@ -84,6 +79,6 @@ def after_use(
         return {"pool.used": counts}
     pool = {name: tensor for name, tensor in state.items() if name.startswith("pool.")}
     if advance and age >= max_age:
-        return replaced(pool, k, _counted(make(None, 0), 0))
+        return replace_view(pool, k, _counted(make(None, 0), 0))
     network = {name: stacked[k] for name, stacked in unprefixed("pool.network.", state).items()}
-    return replaced(pool, k, _counted(make(network, advance), age + advance))
+    return replace_view(pool, k, _counted(make(network, advance), age + advance))

@@ -20,12 +20,21 @@ from ddplug.networks.functional import stateless
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.devices import pick_device
 
-__all__ = ["Teacher", "check_labels", "lend", "numbers_of", "predict", "soft_labels", "structure_of", "train_teacher"]
+__all__ = [
+    "Teacher",
+    "check_labels",
+    "frozen",
+    "predict",
+    "soft_labels",
+    "teacher_module",
+    "teacher_state",
+    "train_teacher",
+]
 
 Teacher = Network | nn.Module
-"""A network to be trained on the data, by name or by a function that builds one; or an own module, used as it is."""
+"""A network to be trained on the data, by name or by a function that builds one; or the user's own trained module."""
 
-_CHUNK = 256
+_MICRO_BATCH = 256
 """Samples through a teacher at once on an accelerator."""
 
 
@@ -38,7 +47,7 @@ def train_teacher(
         network: name with options, or a function that builds one.
         data: real data.
         epochs: passes over the samples it is trained on, at least 1.
-        max_samples_per_class: at most so many samples of each class, drawn at random.
+        max_samples_per_class: samples of each class, at most, drawn at random.
         rng: generator on the CPU.
 
     Returns:
@@ -62,45 +71,45 @@ def train_teacher(
     return module.eval()
 
 
-def numbers_of(
+def teacher_state(
     teacher: Teacher, data: LabeledData, epochs: int, max_samples_per_class: int, rng: torch.Generator
 ) -> Tensors:
-    """Return the numbers of a teacher that are to go into a method's state.
+    """Return the parameters and buffers of a teacher, for a method's state; train a named teacher first.
 
     Args:
-        teacher: the teacher; a named one is trained first.
+        teacher: the teacher.
         data: real data.
         epochs: see :func:`train_teacher`.
         max_samples_per_class: see :func:`train_teacher`.
         rng: generator on the CPU.
 
     Returns:
-        Parameters and buffers by name; nothing for an own module, which has them itself.
+        Tensors by name; empty for the user's own module, which has them itself.
 
     Raises:
-        OptionError: an own module does not turn the data's inputs into one logit a class, or another option is wrong.
+        OptionError: your own module does not turn the inputs into one logit a class, or another option is wrong.
     """
     if isinstance(teacher, nn.Module):
-        with lend(teacher, {}, data.device) as lent:
-            _check(lent, teacher, data.batch(torch.zeros(1, dtype=torch.int64)), data.num_classes)
+        with frozen(teacher, {}, data.device) as ready:
+            _check(ready, teacher, data.batch(torch.zeros(1, dtype=torch.int64)), data.num_classes)
         return {}
     module = train_teacher(teacher, data, epochs=epochs, max_samples_per_class=max_samples_per_class, rng=rng)
-    return {name: tensor.detach() for name, tensor in _numbers(module).items()}
+    return {name: tensor.detach() for name, tensor in _tensors(module).items()}
 
 
-def _numbers(module: nn.Module) -> Tensors:
+def _tensors(module: nn.Module) -> Tensors:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def structure_of(teacher: Teacher, data: LabeledData) -> nn.Module:
-    """Return the module that a teacher is, or the structure that a named one will have; to look at, not to call."""
+def teacher_module(teacher: Teacher, data: LabeledData) -> nn.Module:
+    """Return the user's own module, or the structure of a named teacher; :func:`frozen` makes it callable."""
     if isinstance(teacher, nn.Module):
         return teacher
     return stateless(teacher, data.shape, data.num_classes, training=False)
 
 
-class _Lent(nn.Module):
-    """A structure called with numbers given beside it, so that its own are neither used nor changed."""
+class _Frozen(nn.Module):
+    """A module that is called with other tensors than its own, which are neither used nor changed."""
 
     def __init__(self, structure: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -113,13 +122,13 @@ class _Lent(nn.Module):
 
 
 @contextmanager
-def lend(structure: nn.Module, tensors: Mapping[str, Tensor], device: torch.device) -> Iterator[nn.Module]:
-    """Lend a teacher, frozen and in evaluation mode; the module given stays as it was.
+def frozen(structure: nn.Module, tensors: Mapping[str, Tensor], device: torch.device) -> Iterator[nn.Module]:
+    """Make a teacher callable for a while, frozen and in evaluation mode; the module given stays as it was.
 
     Args:
-        structure: see :func:`structure_of`.
-        tensors: what :func:`numbers_of` gave; its own where that is nothing.
-        device: where it is to work.
+        structure: see :func:`teacher_module`.
+        tensors: what :func:`teacher_state` gave; where that is empty, the module's own.
+        device: to compute on.
 
     Yields:
         A module from ``(n, *shape)`` model-space inputs to ``(n, C)`` logits; differentiable in the inputs alone.
@@ -127,20 +136,20 @@ def lend(structure: nn.Module, tensors: Mapping[str, Tensor], device: torch.devi
     modes = [(part, part.training) for part in structure.modules()]
     # copies of the buffers, since a module may write to them even in evaluation mode
     buffers = {name for name, _ in structure.named_buffers()}
-    ready = {name: t.detach().to(device, copy=name in buffers) for name, t in (tensors or _numbers(structure)).items()}
+    ready = {name: t.detach().to(device, copy=name in buffers) for name, t in (tensors or _tensors(structure)).items()}
     try:
-        yield _Lent(structure, ready).eval()
+        yield _Frozen(structure, ready).eval()
     finally:
         for part, mode in modes:
             part.training = mode
 
 
 @torch.no_grad()
-def _check(lent: nn.Module, teacher: nn.Module, sample: Tensor, classes: int) -> None:
+def _check(ready: nn.Module, teacher: nn.Module, sample: Tensor, classes: int) -> None:
     """Refuse a teacher that does not turn a sample ``(1, *shape)`` into one finite logit a class."""
     name = type(teacher).__name__
     try:
-        output = lent(sample)
+        output = ready(sample)
     except Exception as error:  # a user's module may raise anything
         reason = " ".join(str(error).split())[:200]
         what = f"teacher {name} cannot take an input of shape {tuple(sample.shape[1:])}"
@@ -158,18 +167,20 @@ def _check(lent: nn.Module, teacher: nn.Module, sample: Tensor, classes: int) ->
 
 
 @torch.no_grad()
-def predict(lent: nn.Module, inputs: Tensor) -> Tensor:
-    """Return the ``(n, C)`` logits of ``(n, *shape)`` inputs by a lent teacher, in pieces that bound the memory."""
-    cuts = [
+def predict(ready: nn.Module, inputs: Tensor) -> Tensor:
+    """Return a frozen teacher's ``(n, C)`` logits of ``(n, *shape)`` inputs, in micro-batches that bound the memory."""
+    pieces = [
         slice(part.start + piece.start, part.start + piece.stop)
-        for part in (slice(first, min(first + _CHUNK, len(inputs))) for first in range(0, len(inputs), _CHUNK))
-        for piece in batch_pieces(lent, inputs[:1], part.stop - part.start)
+        for part in (
+            slice(first, min(first + _MICRO_BATCH, len(inputs))) for first in range(0, len(inputs), _MICRO_BATCH)
+        )
+        for piece in batch_pieces(ready, inputs[:1], part.stop - part.start)
     ]
-    return torch.cat([lent(inputs[cut]) for cut in cuts])
+    return torch.cat([ready(inputs[piece]) for piece in pieces])
 
 
 def soft_labels(images: SyntheticSet, teacher: nn.Module, *, device: torch.device | str = "auto") -> SyntheticSet:
-    """Return any set a teacher's soft labels: selected real images with them are the control for methods that use them.
+    """Give any set a teacher's soft labels; selected real images with them are the control for methods that use them.
 
     Args:
         images: selected or synthetic images; their labels are not looked at.
@@ -190,9 +201,9 @@ def soft_labels(images: SyntheticSet, teacher: nn.Module, *, device: torch.devic
         torch.Size([30, 3])
     """
     own = images.to(pick_device(device))
-    with lend(teacher, {}, own.inputs.device) as lent:
-        _check(lent, teacher, own.inputs[:1], own.num_classes)
-        targets = predict(lent, own.inputs).softmax(1)
+    with frozen(teacher, {}, own.inputs.device) as ready:
+        _check(ready, teacher, own.inputs[:1], own.num_classes)
+        targets = predict(ready, own.inputs).softmax(1)
     return replace(images, targets=targets.to(images.inputs), half_labels=False)
 
 

@@ -16,13 +16,14 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from ddplug.data.labeled import LabeledData
+from ddplug.distillers.parts.training import batch_norm_updated
 from ddplug.functional import augmentation as augment
 from ddplug.functional.augmentation import Draw
 from ddplug.functional.types import Tensors
-from ddplug.networks.factory import has_batch_norm
-from ddplug.networks.functional import forward, loss_gradient, prefixed, unprefixed
+from ddplug.networks.factory import Network, has_batch_norm
+from ddplug.networks.functional import forward, loss_gradient, prefixed, stateless, unprefixed
 
-__all__ = ["class_outputs", "draw_view", "real_gradients", "real_statistics", "synthetic_gradients"]
+__all__ = ["class_outputs", "draw_view", "gradient_view", "real_gradients", "real_statistics", "synthetic_gradients"]
 
 
 def draw_view(network: Tensors, strategy: str, num_classes: int, rng: torch.Generator) -> Tensors:
@@ -41,7 +42,7 @@ def draw_view(network: Tensors, strategy: str, num_classes: int, rng: torch.Gene
     return {**prefixed("network.", network), "operation": drawn.operation.clone(), "numbers": drawn.numbers}
 
 
-def _seen(images: Tensor, labels: Tensor, view: Mapping[str, Tensor]) -> Tensor:
+def _augmented(images: Tensor, labels: Tensor, view: Mapping[str, Tensor]) -> Tensor:
     drawn = Draw(view["operation"][labels], view["numbers"][labels])
     return augment.apply(images, drawn if len(labels) == 1 else drawn.repeat_interleave(len(images) // len(labels)))
 
@@ -58,7 +59,7 @@ def class_outputs(module: nn.Module, images: Tensor, labels: Tensor, view: Mappi
     Returns:
         ``(len(labels), images of each, D)``.
     """
-    outputs = forward(module, unprefixed("network.", view), _seen(images, labels, view))
+    outputs = forward(module, unprefixed("network.", view), _augmented(images, labels, view))
     return outputs.view(len(labels), len(images) // len(labels), -1)
 
 
@@ -112,10 +113,32 @@ def real_gradients(
     """
     classes = []
     for label in range(data.num_classes):
-        images = _seen(data.sample(label, batch_real, rng), torch.tensor([label]), view)
+        images = _augmented(data.sample(label, batch_real, rng), torch.tensor([label]), view)
         targets = torch.full((batch_real,), label, device=data.device)
         classes.append(loss_gradient(module, unprefixed("network.", view), images, targets)[0])
     return {name: torch.stack([gradients[name] for gradients in classes]) for name in classes[0]}
+
+
+def gradient_view(
+    network: Network, tensors: Tensors, strategy: str, data: LabeledData, batch_real: int, rng: torch.Generator
+) -> Tensors:
+    """Draw an augmentation for each class, and take the gradients that new real batches give in a network.
+
+    Args:
+        network: name or function.
+        tensors: its parameters and buffers; batch normalization is moved by one real batch first.
+        strategy: operations joined by ``_``; ``""`` for none.
+        data: real data.
+        batch_real: images of each class.
+        rng: generator on the CPU.
+
+    Returns:
+        What :func:`draw_view` gives, and for each parameter the classes' gradients ``(C, *shape)`` under ``real.*``.
+    """
+    tensors = batch_norm_updated(stateless(network, data.shape, data.num_classes), tensors, data, rng)
+    view = draw_view(tensors, strategy, data.num_classes, rng)
+    frozen = stateless(network, data.shape, data.num_classes, training=False)
+    return {**view, **prefixed("real.", real_gradients(frozen, view, data, batch_real, rng))}
 
 
 def synthetic_gradients(module: nn.Module, view: Mapping[str, Tensor], images: Tensor, num_classes: int) -> Tensors:
@@ -136,7 +159,7 @@ def synthetic_gradients(module: nn.Module, view: Mapping[str, Tensor], images: T
     # one class at a time: torch.func.vmap would be a little faster, but on torch 2.15 the second derivative of a
     # layer norm under it is wrong by several per cent
     for label, own in enumerate(images.split(len(images) // num_classes)):
-        logits = functional_call(module, {**network, **leaves}, (_seen(own, torch.tensor([label]), view),))
+        logits = functional_call(module, {**network, **leaves}, (_augmented(own, torch.tensor([label]), view),))
         loss = cross_entropy(logits, torch.full((len(own),), label, device=images.device))
         parts = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, materialize_grads=True)
         classes.append(parts)

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import replace
-from typing import ClassVar, final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.protocol import Metrics, State
+from ddplug.distillers.parts.features import extractor
 from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, to_set
 from ddplug.errors import unknown
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 
-__all__ = ["Selection", "check_keep", "each_class", "pick_by_score", "pick_pool"]
+__all__ = ["FeatureSelection", "Selection", "check_keep", "each_class", "pick_by_score", "pick_pool"]
 
 
+@dataclass(frozen=True)
 class Selection(ABC):
-    """A distiller that does all its work in :meth:`init`.
+    """A distiller that does all its work in :meth:`init`; subclasses are frozen dataclasses.
 
-    Subclasses are frozen dataclasses. Their state is ``{"index": (M,) int64}``, positions of real samples, or
-    ``{"inputs": (M, *shape) float32}``, made ones in model space; both sorted by class.
+    A state is ``{"index": (M,) int64}``, positions of real samples, or ``{"inputs": (M, *shape) float32}``, made ones
+    in model space; both sorted by class. With ``{"labels": (M, C) float32}`` the set has these probabilities.
+
+    Attributes:
+        images_per_class: samples to keep of each class.
+        steps: none are needed.
     """
 
     name: ClassVar[str]
-    images_per_class: int
-    steps: int
+    small: ClassVar[Mapping[str, Any]] = {"images_per_class": 2}
+    images_per_class: int = 10
+    steps: int = 0
 
     @abstractmethod
     def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
@@ -48,14 +55,14 @@ class Selection(ABC):
 
     @final
     def step(self, state: State, data: LabeledData, rng: torch.Generator) -> tuple[State, Metrics]:
-        """Return the state back as it is, with a loss of zero."""
+        """Return the state as it is, with a loss of zero."""
         return state, {"loss": torch.zeros((), device=data.device)}
 
     @final
     def result(self, state: State, data: LabeledData) -> SyntheticSet:
         """Build the set; real samples stored as bytes stay bytes, bit for bit."""
         recipe = Recipe.paper(augment=data.augmentation)
-        targets = balanced_labels(data, self.images_per_class)
+        targets = state["labels"] if "labels" in state else balanced_labels(data, self.images_per_class)
         if "inputs" in state:
             return to_set(data, state["inputs"], targets, recipe)
         selected = to_set(data, data.batch(state["index"]), targets, recipe)
@@ -65,6 +72,40 @@ class Selection(ABC):
         levels = torch.tensor([0.0, 1.0], device=data.device)[:, None].repeat(1, data.shape[0])
         stored = replace(selected, levels=levels)
         return replace(stored, inputs=stored.decode(data.inputs[state["index"].to(data.device)]))
+
+
+@dataclass(frozen=True)
+class FeatureSelection(Selection):
+    """Chooses real samples of each class by their features; a subclass says which in :meth:`choose`.
+
+    Attributes:
+        features: ``"pixels"`` (model space), or the specification of a network whose embedding is used.
+        train_epochs: epochs to train that network for first, on real data; 0 for a random network.
+    """
+
+    features: str = "pixels"
+    train_epochs: int = 0
+
+    @abstractmethod
+    def choose(self, features: Tensor, number: int, rng: torch.Generator) -> Tensor:
+        """Choose rows of a class's features.
+
+        Args:
+            features: ``(n, d)`` float32 on the device of the data.
+            number: of rows, at most ``n``.
+            rng: generator on the CPU.
+
+        Returns:
+            ``(number,)`` int64 rows on the CPU.
+        """
+
+    def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
+        extract = extractor(self.features, self.train_epochs, data, rng)
+
+        def choose(members: Tensor) -> Tensor:
+            return members[self.choose(extract(members), self.images_per_class, rng)]
+
+        return {"index": each_class(data, self.images_per_class, choose)}
 
 
 def each_class(data: LabeledData, images_per_class: int, choose: Callable[[Tensor], Tensor]) -> Tensor:

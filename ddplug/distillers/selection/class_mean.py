@@ -26,7 +26,6 @@ class ClassMean(Selection):
 
     Args:
         images_per_class: averages to make of each class.
-        steps: none are needed.
 
     Example:
         >>> ClassMean().images_per_class
@@ -35,7 +34,6 @@ class ClassMean(Selection):
 
     name: ClassVar[str] = "class-mean"
     images_per_class: int = 1
-    steps: int = 0
 
     def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         def average(members: Tensor) -> Tensor:

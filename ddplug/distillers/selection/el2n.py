@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -27,12 +28,10 @@ class El2n(Selection):
     .. math:: \mathrm{EL2N}(x, y) = \frac{1}{K} \sum_{k=1}^{K} \lVert \mathrm{softmax}(f_k(x)) - e_y \rVert_2
 
     Args:
-        images_per_class: samples to keep of each class.
-        steps: none are needed.
         network: specification of the networks :math:`f_k` (see :func:`ddplug.networks.build`).
         networks: how many of them, :math:`K`, at least 1; the paper takes 10.
         train_epochs: epochs to train each for, at least 1; SGD, learning rate 0.01, momentum 0.9, batches of 256.
-        max_samples_per_class: at most so many samples of each class, drawn at random, are trained on and chosen from.
+        max_samples_per_class: samples of each class to train on and choose from, at most, drawn at random.
         keep: ``"easy"`` keeps the lowest scores, ``"hard"`` the highest, as the paper does for large subsets; at up to
             50 images a class the hard ones are worse than random ones.
 
@@ -46,8 +45,7 @@ class El2n(Selection):
     """
 
     name: ClassVar[str] = "el2n"
-    images_per_class: int = 10
-    steps: int = 0
+    small: ClassVar[Mapping[str, Any]] = {**Selection.small, "network": "convnet:width=8,depth=1", "networks": 2}
     network: str = "convnet:width=16"
     networks: int = 3
     train_epochs: int = 3

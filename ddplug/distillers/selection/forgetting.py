@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -29,11 +29,9 @@ class Forgetting(Selection):
     Few epochs on a pool of the data are enough to tell easy samples from hard ones; the paper trains for 200 on all.
 
     Args:
-        images_per_class: samples to keep of each class.
-        steps: none are needed.
         network: specification of the network to train (see :func:`ddplug.networks.build`).
         train_epochs: epochs to train it for, at least 1; SGD, learning rate 0.01, momentum 0.9, batches of 256.
-        max_samples_per_class: at most so many samples of each class, drawn at random, are trained on and chosen from.
+        max_samples_per_class: samples of each class to train on and choose from, at most, drawn at random.
         keep: ``"easy"`` keeps the least forgotten, ``"hard"`` the most, as the paper does for large subsets; at up to
             50 images a class the hard ones are worse than random ones.
 
@@ -47,8 +45,7 @@ class Forgetting(Selection):
     """
 
     name: ClassVar[str] = "forgetting"
-    images_per_class: int = 10
-    steps: int = 0
+    small: ClassVar[Mapping[str, Any]] = {**Selection.small, "network": "convnet:width=8,depth=1"}
     network: str = "convnet:width=16"
     train_epochs: int = 10
     max_samples_per_class: int = POOL

@@ -8,24 +8,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ddplug.data.labeled import LabeledData
-from ddplug.distillers.parts.features import extractor
-from ddplug.distillers.selection.base import Selection, each_class
+from ddplug.distillers.selection.base import FeatureSelection
 
 __all__ = ["Herding", "herd"]
 
 
 @dataclass(frozen=True)
-class Herding(Selection):
+class Herding(FeatureSelection):
     r"""Add, one at a time, the sample that brings the mean of the chosen features closest to that of the class.
 
     .. math:: i_{k+1} = \arg\min_i \lVert (k + 1) \mu - S_k - f_i \rVert, \qquad S_k = \sum_{j \le k} f_{i_j}
-
-    Args:
-        images_per_class: samples to keep of each class.
-        steps: none are needed.
-        features: ``"pixels"`` (model space), or the specification of a network whose embedding is used.
-        train_epochs: epochs to train that network for first, on real data; 0 for a random network.
 
     Reference:
         Welling, "Herding Dynamical Weights to Learn", ICML 2009; the rule on features is that of Rebuffi et al.,
@@ -37,18 +29,9 @@ class Herding(Selection):
     """
 
     name: ClassVar[str] = "herding"
-    images_per_class: int = 10
-    steps: int = 0
-    features: str = "pixels"
-    train_epochs: int = 0
 
-    def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
-        extract = extractor(self.features, self.train_epochs, data, rng)
-
-        def choose(members: Tensor) -> Tensor:
-            return members[herd(extract(members), self.images_per_class)]
-
-        return {"index": each_class(data, self.images_per_class, choose)}
+    def choose(self, features: Tensor, number: int, rng: torch.Generator) -> Tensor:
+        return herd(features, number)
 
 
 def herd(features: Tensor, number: int) -> Tensor:

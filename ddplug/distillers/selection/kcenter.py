@@ -8,15 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ddplug.data.labeled import LabeledData
-from ddplug.distillers.parts.features import extractor
-from ddplug.distillers.selection.base import Selection, each_class
+from ddplug.distillers.selection.base import FeatureSelection
 
 __all__ = ["KCenter", "farthest_first"]
 
 
 @dataclass(frozen=True)
-class KCenter(Selection):
+class KCenter(FeatureSelection):
     r"""Cover each class: greedy solution of the k-center problem.
 
     Starting with the sample nearest to the mean of the class, add the sample farthest from those chosen,
@@ -25,12 +23,6 @@ class KCenter(Selection):
 
     The largest distance left is at most twice the least possible with centers among the samples (and free choice
     of the first one).
-
-    Args:
-        images_per_class: samples to keep of each class.
-        steps: none are needed.
-        features: ``"pixels"`` (model space), or the specification of a network whose embedding is used.
-        train_epochs: epochs to train that network for first, on real data; 0 for a random network.
 
     Reference:
         Gonzalez, "Clustering to Minimize the Maximum Intercluster Distance", 1985; as a coreset: Sener & Savarese,
@@ -42,18 +34,9 @@ class KCenter(Selection):
     """
 
     name: ClassVar[str] = "k-center"
-    images_per_class: int = 10
-    steps: int = 0
-    features: str = "pixels"
-    train_epochs: int = 0
 
-    def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
-        extract = extractor(self.features, self.train_epochs, data, rng)
-
-        def choose(members: Tensor) -> Tensor:
-            return members[farthest_first(extract(members), self.images_per_class)]
-
-        return {"index": each_class(data, self.images_per_class, choose)}
+    def choose(self, features: Tensor, number: int, rng: torch.Generator) -> Tensor:
+        return farthest_first(features, number)
 
 
 def farthest_first(features: Tensor, number: int) -> Tensor:

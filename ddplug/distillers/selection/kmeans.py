@@ -10,23 +10,20 @@ from torch import Tensor
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.features import cluster_means, extractor
-from ddplug.distillers.selection.base import Selection, each_class
+from ddplug.distillers.selection.base import FeatureSelection, Selection, each_class
 from ddplug.functional.clustering import centroids, clusters, nearest_rows
 
 __all__ = ["KMeans", "KMeansCentroid"]
 
 
 @dataclass(frozen=True)
-class KMeans(Selection):
+class KMeans(FeatureSelection):
     """Cluster each class by k-means and keep the real sample nearest to each centroid.
 
     Where a sample is the nearest to two centroids, the later one takes its next nearest: no sample is kept twice.
 
     Args:
         images_per_class: clusters in each class, one sample each.
-        steps: none are needed.
-        features: ``"pixels"`` (model space), or the specification of a network whose embedding is clustered.
-        train_epochs: epochs to train that network for first, on real data; 0 for a random network.
 
     Reference: Lloyd, "Least Squares Quantization in PCM", 1982; a baseline of dataset distillation since Cui et al.,
         "DC-BENCH: Dataset Condensation Benchmark", NeurIPS 2022.
@@ -37,20 +34,9 @@ class KMeans(Selection):
     """
 
     name: ClassVar[str] = "kmeans"
-    images_per_class: int = 10
-    steps: int = 0
-    features: str = "pixels"
-    train_epochs: int = 0
 
-    def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
-        extract = extractor(self.features, self.train_epochs, data, rng)
-
-        def choose(members: Tensor) -> Tensor:
-            rows = extract(members)
-            labels = clusters(rows, self.images_per_class, rng)
-            return members[nearest_rows(rows, centroids(rows, labels))]
-
-        return {"index": each_class(data, self.images_per_class, choose)}
+    def choose(self, features: Tensor, number: int, rng: torch.Generator) -> Tensor:
+        return nearest_rows(features, centroids(features, clusters(features, number, rng)))
 
 
 @dataclass(frozen=True)
@@ -61,7 +47,6 @@ class KMeansCentroid(Selection):
 
     Args:
         images_per_class: clusters in each class, one average each.
-        steps: none are needed.
         features: ``"pixels"`` (model space), or the specification of a network whose embedding is clustered.
         train_epochs: epochs to train that network for first, on real data; 0 for a random network.
 
@@ -71,8 +56,6 @@ class KMeansCentroid(Selection):
     """
 
     name: ClassVar[str] = "kmeans-centroid"
-    images_per_class: int = 10
-    steps: int = 0
     features: str = "pixels"
     train_epochs: int = 0
 

@@ -18,18 +18,12 @@ __all__ = ["Random"]
 class Random(Selection):
     """Draw real samples of each class uniformly, none twice.
 
-    Args:
-        images_per_class: samples to keep of each class.
-        steps: none are needed.
-
     Example:
         >>> Random(images_per_class=10).name
         'random'
     """
 
     name: ClassVar[str] = "random"
-    images_per_class: int = 10
-    steps: int = 0
 
     def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         def draw(members: Tensor) -> Tensor:
