@@ -18,6 +18,7 @@ from ddplug.data.preprocess import Identity
 from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller
 from ddplug.errors import OptionError
+from ddplug.functional import augmentation
 from ddplug.functional.resize import reduce
 from ddplug.synthetic.recipe import Recipe
 
@@ -149,7 +150,7 @@ class Maker:
         made: dict[Group, tuple[Tensor, Recipe]] = {}
         for part in self._parts(requests):
             made |= self._distill(part, schema, learner, device, int(torch.randint(2**62, (), generator=rng)))
-        recipe = Recipe.paper(self._operations(schema.shape))
+        recipe = Recipe.paper(augmentation.resolve(self.augmentation, schema.shape))
         slots = {}
         for request in requests:
             kept, real_rows = (reduce(rows, self.factor) for rows in (request.kept, request.real))
@@ -171,14 +172,6 @@ class Maker:
         if learner is None:
             raise OptionError("soft_labels=True needs the model being trained as agent.model; set it, or say False")
         return probabilities(learner, x, task, device)
-
-    def _operations(self, shape: tuple[int, ...]) -> str:
-        """Resolve the augmentation: color operations need colors, and a mirrored digit is another one."""
-        if self.augmentation != "auto":
-            return self.augmentation
-        if len(shape) != 3:
-            return ""
-        return "crop_scale_rotate" if shape[0] == 1 else "color_crop_cutout_flip_scale_rotate"
 
     def _parts(self, requests: Iterable[Request]) -> list[list[Request]]:
         """Put together what is distilled together."""
@@ -202,7 +195,7 @@ class Maker:
             Identity(),
             tuple(map(str, labels)),
             "experience",
-            self._operations(schema.shape),
+            augmentation.resolve(self.augmentation, schema.shape),
         )
         options: dict[str, Any] = {"images_per_class": part[0].distilled}
         choice = self.network if hasattr(self.distiller, "network") else "own"

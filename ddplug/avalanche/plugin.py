@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ddplug.avalanche.buffer import DistilledBuffer
-from ddplug.avalanche.replay import Memory, check_augment, contents, fitted, generator, pick_augment, tiled
+from ddplug.avalanche.replay import Memory, contents, fitted, generator, tiled
 from ddplug.avalanche.schema import Rows
 from ddplug.errors import OptionError, unknown
+from ddplug.functional import augmentation
 
 __all__ = ["DistilledReplayPlugin"]
 
@@ -98,7 +99,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         _check_number("translate", translate, ("auto",))
         at_least("batch_size_mem", 1 if batch_size_mem is None else batch_size_mem, 1)
         at_least("finetune_steps", finetune_steps, 0)
-        check_augment(augment)
+        augmentation.resolve(augment, (1, 1, 1))
         self.storage_policy = make_policy(storage_policy, mem_size, distiller=distiller, seed=seed, **buffer_options)
         self.mode = mode
         self.batch_size_mem = batch_size_mem
@@ -159,7 +160,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         rows, soft = contents(self.storage_policy)
         self._draws += 1
         rng = generator(self.seed, self._draws)
-        chosen = pick_augment(self.augment, tuple(rows.x.shape[1:]))
+        chosen = augmentation.resolve(self.augment, tuple(rows.x.shape[1:]))
         rows = Rows(*(tensor.to(strategy.device) for tensor in (rows.x, rows.y, rows.t)))
         soft = None if soft is None else soft.to(strategy.device)
         return Memory(rows, soft, self._size(strategy), chosen, rng, translate)

@@ -15,7 +15,7 @@ from ddplug.avalanche.schema import Rows, read
 from ddplug.avalanche.translation import differences, translated
 from ddplug.functional import augmentation as operations
 
-__all__ = ["Memory", "augmented", "check_augment", "contents", "fitted", "generator", "pick_augment", "tiled"]
+__all__ = ["Memory", "augmented", "contents", "fitted", "generator", "tiled"]
 
 
 @dataclass
@@ -86,25 +86,6 @@ def generator(seed: int, count: int) -> torch.Generator:
 def augmented(x: Tensor, augment: str, rng: torch.Generator) -> Tensor:
     """Transform ``(n, C, H, W)`` images, each by an operation of its own."""
     return operations.apply(x, operations.draw(augment, len(x), rng, common=False)) if augment else x
-
-
-def pick_augment(augment: str, shape: tuple[int, ...]) -> str:
-    """Resolve ``"auto"``, and refuse operations on what is no image.
-
-    Raises:
-        OptionError: the inputs are not ``(C, H, W)`` images.
-    """
-    if augment == "auto":
-        if len(shape) != 3:
-            return ""
-        return "crop_scale_rotate" if shape[0] == 1 else "color_crop_cutout_flip_scale_rotate"
-    operations.check(augment, shape)
-    return augment
-
-
-def check_augment(augment: str) -> None:
-    """Refuse unknown operations, before any image is seen."""
-    pick_augment(augment, (1, 1, 1))
 
 
 def contents(policy: Any) -> tuple[Rows, Tensor | None]:

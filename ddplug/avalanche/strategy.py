@@ -14,8 +14,9 @@ from torch import nn
 
 from ddplug.avalanche.buffer import DistilledBuffer
 from ddplug.avalanche.plugin import DistilledReplayPlugin, make_policy, update
-from ddplug.avalanche.replay import augmented, check_augment, generator, pick_augment, tiled
+from ddplug.avalanche.replay import augmented, generator, tiled
 from ddplug.errors import unknown
+from ddplug.functional import augmentation
 
 __all__ = ["DistilledGDumb", "DistilledReplay"]
 
@@ -232,7 +233,7 @@ class _FromScratch(GDumbPlugin, supports_distributed=False):  # type: ignore[cal
     """The stock plugin, which sets the model back, with our memory, augmentation and learning rate."""
 
     def __init__(self, policy: Any, augment: str, learning_rate: str | None, seed: int) -> None:
-        check_augment(augment)
+        augmentation.resolve(augment, (1, 1, 1))
         if learning_rate not in ("recipe", None):
             raise unknown("learning_rate", str(learning_rate), ("recipe", "None"))
         super().__init__()
@@ -265,7 +266,7 @@ class _FromScratch(GDumbPlugin, supports_distributed=False):  # type: ignore[cal
         """Augment the batch."""
         if self._rng is not None:
             x = strategy.mbatch[0]
-            strategy.mbatch[0] = augmented(x, pick_augment(self.augment, tuple(x.shape[1:])), self._rng)
+            strategy.mbatch[0] = augmented(x, augmentation.resolve(self.augment, tuple(x.shape[1:])), self._rng)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Return the optimizer its own learning rate back."""

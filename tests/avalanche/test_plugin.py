@@ -33,7 +33,7 @@ from torch.nn.functional import cross_entropy
 
 from ddplug.avalanche.buffer import DistilledBuffer
 from ddplug.avalanche.plugin import DistilledReplayPlugin
-from ddplug.avalanche.replay import Memory, fitted, generator, pick_augment
+from ddplug.avalanche.replay import Memory, fitted, generator
 from ddplug.avalanche.schema import Rows, read
 from ddplug.avalanche.translation import differences, translated
 from ddplug.errors import OptionError
@@ -214,14 +214,6 @@ def test_rows_are_augmented_each_by_its_own_operation() -> None:
     )
     assert min(kinds["same"], kinds["flip"]) >= 5
     assert kinds["turn"] >= 20
-
-
-@pytest.mark.parametrize(
-    ("shape", "chosen"),
-    [((1, 8, 8), "crop_scale_rotate"), ((3, 8, 8), "color_crop_cutout_flip_scale_rotate"), ((64,), ""), ((8, 8), "")],
-)
-def test_auto_follows_the_shape(shape: tuple[int, ...], chosen: str) -> None:
-    assert pick_augment("auto", shape) == chosen
 
 
 @pytest.mark.parametrize("width", [2, 3, 5])
