@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,10 @@ from avalanche.training.plugins import ReplayPlugin, SupervisedPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from typing_extensions import Unpack
 
 from ddplug.avalanche.buffer import DistilledBuffer
+from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
 from ddplug.avalanche.replay import Memory, contents, fitted, generator, tiled
 from ddplug.avalanche.schema import Rows
 from ddplug.errors import OptionError, unknown
@@ -28,6 +29,7 @@ _KEPT = 8
 """Last batches of an experience whose differences serve the fine-tuning after it."""
 
 
+@shows_memory_options
 class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # type: ignore[call-arg]
     """Replay from a distilled memory, or from any other storage policy.
 
@@ -42,8 +44,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
 
     Args:
         mem_size: images in the memory; ``None`` if ``max_bytes`` is given. Not used with ``storage_policy``.
+        max_bytes: bytes of the memory instead.
         storage_policy: a memory to use instead of a new :class:`~ddplug.avalanche.buffer.DistilledBuffer`.
-        distiller: of the new memory, by name or as an object.
         mode: ``"loss"`` or ``"batch"``.
         batch_size_mem: memory rows a step, the learner's ``train_mb_size`` by default. A memory that is no larger is
             used whole; a larger one is gone through in a random order, every row before any comes again.
@@ -62,8 +64,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         finetune_steps: steps of the learner's own optimizer on memory batches alone, in training mode, each time the
             memory has been updated (on online streams: distilled anew), unless it was empty before. Balanced
             fine-tuning: Castro et al., "End-to-End Incremental Learning", ECCV 2018, section 3.2.
-        seed: of the memory and of every draw from it.
-        **buffer_options: of the new :class:`~ddplug.avalanche.buffer.DistilledBuffer`.
+        **memory: fields of :class:`~ddplug.avalanche.options.MemoryOptions` for the new memory; ``seed`` is of every
+            draw from it, too.
 
     Soft labels of a distilled memory are used by ``mode="loss"`` and by the fine-tuning as a cross-entropy with
     probabilities, cut or zero-padded to the present width of the output; mixed batches carry hard labels only.
@@ -80,8 +82,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         self,
         mem_size: int | None = 200,
         *,
+        max_bytes: int | None = None,
         storage_policy: Any = None,
-        distiller: Any = "dm",
         mode: str = "loss",
         batch_size_mem: int | None = None,
         weight: str | float = "experiences",
@@ -89,18 +91,17 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         augment: str = "",
         batch_norm: str = "update",
         finetune_steps: int = 0,
-        seed: int = 0,
-        **buffer_options: Any,
+        **memory: Unpack[MemoryKeywords],
     ) -> None:
         super().__init__()
         _one_of("mode", mode, ("batch", "loss"))
         _one_of("batch_norm", batch_norm, ("keep", "update"))
         _check_number("weight", weight, ("classes", "experiences"))
         _check_number("translate", translate, ("auto",))
-        at_least("batch_size_mem", 1 if batch_size_mem is None else batch_size_mem, 1)
-        at_least("finetune_steps", finetune_steps, 0)
+        _check_integer("batch_size_mem", 1 if batch_size_mem is None else batch_size_mem, 1)
+        _check_integer("finetune_steps", finetune_steps, 0)
         augmentation.resolve(augment, (1, 1, 1))
-        self.storage_policy = make_policy(storage_policy, mem_size, distiller=distiller, seed=seed, **buffer_options)
+        self.storage_policy = make_policy(storage_policy, mem_size, max_bytes, memory)
         self.mode = mode
         self.batch_size_mem = batch_size_mem
         self.weight = weight
@@ -108,7 +109,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         self.augment = augment
         self.batch_norm = batch_norm
         self.finetune_steps = finetune_steps
-        self.seed = seed
+        self.seed = memory.get("seed", 0)
         self.experiences = 0
         """Experiences put into the memory so far; the parts of an online stream do not count."""
         self._draws = 0
@@ -180,7 +181,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             return float(max(1, self.experiences))
         policy, rows = self.storage_policy, memory.rows
         distilled = isinstance(policy, DistilledBuffer)
-        stored = len(policy.buffer_groups) if distilled else torch.stack([rows.t, rows.y]).unique(dim=1).shape[1]
+        stored = len(policy.groups) if distilled else torch.stack([rows.t, rows.y]).unique(dim=1).shape[1]
         return stored / len(_pairs(strategy.experience.dataset))
 
     def _loss(self, strategy: Any, memory: Memory, moves: Tensor | None) -> Tensor:
@@ -215,21 +216,19 @@ class _Fixed:
     max_size: int
 
 
-def make_policy(policy: Any, mem_size: int | None, **options: Any) -> Any:
+def make_policy(policy: Any, mem_size: int | None, max_bytes: int | None, options: Mapping[str, Any]) -> Any:
     """Return the policy, or a new distilled memory with the options.
 
     Raises:
         OptionError: both are given, the policy is none, or an option is unknown.
     """
-    known = {name for name in inspect.signature(DistilledBuffer).parameters if name != "max_size"}
-    for name in options:
-        if name not in known:
-            raise unknown("option of the memory,", name, known)
+    MemoryOptions.check_names(options)
     if policy is None:
-        return DistilledBuffer(mem_size, **options)
+        return DistilledBuffer(mem_size, max_bytes=max_bytes, **options)
     if not isinstance(policy, ExemplarsBuffer):
         raise OptionError(f"storage_policy is a {type(policy).__name__}; it must be an avalanche ExemplarsBuffer")
-    extra = ", ".join(sorted(options.keys() - {"distiller", "seed"}))
+    given = {*options, *(() if max_bytes is None else ("max_bytes",))}
+    extra = ", ".join(sorted(given - {"distiller", "seed"}))
     if extra:
         raise OptionError(f"{extra} would make a new memory beside storage_policy; give them to the policy itself")
     return policy
@@ -243,7 +242,7 @@ def update(policy: Any, strategy: Any, **kwargs: Any) -> None:
         policy.update(strategy, **kwargs)
 
 
-def at_least(name: str, value: int, low: int) -> None:
+def _check_integer(name: str, value: int, low: int) -> None:
     """Refuse what is not an integer from ``low`` on."""
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise OptionError(f"{name} is {value!r}; it must be an integer of at least {low}")

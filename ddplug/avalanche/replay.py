@@ -37,7 +37,7 @@ class Memory:
     augment: str
     rng: torch.Generator
     translate: float = 0.0
-    _queue: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    _upcoming: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     def batch(self, moves: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Return inputs, labels, task labels and, where there are any, soft labels.
@@ -65,9 +65,9 @@ class Memory:
         n = len(self.rows.y)
         if n <= self.size:
             return torch.arange(max(n, 2)) % n  # a single row comes twice: batch norm refuses a batch of one
-        while len(self._queue) < self.size:
-            self._queue = torch.cat([self._queue, torch.randperm(n, generator=self.rng)])
-        index, self._queue = self._queue[: self.size], self._queue[self.size :]
+        while len(self._upcoming) < self.size:
+            self._upcoming = torch.cat([self._upcoming, torch.randperm(n, generator=self.rng)])
+        index, self._upcoming = self._upcoming[: self.size], self._upcoming[self.size :]
         return index
 
 

@@ -162,7 +162,7 @@ def test_options_reach_the_memory_and_the_template() -> None:
     )
     policy = strategy.storage_policy
     assert isinstance(policy, DistilledBuffer)
-    assert (policy.max_bytes, policy.seed) == (300, 5)
+    assert (policy.max_bytes, policy.options.seed) == (300, 5)
 
 
 def test_the_signature_shows_the_options_of_the_memory() -> None:
@@ -174,7 +174,7 @@ def test_the_signature_shows_the_options_of_the_memory() -> None:
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
 
-    assert made(Mine, real_share=0.5, storage="float32").storage_policy.every == 1
+    assert made(Mine, real_share=0.5, storage="float32").storage_policy.options.every == 1
 
 
 def scratch(start: Any, memory: Any, rate: float, momentum: float, steps: int) -> Any:
