@@ -8,9 +8,12 @@ from typing import Any
 from avalanche.benchmarks.scenarios import OnlineCLExperience
 from avalanche.benchmarks.scenarios.generic_scenario import SequenceCLStream
 
+from ddplug.avalanche.groups import GroupKey
+from ddplug.avalanche.options import MemoryOptions
+from ddplug.avalanche.schema import Rows
 from ddplug.errors import OptionError
 
-__all__ = ["Pair", "count_groups", "experience_number", "images_in", "is_online", "shares", "stream_pairs"]
+__all__ = ["Pair", "Plan", "count_groups", "experience_number", "images_in", "is_online", "shares", "stream_pairs"]
 
 Pair = tuple[int, int]
 """A task label and a class label."""
@@ -81,6 +84,44 @@ def count_groups(pairs: Iterable[set[Pair]], groupby: str) -> int:
         count += len(new) if own else len(new - seen)
         seen |= new
     return count
+
+
+class Plan:
+    """How many groups a stream will bring, and which of its experiences are domains of their own.
+
+    Attributes:
+        groups: that there will be; ``None`` where that is not known, or is not to be.
+    """
+
+    def __init__(self, options: MemoryOptions) -> None:
+        self.groups = options.total_num_groups
+        self._groupby = options.groupby
+        self._counted = options.adaptive_size or self.groups is not None
+        self._domains: dict[int, int | None] = {}
+
+    def domain(self, exp: Any, rows: Rows, known: Iterable[GroupKey], call: int) -> int | None:
+        """Return the domain that the groups of an experience belong to; ``None`` where domains are not told apart.
+
+        Args:
+            exp: the experience; the first one is asked for the groups of its stream.
+            rows: its samples.
+            known: the groups in the memory.
+            call: number of the experience, should it not know that itself.
+        """
+        if not self._counted:
+            self._counted = True
+            pairs = stream_pairs(exp)
+            by = "class" if self._groupby == "auto" and is_online(exp) else self._groupby
+            self.groups = None if pairs is None else max(1, count_groups(pairs, by))
+        number = experience_number(exp)
+        number = call if number is None else number
+        if self._groupby != "auto":
+            return number if self._groupby == "experience" else None
+        if number not in self._domains:
+            seen = {(group.task, group.label) for group in known}
+            nothing_new = set(zip(rows.t.tolist(), rows.y.tolist(), strict=True)) <= seen
+            self._domains[number] = number if nothing_new and not is_online(exp) else None
+        return self._domains[number]
 
 
 def shares(size: int, groups: int) -> list[int]:

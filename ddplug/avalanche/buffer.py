@@ -3,9 +3,10 @@
 What :meth:`DistilledBuffer.post_adapt` does with an experience, step by step:
 
 1. *read* (``schema.py``): the experience as tensors ``x, y, t``, and how its items look.
-2. *plan* (``allocation.py``, first call only): the groups that the stream will bring, counted in its labels.
-3. *sort* (``reservoir.py``): the samples of each group, a group being a class of a task, and of a domain where that
-   shifts. In an online stream they join the real samples that wait, and nothing more happens in most calls.
+2. *plan* (``allocation.py``): which domain the experience belongs to, and in the first call the number of groups that
+   the stream will bring, counted in its labels. A group is a class of a task, and of a domain where that shifts.
+3. *sort* (``reservoir.py``): the samples of each group. In an online stream they join the real samples that wait, and
+   nothing more happens in most calls.
 4. *divide* (``allocation.py``): how many images each group may have, from the limit in images or in bytes.
 5. *combine* (``maker.py``): for each group, what to distill and what to keep, from its new samples and its old images;
    groups without new samples give up the images that they may no longer have.
@@ -27,7 +28,7 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from ddplug.avalanche.allocation import count_groups, experience_number, images_in, is_online, shares, stream_pairs
+from ddplug.avalanche.allocation import Plan, images_in, shares
 from ddplug.avalanche.groups import (
     ClassMemory,
     GroupKey,
@@ -40,7 +41,7 @@ from ddplug.avalanche.groups import (
     stored_bytes,
 )
 from ddplug.avalanche.learner import with_heads_for, working_device
-from ddplug.avalanche.maker import Maker, Request, combine, fewer
+from ddplug.avalanche.maker import Maker
 from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
 from ddplug.avalanche.reservoir import Reservoir, by_group, joined
 from ddplug.avalanche.schema import Rows, Schema, read
@@ -75,8 +76,6 @@ class DistilledBuffer(ExemplarsBuffer):
         options: what was given.
         groups: the memory of each group, in the order they were first seen in.
         images_allowed: images that the limit allows; ``None`` until the shape of an input is known.
-        planned_groups: groups that the limit is divided over as long as there are no more; ``None`` where it is divided
-            over those that were seen.
         seconds: that the last call of :meth:`post_adapt` spent distilling, 0 if it did not.
         total_seconds: that all calls spent.
         updates: how often the memory was made anew.
@@ -110,14 +109,12 @@ class DistilledBuffer(ExemplarsBuffer):
         self.options = MemoryOptions(**keywords) if options is None else options
         self.groups: dict[GroupKey, GroupMemory] = {}
         self.images_allowed = max_size
-        self.planned_groups = self.options.total_num_groups
         self.seconds = 0.0
         self.total_seconds = 0.0
         self.updates = 0
         self._waiting: dict[GroupKey, Reservoir] = {}
         self._calls = 0
-        self._planned = self.options.adaptive_size or self.planned_groups is not None
-        self._domains: dict[int, int | None] = {}
+        self._plan = Plan(self.options)
         self._warned = False
         self._dataset: Any = None
 
@@ -132,6 +129,11 @@ class DistilledBuffer(ExemplarsBuffer):
     def buffer_groups(self) -> dict[int, ClassMemory]:
         """The memory of each class under its plain label, which is what Avalanche's own code asks for."""
         return by_label(self.groups.values())
+
+    @property
+    def planned_groups(self) -> int | None:
+        """Groups that the limit is divided over unless there are more; ``None`` for as many as were seen."""
+        return self._plan.groups
 
     @property
     def recipe(self) -> Recipe | None:
@@ -169,9 +171,7 @@ class DistilledBuffer(ExemplarsBuffer):
             return
         began = time.perf_counter()
         rows, schema = read(exp.dataset)
-        if not self._planned:
-            self._plan(exp)
-        new = by_group(rows, self._domain(exp, rows))
+        new = by_group(rows, self._plan.domain(exp, rows, self.groups, self._calls))
         self._calls += 1
         if self.options.every > 1:
             self._waiting = joined(self._waiting, new, self.options.reservoir_size, self._rng(0, self._calls))
@@ -209,49 +209,17 @@ class DistilledBuffer(ExemplarsBuffer):
         """Return the generator of one event; none is kept, so that a copy draws what the original does."""
         return torch.Generator().manual_seed((self.options.seed * 1_000_003 + counter * 2 + stage) % 2**63)
 
-    def _plan(self, exp: Any) -> None:
-        """Count the groups that the stream will bring; if that cannot be known, go on adaptively."""
-        pairs = stream_pairs(exp)
-        by = "class" if self.options.groupby == "auto" and is_online(exp) else self.options.groupby
-        self.planned_groups = None if pairs is None else max(1, count_groups(pairs, by))
-        self._planned = True
-
-    def _domain(self, exp: Any, rows: Rows) -> int | None:
-        """Tell which domain the groups of an experience belong to; ``None`` where domains are not told apart."""
-        number = experience_number(exp)
-        number = self._calls if number is None else number
-        if self.options.groupby != "auto":
-            return number if self.options.groupby == "experience" else None
-        if number not in self._domains:
-            seen = {(group.task, group.label) for group in self.groups}
-            known = set(zip(rows.t.tolist(), rows.y.tolist(), strict=True)) <= seen
-            self._domains[number] = number if known and not is_online(exp) else None
-        return self._domains[number]
-
     def _update(self, new: Mapping[GroupKey, Reservoir], schema: Schema, learner: nn.Module | None, agent: Any) -> None:
         """Make the memories of groups with new data, and shrink the others to what is left for them."""
-        options = self.options
         order = [*self.groups, *(group for group in new if group not in self.groups)]
-        maker = Maker(options, schema, learner, working_device(options.device, agent, learner))
+        maker = Maker(self.options, schema, learner, working_device(self.options.device, agent, learner))
         number = max(self.planned_groups or 0, len(order))
         allowed = self.max_size if self.max_bytes is None else self._fitting(self.max_bytes, number, new, maker)
         if allowed < len(order) and not self._warned:
             self._warned = True
             warnings.warn(f"{allowed} images for {len(order)} groups: some groups have none", stacklevel=3)
-        rng = self._rng(1, self.updates)
-        groups = dict(self.groups)
-        requests: list[Request] = []
-        for group, share in zip(order, shares(allowed, number), strict=False):
-            n = share * options.factor**2
-            old = groups.get(group)
-            if group in new:
-                requests.append(combine(group, new[group], n, old, options, rng))
-            elif old is not None and len(old) > n:
-                if options.shrink == "prefix" or (learner is None and not new):
-                    groups[group] = old.prefix(n)
-                else:
-                    requests.append(fewer(old, n, options.real_share))
-        self.groups = {**groups, **maker.make(requests, rng)}
+        images = dict(zip(order, shares(allowed, number), strict=False))
+        self.groups = maker.renewed(self.groups, new, images, self._rng(1, self.updates))
         self.images_allowed = allowed
         self.updates += 1
         self._dataset = None

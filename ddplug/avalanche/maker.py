@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -128,6 +128,39 @@ class Maker:
     schema: Schema
     learner: nn.Module | None
     device: torch.device
+
+    def renewed(
+        self,
+        old: Mapping[GroupKey, GroupMemory],
+        new: Mapping[GroupKey, Reservoir],
+        images: Mapping[GroupKey, int],
+        rng: torch.Generator,
+    ) -> dict[GroupKey, GroupMemory]:
+        """Make the memories of groups with new samples, and shrink those of others that have too many images.
+
+        Args:
+            old: the memory of each group so far; it stays as it is.
+            new: new samples.
+            images: of the budget that each group may have, old groups before new ones.
+            rng: generator on the CPU.
+
+        Returns:
+            The memory of each group, in the order of ``images``.
+        """
+        options = self.options
+        groups = dict(old)
+        requests: list[Request] = []
+        for group, share in images.items():
+            n = share * options.factor**2
+            mine = old.get(group)
+            if group in new:
+                requests.append(combine(group, new[group], n, mine, options, rng))
+            elif mine is not None and len(mine) > n:
+                if options.shrink == "prefix" or (self.learner is None and not new):
+                    groups[group] = mine.prefix(n)
+                else:
+                    requests.append(fewer(mine, n, options.real_share))
+        return groups | self.make(requests, rng)
 
     def make(self, requests: Sequence[Request], rng: torch.Generator) -> dict[GroupKey, GroupMemory]:
         """Make the memory of each group that is asked for.
