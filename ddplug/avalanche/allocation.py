@@ -13,13 +13,13 @@ from ddplug.avalanche.options import MemoryOptions
 from ddplug.avalanche.schema import Rows
 from ddplug.errors import OptionError
 
-__all__ = ["Pair", "Plan", "count_groups", "experience_number", "images_in", "is_online", "shares", "stream_pairs"]
+__all__ = ["Plan", "images_in", "shares"]
 
-Pair = tuple[int, int]
+_Pair = tuple[int, int]
 """A task label and a class label."""
 
 
-def is_online(exp: Any) -> bool:
+def _is_online(exp: Any) -> bool:
     """Tell whether an experience is a piece of a larger one, as ``split_online_stream`` makes them."""
     return isinstance(exp, OnlineCLExperience)
 
@@ -31,13 +31,13 @@ def _whole(exp: Any) -> Any:
     return getattr(exp.logging(), "origin_experience", None) or exp.logging()
 
 
-def experience_number(exp: Any) -> int | None:
+def _experience_number(exp: Any) -> int | None:
     """Return the position of an experience in its stream; pieces of one experience share it."""
     number = getattr(_whole(exp), "_current_experience", None)
     return None if number is None else int(number)
 
 
-def stream_pairs(exp: Any) -> list[set[Pair]] | None:
+def _stream_pairs(exp: Any) -> list[set[_Pair]] | None:
     """Return the (task, class) pairs of each experience of the stream that one comes from, from its labels alone.
 
     Returns:
@@ -53,7 +53,7 @@ def stream_pairs(exp: Any) -> list[set[Pair]] | None:
     return None if None in pairs else [each for each in pairs if each is not None]
 
 
-def _dataset_pairs(dataset: Any) -> set[Pair] | None:
+def _dataset_pairs(dataset: Any) -> set[_Pair] | None:
     labels, tasks = getattr(dataset, "targets", None), getattr(dataset, "targets_task_labels", None)
     if labels is None:
         return None
@@ -64,7 +64,7 @@ def _dataset_pairs(dataset: Any) -> set[Pair] | None:
     return {(int(task), int(label)) for task, label in zip(tasks, labels, strict=True)}
 
 
-def count_groups(pairs: Iterable[set[Pair]], groupby: str) -> int:
+def _count_groups(pairs: Iterable[set[_Pair]], groupby: str) -> int:
     """Count the groups that a stream will bring.
 
     Args:
@@ -74,10 +74,10 @@ def count_groups(pairs: Iterable[set[Pair]], groupby: str) -> int:
 
     Example:
         >>> stream = [{(0, 0), (0, 1)}, {(0, 0), (0, 1)}, {(0, 1), (0, 2)}]
-        >>> [count_groups(stream, by) for by in ("class", "experience", "auto")]
+        >>> [_count_groups(stream, by) for by in ("class", "experience", "auto")]
         [3, 6, 5]
     """
-    seen: set[Pair] = set()
+    seen: set[_Pair] = set()
     count = 0
     for new in pairs:
         own = groupby == "experience" or (groupby == "auto" and new <= seen)
@@ -110,17 +110,17 @@ class Plan:
         """
         if not self._counted:
             self._counted = True
-            pairs = stream_pairs(exp)
-            by = "class" if self._groupby == "auto" and is_online(exp) else self._groupby
-            self.groups = None if pairs is None else max(1, count_groups(pairs, by))
-        number = experience_number(exp)
+            pairs = _stream_pairs(exp)
+            by = "class" if self._groupby == "auto" and _is_online(exp) else self._groupby
+            self.groups = None if pairs is None else max(1, _count_groups(pairs, by))
+        number = _experience_number(exp)
         number = call if number is None else number
         if self._groupby != "auto":
             return number if self._groupby == "experience" else None
         if number not in self._domains:
             seen = {(group.task, group.label) for group in known}
             nothing_new = set(zip(rows.t.tolist(), rows.y.tolist(), strict=True)) <= seen
-            self._domains[number] = number if nothing_new and not is_online(exp) else None
+            self._domains[number] = number if nothing_new and not _is_online(exp) else None
         return self._domains[number]
 
 

@@ -19,7 +19,7 @@ from ddplug.utils.checks import at_least
 __all__ = ["METHOD_OPTIONS", "MemoryKeywords", "MemoryOptions", "SharedKeywords", "shows_memory_options"]
 
 METHOD_OPTIONS: Mapping[str, Mapping[str, Any]] = {"dm": {"learning_rate": 0.3, "batch_real": 256}}
-"""What a method's name stands for here besides its defaults, which were chosen for other networks than learners are:
+"""What a method's name stands for here on top of its defaults, which were chosen for other networks than learners are:
 validated on Split-MNIST with fresh copies of a multi-layer perceptron."""
 
 _CHOICES = {
@@ -67,7 +67,8 @@ class MemoryOptions:
             ``"auto"`` for what suits the shape. None by default: images matched under augmentations that the learner
             does not train with were worse.
         seed: of all that is drawn.
-        device: where to distill: ``"auto"``, ``"learner"`` for where the strategy works, or a name.
+        device: where to distill: ``"auto"``, ``"learner"`` for where the strategy works, or a name. A strategy takes no
+            such keyword: its ``device`` is that of the model, and its memory's stays ``"auto"``.
 
     Raises:
         OptionError: an option is out of range, or the distiller is none.

@@ -18,7 +18,7 @@ from typing_extensions import Unpack
 
 from ddplug.avalanche.buffer import DistilledBuffer
 from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
-from ddplug.avalanche.replay import Memory, contents, fitted, generator, tiled
+from ddplug.avalanche.replay import MemoryBatches, contents, fitted, generator, tiled
 from ddplug.avalanche.schema import Rows
 from ddplug.errors import OptionError, unknown
 from ddplug.functional import augmentation
@@ -113,7 +113,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         self.experiences = 0
         """Experiences put into the memory so far; the parts of an online stream do not count."""
         self._draws = 0
-        self._memory: Memory | None = None
+        self._memory: MemoryBatches | None = None
         self._moves: list[Tensor] = []
         self._factor = 0.0
 
@@ -156,7 +156,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
     def _size(self, strategy: Any) -> int:
         return int(strategy.train_mb_size) if self.batch_size_mem is None else self.batch_size_mem
 
-    def _take(self, strategy: Any, translate: float) -> Memory:
+    def _take(self, strategy: Any, translate: float) -> MemoryBatches:
         """Bring the memory to the learner's device, with a generator of its own."""
         rows, soft = contents(self.storage_policy)
         self._draws += 1
@@ -164,7 +164,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         chosen = augmentation.resolve(self.augment, tuple(rows.x.shape[1:]))
         rows = Rows(*(tensor.to(strategy.device) for tensor in (rows.x, rows.y, rows.t)))
         soft = None if soft is None else soft.to(strategy.device)
-        return Memory(rows, soft, self._size(strategy), chosen, rng, translate)
+        return MemoryBatches(rows, soft, self._size(strategy), chosen, rng, translate)
 
     def _strength(self, strategy: Any) -> float:
         """Return the strength of translation in the present experience."""
@@ -173,7 +173,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         online = isinstance(strategy.experience, OnlineCLExperience)
         return float(online or not _pairs(strategy.experience.dataset) <= _pairs(self.storage_policy.buffer))
 
-    def _weigh(self, strategy: Any, memory: Memory) -> float:
+    def _weigh(self, strategy: Any, memory: MemoryBatches) -> float:
         """Return the weight of the memory's loss in the present experience."""
         if not isinstance(self.weight, str):
             return float(self.weight)
@@ -184,7 +184,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         stored = len(policy.groups) if distilled else torch.stack([rows.t, rows.y]).unique(dim=1).shape[1]
         return stored / len(_pairs(strategy.experience.dataset))
 
-    def _loss(self, strategy: Any, memory: Memory, moves: Tensor | None) -> Tensor:
+    def _loss(self, strategy: Any, memory: MemoryBatches, moves: Tensor | None) -> Tensor:
         """Return the learner's loss on a memory batch."""
         x, y, t, soft = memory.batch(moves)
         # the learner's own forward: it knows when a model takes task labels

@@ -15,11 +15,11 @@ from ddplug.avalanche.schema import Rows, read
 from ddplug.avalanche.translation import differences, translated
 from ddplug.functional import augmentation as operations
 
-__all__ = ["Memory", "augmented", "contents", "fitted", "generator", "tiled"]
+__all__ = ["MemoryBatches", "augmented", "contents", "fitted", "generator", "tiled"]
 
 
 @dataclass
-class Memory:
+class MemoryBatches:
     """The memory on a device, for the length of one experience, and the batches drawn from it.
 
     Attributes:
