@@ -74,8 +74,8 @@ class MemoryOptions:
         OptionError: an option is out of range, or the distiller is none.
 
     Example:
-        >>> MemoryOptions(distiller="kmeans", factor=2).method()
-        KMeans(images_per_class=10, network='convnet', standardize=True)
+        >>> MemoryOptions(distiller="dm").method().learning_rate
+        0.3
     """
 
     distiller: str | Distiller = "dm"

@@ -1,4 +1,4 @@
-"""Compare distilled memories with stock replay on other streams than class-incremental ones; write docs/benchmarks/*.json.
+"""Compare distilled memories with stock replay on domain, task and online streams, and write docs/benchmarks/*.json.
 
 Permuted digits (domain-incremental) and pairs of digits with zero-based labels and a head each (task-incremental) on
 the digits that ship with scikit-learn; Split-MNIST online, in pieces of 10 or 100 samples, each seen once.
