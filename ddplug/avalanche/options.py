@@ -16,7 +16,7 @@ from ddplug.errors import OptionError, unknown
 from ddplug.functional import augmentation
 from ddplug.utils.checks import at_least
 
-__all__ = ["METHOD_OPTIONS", "MemoryKeywords", "MemoryOptions", "SharedKeywords", "shows_memory_options"]
+__all__ = ["METHOD_OPTIONS", "MemoryOptions", "shows_memory_options"]
 
 METHOD_OPTIONS: Mapping[str, Mapping[str, Any]] = {"dm": {"learning_rate": 0.3, "batch_real": 256}}
 """What a method's name stands for here on top of its defaults, which were chosen for other networks than learners are:
