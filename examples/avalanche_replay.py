@@ -1,4 +1,4 @@
-"""Class-incremental digits with Avalanche: ten distilled images beside ten stock exemplars and no memory at all."""
+"""Class-incremental digits with Avalanche: ten distilled images, ten stock exemplars, and no memory at all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def split(name: str) -> TensorDataset:
 
 
 def train(strategy_class: Any, benchmark: Any, epochs: int, **options: Any) -> list[float]:
-    """Train on one experience after the other; give accuracy at the end, and the memory's bytes and seconds."""
+    """Train on one experience after the other; return accuracy at the end, and the memory's bytes and seconds."""
     torch.manual_seed(0)
     model = SimpleMLP(num_classes=10, input_size=64, hidden_size=128)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)

@@ -12,7 +12,7 @@ import pytest
 
 FRAMEWORKS = {"avalanche": "Avalanche", "nni": "NNI"}
 NAMES = [(home, name) for home in FRAMEWORKS for name in import_module(f"ddplug.{home}").__all__]
-ALONE = {"checkpoint_cure"}
+ALONE = {"MemoryOptions", "checkpoint_cure"}
 """Names that need torch alone."""
 
 BLOCKED = """

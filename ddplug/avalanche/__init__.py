@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ddplug.avalanche.buffer import DistilledBuffer as DistilledBuffer
     from ddplug.avalanche.checkpoints import checkpoint_cure as checkpoint_cure
     from ddplug.avalanche.metrics import distillation_metrics as distillation_metrics
+    from ddplug.avalanche.options import MemoryOptions as MemoryOptions
     from ddplug.avalanche.plugin import DistilledReplayPlugin as DistilledReplayPlugin
     from ddplug.avalanche.strategy import DistilledGDumb as DistilledGDumb
     from ddplug.avalanche.strategy import DistilledReplay as DistilledReplay
@@ -22,6 +23,7 @@ _HOMES = {
     "DistilledGDumb": "strategy",
     "DistilledReplay": "strategy",
     "DistilledReplayPlugin": "plugin",
+    "MemoryOptions": "options",
     "checkpoint_cure": "checkpoints",
     "distillation_metrics": "metrics",
 }
@@ -31,6 +33,7 @@ __all__ = [
     "DistilledGDumb",
     "DistilledReplay",
     "DistilledReplayPlugin",
+    "MemoryOptions",
     "checkpoint_cure",
     "distillation_metrics",
 ]

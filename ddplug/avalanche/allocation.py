@@ -8,15 +8,18 @@ from typing import Any
 from avalanche.benchmarks.scenarios import OnlineCLExperience
 from avalanche.benchmarks.scenarios.generic_scenario import SequenceCLStream
 
+from ddplug.avalanche.groups import GroupKey
+from ddplug.avalanche.options import MemoryOptions
+from ddplug.avalanche.schema import Rows
 from ddplug.errors import OptionError
 
-__all__ = ["Pair", "count_groups", "experience_number", "images_in", "is_online", "shares", "stream_pairs"]
+__all__ = ["Plan", "images_in", "shares"]
 
-Pair = tuple[int, int]
+_Pair = tuple[int, int]
 """A task label and a class label."""
 
 
-def is_online(exp: Any) -> bool:
+def _is_online(exp: Any) -> bool:
     """Tell whether an experience is a piece of a larger one, as ``split_online_stream`` makes them."""
     return isinstance(exp, OnlineCLExperience)
 
@@ -28,13 +31,13 @@ def _whole(exp: Any) -> Any:
     return getattr(exp.logging(), "origin_experience", None) or exp.logging()
 
 
-def experience_number(exp: Any) -> int | None:
+def _experience_number(exp: Any) -> int | None:
     """Return the position of an experience in its stream; pieces of one experience share it."""
     number = getattr(_whole(exp), "_current_experience", None)
     return None if number is None else int(number)
 
 
-def stream_pairs(exp: Any) -> list[set[Pair]] | None:
+def _stream_pairs(exp: Any) -> list[set[_Pair]] | None:
     """Return the (task, class) pairs of each experience of the stream that one comes from, from its labels alone.
 
     Returns:
@@ -50,7 +53,7 @@ def stream_pairs(exp: Any) -> list[set[Pair]] | None:
     return None if None in pairs else [each for each in pairs if each is not None]
 
 
-def _dataset_pairs(dataset: Any) -> set[Pair] | None:
+def _dataset_pairs(dataset: Any) -> set[_Pair] | None:
     labels, tasks = getattr(dataset, "targets", None), getattr(dataset, "targets_task_labels", None)
     if labels is None:
         return None
@@ -61,7 +64,7 @@ def _dataset_pairs(dataset: Any) -> set[Pair] | None:
     return {(int(task), int(label)) for task, label in zip(tasks, labels, strict=True)}
 
 
-def count_groups(pairs: Iterable[set[Pair]], groupby: str) -> int:
+def _count_groups(pairs: Iterable[set[_Pair]], groupby: str) -> int:
     """Count the groups that a stream will bring.
 
     Args:
@@ -71,16 +74,54 @@ def count_groups(pairs: Iterable[set[Pair]], groupby: str) -> int:
 
     Example:
         >>> stream = [{(0, 0), (0, 1)}, {(0, 0), (0, 1)}, {(0, 1), (0, 2)}]
-        >>> [count_groups(stream, by) for by in ("class", "experience", "auto")]
+        >>> [_count_groups(stream, by) for by in ("class", "experience", "auto")]
         [3, 6, 5]
     """
-    seen: set[Pair] = set()
+    seen: set[_Pair] = set()
     count = 0
     for new in pairs:
         own = groupby == "experience" or (groupby == "auto" and new <= seen)
         count += len(new) if own else len(new - seen)
         seen |= new
     return count
+
+
+class Plan:
+    """How many groups a stream will bring, and which of its experiences are domains of their own.
+
+    Attributes:
+        groups: that there will be; ``None`` where that is not known, or is not to be.
+    """
+
+    def __init__(self, options: MemoryOptions) -> None:
+        self.groups = options.total_num_groups
+        self._groupby = options.groupby
+        self._counted = options.adaptive_size or self.groups is not None
+        self._domains: dict[int, int | None] = {}
+
+    def domain(self, exp: Any, rows: Rows, known: Iterable[GroupKey], call: int) -> int | None:
+        """Return the domain that the groups of an experience belong to; ``None`` where domains are not told apart.
+
+        Args:
+            exp: the experience; the first one is asked for the groups of its stream.
+            rows: its samples.
+            known: the groups in the memory.
+            call: number of the experience, should it not know that itself.
+        """
+        if not self._counted:
+            self._counted = True
+            pairs = _stream_pairs(exp)
+            by = "class" if self._groupby == "auto" and _is_online(exp) else self._groupby
+            self.groups = None if pairs is None else max(1, _count_groups(pairs, by))
+        number = _experience_number(exp)
+        number = call if number is None else number
+        if self._groupby != "auto":
+            return number if self._groupby == "experience" else None
+        if number not in self._domains:
+            seen = {(group.task, group.label) for group in known}
+            nothing_new = set(zip(rows.t.tolist(), rows.y.tolist(), strict=True)) <= seen
+            self._domains[number] = number if nothing_new and not _is_online(exp) else None
+        return self._domains[number]
 
 
 def shares(size: int, groups: int) -> list[int]:

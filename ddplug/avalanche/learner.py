@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from ddplug.errors import OptionError
 from ddplug.functional.resize import enlarge
-from ddplug.networks.factory import Network
+from ddplug.networks.factory import Network, linear_input
 from ddplug.utils.devices import pick_device
 from ddplug.utils.randomness import temporary_seed
 
-__all__ = ["Copy", "adapted", "networks_for", "place", "probabilities"]
+__all__ = ["LearnerCopy", "networks_for", "probabilities", "with_heads_for", "working_device"]
 
 _CHUNK = 256
 """Samples passed through the learner at once."""
 
 
-class Copy(nn.Module):
+class LearnerCopy(nn.Module):
     """A float32 copy of a learner, on the CPU, as a distiller sees it: no task labels, no dropout.
 
     Args:
@@ -46,7 +46,7 @@ class Copy(nn.Module):
         self.shape = shape
         self.train()
 
-    def train(self, mode: bool = True) -> Copy:
+    def train(self, mode: bool = True) -> LearnerCopy:
         """Let batch normalization alone be in training mode: dropout would make every call another network."""
         super().train(False)
         for layer in self.modules():
@@ -56,28 +56,19 @@ class Copy(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the ``(n, K)`` outputs, or the ``(n, len(labels))`` of some labels."""
-        outputs: Tensor = self._call(x)
+        outputs = self._call(x)
         return outputs[:, self.labels] if self.labels else outputs
 
     def embed(self, x: Tensor) -> Tensor:
         """Return the ``(n, D)`` input of the last linear layer called, or the outputs if there is none."""
-        seen: list[Tensor] = []
+        received = linear_input(self, x)
+        return self._call(x).flatten(1) if received is None else received
 
-        def keep(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-            seen[:] = arguments[:1]
-
-        layers = [layer for layer in self.modules() if isinstance(layer, nn.Linear)]
-        hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
-        try:
-            outputs: Tensor = self._call(x)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return (seen[0] if seen else outputs).flatten(1)
-
-    def _call(self, x: Tensor) -> Any:
+    def _call(self, x: Tensor) -> Tensor:
         x = x if self.shape is None else enlarge(x, self.shape)
-        return self.learner(x, self.task) if isinstance(self.learner, MultiTaskModule) else self.learner(x)
+        takes_task = isinstance(self.learner, MultiTaskModule)
+        outputs: Tensor = self.learner(x, self.task) if takes_task else self.learner(x)
+        return outputs
 
 
 @torch.no_grad()
@@ -125,7 +116,7 @@ def networks_for(
         return
     if learner is None:
         raise OptionError(f"network={choice!r} needs the model being trained as agent.model; set it, or say 'own'")
-    template = Copy(learner, task, labels, shape)
+    template = LearnerCopy(learner, task, labels, shape)
 
     def make() -> nn.Module:
         made = copy.deepcopy(template)
@@ -136,7 +127,7 @@ def networks_for(
     yield make
 
 
-def place(device: str, agent: Any, learner: nn.Module | None) -> torch.device:
+def working_device(device: str, agent: Any, learner: nn.Module | None) -> torch.device:
     """Find the device to work on.
 
     Args:
@@ -150,7 +141,7 @@ def place(device: str, agent: Any, learner: nn.Module | None) -> torch.device:
     return torch.device(getattr(agent, "device", "cpu" if parameter is None else parameter.device))
 
 
-def adapted(learner: nn.Module, exp: Any) -> nn.Module:
+def with_heads_for(learner: nn.Module, exp: Any) -> nn.Module:
     """Return a learner that has the heads an experience needs.
 
     A strategy may hand over its model before it has adapted it, as GDumb does.
@@ -181,7 +172,7 @@ def probabilities(learner: nn.Module, x: Tensor, task: int, device: torch.device
         task: their task label.
         device: where to compute.
     """
-    network = Copy(learner, task).to(device).eval()
+    network = LearnerCopy(learner, task).to(device).eval()
     if not len(x):
         return torch.zeros(0, 0)
     with temporary_seed(0, device):  # should the learner draw in evaluation mode too

@@ -48,7 +48,7 @@ class MemoryMetric(PluginMetric):
         policy = _find(strategy) if self.policy is None else self.policy
         if policy is None:
             return None
-        # real samples that wait in an online stream take room, and are gone once the memory was distilled
+        # real samples that wait in an online stream take memory, and are gone once the memory was distilled
         self._most = max(self._most, int(policy.nbytes))
         if policy.updates == self._updates:
             return None
@@ -105,8 +105,8 @@ def _seconds(policy: Any) -> float:
 
 
 def _images(policy: Any) -> int:
-    """Count stored images: one may be decoded into several rows of the buffer."""
-    return int(sum(map(len, policy.buffer_groups.values())) // policy.factor**2)
+    """Count images of the budget: each may be stored as several smaller ones, which are rows of the buffer."""
+    return int(sum(map(len, policy.groups.values())) // policy.options.factor**2)
 
 
 def _picture(policy: Any) -> Any:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +14,14 @@ from avalanche.training.plugins import ReplayPlugin, SupervisedPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from typing_extensions import Unpack
 
 from ddplug.avalanche.buffer import DistilledBuffer
-from ddplug.avalanche.replay import Memory, check_augment, contents, fitted, generator, pick_augment, tiled
+from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
+from ddplug.avalanche.replay import MemoryBatches, contents, fitted, generator, tiled
 from ddplug.avalanche.schema import Rows
 from ddplug.errors import OptionError, unknown
+from ddplug.functional import augmentation
 
 __all__ = ["DistilledReplayPlugin"]
 
@@ -27,6 +29,7 @@ _KEPT = 8
 """Last batches of an experience whose differences serve the fine-tuning after it."""
 
 
+@shows_memory_options
 class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # type: ignore[call-arg]
     """Replay from a distilled memory, or from any other storage policy.
 
@@ -41,8 +44,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
 
     Args:
         mem_size: images in the memory; ``None`` if ``max_bytes`` is given. Not used with ``storage_policy``.
+        max_bytes: bytes of the memory instead.
         storage_policy: a memory to use instead of a new :class:`~ddplug.avalanche.buffer.DistilledBuffer`.
-        distiller: of the new memory, by name or as an object.
         mode: ``"loss"`` or ``"batch"``.
         batch_size_mem: memory rows a step, the learner's ``train_mb_size`` by default. A memory that is no larger is
             used whole; a larger one is gone through in a random order, every row before any comes again.
@@ -61,8 +64,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         finetune_steps: steps of the learner's own optimizer on memory batches alone, in training mode, each time the
             memory has been updated (on online streams: distilled anew), unless it was empty before. Balanced
             fine-tuning: Castro et al., "End-to-End Incremental Learning", ECCV 2018, section 3.2.
-        seed: of the memory and of every draw from it.
-        **buffer_options: of the new :class:`~ddplug.avalanche.buffer.DistilledBuffer`.
+        **memory: fields of :class:`~ddplug.avalanche.options.MemoryOptions` for the new memory; ``seed`` is of every
+            draw from it, too.
 
     Soft labels of a distilled memory are used by ``mode="loss"`` and by the fine-tuning as a cross-entropy with
     probabilities, cut or zero-padded to the present width of the output; mixed batches carry hard labels only.
@@ -79,8 +82,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         self,
         mem_size: int | None = 200,
         *,
+        max_bytes: int | None = None,
         storage_policy: Any = None,
-        distiller: Any = "dm",
         mode: str = "loss",
         batch_size_mem: int | None = None,
         weight: str | float = "experiences",
@@ -88,18 +91,17 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         augment: str = "",
         batch_norm: str = "update",
         finetune_steps: int = 0,
-        seed: int = 0,
-        **buffer_options: Any,
+        **memory: Unpack[MemoryKeywords],
     ) -> None:
         super().__init__()
         _one_of("mode", mode, ("batch", "loss"))
         _one_of("batch_norm", batch_norm, ("keep", "update"))
         _check_number("weight", weight, ("classes", "experiences"))
         _check_number("translate", translate, ("auto",))
-        at_least("batch_size_mem", 1 if batch_size_mem is None else batch_size_mem, 1)
-        at_least("finetune_steps", finetune_steps, 0)
-        check_augment(augment)
-        self.storage_policy = make_policy(storage_policy, mem_size, distiller=distiller, seed=seed, **buffer_options)
+        _check_integer("batch_size_mem", 1 if batch_size_mem is None else batch_size_mem, 1)
+        _check_integer("finetune_steps", finetune_steps, 0)
+        augmentation.resolve(augment, (1, 1, 1))
+        self.storage_policy = make_policy(storage_policy, mem_size, max_bytes, memory)
         self.mode = mode
         self.batch_size_mem = batch_size_mem
         self.weight = weight
@@ -107,11 +109,11 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         self.augment = augment
         self.batch_norm = batch_norm
         self.finetune_steps = finetune_steps
-        self.seed = seed
+        self.seed = memory.get("seed", 0)
         self.experiences = 0
         """Experiences put into the memory so far; the parts of an online stream do not count."""
         self._draws = 0
-        self._memory: Memory | None = None
+        self._memory: MemoryBatches | None = None
         self._moves: list[Tensor] = []
         self._factor = 0.0
 
@@ -154,15 +156,15 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
     def _size(self, strategy: Any) -> int:
         return int(strategy.train_mb_size) if self.batch_size_mem is None else self.batch_size_mem
 
-    def _take(self, strategy: Any, translate: float) -> Memory:
+    def _take(self, strategy: Any, translate: float) -> MemoryBatches:
         """Bring the memory to the learner's device, with a generator of its own."""
         rows, soft = contents(self.storage_policy)
         self._draws += 1
         rng = generator(self.seed, self._draws)
-        chosen = pick_augment(self.augment, tuple(rows.x.shape[1:]))
+        chosen = augmentation.resolve(self.augment, tuple(rows.x.shape[1:]))
         rows = Rows(*(tensor.to(strategy.device) for tensor in (rows.x, rows.y, rows.t)))
         soft = None if soft is None else soft.to(strategy.device)
-        return Memory(rows, soft, self._size(strategy), chosen, rng, translate)
+        return MemoryBatches(rows, soft, self._size(strategy), chosen, rng, translate)
 
     def _strength(self, strategy: Any) -> float:
         """Return the strength of translation in the present experience."""
@@ -171,7 +173,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         online = isinstance(strategy.experience, OnlineCLExperience)
         return float(online or not _pairs(strategy.experience.dataset) <= _pairs(self.storage_policy.buffer))
 
-    def _weigh(self, strategy: Any, memory: Memory) -> float:
+    def _weigh(self, strategy: Any, memory: MemoryBatches) -> float:
         """Return the weight of the memory's loss in the present experience."""
         if not isinstance(self.weight, str):
             return float(self.weight)
@@ -179,10 +181,10 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             return float(max(1, self.experiences))
         policy, rows = self.storage_policy, memory.rows
         distilled = isinstance(policy, DistilledBuffer)
-        stored = len(policy.buffer_groups) if distilled else torch.stack([rows.t, rows.y]).unique(dim=1).shape[1]
+        stored = len(policy.groups) if distilled else torch.stack([rows.t, rows.y]).unique(dim=1).shape[1]
         return stored / len(_pairs(strategy.experience.dataset))
 
-    def _loss(self, strategy: Any, memory: Memory, moves: Tensor | None) -> Tensor:
+    def _loss(self, strategy: Any, memory: MemoryBatches, moves: Tensor | None) -> Tensor:
         """Return the learner's loss on a memory batch."""
         x, y, t, soft = memory.batch(moves)
         # the learner's own forward: it knows when a model takes task labels
@@ -214,21 +216,19 @@ class _Fixed:
     max_size: int
 
 
-def make_policy(policy: Any, mem_size: int | None, **options: Any) -> Any:
+def make_policy(policy: Any, mem_size: int | None, max_bytes: int | None, options: Mapping[str, Any]) -> Any:
     """Return the policy, or a new distilled memory with the options.
 
     Raises:
         OptionError: both are given, the policy is none, or an option is unknown.
     """
-    known = {name for name in inspect.signature(DistilledBuffer).parameters if name != "max_size"}
-    for name in options:
-        if name not in known:
-            raise unknown("option of the memory,", name, known)
+    MemoryOptions.check_names(options)
     if policy is None:
-        return DistilledBuffer(mem_size, **options)
+        return DistilledBuffer(mem_size, max_bytes=max_bytes, **options)
     if not isinstance(policy, ExemplarsBuffer):
         raise OptionError(f"storage_policy is a {type(policy).__name__}; it must be an avalanche ExemplarsBuffer")
-    extra = ", ".join(sorted(options.keys() - {"distiller", "seed"}))
+    given = {*options, *(() if max_bytes is None else ("max_bytes",))}
+    extra = ", ".join(sorted(given - {"distiller", "seed"}))
     if extra:
         raise OptionError(f"{extra} would make a new memory beside storage_policy; give them to the policy itself")
     return policy
@@ -242,7 +242,7 @@ def update(policy: Any, strategy: Any, **kwargs: Any) -> None:
         policy.update(strategy, **kwargs)
 
 
-def at_least(name: str, value: int, low: int) -> None:
+def _check_integer(name: str, value: int, low: int) -> None:
     """Refuse what is not an integer from ``low`` on."""
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise OptionError(f"{name} is {value!r}; it must be an integer of at least {low}")

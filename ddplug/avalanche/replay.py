@@ -15,11 +15,11 @@ from ddplug.avalanche.schema import Rows, read
 from ddplug.avalanche.translation import differences, translated
 from ddplug.functional import augmentation as operations
 
-__all__ = ["Memory", "augmented", "check_augment", "contents", "fitted", "generator", "pick_augment", "tiled"]
+__all__ = ["MemoryBatches", "augmented", "contents", "fitted", "generator", "tiled"]
 
 
 @dataclass
-class Memory:
+class MemoryBatches:
     """The memory on a device, for the length of one experience, and the batches drawn from it.
 
     Attributes:
@@ -37,7 +37,7 @@ class Memory:
     augment: str
     rng: torch.Generator
     translate: float = 0.0
-    _queue: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    _upcoming: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     def batch(self, moves: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Return inputs, labels, task labels and, where there are any, soft labels.
@@ -65,9 +65,9 @@ class Memory:
         n = len(self.rows.y)
         if n <= self.size:
             return torch.arange(max(n, 2)) % n  # a single row comes twice: batch norm refuses a batch of one
-        while len(self._queue) < self.size:
-            self._queue = torch.cat([self._queue, torch.randperm(n, generator=self.rng)])
-        index, self._queue = self._queue[: self.size], self._queue[self.size :]
+        while len(self._upcoming) < self.size:
+            self._upcoming = torch.cat([self._upcoming, torch.randperm(n, generator=self.rng)])
+        index, self._upcoming = self._upcoming[: self.size], self._upcoming[self.size :]
         return index
 
 
@@ -86,25 +86,6 @@ def generator(seed: int, count: int) -> torch.Generator:
 def augmented(x: Tensor, augment: str, rng: torch.Generator) -> Tensor:
     """Transform ``(n, C, H, W)`` images, each by an operation of its own."""
     return operations.apply(x, operations.draw(augment, len(x), rng, common=False)) if augment else x
-
-
-def pick_augment(augment: str, shape: tuple[int, ...]) -> str:
-    """Resolve ``"auto"``, and refuse operations on what is no image.
-
-    Raises:
-        OptionError: the inputs are not ``(C, H, W)`` images.
-    """
-    if augment == "auto":
-        if len(shape) != 3:
-            return ""
-        return "crop_scale_rotate" if shape[0] == 1 else "color_crop_cutout_flip_scale_rotate"
-    operations.check(augment, shape)
-    return augment
-
-
-def check_augment(augment: str) -> None:
-    """Refuse unknown operations, before any image is seen."""
-    pick_augment(augment, (1, 1, 1))
 
 
 def contents(policy: Any) -> tuple[Rows, Tensor | None]:

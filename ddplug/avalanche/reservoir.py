@@ -1,18 +1,22 @@
-"""The few real samples that an online memory keeps until it distills again."""
+"""The few real samples of a group: those of one experience, or those that wait in an online stream."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Queue", "enqueue"]
+from ddplug.avalanche.groups import GroupKey
+from ddplug.avalanche.schema import Rows
+
+__all__ = ["Reservoir", "by_group", "joined"]
 
 
 @dataclass(frozen=True, eq=False)
-class Queue:
-    """A uniform draw from the samples of a group since the last distillation.
+class Reservoir:
+    """A uniform draw from the samples of a group since the last distillation, or all of them.
 
     Attributes:
         x: ``(n, *shape)`` float32 samples.
@@ -27,35 +31,57 @@ class Queue:
         """Bytes of the samples."""
         return self.x.numel() * self.x.element_size()
 
+    def add(self, x: Tensor, size: int, rng: torch.Generator) -> Reservoir:
+        """Draw again with more samples, each of all so far staying with the same probability.
 
-def enqueue(queue: Queue | None, x: Tensor, size: int, rng: torch.Generator) -> Queue:
-    """Add samples, each of all so far staying with the same probability.
+        Args:
+            x: ``(n, *shape)`` new samples, in their order.
+            size: samples to keep at most.
+            rng: generator on the CPU.
+
+        Returns:
+            A new reservoir; the old one stays as it is.
+
+        Reference: Vitter, "Random Sampling with a Reservoir", 1985, algorithm R.
+
+        Example:
+            >>> rng = torch.Generator().manual_seed(0)
+            >>> reservoir = Reservoir(torch.zeros(0, 2), 0).add(torch.zeros(3, 2), 2, rng)
+            >>> tuple(reservoir.x.shape), reservoir.seen
+            ((2, 2), 3)
+        """
+        seen, rows = self.seen, list(self.x)
+        for row in x:
+            seen += 1
+            if len(rows) < size:
+                rows.append(row)
+                continue
+            index = int(torch.randint(seen, (), generator=rng))
+            if index < size:
+                rows[index] = row
+        return Reservoir(torch.stack(rows), seen)
+
+
+def by_group(rows: Rows, experience: int | None) -> dict[GroupKey, Reservoir]:
+    """Sort samples into groups, all of them, in the order of tasks and classes.
 
     Args:
-        queue: so far, or ``None``.
-        x: ``(n, *shape)`` new samples, in their order.
-        size: samples to keep at most.
-        rng: generator on the CPU.
-
-    Returns:
-        A new queue; the old one stays as it is.
-
-    Reference: Vitter, "Random Sampling with a Reservoir", 1985, algorithm R.
-
-    Example:
-        >>> rng = torch.Generator().manual_seed(0)
-        >>> queue = enqueue(None, torch.zeros(3, 2), 2, rng)
-        >>> tuple(queue.x.shape), queue.seen
-        ((2, 2), 3)
+        rows: the samples of an experience.
+        experience: its number, if it is a domain of its own.
     """
-    seen = 0 if queue is None else queue.seen
-    rows = [] if queue is None else list(queue.x)
-    for row in x:
-        seen += 1
-        if len(rows) < size:
-            rows.append(row)
-            continue
-        place = int(torch.randint(seen, (), generator=rng))
-        if place < size:
-            rows[place] = row
-    return Queue(torch.stack(rows), seen)
+    pairs = torch.stack([rows.t, rows.y], 1)
+    groups = {}
+    for pair in pairs.unique(dim=0):
+        x = rows.x[(pairs == pair).all(1)].float()
+        groups[GroupKey(int(pair[1]), int(pair[0]), experience)] = Reservoir(x, len(x))
+    return groups
+
+
+def joined(
+    waiting: Mapping[GroupKey, Reservoir], new: Mapping[GroupKey, Reservoir], size: int, rng: torch.Generator
+) -> dict[GroupKey, Reservoir]:
+    """Add new samples to those that wait; see :meth:`Reservoir.add`."""
+    added = dict(waiting)
+    for group, more in new.items():
+        added[group] = added.get(group, Reservoir(more.x[:0], 0)).add(more.x, size, rng)
+    return added

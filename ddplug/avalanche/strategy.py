@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from avalanche.training.plugins import GDumbPlugin
 from avalanche.training.plugins.evaluation import default_evaluator
 from avalanche.training.templates import SupervisedTemplate
 from torch import nn
+from typing_extensions import Unpack
 
-from ddplug.avalanche.buffer import DistilledBuffer
+from ddplug.avalanche.options import MemoryOptions, SharedKeywords, shows_memory_options
 from ddplug.avalanche.plugin import DistilledReplayPlugin, make_policy, update
-from ddplug.avalanche.replay import augmented, check_augment, generator, pick_augment, tiled
+from ddplug.avalanche.replay import augmented, generator, tiled
 from ddplug.errors import unknown
+from ddplug.functional import augmentation
 
 __all__ = ["DistilledGDumb", "DistilledReplay"]
 
 _CROSS_ENTROPY = nn.CrossEntropyLoss()
 
-Strategy = TypeVar("Strategy", bound=type[Any])
+
+class StrategyKeywords(SharedKeywords, total=False):
+    """What a strategy takes besides its own arguments: options of the memory, and of Avalanche's template."""
+
+    peval_mode: str
 
 
-def _takes_memory_options(cls: Strategy) -> Strategy:
-    """Show the memory's options in a constructor's signature: Avalanche refuses arguments that no signature names."""
-    signature = inspect.signature(cls.__init__)
-    own, (rest,) = list(signature.parameters.values())[:-1], list(signature.parameters.values())[-1:]
-    more = inspect.signature(DistilledBuffer).parameters.values()
-    options = [p for p in more if p.kind is p.KEYWORD_ONLY and p.name not in signature.parameters]
-    vars(cls.__init__)["__signature__"] = signature.replace(parameters=[*own, *options, rest])
-    return cls
-
-
-@_takes_memory_options
+@shows_memory_options
 class DistilledReplay(SupervisedTemplate):
     """Experience replay from a distilled memory.
 
@@ -77,8 +72,8 @@ class DistilledReplay(SupervisedTemplate):
         optimizer: torch.optim.Optimizer,
         criterion: Any = _CROSS_ENTROPY,
         mem_size: int | None = 200,
+        max_bytes: int | None = None,
         storage_policy: Any = None,
-        distiller: Any = "dm",
         mode: str = "loss",
         batch_size_mem: int | None = None,
         weight: str | float = "experiences",
@@ -86,7 +81,6 @@ class DistilledReplay(SupervisedTemplate):
         augment: str = "",
         batch_norm: str = "update",
         finetune_steps: int = 0,
-        seed: int = 0,
         train_mb_size: int = 1,
         train_epochs: int = 1,
         eval_mb_size: int | None = None,
@@ -94,7 +88,7 @@ class DistilledReplay(SupervisedTemplate):
         plugins: Sequence[Any] | None = None,
         evaluator: Any = default_evaluator,
         eval_every: int = -1,
-        **base_kwargs: Any,
+        **base_kwargs: Unpack[StrategyKeywords],
     ) -> None:
         """Make the strategy.
 
@@ -102,8 +96,8 @@ class DistilledReplay(SupervisedTemplate):
         :param optimizer: the optimizer.
         :param criterion: the loss; soft labels of the memory are met by a cross-entropy of their own.
         :param mem_size: images in the memory; ``None`` if ``max_bytes`` is given.
+        :param max_bytes: bytes of the memory instead.
         :param storage_policy: a memory to use instead of a new distilled one.
-        :param distiller: of the new memory, by name or as an object.
         :param mode: ``"loss"`` for a loss of its own, ``"batch"`` for mixed batches.
         :param batch_size_mem: memory rows a step; ``train_mb_size`` if None.
         :param weight: of the memory's loss: ``"experiences"``, ``"classes"`` or a number.
@@ -111,7 +105,6 @@ class DistilledReplay(SupervisedTemplate):
         :param augment: operations drawn for each memory row, ``"auto"`` or ``""``.
         :param batch_norm: ``"update"`` or ``"keep"`` running statistics when memory rows pass.
         :param finetune_steps: steps on the memory alone after each experience.
-        :param seed: of the memory and of every draw from it.
         :param train_mb_size: mini-batch size for training.
         :param train_epochs: epochs an experience.
         :param eval_mb_size: mini-batch size for evaluation; ``train_mb_size`` if None.
@@ -119,15 +112,16 @@ class DistilledReplay(SupervisedTemplate):
         :param plugins: more plugins; the list is copied. They come before the replay.
         :param evaluator: metrics and loggers.
         :param eval_every: epochs between evaluations; 0 for one after each experience, -1 for none.
-        :param base_kwargs: options of :class:`~ddplug.avalanche.buffer.DistilledBuffer`, and of Avalanche's template.
+        :param base_kwargs: fields of :class:`~ddplug.avalanche.options.MemoryOptions` for the new memory, with ``seed``
+            for every draw from it too; and options of Avalanche's template.
 
         :raises OptionError: an option is unknown or outside its range.
         """
-        options, rest = _split(base_kwargs)
+        memory, rest = _split(base_kwargs)
         plugin = DistilledReplayPlugin(
             mem_size,
+            max_bytes=max_bytes,
             storage_policy=storage_policy,
-            distiller=distiller,
             mode=mode,
             batch_size_mem=batch_size_mem,
             weight=weight,
@@ -135,8 +129,7 @@ class DistilledReplay(SupervisedTemplate):
             augment=augment,
             batch_norm=batch_norm,
             finetune_steps=finetune_steps,
-            seed=seed,
-            **options,
+            **memory,
         )
         self.storage_policy = plugin.storage_policy
         """The memory."""
@@ -155,7 +148,7 @@ class DistilledReplay(SupervisedTemplate):
         )
 
 
-@_takes_memory_options
+@shows_memory_options
 class DistilledGDumb(SupervisedTemplate):
     """Training from scratch on a distilled memory of everything seen.
 
@@ -173,11 +166,10 @@ class DistilledGDumb(SupervisedTemplate):
         optimizer: torch.optim.Optimizer,
         criterion: Any = _CROSS_ENTROPY,
         mem_size: int | None = 200,
+        max_bytes: int | None = None,
         storage_policy: Any = None,
-        distiller: Any = "dm",
         augment: str = "",
         learning_rate: str | None = None,
-        seed: int = 0,
         train_mb_size: int = 1,
         train_epochs: int = 1,
         eval_mb_size: int | None = None,
@@ -185,7 +177,7 @@ class DistilledGDumb(SupervisedTemplate):
         plugins: Sequence[Any] | None = None,
         evaluator: Any = default_evaluator,
         eval_every: int = -1,
-        **base_kwargs: Any,
+        **base_kwargs: Unpack[StrategyKeywords],
     ) -> None:
         """Make the strategy.
 
@@ -193,12 +185,11 @@ class DistilledGDumb(SupervisedTemplate):
         :param optimizer: the optimizer; its state is forgotten with the weights.
         :param criterion: the loss, on hard labels.
         :param mem_size: images in the memory; ``None`` if ``max_bytes`` is given.
+        :param max_bytes: bytes of the memory instead.
         :param storage_policy: a memory to use instead of a new distilled one.
-        :param distiller: of the new memory, by name or as an object.
         :param augment: operations drawn for each sample of a batch, ``"auto"`` or ``""``.
         :param learning_rate: None keeps the optimizer's own; ``"recipe"`` trains at the rate of the memory's recipe,
             for distillers that learn it with the images. The optimizer's own comes back after each experience.
-        :param seed: of the memory and of the augmentation.
         :param train_mb_size: mini-batch size for training.
         :param train_epochs: passes over the memory an experience.
         :param eval_mb_size: mini-batch size for evaluation; ``train_mb_size`` if None.
@@ -206,13 +197,15 @@ class DistilledGDumb(SupervisedTemplate):
         :param plugins: more plugins; the list is copied. They come before this strategy's own.
         :param evaluator: metrics and loggers.
         :param eval_every: epochs between evaluations; 0 for one after each experience, -1 for none.
-        :param base_kwargs: options of :class:`~ddplug.avalanche.buffer.DistilledBuffer`, and of Avalanche's template.
+        :param base_kwargs: fields of :class:`~ddplug.avalanche.options.MemoryOptions` for the new memory, with ``seed``
+            for every draw from it too; and options of Avalanche's template.
 
         :raises OptionError: an option is unknown or outside its range.
         """
-        options, rest = _split(base_kwargs)
-        self.storage_policy = make_policy(storage_policy, mem_size, distiller=distiller, seed=seed, **options)
+        memory, rest = _split(base_kwargs)
+        self.storage_policy = make_policy(storage_policy, mem_size, max_bytes, memory)
         """The memory."""
+        plugin = _FromScratch(self.storage_policy, augment, learning_rate, memory.get("seed", 0))
         super().__init__(
             model=model,
             optimizer=optimizer,
@@ -221,7 +214,7 @@ class DistilledGDumb(SupervisedTemplate):
             train_epochs=train_epochs,
             eval_mb_size=eval_mb_size,
             device=device,
-            plugins=[*(plugins or ()), _FromScratch(self.storage_policy, augment, learning_rate, seed)],
+            plugins=[*(plugins or ()), plugin],
             evaluator=evaluator,
             eval_every=eval_every,
             **rest,
@@ -232,7 +225,7 @@ class _FromScratch(GDumbPlugin, supports_distributed=False):  # type: ignore[cal
     """The stock plugin, which sets the model back, with our memory, augmentation and learning rate."""
 
     def __init__(self, policy: Any, augment: str, learning_rate: str | None, seed: int) -> None:
-        check_augment(augment)
+        augmentation.resolve(augment, (1, 1, 1))
         if learning_rate not in ("recipe", None):
             raise unknown("learning_rate", str(learning_rate), ("recipe", "None"))
         super().__init__()
@@ -265,7 +258,7 @@ class _FromScratch(GDumbPlugin, supports_distributed=False):  # type: ignore[cal
         """Augment the batch."""
         if self._rng is not None:
             x = strategy.mbatch[0]
-            strategy.mbatch[0] = augmented(x, pick_augment(self.augment, tuple(x.shape[1:])), self._rng)
+            strategy.mbatch[0] = augmented(x, augmentation.resolve(self.augment, tuple(x.shape[1:])), self._rng)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Return the optimizer its own learning rate back."""
@@ -274,8 +267,7 @@ class _FromScratch(GDumbPlugin, supports_distributed=False):  # type: ignore[cal
         self._rng = None
 
 
-def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _split(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part the options of the memory from those of the template."""
-    known = inspect.signature(DistilledBuffer).parameters
-    memory = {name: value for name, value in options.items() if name in known}
-    return memory, {name: value for name, value in options.items() if name not in known}
+    memory = {name: value for name, value in keywords.items() if name in MemoryOptions.names()}
+    return memory, {name: value for name, value in keywords.items() if name not in memory}

@@ -30,7 +30,7 @@ def differences(x: Tensor, groups: Tensor, among: int, rng: torch.Generator) -> 
     Args:
         x: ``(n, *shape)`` samples.
         groups: ``(n,)`` group of each.
-        among: each sample is compared with the nearest of so many random others of its group, at least 1.
+        among: each sample is compared with the nearest of this number of random others of its group, at least 1.
         rng: generator on the CPU.
 
     Returns:

@@ -19,6 +19,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.loaders import from_arrays, from_dataset, from_image_folder
 from ddplug.data.preprocess import Preprocess, Standardize, fit
 from ddplug.errors import DataError, OptionError, unknown
+from ddplug.functional.augmentation import ALL_OPERATIONS
 
 __all__ = [
     "HELD_OUT",
@@ -38,8 +39,8 @@ HELD_OUT = 0.2
 """Share of each class that serves as the test split of data that come without one."""
 
 _FOLDER = "imagefolder:"
-_FLIP = "color_crop_cutout_flip_scale_rotate"
-_NO_FLIP = "color_crop_cutout_scale_rotate"
+_NO_FLIP = ALL_OPERATIONS.replace("_flip", "")
+"""A mirrored digit is another one."""
 
 
 class Loader(Protocol):
@@ -210,7 +211,7 @@ class TorchvisionLoader:
 mnist = TorchvisionLoader("mnist", "MNIST", _NO_FLIP, (0.1307,), (0.3081,))
 """28x28 grey handwritten digits; 60,000 to train on and 10,000 to test."""
 
-fashion_mnist = TorchvisionLoader("fashion-mnist", "FashionMNIST", _FLIP, (0.2861,), (0.3530,))
+fashion_mnist = TorchvisionLoader("fashion-mnist", "FashionMNIST", ALL_OPERATIONS, (0.2861,), (0.3530,))
 """28x28 grey clothes; 60,000 and 10,000."""
 
 kmnist = TorchvisionLoader("kmnist", "KMNIST", _NO_FLIP)
@@ -219,8 +220,8 @@ kmnist = TorchvisionLoader("kmnist", "KMNIST", _NO_FLIP)
 svhn = TorchvisionLoader("svhn", "SVHN", _NO_FLIP, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
 """32x32 color house numbers; 73,257 and 26,032."""
 
-cifar10 = TorchvisionLoader("cifar10", "CIFAR10", _FLIP, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+cifar10 = TorchvisionLoader("cifar10", "CIFAR10", ALL_OPERATIONS, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 """32x32 color photographs of 10 classes; 50,000 and 10,000."""
 
-cifar100 = TorchvisionLoader("cifar100", "CIFAR100", _FLIP, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
+cifar100 = TorchvisionLoader("cifar100", "CIFAR100", ALL_OPERATIONS, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
 """32x32 color photographs of 100 classes; 50,000 and 10,000."""

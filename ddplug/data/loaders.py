@@ -16,10 +16,9 @@ from ddplug.data.images import Folder, from_pil
 from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Preprocess, fit, to_pixels
 from ddplug.errors import DataError, OptionError
+from ddplug.functional.augmentation import ALL_OPERATIONS
 
 __all__ = ["LabeledData", "from_arrays", "from_dataset", "from_image_folder"]
-
-_IMAGE_AUGMENTATION = "color_crop_cutout_flip_scale_rotate"
 
 _WHOLE: Mapping[str, Callable[[Any], tuple[Any, Any]]] = {
     "torchvision.datasets.mnist.MNIST.__getitem__": lambda dataset: (dataset.data[:, None], dataset.targets),
@@ -185,7 +184,7 @@ def _assemble(
     """Put checked data together."""
     names = tuple(map(str, class_names or range(int(targets.max()) + 1)))
     if augmentation is None:
-        augmentation = _IMAGE_AUGMENTATION if inputs.ndim == 4 else ""
+        augmentation = ALL_OPERATIONS if inputs.ndim == 4 else ""
     fitted = fit(preprocess, inputs) if isinstance(preprocess, str) else preprocess
     try:
         fitted.forward(to_pixels(inputs[:1].cpu()))

@@ -19,7 +19,7 @@ from torch.nn.functional import affine_grid, grid_sample, pad
 
 from ddplug.errors import OptionError, unknown
 
-__all__ = ["OPERATIONS", "Draw", "apply", "augment", "check", "draw"]
+__all__ = ["ALL_OPERATIONS", "OPERATIONS", "Draw", "apply", "augment", "check", "draw", "resolve"]
 
 BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
 CROP, CUTOUT, SCALE, ROTATE = 0.125, 0.5, 1.2, 15.0
@@ -105,6 +105,9 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """Name -> function of ``(n, C, H, W)`` images and ``(n or 1, 3)`` uniform numbers in [0, 1)."""
 
+ALL_OPERATIONS = "_".join(OPERATIONS)
+"""The strategy of all operations, for photographs."""
+
 _NAMES = tuple(OPERATIONS)
 
 
@@ -155,6 +158,33 @@ def check(strategy: str, shape: tuple[int, ...]) -> tuple[str, ...]:
     if names and len(shape) != 3:
         raise OptionError(f"augmentation {strategy!r} needs (C, H, W) images, not inputs of shape {shape}; use ''")
     return names
+
+
+def resolve(strategy: str, shape: tuple[int, ...]) -> str:
+    """Return a strategy with ``"auto"`` replaced by what suits the inputs.
+
+    Args:
+        strategy: operations joined by ``_``; ``""`` for none; ``"auto"`` for every operation on images, less those that
+            need colors, mirror or hide a part on images of one channel (a mirrored digit is another one), and for none
+            on inputs that are not images.
+        shape: of one input.
+
+    Returns:
+        Operations joined by ``_``, or ``""``.
+
+    Raises:
+        OptionError: an operation is unknown, or the inputs are not ``(C, H, W)`` images.
+
+    Example:
+        >>> resolve("auto", (1, 28, 28)), resolve("auto", (30,)), resolve("flip", (3, 32, 32))
+        ('crop_scale_rotate', '', 'flip')
+    """
+    if strategy != "auto":
+        check(strategy, shape)
+        return strategy
+    if len(shape) != 3:
+        return ""
+    return "crop_scale_rotate" if shape[0] == 1 else ALL_OPERATIONS
 
 
 def draw(strategy: str, n: int, rng: torch.Generator, *, common: bool = True) -> Draw:

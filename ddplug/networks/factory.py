@@ -13,7 +13,7 @@ from ddplug.errors import OptionError, unknown
 from ddplug.registry import resolve
 from ddplug.utils.randomness import temporary_seed
 
-__all__ = ["Network", "build", "embed", "has_batch_norm", "name_of", "parse_spec"]
+__all__ = ["Network", "build", "embed", "has_batch_norm", "linear_input", "name_of", "parse_spec"]
 
 
 def _value(text: str) -> int | float | str:
@@ -130,6 +130,14 @@ def embed(module: nn.Module, x: Tensor) -> Tensor:
     if callable(own):
         features: Tensor = own(x)
         return features.flatten(1)
+    received = linear_input(module, x)
+    if received is None:
+        raise OptionError(f"{type(module).__name__} has no nn.Linear to take features from; give it a method embed(x)")
+    return received
+
+
+def linear_input(module: nn.Module, x: Tensor) -> Tensor | None:
+    """Call a network on a batch and return what its last linear layer received, ``(n, D)``; ``None`` without one."""
     seen: list[Tensor] = []
 
     def keep(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -142,9 +150,7 @@ def embed(module: nn.Module, x: Tensor) -> Tensor:
     finally:
         for hook in hooks:
             hook.remove()
-    if not seen:
-        raise OptionError(f"{type(module).__name__} has no nn.Linear to take features from; give it a method embed(x)")
-    return seen[0].flatten(1)
+    return seen[0].flatten(1) if seen else None
 
 
 def has_batch_norm(module: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Other streams than class-incremental ones: distilled memories beside stock replay, and write docs/benchmarks/*.json.
+"""Compare distilled memories with stock replay on domain, task and online streams, and write docs/benchmarks/*.json.
 
 Permuted digits (domain-incremental) and pairs of digits with zero-based labels and a head each (task-incremental) on
 the digits that ship with scikit-learn; Split-MNIST online, in pieces of 10 or 100 samples, each seen once.
@@ -172,8 +172,8 @@ def _online(stream: str, memory: int, every: int, **options: Any) -> tuple[Entry
     stock = Entry(stream, "Replay", memory, {"balanced": "any"})
     return (
         stock,
-        *_ours(stream, memory, every=every, queue=20, factor=1, **options),
-        *_ours(stream, memory, every=every, queue=20, factor=2, **options)[1:],
+        *_ours(stream, memory, every=every, reservoir_size=20, factor=1, **options),
+        *_ours(stream, memory, every=every, reservoir_size=20, factor=2, **options)[1:],
     )
 
 
@@ -185,7 +185,7 @@ TITLES = {
 CLAIMS = {
     "digits": "Wanted: not below the best stock policy with as many images.",
     "online": "Wanted: 15 points above the reservoir of the same size, with 10 and 100 images. Samples that wait for "
-    "the next distillation (at most 20 of each class being learnt) come on top and are counted in the bytes.",
+    "the next distillation (at most 20 of each class being learned) come on top and are counted in the bytes.",
 }
 ROWS = {
     "digits": (

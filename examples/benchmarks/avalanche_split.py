@@ -1,4 +1,4 @@
-"""Continual learning on real images: distilled memories beside stock replay, and write docs/benchmarks/*.json.
+"""Compare distilled memories with stock replay on real images, class after class; write docs/benchmarks/*.json.
 
 Class-incremental, five experiences of two classes in the order 0 to 9, mean accuracy on the test data over the five
 experiences after the last one. Runs that the result file already has are kept, so that it can be stopped and continued.
@@ -334,7 +334,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "docs" / "benchmarks")
     parser.add_argument("--validate", action="store_true", help="judge on a held-out tenth of the training data")
     parser.add_argument("--only", default="", help="rows whose label holds this text")
-    parser.add_argument("--seeds", type=int, help="at most so many")
+    parser.add_argument("--seeds", type=int, help="how many seeds at most")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     path = arguments.out / f"avalanche-{arguments.benchmark}.json"

@@ -63,7 +63,7 @@ def memory(policy: str, soft: bool = False, **options: Any) -> DistilledBuffer:
 def numbers(policy: DistilledBuffer) -> list[Tensor]:
     """Everything that is remembered."""
     rows, soft = policy.rows(), policy.soft_targets()
-    stored = [slot.stored.clone() for slot in policy.buffer_groups.values()]
+    stored = [slot.stored.clone() for slot in policy.groups.values()]
     return [rows.x, rows.y, rows.t, *stored, torch.zeros(0) if soft is None else soft]
 
 
@@ -112,7 +112,7 @@ def pairs(experience: Any) -> set[tuple[int, int]]:
 @everything
 def test_the_memory_is_filled_exactly(policy: str, scenario: str, soft: bool) -> None:
     done = run(policy, scenario, soft)
-    limit = done.policy.max_size
+    limit = done.policy.images_allowed
     if (policy, scenario) == ("replace", "online"):
         return  # a piece of the stream has fewer samples of a class than the memory has room for
     assert done.lengths[-1] == len(done.policy.rows()) == limit
@@ -121,7 +121,7 @@ def test_the_memory_is_filled_exactly(policy: str, scenario: str, soft: bool) ->
         assert max(done.lengths) <= SIZE
     else:
         assert done.policy.nbytes <= done.policy.max_bytes
-    per_group = [len(slot) for slot in done.policy.buffer_groups.values()]
+    per_group = [len(slot) for slot in done.policy.groups.values()]
     assert max(per_group) - min(per_group) <= 1
 
 
@@ -155,8 +155,8 @@ def test_items_mix_with_those_of_the_stream(policy: str, scenario: str, soft: bo
 @everything
 def test_it_stands_alone(policy: str, scenario: str, soft: bool) -> None:
     done = run(policy, scenario, soft).policy
-    assert len(pickle.dumps(done)) < done.nbytes + 900 * len(done.buffer_groups) + 4000
-    assert done.nbytes == sum(slot.nbytes for slot in done.buffer_groups.values())
+    assert len(pickle.dumps(done)) < done.nbytes + 900 * len(done.groups) + 4000
+    assert done.nbytes == sum(slot.nbytes for slot in done.groups.values())
 
 
 @every_scenario
@@ -238,7 +238,7 @@ def test_it_does_not_grow_when_classes_come_back(policy: str, revisit: str) -> N
             made.post_adapt(agent, experience)
         sizes.append(len(pickle.dumps(made)))
     assert abs(sizes[2] - sizes[1]) < 100
-    assert len(made.buffer) == made.max_size
+    assert len(made.buffer) == made.images_allowed
 
 
 @pytest.mark.parametrize("samples", [0, 1])
@@ -252,7 +252,7 @@ def test_an_empty_experience_changes_nothing_and_one_sample_is_enough(policy: st
     small = SimpleNamespace(dataset=stream[1].dataset.subset(list(range(samples))))
     made.post_adapt(agent, small)
     if samples:
-        assert {group.label: len(slot) for group, slot in made.buffer_groups.items()}[2] == 1
+        assert {group.label: len(slot) for group, slot in made.groups.items()}[2] == 1
     else:
         assert all(torch.equal(a, b) for a, b in zip(before, numbers(made), strict=True))
         assert (made.updates, made.seconds) == (1, 0.0)

@@ -54,7 +54,7 @@ def test_rows_are_what_bilinear_interpolation_makes_of_half_the_resolution() -> 
 
 def test_bytes_count_the_small_images() -> None:
     policy = _filled(DistilledBuffer(max_bytes=6 * 68 + 6 * 8, distiller="random", factor=2))
-    assert policy.max_size == 6
+    assert policy.images_allowed == 6
     assert policy.nbytes == 6 * 68 + 6 * 8
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from dataclasses import fields
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
+from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor
 
-from ddplug.avalanche.buffer import DistilledBuffer
+from ddplug.avalanche import DistilledBuffer, DistilledGDumb, DistilledReplay, DistilledReplayPlugin
+from ddplug.avalanche.groups import GroupKey
+from ddplug.avalanche.options import MemoryKeywords, MemoryOptions
 from ddplug.avalanche.schema import read
-from ddplug.avalanche.slots import Group
 from ddplug.distillers.dm import DM
 from ddplug.distillers.selection.class_mean import ClassMean
 from ddplug.errors import OptionError
-from tests.avalanche.streams import CLASSES, SCENARIOS, learner, nc, permuted, revisiting, toy
+from tests.avalanche.streams import CLASSES, SCENARIOS, learner, nc, permuted, revisiting, toy, zero_based
 from tests.avalanche.test_buffer import QUICK, same
 
 
@@ -30,7 +34,7 @@ def remembered(stream: Any, size: int | None = 12, **options: Any) -> DistilledB
 
 
 def lengths(made: DistilledBuffer) -> list[int]:
-    return [len(slot) for slot in made.buffer_groups.values()]
+    return [len(slot) for slot in made.groups.values()]
 
 
 def of_class(experience: Any, label: int) -> Tensor:
@@ -45,21 +49,27 @@ def is_among(x: Tensor, pool: Tensor) -> bool:
 # ---- groups
 
 
-def test_groups_are_ints_and_more() -> None:
-    groups = {Group(3): "a", Group(3, 1): "b", Group(3, 0, 2): "c"}
-    assert groups[3] == "a"  # type: ignore[index]
+def test_a_group_is_all_of_its_parts() -> None:
+    groups = {GroupKey(3): "a", GroupKey(3, 1): "b", GroupKey(3, 0, 2): "c"}
+    assert groups[GroupKey(3, task=0)] == "a"
     assert len(groups) == 3
-    assert 4 not in groups
-    assert [int(group) for group in groups] == [3, 3, 3]
-    assert Group(3) != Group(4)
-    assert Group(3, 1) != 3
-    assert torch.tensor([3]) == Group(3)
+
+
+def test_stock_code_finds_each_class_under_its_plain_label() -> None:
+    made = remembered(zero_based().train_stream, 12)
+    assert [(group.label, group.task) for group in made.groups] == [(y, task) for task in range(3) for y in range(2)]
+    assert list(made.buffer_groups) == [0, 1]
+    for y, of_label in made.buffer_groups.items():
+        items = [of_label.buffer[i] for i in range(len(of_label.buffer))]
+        assert [(int(item[1]), int(item[2])) for item in items] == [(y, task) for task in (0, 0, 1, 1, 2, 2)]
+        wanted = torch.cat([made.groups[GroupKey(y, task)].inputs() for task in range(3)])
+        assert torch.equal(torch.stack([item[0] for item in items]), wanted)
 
 
 def test_auto_keeps_pairs_apart_until_a_domain_shifts() -> None:
-    assert {group.experience for group in remembered(nc().train_stream).buffer_groups} == {None}
+    assert {group.experience for group in remembered(nc().train_stream).groups} == {None}
     domains = remembered(permuted().train_stream, 18)
-    assert [(group.label, group.experience) for group in domains.buffer_groups] == [
+    assert [(group.label, group.experience) for group in domains.groups] == [
         (label, experience) for experience in (None, 1, 2) for label in range(3)
     ]
     rows = domains.rows()
@@ -71,20 +81,20 @@ def test_auto_keeps_pairs_apart_until_a_domain_shifts() -> None:
 def test_training_again_on_a_domain_is_no_new_one() -> None:
     stream = list(permuted().train_stream)
     made = remembered([stream[0], stream[1], stream[0], stream[1]], 18)
-    assert [group.experience for group in made.buffer_groups] == [None] * 3 + [1] * 3
+    assert [group.experience for group in made.groups] == [None] * 3 + [1] * 3
 
 
 @pytest.mark.parametrize(("groupby", "count"), [("class", 3), ("experience", 5), ("auto", 4)])
 def test_groupby_is_counted_in_advance_as_it_comes(groupby: str, count: int) -> None:
     made = remembered(revisiting().train_stream, groupby=groupby)
-    assert made.total_num_groups == len(made.buffer_groups) == count
+    assert made.planned_groups == len(made.groups) == count
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_the_groups_of_a_stream_are_known_from_its_labels(scenario: str) -> None:
     made = remembered(SCENARIOS[scenario](), 18)
-    assert made.total_num_groups == len(made.buffer_groups)
-    assert not made.adaptive_size
+    assert made.planned_groups == len(made.groups)
+    assert made.options.total_num_groups is None
 
 
 # ---- budgets
@@ -104,7 +114,23 @@ def test_an_unknown_stream_is_divided_adaptively() -> None:
         made.post_adapt(None, experience)
         sizes.append(lengths(made))
     assert sizes == [[6, 6], [3] * 4, [2] * 6]
-    assert made.adaptive_size
+    assert made.planned_groups is None
+    assert not made.options.adaptive_size
+
+
+def test_an_unknown_stream_stays_adaptive_when_a_known_one_follows() -> None:
+    made = remembered([SimpleNamespace(dataset=nc().train_stream[0].dataset), *nc().train_stream[1:]], 12)
+    assert made.planned_groups is None
+    assert lengths(made) == [2] * 6
+
+
+def test_what_was_set_can_be_read_back() -> None:
+    made = remembered(nc().train_stream, None, max_bytes=1500, storage="uint8", total_num_groups=2)
+    assert (made.max_size, made.max_bytes) == (1500, 1500)
+    assert (made.options.total_num_groups, made.options.adaptive_size) == (2, False)
+    assert made.images_allowed == len(made.buffer) == (1500 - 6 * 8) // 65
+    made.resize(None, 6)
+    assert (made.max_size, made.max_bytes, made.images_allowed, len(made.buffer)) == (6, None, 6, 6)
 
 
 def test_a_prefix_is_a_prefix_and_redistilled_images_are_not() -> None:
@@ -113,9 +139,9 @@ def test_a_prefix_is_a_prefix_and_redistilled_images_are_not() -> None:
         made = DistilledBuffer(12, distiller="class-mean", adaptive_size=True, shrink=shrink, storage="float32")
         agent = SimpleNamespace(model=learner(stream))
         made.post_adapt(agent, stream[0])
-        before = made.buffer_groups[0].inputs()  # type: ignore[index]
+        before = made.groups[GroupKey(0)].inputs()
         made.post_adapt(agent, stream[1])
-        after = made.buffer_groups[0].inputs()  # type: ignore[index]
+        after = made.groups[GroupKey(0)].inputs()
         assert len(before) == 6
         assert len(after) == 3
         if shrink == "prefix":
@@ -129,9 +155,9 @@ def test_what_needs_no_learner_is_redistilled_without_one() -> None:
     made = DistilledBuffer(12, distiller="class-mean", adaptive_size=True, storage="float32", device="cpu")
     stream = nc().train_stream
     made.post_adapt(None, stream[0])
-    before = made.buffer_groups[0].inputs()  # type: ignore[index]
+    before = made.groups[GroupKey(0)].inputs()
     made.post_adapt(None, stream[1])
-    assert not is_among(made.buffer_groups[0].inputs()[0], before)  # type: ignore[index]
+    assert not is_among(made.groups[GroupKey(0)].inputs()[0], before)
 
 
 def test_too_few_images_leave_the_last_groups_none_and_say_so_once() -> None:
@@ -140,7 +166,7 @@ def test_too_few_images_leave_the_last_groups_none_and_say_so_once() -> None:
     assert lengths(made) == [1, 1, 1, 1, 0, 0]
     assert len(caught) == 1
     assert len(made.buffer) == len(made.soft_targets()) == 4  # type: ignore[arg-type]
-    assert len(made.buffer_groups[5].buffer) == 0  # type: ignore[index]
+    assert len(made.buffer_groups[5].buffer) == 0
 
 
 @pytest.mark.parametrize("storage", ["uint8", "float32"])
@@ -151,14 +177,14 @@ def test_bytes_are_kept_and_used_up(storage: str, soft: bool, adaptive: bool) ->
     made = DistilledBuffer(
         max_bytes=limit, distiller=QUICK, storage=storage, soft_labels=soft, adaptive_size=adaptive, device="cpu"
     )
-    assert made.max_size == limit
+    assert made.images_allowed is None
     stream = list(nc().train_stream)
     agent = SimpleNamespace(model=learner(stream))
     for experience in stream:
         made.post_adapt(agent, experience)
         assert made.nbytes <= limit
     assert limit - made.nbytes < 64 * (4 if storage == "float32" else 1) + (4 * CLASSES if soft else 1)
-    assert len(made.buffer) == made.max_size
+    assert len(made.buffer) == made.images_allowed
 
 
 def test_too_few_bytes_for_an_image_are_refused() -> None:
@@ -166,7 +192,7 @@ def test_too_few_bytes_for_an_image_are_refused() -> None:
         remembered(nc().train_stream, None, max_bytes=50, storage="uint8")
 
 
-def test_resize_shrinks_and_gives_room() -> None:
+def test_resize_shrinks_and_lets_grow() -> None:
     made = remembered(nc().train_stream, 18)
     before = made.rows().x
     made.resize(None, 9)
@@ -199,7 +225,7 @@ def test_a_share_is_real_and_comes_last(share: float, real: int) -> None:
     made = remembered(stream, 24, real_share=share)
     for experience in stream:
         for y in set(experience.dataset.targets):
-            slot = made.buffer_groups[y]
+            slot = made.groups[GroupKey(y)]
             pool = of_class(experience, y)
             found = [is_among(image, pool) for image in slot.inputs()]
             assert slot.real == real
@@ -210,8 +236,8 @@ def test_a_class_with_too_few_samples_is_kept_whole() -> None:
     stream = nc(data=toy((12, 2, 9, 3, 8, 4))).train_stream
     made = remembered(stream, 30)
     assert lengths(made) == [5, 2, 5, 3, 5, 4]
-    assert [slot.real for slot in made.buffer_groups.values()] == [0, 2, 0, 3, 0, 4]
-    assert torch.equal(made.buffer_groups[1].inputs(), of_class(stream[0], 1))  # type: ignore[index]
+    assert [slot.real for slot in made.groups.values()] == [0, 2, 0, 3, 0, 4]
+    assert torch.equal(made.groups[GroupKey(1)].inputs(), of_class(stream[0], 1))
 
 
 @pytest.mark.parametrize("joint", [True, False])
@@ -256,7 +282,7 @@ def test_real_images_stored_as_bytes_come_back_exactly() -> None:
     made = remembered(nc().train_stream, 12, real_share=1.0, storage="uint8")
     for experience in nc().train_stream:
         for y in set(experience.dataset.targets):
-            assert all(is_among(image, of_class(experience, y)) for image in made.buffer_groups[y].inputs())
+            assert all(is_among(image, of_class(experience, y)) for image in made.groups[GroupKey(y)].inputs())
 
 
 @pytest.mark.parametrize("network", ["fresh", "learner", "own", "convnet:width=8,depth=1"])
@@ -265,6 +291,27 @@ def test_the_network_can_be_chosen(network: str) -> None:
     made = {name: remembered(nc().train_stream, distiller=distiller, network=name) for name in (network, "own")}
     assert same(made[network], made["own"]) == (network == "own")
     assert distiller.network == "convnet:width=4,depth=1"
+
+
+# ---- how options are given
+
+
+def test_keywords_and_an_object_are_the_same() -> None:
+    options: dict[str, Any] = {"distiller": "kmeans", "factor": 2, "real_share": 0.5}
+    assert DistilledBuffer(4, **options).options == DistilledBuffer(4, options=MemoryOptions(**options)).options
+    assert DistilledBuffer(4).options == MemoryOptions()
+
+
+def test_the_keywords_of_type_checkers_are_the_fields() -> None:
+    assert get_type_hints(MemoryKeywords) == get_type_hints(MemoryOptions)
+
+
+def test_the_signature_shows_every_option_with_its_default() -> None:
+    for cls in (DistilledBuffer, DistilledReplayPlugin, DistilledReplay, DistilledGDumb):
+        shown = inspect.signature(cls).parameters
+        own = {"device": "cpu"} if issubclass(cls, SupervisedTemplate) else {}  # of a strategy's model
+        defaults = {field.name: shown[field.name].default for field in fields(MemoryOptions)}
+        assert defaults == {**vars(MemoryOptions()), **own}
 
 
 # ---- refusals
@@ -278,7 +325,7 @@ def test_the_network_can_be_chosen(network: str) -> None:
         ({"max_size": 0}, "max_size is 0; it must be at least 1"),
         ({"max_bytes": -1}, "max_bytes is -1"),
         ({"max_size": 5, "every": 0}, "every is 0"),
-        ({"max_size": 5, "queue": 0}, "queue is 0"),
+        ({"max_size": 5, "reservoir_size": 0}, "reservoir_size is 0"),
         ({"max_size": 5, "total_num_groups": 0}, "total_num_groups is 0"),
         ({"max_size": 5, "total_num_groups": 2, "adaptive_size": True}, "total_num_groups is 2 with adaptive_size"),
         ({"max_size": 5, "real_share": 1.5}, "real_share is 1.5; it must lie between 0 and 1"),
@@ -290,6 +337,9 @@ def test_the_network_can_be_chosen(network: str) -> None:
         ({"max_size": 5, "distiller": "dmm"}, "did you mean 'dm'"),
         ({"max_size": 5, "distiller": DM}, "pass a distiller such as DM"),
         ({"max_size": 5, "augmentation": "blur"}, "blur"),
+        ({"max_size": 5, "distiller": DM(factor=2)}, "give the distiller factor=1 and DistilledBuffer factor=2"),
+        ({"max_size": 5, "shrnk": "prefix"}, "did you mean 'shrink'"),
+        ({"max_size": 5, "options": MemoryOptions(), "every": 2}, "every and options are given"),
     ],
 )
 def test_options_are_refused_at_once(options: dict[str, Any], message: str) -> None:
@@ -309,7 +359,7 @@ def test_a_missing_learner_is_named_and_leaves_the_memory_as_it_was(options: dic
     stream = nc().train_stream
     with pytest.raises(OptionError, match=message):
         made.post_adapt(SimpleNamespace(), stream[0])
-    assert (len(made.buffer_groups), made.updates) == (0, 0)
+    assert (len(made.groups), made.updates) == (0, 0)
     made.post_adapt(SimpleNamespace(model=learner(stream)), stream[0])
     assert len(made.buffer) == 4
 

@@ -80,7 +80,7 @@ def test_saved_killed_loaded_equals_uninterrupted(tmp_path: Path) -> None:
         torch.manual_seed(2)
         resumed, seen = maybe_load_checkpoint(untrained(), path)
         assert seen == 2
-        assert sorted(group.label for group in memory(resumed).buffer_groups) == [0, 1, 2, 3]
+        assert sorted(group.label for group in memory(resumed).groups) == [0, 1, 2, 3]
         for experience in stream()[seen:]:
             resumed.train(experience)
 

@@ -15,7 +15,7 @@ from avalanche.models import IncrementalClassifier, MTSimpleMLP, SimpleCNN, Simp
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 from torch import Tensor, nn
 
-from ddplug.avalanche.learner import Copy, adapted, networks_for, place, probabilities
+from ddplug.avalanche.learner import LearnerCopy, networks_for, probabilities, with_heads_for, working_device
 from ddplug.distillation.loop import distill
 from ddplug.distillers.dc import DC
 from ddplug.distillers.dm import DM
@@ -158,7 +158,7 @@ def test_a_head_is_chosen_by_task() -> None:
         avalanche_model_adaptation(learner, experience)
     x = torch.rand(4, 1, 8, 8, generator=torch.Generator())
     for task in range(3):
-        network = Copy(learner, task).eval()
+        network = LearnerCopy(learner, task).eval()
         expected = learner.eval()(x, torch.full((4,), task))
         assert torch.equal(network(x), expected[:, : network(x).shape[1]])
         assert torch.equal(probabilities(learner, x, task, torch.device("cpu")), network(x).softmax(1))
@@ -167,13 +167,13 @@ def test_a_head_is_chosen_by_task() -> None:
 def test_a_head_that_the_experience_needs_is_added_to_a_copy() -> None:
     learner = seeded(lambda: MTSimpleMLP(input_size=64, hidden_size=8))
     before, state = numbers(learner), torch.get_rng_state()
-    grown: Any = adapted(learner, zero_based().train_stream[2])
+    grown: Any = with_heads_for(learner, zero_based().train_stream[2])
     assert "2" in grown.classifier.classifiers
     assert "2" not in learner.classifier.classifiers
     assert same(before, numbers(learner))
     assert torch.equal(state, torch.get_rng_state())
     fixed, _ = made("mlp")
-    assert adapted(fixed, nc().train_stream[0]) is fixed
+    assert with_heads_for(fixed, nc().train_stream[0]) is fixed
 
 
 def test_own_and_named_networks_are_left_alone() -> None:
@@ -184,11 +184,11 @@ def test_own_and_named_networks_are_left_alone() -> None:
 
 def test_the_device_is_the_learners_if_asked() -> None:
     learner, _ = made("mlp")
-    assert place("learner", SimpleNamespace(device="meta"), learner).type == "meta"
-    assert place("learner", SimpleNamespace(), learner.to("meta")).type == "meta"
-    assert place("learner", SimpleNamespace(), None).type == place("cpu", None, None).type == "cpu"
+    assert working_device("learner", SimpleNamespace(device="meta"), learner).type == "meta"
+    assert working_device("learner", SimpleNamespace(), learner.to("meta")).type == "meta"
+    assert working_device("learner", SimpleNamespace(), None).type == working_device("cpu", None, None).type == "cpu"
     with pytest.raises(OptionError, match="unknown device 'gpu'"):
-        place("gpu", None, None)
+        working_device("gpu", None, None)
 
 
 @pytest.mark.parametrize("choice", ["fresh", "learner"])

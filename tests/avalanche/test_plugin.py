@@ -33,7 +33,7 @@ from torch.nn.functional import cross_entropy
 
 from ddplug.avalanche.buffer import DistilledBuffer
 from ddplug.avalanche.plugin import DistilledReplayPlugin
-from ddplug.avalanche.replay import Memory, fitted, generator, pick_augment
+from ddplug.avalanche.replay import MemoryBatches, fitted, generator
 from ddplug.avalanche.schema import Rows, read
 from ddplug.avalanche.translation import differences, translated
 from ddplug.errors import OptionError
@@ -174,10 +174,10 @@ def test_mixed_batches_of_a_distilled_memory_are_one_plain_mean() -> None:
     same(strategy.model, hand)
 
 
-def drawn(n: int, size: int, seed: int = 0, augment: str = "") -> Memory:
+def drawn(n: int, size: int, seed: int = 0, augment: str = "") -> MemoryBatches:
     x = torch.rand(n, 1, 8, 8, generator=generator(7, 0))
     rows = Rows(x, torch.arange(n), torch.zeros(n, dtype=torch.int64))
-    return Memory(rows, None, size, augment, generator(seed, 0))
+    return MemoryBatches(rows, None, size, augment, generator(seed, 0))
 
 
 def test_every_row_comes_before_any_comes_again() -> None:
@@ -207,21 +207,13 @@ def test_draws_follow_the_seed_and_leave_the_global_state() -> None:
 
 def test_rows_are_augmented_each_by_its_own_operation() -> None:
     x = torch.rand(1, 1, 8, 8, generator=generator(0, 0)).expand(64, -1, -1, -1)
-    memory = Memory(Rows(x, torch.arange(64), torch.zeros(64)), None, 64, "flip_rotate", generator(0, 1))
+    memory = MemoryBatches(Rows(x, torch.arange(64), torch.zeros(64)), None, 64, "flip_rotate", generator(0, 1))
     flipped = x[0].flip(2)
     kinds = Counter(
         "same" if torch.equal(r, x[0]) else "flip" if torch.equal(r, flipped) else "turn" for r in memory.batch()[0]
     )
     assert min(kinds["same"], kinds["flip"]) >= 5
     assert kinds["turn"] >= 20
-
-
-@pytest.mark.parametrize(
-    ("shape", "chosen"),
-    [((1, 8, 8), "crop_scale_rotate"), ((3, 8, 8), "color_crop_cutout_flip_scale_rotate"), ((64,), ""), ((8, 8), "")],
-)
-def test_auto_follows_the_shape(shape: tuple[int, ...], chosen: str) -> None:
-    assert pick_augment("auto", shape) == chosen
 
 
 @pytest.mark.parametrize("width", [2, 3, 5])

@@ -162,7 +162,7 @@ def test_options_reach_the_memory_and_the_template() -> None:
     )
     policy = strategy.storage_policy
     assert isinstance(policy, DistilledBuffer)
-    assert (policy.max_bytes, policy.seed) == (300, 5)
+    assert (policy.max_bytes, policy.options.seed) == (300, 5)
 
 
 def test_the_signature_shows_the_options_of_the_memory() -> None:
@@ -174,7 +174,7 @@ def test_the_signature_shows_the_options_of_the_memory() -> None:
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
 
-    assert made(Mine, real_share=0.5, storage="float32").storage_policy.every == 1
+    assert made(Mine, real_share=0.5, storage="float32").storage_policy.options.every == 1
 
 
 def scratch(start: Any, memory: Any, rate: float, momentum: float, steps: int) -> Any:
@@ -210,7 +210,7 @@ class Rates(SupervisedPlugin):
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         self.rates: list[float] = []
         self.batches: list[Tensor] = []
-        self.init_from = {name: tensor.clone() for name, tensor in strategy.model.state_dict().items()}
+        self.first = {name: tensor.clone() for name, tensor in strategy.model.state_dict().items()}
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
         self.rates.append(strategy.optimizer.param_groups[0]["lr"])
@@ -235,8 +235,8 @@ def test_gdumb_goes_back_to_the_first_weights_when_the_head_grows() -> None:
     start = {name: tensor.clone() for name, tensor in strategy.model.state_dict().items()}
     for experience, width in zip(stream().train_stream, (2, 4), strict=True):
         run(strategy, [experience])
-        assert all(torch.equal(spy.start[name], start[name]) for name in ("1.weight", "1.bias"))
-        assert torch.equal(spy.start["3.classifier.weight"][:2], start["3.classifier.weight"])
+        assert all(torch.equal(spy.first[name], start[name]) for name in ("1.weight", "1.bias"))
+        assert torch.equal(spy.first["3.classifier.weight"][:2], start["3.classifier.weight"])
         assert strategy.model[3].classifier.out_features == width
         memory = strategy.storage_policy.rows()
         assert torch.equal(strategy.model(memory.x).argmax(1), memory.y)

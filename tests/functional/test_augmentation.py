@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ddplug.errors import OptionError
 from ddplug.functional import augmentation as augment
-from ddplug.functional.augmentation import OPERATIONS, Draw, apply, check, draw
+from ddplug.functional.augmentation import OPERATIONS, Draw, apply, check, draw, resolve
 
 ALL = "color_crop_cutout_flip_scale_rotate"
 
@@ -139,3 +139,19 @@ def test_bad_strategies_are_one_clear_line() -> None:
         check("crop_rotat", (1, 8, 8))
     with pytest.raises(OptionError, match=r"'crop' needs \(C, H, W\) images, not inputs of shape \(5,\)"):
         check("crop", (5,))
+
+
+@pytest.mark.parametrize(
+    ("shape", "chosen"), [((1, 8, 8), "crop_scale_rotate"), ((3, 8, 8), ALL), ((64,), ""), ((8, 8), "")]
+)
+def test_auto_follows_the_shape(shape: tuple[int, ...], chosen: str) -> None:
+    assert resolve("auto", shape) == chosen
+    assert resolve("", shape) == ""
+    with pytest.raises(OptionError, match="blur"):
+        resolve("blur", shape)
+
+
+def test_what_is_named_is_taken_as_it_is_where_it_can_be_applied() -> None:
+    assert resolve("flip_crop", (1, 8, 8)) == "flip_crop"
+    with pytest.raises(OptionError, match="images, not inputs of shape"):
+        resolve("flip_crop", (64,))

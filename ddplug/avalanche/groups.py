@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ddplug.avalanche.schema import Rows, Schema, write
 from ddplug.data.preprocess import Identity
@@ -15,74 +17,56 @@ from ddplug.functional.resize import enlarge
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 
-__all__ = ["Group", "Slot", "label_bytes", "pack", "split", "stored_bytes"]
+__all__ = [
+    "ClassMemory",
+    "GroupKey",
+    "GroupMemory",
+    "by_label",
+    "dataset_of",
+    "label_bytes",
+    "pack",
+    "rows_of",
+    "soft_targets_of",
+    "stored_bytes",
+]
 
 
-class Group(int):
+@dataclass(frozen=True)
+class GroupKey:
     """What a memory keeps apart: a class of a task, and of one experience where the domain shifts.
 
-    It is an ``int``, the class label, because Avalanche's own code takes the keys of ``buffer_groups`` for class
-    labels. Groups are equal where all three parts are. A group of task 0 and of no experience also equals its plain
-    label, so that ``buffer_groups[3]`` finds class 3 of a class-incremental stream.
-
-    Args:
+    Attributes:
         label: class label.
         task: task label, 0 where the stream has none.
         experience: number of the experience; ``None`` unless domains are told apart.
 
     Example:
-        >>> Group(3) == 3, Group(3, 1) == 3, Group(3, 1) == Group(3, 1), int(Group(3, 1))
-        (True, False, True, 3)
+        >>> GroupKey(3) == GroupKey(3, task=0), GroupKey(3) == GroupKey(3, task=1)
+        (True, False)
     """
 
     label: int
-    task: int
-    experience: int | None
-
-    def __new__(cls, label: int, task: int = 0, experience: int | None = None) -> Group:
-        group = super().__new__(cls, label)
-        group.label, group.task, group.experience = int(label), int(task), experience
-        return group
-
-    @property
-    def _parts(self) -> tuple[int, int, int | None]:
-        return self.label, self.task, self.experience
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, Group):
-            return self._parts == other._parts
-        return self._parts == (other, 0, None)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    def __hash__(self) -> int:
-        return hash(self.label) if self._parts == (self.label, 0, None) else hash(self._parts)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._parts
-
-    def __repr__(self) -> str:
-        return f"Group(label={self.label}, task={self.task}, experience={self.experience})"
+    task: int = 0
+    experience: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Slot:
+class GroupMemory:
     """The memory of one group, self-contained, all tensors on the CPU.
 
     Attributes:
-        group: whose it is.
+        group: whose memory it is.
         stored: ``(n, *shape)`` uint8 codes or float32 inputs, reduced if the memory's factor says so.
         levels: ``(2, C)`` float32 values that the codes 0 and 255 stand for in each channel, ``(2, 1)`` for inputs
             that are not images; ``None`` for float32.
         soft: ``(n, K)`` float32 class probabilities, or ``None``.
-        seen: how many real samples the slot stands for.
+        seen: how many real samples the images stand for.
         real: how many of the ``n`` rows are real samples; they are the last ones.
         recipe: how the distiller wants its images trained on.
         schema: how the stream's items look.
     """
 
-    group: Group
+    group: GroupKey
     stored: Tensor
     levels: Tensor | None
     soft: Tensor | None
@@ -108,7 +92,7 @@ class Slot:
         x = self.inputs()
         return Rows(x, torch.full((len(x),), self.group.label), torch.full((len(x),), self.group.task))
 
-    def prefix(self, n: int) -> Slot:
+    def prefix(self, n: int) -> GroupMemory:
         """Keep the first ``n`` images: of the distilled and of the real ones, in proportion."""
         made = len(self) - self.real
         real = max(n - made, min(self.real, round(n * self.real / len(self)))) if len(self) else 0
@@ -120,7 +104,7 @@ class Slot:
     def nbytes(self) -> int:
         """Bytes of the images with their levels and of the labels: 1 a hard label (4 above class 255), 4 a soft number.
 
-        Nothing is counted for a slot without images.
+        Nothing is counted for a group without images.
         """
         if not len(self):
             return 0
@@ -128,10 +112,53 @@ class Slot:
         labels = len(self) * label_bytes(self.group.label) if self.soft is None else self.soft.numel() * 4
         return self.stored.numel() * self.stored.element_size() + levels + labels
 
+
+@dataclass(frozen=True, eq=False)
+class ClassMemory:
+    """The memory of a class as Avalanche's own code looks at it: an object that has a ``buffer``.
+
+    Attributes:
+        parts: the groups of the class; more than one where tasks or domains are kept apart.
+    """
+
+    parts: tuple[GroupMemory, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
     @property
     def buffer(self) -> Any:
-        """The slot as an ``AvalancheDataset``, for code that looks into ``buffer_groups[key].buffer``."""
-        return write(self.rows(), self.schema, self.soft)
+        """The images as an ``AvalancheDataset``."""
+        return dataset_of(self.parts)
+
+
+def by_label(groups: Iterable[GroupMemory]) -> dict[int, ClassMemory]:
+    """Return the memory of each class under its plain label, in the order that the classes were first seen in."""
+    parts: dict[int, tuple[GroupMemory, ...]] = {}
+    for memory in groups:
+        parts[memory.group.label] = (*parts.get(memory.group.label, ()), memory)
+    return {label: ClassMemory(mine) for label, mine in parts.items()}
+
+
+def rows_of(groups: Iterable[GroupMemory]) -> Rows:
+    """Return the inputs and labels of some groups, one after the other."""
+    parts = [memory.rows() for memory in groups]
+    if not parts:
+        none = torch.zeros(0, dtype=torch.int64)
+        return Rows(torch.zeros(0, 0), none, none)
+    return Rows(*(torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y", "t")))
+
+
+def soft_targets_of(groups: Iterable[GroupMemory]) -> Tensor | None:
+    """Return the ``(N, K)`` soft labels of :func:`rows_of`, padded with zeros to the widest; ``None`` if hard."""
+    parts = [memory.soft for memory in groups if memory.soft is not None and len(memory.soft)]
+    width = max((part.shape[1] for part in parts), default=0)
+    return torch.cat([pad(part, (0, width - part.shape[1])) for part in parts]) if parts else None
+
+
+def dataset_of(groups: Sequence[GroupMemory]) -> Any:
+    """Return some groups, at least one, as an ``AvalancheDataset`` whose items look like the stream's."""
+    return write(rows_of(groups), groups[-1].schema, soft_targets_of(groups))
 
 
 def label_bytes(label: int) -> int:
@@ -144,14 +171,6 @@ def stored_bytes(shape: tuple[int, ...], storage: str) -> tuple[int, int]:
     if storage == "float32":
         return 4 * math.prod(shape), 0
     return math.prod(shape), 8 * (shape[0] if len(shape) == 3 else 1)
-
-
-def split(rows: Rows, experience: int | None) -> dict[Group, Tensor]:
-    """Sort samples into groups, ``(n, *shape)`` float32 each, in the order of tasks and classes."""
-    pairs = torch.stack([rows.t, rows.y], 1)
-    unique = pairs.unique(dim=0)
-    members = {Group(int(pair[1]), int(pair[0]), experience): (pairs == pair).all(1) for pair in unique}
-    return {group: rows.x[mine].float() for group, mine in members.items()}
 
 
 def pack(images: Tensor, storage: str) -> tuple[Tensor, Tensor | None]:
@@ -168,7 +187,7 @@ def pack(images: Tensor, storage: str) -> tuple[Tensor, Tensor | None]:
     """
     if storage == "float32":
         return images.clone(), None
-    # inputs that are not images count as one channel: levels for each column would take more room than the numbers
+    # inputs that are not images count as one channel: levels for each column would take more bytes than the numbers
     laid = images if images.ndim == 4 else images.flatten(1)[:, None]
     if not len(images):
         return images.to(torch.uint8), torch.zeros(2, laid.shape[1])

@@ -1,0 +1,182 @@
+"""The options of a replay memory: defined, documented and checked here, for buffer, plugin and strategies alike."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypedDict, TypeVar
+
+from torch import nn
+
+from ddplug import registry
+from ddplug.distillation.config import config_of
+from ddplug.distillation.protocol import Distiller
+from ddplug.errors import OptionError, unknown
+from ddplug.functional import augmentation
+from ddplug.utils.checks import at_least
+
+__all__ = ["METHOD_OPTIONS", "MemoryOptions", "shows_memory_options"]
+
+METHOD_OPTIONS: Mapping[str, Mapping[str, Any]] = {"dm": {"learning_rate": 0.3, "batch_real": 256}}
+"""What a method's name stands for here on top of its defaults, which were chosen for other networks than learners are:
+validated on Split-MNIST with fresh copies of a multi-layer perceptron."""
+
+_CHOICES = {
+    "groupby": ("auto", "class", "experience"),
+    "shrink": ("redistil", "prefix"),
+    "revisit": ("merge", "replace", "accumulate"),
+    "storage": ("uint8", "float32"),
+}
+
+Class = TypeVar("Class", bound=type[Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryOptions:
+    """How a replay memory is filled, divided and stored; how large it is, is said elsewhere.
+
+    :class:`~ddplug.avalanche.buffer.DistilledBuffer`, the plugin and the strategies take each of these as a keyword.
+
+    Args:
+        distiller: any distiller or its registered name, selection baselines included. How many images it makes of a
+            class is chosen by the memory. A name stands for the method's defaults with :data:`METHOD_OPTIONS`.
+        network: what the distiller matches with, if it has a network: ``"fresh"`` copies of the learner's architecture,
+            the ``"learner"`` as it is, the distiller's ``"own"``, or a network's name or a function.
+        groupby: ``"class"`` keeps (task, class) pairs apart, ``"experience"`` those of each experience. ``"auto"`` does
+            the first until an experience brings no pair that is new: its domain must be, and it gets groups of its own.
+            In an online stream pairs come back all the time, and ``"auto"`` always keeps just pairs apart.
+        joint: distill the classes of a task in an experience together rather than one at a time.
+        adaptive_size: divide the memory over the groups seen so far, which shrink as others come, rather than over
+            those that there will be.
+        total_num_groups: groups that there will be; if not given, they are counted in the stream's labels, and where
+            that cannot be done without loading data the size is adaptive. More groups than that shrink the others.
+        shrink: how a group gives up images: ``"redistil"`` distills its own into fewer, ``"prefix"`` keeps the first.
+        revisit: what a group does when more of its data come, see :func:`ddplug.avalanche.maker.combine`.
+        real_share: share of each group's images that are real samples drawn at random.
+        factor: store images at a fraction of their side and ``factor**2`` of them for each image of the budget, so that
+            the memory has that many more rows; see :mod:`ddplug.functional.resize`. For ``(C, H, W)`` images only.
+        storage: ``"uint8"`` or ``"float32"``; see :func:`ddplug.avalanche.groups.pack`.
+        soft_labels: let the learner label the images, once they are made; the labels travel as the data attribute
+            ``"soft_targets"`` of the memory's dataset.
+        every: calls of ``post_adapt`` between two distillations, for online streams. Meanwhile a few real samples of
+            each group wait. A group never seen before is distilled at once, and so is whatever waits.
+        reservoir_size: real samples of a group that wait at most, drawn uniformly. They come on top of the memory's
+            size, and count in its bytes.
+        augmentation: operations of :mod:`ddplug.functional.augmentation` for a distiller's ``augment="auto"``;
+            ``"auto"`` for what suits the shape. None by default: images matched under augmentations that the learner
+            does not train with were worse.
+        seed: of all that is drawn.
+        device: where to distill: ``"auto"``, ``"learner"`` for where the strategy works, or a name. A strategy takes no
+            such keyword: its ``device`` is that of the model, and its memory's stays ``"auto"``.
+
+    Raises:
+        OptionError: an option is out of range, or the distiller is none.
+
+    Example:
+        >>> MemoryOptions(distiller="dm").method().learning_rate
+        0.3
+    """
+
+    distiller: str | Distiller = "dm"
+    network: str | Callable[[], nn.Module] = "fresh"
+    groupby: str = "auto"
+    joint: bool = True
+    adaptive_size: bool = False
+    total_num_groups: int | None = None
+    shrink: str = "redistil"
+    revisit: str = "merge"
+    real_share: float = 0.0
+    factor: int = 1
+    storage: str = "uint8"
+    soft_labels: bool = False
+    every: int = 1
+    reservoir_size: int = 50
+    augmentation: str = ""
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.total_num_groups is not None:
+            if self.adaptive_size:
+                given = f"total_num_groups is {self.total_num_groups} with adaptive_size=True"
+                raise OptionError(f"{given}; give only one of them")
+            at_least(self, total_num_groups=1)
+        at_least(self, every=1, reservoir_size=1, factor=1)
+        if not 0 <= self.real_share <= 1:
+            raise OptionError(f"real_share is {self.real_share}; it must lie between 0 and 1")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise unknown(f"value of option {name!r},", getattr(self, name), known)
+        augmentation.resolve(self.augmentation, (3, 8, 8))
+        method = self.method()
+        config_of(method)  # refuses what is not a distiller
+        if getattr(method, "factor", 1) != 1:
+            raise OptionError(
+                f"the distiller has factor={method.factor}, but it is the memory that stores images smaller; give the "  # type: ignore[attr-defined]
+                f"distiller factor=1 and DistilledBuffer factor={method.factor}"  # type: ignore[attr-defined]
+            )
+
+    def method(self) -> Distiller:
+        """Return the distiller; one that is given by name stores images at full size, for the memory reduces them."""
+        if not isinstance(self.distiller, str):
+            return self.distiller
+        make = registry.resolve("distiller", self.distiller)
+        method: Distiller = make(**METHOD_OPTIONS.get(self.distiller, {}))
+        return replace(method, factor=1) if hasattr(method, "factor") else method  # type: ignore[type-var]
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names of the options."""
+        return tuple(field.name for field in fields(cls))
+
+    @classmethod
+    def check_names(cls, names: Any) -> None:
+        """Refuse names that no option has, and suggest the nearest."""
+        for name in names:
+            if name not in cls.names():
+                raise unknown("option of the memory,", name, cls.names())
+
+
+class SharedKeywords(TypedDict, total=False):
+    """The fields of :class:`MemoryOptions` that a strategy takes too, whose ``device`` is that of its model."""
+
+    distiller: str | Distiller
+    network: str | Callable[[], nn.Module]
+    groupby: str
+    joint: bool
+    adaptive_size: bool
+    total_num_groups: int | None
+    shrink: str
+    revisit: str
+    real_share: float
+    factor: int
+    storage: str
+    soft_labels: bool
+    every: int
+    reservoir_size: int
+    augmentation: str
+    seed: int
+
+
+class MemoryKeywords(SharedKeywords, total=False):
+    """The fields of :class:`MemoryOptions` as keywords, for type checkers: a test holds the two together."""
+
+    device: str
+
+
+def shows_memory_options(cls: Class) -> Class:
+    """Show the memory's options in a constructor's signature instead of the ``**keywords`` that take them.
+
+    ``help()`` reads it, and Avalanche refuses arguments that no signature of a strategy names.
+    """
+    signature = inspect.signature(cls.__init__)
+    own = list(signature.parameters.values())
+    shown = [
+        parameter
+        for parameter in inspect.signature(MemoryOptions).parameters.values()
+        if parameter.name not in signature.parameters
+    ]
+    rest = own[-1:] if own[-1].name == "base_kwargs" else []
+    vars(cls.__init__)["__signature__"] = signature.replace(parameters=[*own[:-1], *shown, *rest])
+    return cls
