@@ -28,6 +28,7 @@ import ddplug  # noqa: E402
 from ddplug.distillation import Distiller  # noqa: E402
 from ddplug.distillation.callbacks import Callback  # noqa: E402
 from ddplug.registry import GROUPS  # noqa: E402
+from ddplug.synthetic.codecs.protocol import Codec  # noqa: E402
 from examples.benchmarks.figures import draw  # noqa: E402
 from examples.benchmarks.tables import page as benchmarks  # noqa: E402
 
@@ -59,6 +60,7 @@ PARTS = "data functional networks synthetic distillation distillers evaluation a
 PAGES: dict[str, str] = {
     **{f"ddplug.{part}": "" for part in PARTS.split()},
     "ddplug.auto": "Choice choose",
+    "ddplug.distillers.base": "",
     "ddplug.distillers.parts.images": "",
     "ddplug.distillers.presets": "",
     "ddplug.errors": "",
@@ -71,6 +73,7 @@ PAGES: dict[str, str] = {
     "ddplug.nni.zero_cost": "zero_cost",
     "ddplug.registry": "",
     "ddplug.synthetic.card": "",
+    "ddplug.synthetic.codecs": "",
     "ddplug.synthetic.export": "",
     "ddplug.synthetic.pictures": "",
     "ddplug.testing": "",
@@ -215,7 +218,7 @@ def broken_references() -> Iterator[str]:
 
 def promise(cls: type, name: str) -> str | None:
     """Docstring of a method in the protocol that a class keeps; such classes need not inherit from it."""
-    for protocol in (Distiller, Callback):
+    for protocol in (Distiller, Callback, Codec):
         methods = [method for method, value in vars(protocol).items() if isinstance(value, FunctionType)]
         if name in dir(protocol) and all(hasattr(cls, method) for method in methods):
             return inspect.getdoc(getattr(protocol, name))

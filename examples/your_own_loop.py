@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 import ddplug
+from ddplug.distillation import State
 from ddplug.distillers import DM
 from ddplug.functional import augment, centroids, mean_matching
 from ddplug.networks import build, embed
@@ -17,7 +18,7 @@ NETWORK = "convnet:width=16,depth=1"
 def by_hand(data: ddplug.LabeledData, rng: torch.Generator, steps: int) -> SyntheticSet:
     """Call what ``ddplug.distill`` calls; the state is a mapping of tensors, to look at or to change between steps."""
     method = DM(images_per_class=1, network=NETWORK, pool_size=4)
-    state = method.init(data, rng)
+    state: State = method.init(data, rng)
     for _ in range(steps):
         state, metrics = method.step(state, data, rng)
     print(f"by hand: loss {metrics['loss']:.3f}")

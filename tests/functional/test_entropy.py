@@ -93,7 +93,8 @@ def slow_decode(stream: bytes, shape: tuple[int, int, int], bits: int) -> np.nda
                 chains = [context_chain(out, lane, y, x, bits) for lane in group]
                 out[group, y + 2, x + 2] = slow_numbers(coder, counts, chains, bits)
         first, last = last, 2 * last
-    return out[:, 2:, 2:-2]
+    found: np.ndarray = out[:, 2:, 2:-2]
+    return found
 
 
 def drawing(rows: int, channels: int, side: int, bits: int, seed: int = 0) -> np.ndarray:
@@ -104,7 +105,8 @@ def drawing(rows: int, channels: int, side: int, bits: int, seed: int = 0) -> np
     blob = np.exp(-8 * ((y - place[:, :, 0]) ** 2 + (x - place[:, :, 1]) ** 2)) + 0.05 * rng.random(
         (rows, channels, side, side)
     )
-    return np.clip(blob * 2**bits, 0, 2**bits - 1).astype(int)
+    levels: np.ndarray = np.clip(blob * 2**bits, 0, 2**bits - 1).astype(int)
+    return levels
 
 
 @pytest.mark.parametrize(("bits", "rows"), [(1, 37), (2, 20), (4, 9), (8, 3)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,13 +130,14 @@ def test_one_picture_for_all_is_not_cut() -> None:
 @pytest.mark.parametrize("change", ["enlarged", "merge", "quantize", "reduced", "float32"])
 def test_what_changes_the_images_lets_go_of_the_streams(change: str) -> None:
     held = made().compress("pixels:bits=2,side=6")
-    changed = {
+    changes: dict[str, Callable[[], SyntheticSet]] = {
         "enlarged": held.enlarged,
         "merge": lambda: held.merge(held),
         "quantize": lambda: held.quantize(bits=2),
         "reduced": lambda: held.enlarged().reduced(2),
         "float32": lambda: held.quantize("float32"),
-    }[change]()
+    }
+    changed = changes[change]()
     assert changed.stored is None
     assert changed.nbytes > held.nbytes
 

@@ -141,17 +141,17 @@ def _mosaic(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     tiles = np.pad(images, ((0, 0), (0, tall - height), (0, wide - width), (0, 0)), mode="edge")
     tiles = np.concatenate([tiles, np.full((rows * columns - number, *tiles.shape[1:]), 128, np.uint8)])
     tiles = np.broadcast_to(tiles, (*tiles.shape[:3], 3))
-    return np.ascontiguousarray(
-        tiles.reshape(rows, columns, tall, wide, 3).transpose(0, 2, 1, 3, 4).reshape(rows * tall, columns * wide, 3)
-    )
+    picture: NDArray[np.uint8] = tiles.reshape(rows, columns, tall, wide, 3).transpose(0, 2, 1, 3, 4)
+    return np.ascontiguousarray(picture.reshape(rows * tall, columns * wide, 3))
 
 
 def _cut(picture: NDArray[np.uint8], number: int, height: int, width: int) -> NDArray[np.uint8]:
     """Take the images out of a mosaic again, ``(n, H, W, 3)``."""
     rows, columns, *_ = _grid(number, height, width)
     tall, wide = _filled(height), _filled(width)
-    tiles = picture.reshape(rows, tall, columns, wide, 3).transpose(0, 2, 1, 3, 4).reshape(-1, tall, wide, 3)
-    return tiles[:number, :height, :width]
+    tiles: NDArray[np.uint8] = picture.reshape(rows, tall, columns, wide, 3).transpose(0, 2, 1, 3, 4)
+    cut: NDArray[np.uint8] = tiles.reshape(-1, tall, wide, 3)[:number, :height, :width]
+    return cut
 
 
 def _opened(stream: bytes, grid: tuple[int, int, int, int]) -> NDArray[np.uint8]:
