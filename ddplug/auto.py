@@ -29,7 +29,7 @@ from ddplug.distillers.selection.kmeans import KMeansCentroid
 from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import CheckpointError, OptionError
 from ddplug.functional.packing import BITS
-from ddplug.synthetic.budget import bytes_of, rows_within
+from ddplug.synthetic.budget import bytes_of, images_within
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.devices import pick_device
@@ -155,9 +155,9 @@ def candidates(data: LabeledData, nbytes: int) -> list[Choice]:
     """
     factor, bits = factor_for(data), bits_for(data)
     most = min(map(len, data.class_indices))
-    while bits < 8 and rows_within(nbytes, data, factor, 2 * bits) // data.num_classes >= most:
+    while bits < 8 and images_within(nbytes, data, factor, 2 * bits) == most:
         bits *= 2
-    rows = min(rows_within(nbytes, data, factor, bits) // data.num_classes, most)
+    rows = images_within(nbytes, data, factor, bits)
     if rows < 1:
         raise OptionError(
             f"{nbytes} bytes are too few for an image of each of {data.num_classes} classes; allow "

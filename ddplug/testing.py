@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from ddplug.data.labeled import LabeledData
-from ddplug.data.preprocess import Preprocess, fit
+from ddplug.data.preprocess import fit
 from ddplug.distillation.config import config_of
 from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller, State
 from ddplug.distillers import presets
 from ddplug.errors import OptionError
+from ddplug.synthetic.compat import same_preprocess
 from ddplug.synthetic.dataset import SyntheticSet
 
 __all__ = ["check_class_symmetry", "check_distiller", "made_small", "toy_images", "toy_table"]
@@ -136,11 +137,6 @@ def _same(one: SyntheticSet, other: SyntheticSet) -> bool:
     return torch.equal(one.inputs, other.inputs) and torch.equal(one.targets, other.targets)
 
 
-def _same_preprocess(one: Preprocess, other: Preprocess) -> bool:
-    mine, theirs = one.tensors(), other.tensors()
-    return one.kind == other.kind and all(torch.equal(mine[name], theirs[name]) for name in mine)
-
-
 def _check_dataclass(distiller: Distiller) -> None:
     """Check the hyper-parameters."""
     if isinstance(distiller, type) or not is_dataclass(distiller):
@@ -209,7 +205,7 @@ def _check_set(distiller: Distiller, data: LabeledData) -> None:
     _require(distiller, made.shape == data.shape, f"the set has inputs of {made.shape}, the data of {data.shape}")
     _require(distiller, made.num_classes == data.num_classes, f"the set has {made.num_classes} classes")
     _require(distiller, made.class_names == data.class_names, f"the set names its classes {made.class_names}")
-    _require(distiller, _same_preprocess(made.preprocess, data.preprocess), "the set's preprocessing is not the data's")
+    _require(distiller, same_preprocess(made.preprocess, data.preprocess), "the set's preprocessing is not the data's")
     # a method with a factor stores more images, smaller, in the same number of bytes
     n *= getattr(distiller, "factor", 1) ** 2
     _require(distiller, len(made) == n * data.num_classes, f"the set has {len(made)} samples, {n} a class asked for")

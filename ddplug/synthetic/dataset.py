@@ -18,6 +18,7 @@ from ddplug.functional.packing import check_bits, packed_bytes
 from ddplug.functional.resize import enlarge, reduce
 from ddplug.synthetic import checks, file_format, quantize
 from ddplug.synthetic.codecs.protocol import Codec
+from ddplug.synthetic.compat import difference, first_difference
 from ddplug.synthetic.recipe import Recipe
 from ddplug.synthetic.stored import Stored, store
 from ddplug.utils.files import read_tensors, write_tensors
@@ -233,18 +234,11 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         Raises:
             DataError: the two do not fit together.
         """
-        mine, theirs = self.preprocess.tensors(), other.preprocess.tensors()
-        same = self.preprocess.kind == other.preprocess.kind and all(torch.equal(mine[k], theirs[k]) for k in mine)
-        for what, a, b in (
-            ("shape", self.shape, other.shape),
-            ("stored shape", self.inputs.shape[1:], other.inputs.shape[1:]),
-            ("number of classes", self.num_classes, other.num_classes),
-            ("class names", self.class_names, other.class_names),
-            ("label kind", self.targets.ndim, other.targets.ndim),
-            ("preprocessing", True, same),
-        ):
-            if a != b:
-                raise DataError(f"cannot merge sets of different {what}: {a} and {b}")
+        shapes = [tuple(made.inputs.shape[1:]) for made in (self, other)]
+        labels = ["hard" if made.targets.ndim == 1 else "soft" for made in (self, other)]
+        problem = difference(self, other) or first_difference([("stored shape", *shapes), ("labels", *labels)])
+        if problem:
+            raise DataError(f"the sets cannot be merged, since they differ in {problem}")
         levels = self.levels
         if levels is None or other.levels is None or not torch.equal(levels, other.levels):
             levels = None
@@ -271,8 +265,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         error in model space is written to ``provenance["quantisation_rmse"]``. A quantized set is given back as it is.
 
         With fewer bits a number, images are rounded to ``2**bits`` equal levels a channel that make the squared error
-        small (:func:`ddplug.functional.best_span`), and what lies outside is cut off. In the room of one image there
-        are then ``8 / bits``, which is often the better use of it.
+        small (:func:`ddplug.functional.best_span`), and what lies outside is cut off. The bytes of one image
+        then hold ``8 / bits``, which is often the better use of them.
 
         float16 keeps 11 significant bits, so that the small probabilities of many classes keep their order of magnitude
         (a byte each would make all below 1/510 zero). No probability moves by more than 1/4096; the largest error is

@@ -12,12 +12,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, features
 from torch import Tensor
 
 from ddplug.data.preprocess import to_pixels
 from ddplug.errors import FormatError, MissingExtraError, OptionError
 from ddplug.synthetic.codecs.protocol import Payload
+from ddplug.utils.text import one_line
 
 __all__ = ["Avif"]
 
@@ -167,5 +168,7 @@ def _opened(stream: bytes, grid: tuple[int, int, int, int]) -> NDArray[np.uint8]
                 raise FormatError(f"codec avif: a picture is {picture.size[0]}x{picture.size[1]}, not {wide}x{tall}")
             pixels: NDArray[np.uint8] = np.array(picture.convert("RGB"), dtype=np.uint8)
             return pixels
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise FormatError(f"codec avif: a picture cannot be decoded: {' '.join(str(error).split())}") from None
+    except FormatError:
+        raise
+    except (OSError, RuntimeError, SyntaxError, ValueError) as error:  # Pillow's plug-in raises any of these
+        raise FormatError(f"codec avif: a picture cannot be decoded: {one_line(error)}") from None

@@ -10,12 +10,12 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
 from ddplug.data.preprocess import per_channel, to_pixels
 from ddplug.errors import FormatError, OptionError
 from ddplug.functional import entropy
 from ddplug.functional.packing import BITS
+from ddplug.functional.resize import reduce_to
 from ddplug.synthetic import quantize
 from ddplug.synthetic.codecs.protocol import Payload
 
@@ -74,8 +74,7 @@ class Pixels:
 
     def encode(self, pixels: Tensor, groups: Sequence[int]) -> dict[str, Tensor]:
         stored = self._stored(tuple(pixels.shape[1:]))
-        exact = pixels.double()
-        exact = adaptive_avg_pool2d(exact, (stored[1], stored[2])) if self.side else exact
+        exact = reduce_to(pixels.double(), stored)
         levels = quantize.span(exact, self.bits)
         codes = quantize.codes(exact, levels, self.bits) // (255 // ((1 << self.bits) - 1))
         stream = entropy.encode(codes.reshape(_laid_out(len(codes), stored)).numpy(), self.bits)
