@@ -48,7 +48,8 @@ from ddplug.avalanche.schema import Rows, Schema, read
 from ddplug.errors import OptionError
 from ddplug.functional.resize import reduced_shape
 from ddplug.synthetic.recipe import Recipe
-from ddplug.utils.checks import at_least
+from ddplug.utils.checks import at_least, values_at_least
+from ddplug.utils.randomness import nth_generator
 
 __all__ = ["DistilledBuffer"]
 
@@ -194,8 +195,7 @@ class DistilledBuffer(ExemplarsBuffer):
         Raises:
             OptionError: the size is below one.
         """
-        if new_size < 1:
-            raise OptionError(f"new_size is {new_size}; it must be at least 1")
+        values_at_least(1, new_size=new_size)
         self.max_size = self.images_allowed = new_size
         self.max_bytes = None
         if self.groups:
@@ -207,7 +207,7 @@ class DistilledBuffer(ExemplarsBuffer):
 
     def _rng(self, stage: int, counter: int) -> torch.Generator:
         """Return the generator of one event; none is kept, so that a copy draws what the original does."""
-        return torch.Generator().manual_seed((self.options.seed * 1_000_003 + counter * 2 + stage) % 2**63)
+        return nth_generator(self.options.seed, 2 * counter + stage)
 
     def _update(self, new: Mapping[GroupKey, Reservoir], schema: Schema, learner: nn.Module | None, agent: Any) -> None:
         """Make the memories of groups with new data, and shrink the others to what is left for them."""

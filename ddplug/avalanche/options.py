@@ -12,9 +12,9 @@ from torch import nn
 from ddplug import registry
 from ddplug.distillation.config import config_of
 from ddplug.distillation.protocol import Distiller
-from ddplug.errors import OptionError, unknown
+from ddplug.errors import OptionError
 from ddplug.functional import augmentation
-from ddplug.utils.checks import at_least
+from ddplug.utils.checks import at_least, one_of
 
 __all__ = ["METHOD_OPTIONS", "MemoryOptions", "shows_memory_options"]
 
@@ -106,8 +106,7 @@ class MemoryOptions:
         if not 0 <= self.real_share <= 1:
             raise OptionError(f"real_share is {self.real_share}; it must lie between 0 and 1")
         for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise unknown(f"value of option {name!r},", getattr(self, name), known)
+            one_of(f"value of option {name!r},", getattr(self, name), known)
         augmentation.resolve(self.augmentation, (3, 8, 8))
         method = self.method()
         config_of(method)  # refuses what is not a distiller
@@ -134,8 +133,7 @@ class MemoryOptions:
     def check_names(cls, names: Any) -> None:
         """Refuse names that no option has, and suggest the nearest."""
         for name in names:
-            if name not in cls.names():
-                raise unknown("option of the memory,", name, cls.names())
+            one_of("option of the memory,", name, cls.names())
 
 
 class SharedKeywords(TypedDict, total=False):

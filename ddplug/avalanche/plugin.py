@@ -18,10 +18,12 @@ from typing_extensions import Unpack
 
 from ddplug.avalanche.buffer import DistilledBuffer
 from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
-from ddplug.avalanche.replay import MemoryBatches, contents, fitted, generator, tiled
+from ddplug.avalanche.replay import MemoryBatches, contents, fitted, tiled
 from ddplug.avalanche.schema import Rows
-from ddplug.errors import OptionError, unknown
+from ddplug.errors import OptionError
 from ddplug.functional import augmentation
+from ddplug.utils.checks import one_of
+from ddplug.utils.randomness import nth_generator
 
 __all__ = ["DistilledReplayPlugin"]
 
@@ -94,8 +96,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         **memory: Unpack[MemoryKeywords],
     ) -> None:
         super().__init__()
-        _one_of("mode", mode, ("batch", "loss"))
-        _one_of("batch_norm", batch_norm, ("keep", "update"))
+        one_of("mode", mode, ("batch", "loss"))
+        one_of("batch_norm", batch_norm, ("keep", "update"))
         _check_number("weight", weight, ("classes", "experiences"))
         _check_number("translate", translate, ("auto",))
         _check_integer("batch_size_mem", 1 if batch_size_mem is None else batch_size_mem, 1)
@@ -160,7 +162,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         """Bring the memory to the learner's device, with a generator of its own."""
         rows, soft = contents(self.storage_policy)
         self._draws += 1
-        rng = generator(self.seed, self._draws)
+        rng = nth_generator(self.seed, self._draws)
         chosen = augmentation.resolve(self.augment, tuple(rows.x.shape[1:]))
         rows = Rows(*(tensor.to(strategy.device) for tensor in (rows.x, rows.y, rows.t)))
         soft = None if soft is None else soft.to(strategy.device)
@@ -248,14 +250,9 @@ def _check_integer(name: str, value: int, low: int) -> None:
         raise OptionError(f"{name} is {value!r}; it must be an integer of at least {low}")
 
 
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise unknown(name, value, known)
-
-
 def _check_number(name: str, value: str | float, words: tuple[str, ...]) -> None:
     if isinstance(value, str):
-        _one_of(name, value, words)
+        one_of(name, value, words)
     elif not 0 <= value < math.inf:
         raise OptionError(f"{name} is {value}; it must be a finite number of at least 0, or {' or '.join(words)}")
 

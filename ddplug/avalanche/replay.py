@@ -15,7 +15,7 @@ from ddplug.avalanche.schema import Rows, read
 from ddplug.avalanche.translation import differences, translated
 from ddplug.functional import augmentation as operations
 
-__all__ = ["MemoryBatches", "augmented", "contents", "fitted", "generator", "tiled"]
+__all__ = ["MemoryBatches", "augmented", "contents", "fitted", "tiled"]
 
 
 @dataclass
@@ -76,11 +76,6 @@ def tiled(memory: Any, size: int, *, exactly: bool = False) -> Any:
     n = len(memory)
     times = size // math.gcd(n, size) if exactly else -(-size // max(n, 1))
     return memory.subset(list(range(n)) * times) if times > 1 else memory
-
-
-def generator(seed: int, count: int) -> torch.Generator:
-    """Make the generator of the ``count``-th use of a seed."""
-    return torch.Generator().manual_seed((1_000_003 * seed + count) % 2**63)
 
 
 def augmented(x: Tensor, augment: str, rng: torch.Generator) -> Tensor:

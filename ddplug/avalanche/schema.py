@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, default_collate
 
 from ddplug.errors import DataError
 from ddplug.utils.randomness import temporary_seed
+from ddplug.utils.text import one_line
 
 __all__ = ["SOFT_TARGETS", "Rows", "Schema", "read", "write"]
 
@@ -112,7 +113,7 @@ def read(dataset: Any) -> tuple[Rows, Schema]:
             parts = [collate([dataset[i] for i in cut]) for cut in cuts]
             x, y = (torch.cat([part[k] for part in parts]) for k in (0, 1))
         except (TypeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise DataError(f"the experience's items do not form batches: {reason}; give inputs of one shape") from None
     t = torch.cat([part[2] for part in parts]).long() if schema.task_labels else torch.zeros(len(y), dtype=torch.int64)
     return Rows(x, y.long(), t), schema

@@ -14,9 +14,10 @@ from typing_extensions import Unpack
 
 from ddplug.avalanche.options import MemoryOptions, SharedKeywords, shows_memory_options
 from ddplug.avalanche.plugin import DistilledReplayPlugin, make_policy, update
-from ddplug.avalanche.replay import augmented, generator, tiled
+from ddplug.avalanche.replay import augmented, tiled
 from ddplug.errors import unknown
 from ddplug.functional import augmentation
+from ddplug.utils.randomness import nth_generator
 
 __all__ = ["DistilledGDumb", "DistilledReplay"]
 
@@ -245,7 +246,7 @@ class _FromScratch(GDumbPlugin, supports_distributed=False):  # type: ignore[cal
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Set the learning rate."""
         self._experiences += 1
-        self._rng = generator(self.seed, self._experiences)
+        self._rng = nth_generator(self.seed, self._experiences)
         recipe = getattr(self.storage_policy, "recipe", None) if self.learning_rate else None
         self._rates = []
         if recipe is not None:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ddplug.data.preprocess import pieces
 from ddplug.errors import DataError
+from ddplug.utils.text import os_reason
 
 __all__ = ["SUBSET_LIMIT", "open_cache", "take", "write_cache"]
 
@@ -47,7 +48,7 @@ def _part_file(folder: str | Path, name: str) -> Iterator[BinaryIO]:
         finally:
             path.unlink(missing_ok=True)
     except OSError as error:
-        reason = error.strerror or error
+        reason = os_reason(error)
         raise DataError(f"cannot write the cache {folder}: {reason}; free space or choose another folder") from None
 
 

@@ -20,6 +20,8 @@ from ddplug.data.loaders import from_arrays, from_dataset, from_image_folder
 from ddplug.data.preprocess import Preprocess, Standardize, fit
 from ddplug.errors import DataError, OptionError, unknown
 from ddplug.functional.augmentation import ALL_OPERATIONS
+from ddplug.utils.checks import one_of
+from ddplug.utils.text import one_line
 
 __all__ = [
     "HELD_OUT",
@@ -100,8 +102,7 @@ def load(
         >>> len(data), data.shape, data.num_classes
         (1438, (1, 8, 8), 10)
     """
-    if split not in ("train", "test"):
-        raise unknown("split", split, ("train", "test"))
+    one_of("split", split, ("train", "test"))
     options: dict[str, Any] = {"cache": cache, "max_memory": max_memory, "progress": progress}
     if name.startswith(_FOLDER):
         return _image_folder(Path(name.removeprefix(_FOLDER)).expanduser(), split, size=size, **options)
@@ -200,7 +201,7 @@ class TorchvisionLoader:
         try:
             return getattr(torchvision.datasets, self.cls)(str(root), download=download, **which)
         except Exception as error:  # network, disk, archive and parser all have their own
-            reason = " ".join(str(error).split()).partition(". You can use")[0]
+            reason = one_line(error).partition(". You can use")[0]
             raise DataError(
                 f"cannot read {self.name!r} in {root}: {reason}; give the folder that has it (--data-root), or fetch "
                 "it with download=True (--download), after removing a damaged copy"

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddplug.errors import DataError
+from ddplug.utils.text import one_line
 
 __all__ = ["Folder", "from_pil"]
 
@@ -125,8 +126,7 @@ class Folder:
 
 
 def _unreadable(path: str, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())
-    return DataError(f"cannot read the image {path} ({reason}); replace or remove it")
+    return DataError(f"cannot read the image {path} ({one_line(error)}); replace or remove it")
 
 
 def _header(path: str) -> tuple[str, tuple[int, int]]:

@@ -17,6 +17,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Preprocess, fit, to_pixels
 from ddplug.errors import DataError, OptionError
 from ddplug.functional.augmentation import ALL_OPERATIONS
+from ddplug.utils.text import one_line
 
 __all__ = ["LabeledData", "from_arrays", "from_dataset", "from_image_folder"]
 
@@ -213,6 +214,6 @@ def _read_item(dataset: Any, index: int, what: str) -> tuple[Tensor, int]:
         if isinstance(item, Image.Image):
             item = from_pil(item)
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{what} cannot be read: {type(error).__name__}: {reason}; mend the dataset") from error
+        problem = f"{type(error).__name__}: {one_line(error)}"
+        raise DataError(f"{what} cannot be read: {problem}; mend the dataset") from error
     return to_inputs(item, what).cpu(), to_label(label, what)

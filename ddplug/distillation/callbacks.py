@@ -15,8 +15,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddplug.errors import MissingExtraError, OptionError
+from ddplug.utils.checks import values_at_least
 from ddplug.utils.files import check_writable, write_file
 from ddplug.utils.progress import _HIDDEN
+from ddplug.utils.text import os_reason
 
 __all__ = ["Callback", "CsvLog", "ProgressBar", "TensorBoardLog", "preparing"]
 
@@ -41,12 +43,6 @@ class Callback(Protocol):
 
     def close(self) -> None:
         """Finish, whether the run ended well or not; comes even where :meth:`start` failed."""
-
-
-def _check_every(every: int) -> int:
-    if every < 1:
-        raise OptionError(f"every is {every}; it must be at least 1 step")
-    return every
 
 
 class ProgressBar:
@@ -122,7 +118,8 @@ class CsvLog:
 
     def __init__(self, path: str | Path, every: int = 10) -> None:
         self.path = check_writable(path)
-        self.every = _check_every(every)
+        values_at_least(1, every=every)
+        self.every = every
         self._file: TextIO | None = None
         self._columns: list[str] = []
         self._began = 0.0
@@ -160,9 +157,7 @@ class CsvLog:
         try:
             self._file.write(row)
         except OSError as error:
-            raise OptionError(
-                f"cannot write {self.path}: {error.strerror or error}; free space or go without"
-            ) from None
+            raise OptionError(f"cannot write {self.path}: {os_reason(error)}; free space or go without") from None
 
     def close(self) -> None:
         if self._file is not None:
@@ -193,7 +188,8 @@ class TensorBoardLog:
         except ImportError as error:
             raise MissingExtraError(f"TensorBoard cannot be used: {error}; run `pip install tensorboard`") from error
         self.directory = str(directory)
-        self.every = _check_every(every)
+        values_at_least(1, every=every)
+        self.every = every
         self._make: Any = SummaryWriter
         self._writer: Any = None
 

@@ -27,12 +27,11 @@ from ddplug.distillers.parts.pools import stack_views, view_at
 from ddplug.distillers.parts.training import trained_on_set
 from ddplug.distillers.parts.views import gradient_view, synthetic_gradients
 from ddplug.distillers.presets import Preset, per_data
-from ddplug.errors import unknown
 from ddplug.functional.losses import GRADIENT_DISTANCES, gradient_matching
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
 from ddplug.networks.functional import initial_parameters, prefixed, unprefixed
-from ddplug.utils.checks import at_least
+from ddplug.utils.checks import at_least, one_of
 from ddplug.utils.progress import progress
 
 __all__ = ["DC", "LOOPS", "loops"]
@@ -115,8 +114,7 @@ class DC(Momentum):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, batch_real=1, outer_loop=0, inner_loop=0, network_learning_rate=0, batch_train=1, pool_size=0)
-        if self.distance not in GRADIENT_DISTANCES:
-            raise unknown("gradient distance", self.distance, GRADIENT_DISTANCES)
+        one_of("gradient distance", self.distance, GRADIENT_DISTANCES)
 
     def view(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
         """Draw an augmentation for each class, and take the gradients that new real batches give in a network."""

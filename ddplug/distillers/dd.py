@@ -25,7 +25,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillers.parts.images import balanced_labels, initial_images, small_images, to_set
 from ddplug.distillers.presets import Preset
-from ddplug.errors import OptionError, unknown
+from ddplug.errors import OptionError
 from ddplug.functional.optim import adam_start, adam_step
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
@@ -35,7 +35,7 @@ from ddplug.networks.functional import forward, initial_parameters, minibatch_lo
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.learned import LearnedTraining
 from ddplug.synthetic.recipe import Recipe
-from ddplug.utils.checks import at_least
+from ddplug.utils.checks import at_least, one_of
 from ddplug.utils.fingerprints import fingerprint
 
 __all__ = ["BETAS", "DD", "INITIALIZATIONS", "unrolled_preset"]
@@ -148,8 +148,7 @@ class DD:
     def __post_init__(self) -> None:
         at_least(self, images_per_class=1, images_per_step=1, epochs=1, steps=0, networks=1, batch_real=1)
         at_least(self, train_learning_rate=1e-6, learning_rate=0, halve_every=0, clip=0)
-        if self.initialization not in INITIALIZATIONS:
-            raise unknown("initialization", self.initialization, INITIALIZATIONS)
+        one_of("initialization", self.initialization, INITIALIZATIONS)
 
     @property
     def _each(self) -> int:

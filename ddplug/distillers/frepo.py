@@ -28,7 +28,6 @@ from ddplug.distillers.base import AgedPool
 from ddplug.distillers.parts.images import balanced_labels
 from ddplug.distillers.parts.training import trained_on_set
 from ddplug.distillers.presets import Preset
-from ddplug.errors import OptionError
 from ddplug.functional.optim import adam_step
 from ddplug.functional.resize import enlarge
 from ddplug.functional.ridge import best_labels, centered, nearest_distribution, predict
@@ -37,7 +36,7 @@ from ddplug.networks.factory import Network
 from ddplug.networks.functional import forward, initial_parameters, prefixed, stateless, unprefixed
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
-from ddplug.utils.checks import at_least
+from ddplug.utils.checks import at_least, values_at_least
 
 __all__ = ["FRePo", "solve_labels"]
 
@@ -207,9 +206,7 @@ def solve_labels(
         >>> solve_labels(made, toy_images(), network="convnet:width=8,depth=1", rng=rng).hard_targets
         tensor([0, 1, 2])
     """
-    for name, number in (("networks", networks), ("batch_real", batch_real)):
-        if number < 1:
-            raise OptionError(f"{name} is {number}; it must be at least 1")
+    values_at_least(1, networks=networks, batch_real=batch_real)
     data = same_space(images, data, "train", data.device)
     inputs = images.enlarged().inputs.to(data.device)
     module = stateless(network, data.shape, data.num_classes, embedding=True)

@@ -27,11 +27,11 @@ from ddplug.distillation.protocol import State
 from ddplug.distillers.base import AgedPool, Momentum
 from ddplug.distillers.parts.views import gradient_view, synthetic_gradients
 from ddplug.distillers.presets import Preset
-from ddplug.errors import unknown
 from ddplug.functional.losses import GRADIENT_DISTANCES, gradient_matching
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
 from ddplug.networks.functional import unprefixed
+from ddplug.utils.checks import one_of
 
 __all__ = ["IDC"]
 
@@ -106,8 +106,7 @@ class IDC(Momentum, AgedPool):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.distance not in GRADIENT_DISTANCES:
-            raise unknown("gradient distance", self.distance, GRADIENT_DISTANCES)
+        one_of("gradient distance", self.distance, GRADIENT_DISTANCES)
 
     def view(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
         """Take the gradients of a new real batch of each class in a network that has been trained."""

@@ -34,7 +34,7 @@ from ddplug.distillers.parts.experts import ExpertSource
 from ddplug.distillers.parts.images import initial_images, small_images
 from ddplug.distillers.parts.training import structure, unflatten
 from ddplug.distillers.presets import Preset
-from ddplug.errors import OptionError, unknown
+from ddplug.errors import OptionError
 from ddplug.functional import augmentation as augment
 from ddplug.functional.optim import momentum_step
 from ddplug.functional.resize import enlarge
@@ -42,7 +42,7 @@ from ddplug.functional.types import Tensors
 from ddplug.functional.unrolling import unroll
 from ddplug.networks.functional import forward, minibatch_loss
 from ddplug.synthetic.dataset import SyntheticSet
-from ddplug.utils.checks import at_least
+from ddplug.utils.checks import at_least, one_of
 
 __all__ = ["GRADIENTS", "MTT"]
 
@@ -241,8 +241,7 @@ class MTT(ImageDistiller):
             raise OptionError(
                 f"early_start_epoch is {self.early_start_epoch} and grow_steps is 0; say how many updates it grows for"
             )
-        if self.gradient not in GRADIENTS:
-            raise unknown("gradient", self.gradient, GRADIENTS)
+        one_of("gradient", self.gradient, GRADIENTS)
 
     def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         augment.check(self._strategy(data), data.shape)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ddplug import registry
-from ddplug.errors import unknown
+from ddplug.utils.checks import one_of
 
 __all__ = ["Preset", "get", "of", "per_data"]
 
@@ -76,6 +76,5 @@ def get(method: str, name: str) -> dict[str, Any]:
         0.1
     """
     known = of(registry.resolve("distiller", method))
-    if name not in known:
-        raise unknown(f"preset of {method!r},", name, known)
+    one_of(f"preset of {method!r},", name, known)
     return dict(known[name].options)

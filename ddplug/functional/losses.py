@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ddplug.errors import OptionError, unknown
+from ddplug.errors import OptionError
+from ddplug.utils.checks import one_of
 
 __all__ = [
     "GRADIENT_DISTANCES",
@@ -185,7 +186,6 @@ def gradient_matching(
         >>> gradient_matching(a, b, "mse", by_class=False)
         tensor(4.)
     """
-    if distance not in GRADIENT_DISTANCES:
-        raise unknown("gradient distance", distance, GRADIENT_DISTANCES)
+    one_of("gradient distance", distance, GRADIENT_DISTANCES)
     names = list(synthetic) if isinstance(synthetic, Mapping) else []
     return GRADIENT_DISTANCES[distance](*(_listed(side, names, by_class) for side in (real, synthetic)))

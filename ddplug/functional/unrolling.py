@@ -35,6 +35,7 @@ from torch.autograd.function import once_differentiable
 
 from ddplug.errors import OptionError
 from ddplug.functional.types import Tensors
+from ddplug.utils.checks import values_at_least
 
 __all__ = ["StepLoss", "unroll"]
 
@@ -88,8 +89,7 @@ def unroll(
     """
     if rates.ndim != 1:
         raise OptionError(f"rates have the shape {tuple(rates.shape)}; give one learning rate a step, shape (T,)")
-    if every < 1:
-        raise OptionError(f"every is {every}; it must be at least 1")
+    values_at_least(1, every=every)
     if not recompute and not carry:
         raise OptionError("carry=False needs recompute=True: a full unroll is there for the exact gradient")
     if not recompute:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from ddplug.networks.factory import embed as embed
     from ddplug.networks.factory import has_batch_norm as has_batch_norm
     from ddplug.networks.factory import name_of as name_of
-    from ddplug.networks.factory import parse_spec as parse_spec
     from ddplug.networks.functional import forward as forward
     from ddplug.networks.functional import initial_parameters as initial_parameters
     from ddplug.networks.functional import loss_gradient as loss_gradient
@@ -34,7 +33,6 @@ _HOMES = {
     "loss_gradient": "functional",
     "minibatch_loss": "functional",
     "name_of": "factory",
-    "parse_spec": "factory",
     "sgd_step": "functional",
     "stateless": "functional",
 }
@@ -51,7 +49,6 @@ __all__ = [
     "loss_gradient",
     "minibatch_loss",
     "name_of",
-    "parse_spec",
     "sgd_step",
     "stateless",
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from ddplug.errors import OptionError
-from ddplug.networks.layers import Classifier, image_shape
+from ddplug.networks.layers import Classifier
+from ddplug.utils.checks import image_shape
 
 __all__ = ["alexnet"]
 
@@ -29,7 +30,7 @@ def alexnet(shape: tuple[int, ...], num_classes: int) -> Classifier:
     Reference: Krizhevsky, Sutskever & Hinton, "ImageNet Classification with Deep Convolutional Neural Networks",
     NeurIPS 2012; as sized in Zhao, Mopuri & Bilen, ICLR 2021, section 4.1.
     """
-    channels, *sides = image_shape("alexnet", shape)
+    channels, *sides = image_shape(shape, "alexnet", "use mlp")
     extra = 2 if channels == 1 else 0
     least = 8 - 2 * extra
     if min(sides) < least:

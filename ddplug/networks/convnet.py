@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from torch import nn
 
 from ddplug.errors import OptionError
-from ddplug.networks.layers import ACTIVATIONS, POOLS, Classifier, at_least, image_shape, norm_layer, pick
+from ddplug.networks.layers import ACTIVATIONS, POOLS, Classifier, norm_layer, pick
+from ddplug.utils.checks import image_shape, values_at_least
 
 __all__ = ["SPACE", "ConvNet", "convnet"]
 
@@ -54,8 +55,8 @@ class ConvNet(Classifier):
         norm: str = "instance",
         pool: str = "avg",
     ) -> None:
-        at_least(1, width=width, depth=depth)
-        channels, *sides = image_shape("convnet", shape)
+        values_at_least(1, width=width, depth=depth)
+        channels, *sides = image_shape(shape, "convnet", "use mlp")
         blocks: list[nn.Module] = []
         for block in range(depth):
             padding = 3 if block == 0 and channels == 1 else 1

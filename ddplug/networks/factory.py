@@ -9,64 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddplug.errors import OptionError, unknown
+from ddplug.errors import OptionError
 from ddplug.registry import resolve
+from ddplug.utils import specs
 from ddplug.utils.randomness import temporary_seed
+from ddplug.utils.specs import Options
 
-__all__ = ["Network", "build", "embed", "has_batch_norm", "linear_input", "name_of", "parse_spec"]
-
-
-def _value(text: str) -> int | float | str:
-    """Read an option's value: a whole number, else a number, else the text itself."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+__all__ = ["Network", "build", "embed", "has_batch_norm", "linear_input", "name_of"]
 
 
-def parse_spec(spec: str) -> tuple[str, dict[str, int | float | str]]:
-    """Split a network's name from its options.
-
-    Args:
-        spec: a name, or a name and options as ``name:option=value,option=value``.
-
-    Returns:
-        The name and the options.
-
-    Raises:
-        OptionError: an option is not written so, or is given twice.
-
-    Example:
-        >>> parse_spec("convnet:width=32,norm=none")
-        ('convnet', {'width': 32, 'norm': 'none'})
-    """
-    name, _, rest = spec.partition(":")
-    options: dict[str, int | float | str] = {}
-    for part in rest.split(",") if rest else ():
-        option, equals, text = (piece.strip() for piece in part.partition("="))
-        if not option or not equals or not text:
-            raise OptionError(f"network {spec!r}: {part!r} is not an option; write {name}:option=value,option=value")
-        if option in options:
-            raise OptionError(f"network {spec!r} gives the option {option!r} twice; give it once")
-        options[option] = _value(text)
-    return name.strip(), options
-
-
-def _check_options(name: str, factory: Callable[..., Any], options: dict[str, int | float | str]) -> None:
+def _check_options(name: str, factory: Callable[..., Any], options: Options) -> None:
     """Refuse options that a factory does not have, and values of another type than the option's default."""
     parameters = list(inspect.signature(factory).parameters.values())[2:]
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        return
-    defaults = {parameter.name: parameter.default for parameter in parameters}
-    for option, value in options.items():
-        if option not in defaults:
-            raise unknown(f"option of network {name!r},", option, defaults)
-        wanted = type(defaults[option])
-        allowed = (int, float) if wanted is float else (wanted,)
-        if wanted in (int, float, str) and not isinstance(value, allowed):
-            raise OptionError(f"network {name!r}: option {option}={value} is not of type {wanted.__name__}")
+    if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        specs.check(f"network {name!r}", options, {parameter.name: parameter.default for parameter in parameters})
 
 
 def build(
@@ -75,8 +31,8 @@ def build(
     """Make a freshly initialized network.
 
     Args:
-        network: a name from ``ddplug.names("network")``, with options as in :func:`parse_spec`, or a function
-            without arguments that returns a module.
+        network: a name from ``ddplug.names("network")``, alone or with options as ``"name:option=value,..."``, or
+            a function without arguments that returns a module.
         shape: of one input, without the batch.
         num_classes: number of outputs.
         rng: generator on the CPU; one number is drawn from it. Equal generators give equal networks.
@@ -103,7 +59,7 @@ def build(
 
 def _factory(spec: str, shape: tuple[int, ...], num_classes: int) -> Callable[[], nn.Module]:
     """Return the function without arguments that a specification stands for."""
-    name, options = parse_spec(spec)
+    name, options = specs.parse("network", spec)
     factory = resolve("network", name)
     _check_options(name, factory, options)
     return lambda: factory(shape, num_classes, **options)

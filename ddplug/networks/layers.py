@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from ddplug.errors import OptionError, unknown
+from ddplug.errors import OptionError
+from ddplug.utils.checks import one_of
 
 __all__ = [
     "ACTIVATIONS",
@@ -16,8 +17,6 @@ __all__ = [
     "POOLS",
     "AveragePool",
     "Classifier",
-    "at_least",
-    "image_shape",
     "initialize",
     "norm_layer",
     "pick",
@@ -85,8 +84,7 @@ def initialize(module: nn.Module, init: str) -> None:
     Raises:
         OptionError: it is not known.
     """
-    if init not in INITS:
-        raise unknown("value of option 'init',", init, INITS)
+    one_of("value of option 'init',", init, INITS)
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             INITS[init](layer)
@@ -98,20 +96,8 @@ def pick(option: str, value: str, table: Mapping[str, Callable[..., nn.Module]])
     Raises:
         OptionError: the table does not have it.
     """
-    if value not in table:
-        raise unknown(f"value of option {option!r},", value, table)
+    one_of(f"value of option {option!r},", value, table)
     return table[value]
-
-
-def at_least(least: int, **options: int) -> None:
-    """Refuse options below a limit.
-
-    Raises:
-        OptionError: an option is.
-    """
-    for name, value in options.items():
-        if value < least:
-            raise OptionError(f"network option {name}={value}; it must be at least {least}")
 
 
 def norm_layer(norm: str, channels: int, height: int, width: int) -> nn.Module:
@@ -136,24 +122,6 @@ def norm_layer(norm: str, channels: int, height: int, width: int) -> nn.Module:
     if norm == "instance" and height * width == 1:
         raise OptionError("norm=instance meets a 1x1 map, of which it leaves nothing; use norm=batch or larger images")
     return make(channels, height, width)
-
-
-def image_shape(network: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Check that inputs are images.
-
-    Args:
-        network: name, for the message.
-        shape: of one input.
-
-    Returns:
-        Channels, height and width.
-
-    Raises:
-        OptionError: the shape is another.
-    """
-    if len(shape) != 3:
-        raise OptionError(f"{network} needs (C, H, W) images, not inputs of shape {tuple(shape)}; use mlp")
-    return shape[0], shape[1], shape[2]
 
 
 class Classifier(nn.Module):

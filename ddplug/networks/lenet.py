@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from ddplug.errors import OptionError
-from ddplug.networks.layers import Classifier, image_shape, initialize
+from ddplug.networks.layers import Classifier, initialize
+from ddplug.utils.checks import image_shape
 
 __all__ = ["lenet"]
 
@@ -28,7 +29,7 @@ def lenet(shape: tuple[int, ...], num_classes: int, *, init: str = "torch") -> C
     Reference: LeCun, Bottou, Bengio & Haffner, "Gradient-Based Learning Applied to Document Recognition",
     Proceedings of the IEEE, 1998.
     """
-    channels, *sides = image_shape("lenet", shape)
+    channels, *sides = image_shape(shape, "lenet", "use mlp")
     padding = 2 if channels == 1 else 0
     least = 16 - 2 * padding
     if min(sides) < least:

@@ -6,7 +6,8 @@ import math
 
 from torch import nn
 
-from ddplug.networks.layers import ACTIVATIONS, Classifier, at_least, pick
+from ddplug.networks.layers import ACTIVATIONS, Classifier, pick
+from ddplug.utils.checks import values_at_least
 
 __all__ = ["mlp"]
 
@@ -31,7 +32,7 @@ def mlp(shape: tuple[int, ...], num_classes: int, *, width: int = 128, depth: in
         >>> mlp((5,), 2).head
         Linear(in_features=128, out_features=2, bias=True)
     """
-    at_least(1, width=width, depth=depth)
+    values_at_least(1, width=width, depth=depth)
     activation = pick("act", act, ACTIVATIONS)
     layers: list[nn.Module] = [nn.Flatten()]
     features = math.prod(shape)

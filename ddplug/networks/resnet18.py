@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ddplug.networks.layers import Classifier, at_least, image_shape, norm_layer
+from ddplug.networks.layers import Classifier, norm_layer
+from ddplug.utils.checks import image_shape, values_at_least
 
 __all__ = ["resnet18"]
 
@@ -50,8 +51,8 @@ def resnet18(shape: tuple[int, ...], num_classes: int, *, width: int = 64, norm:
 
     Reference: He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition", CVPR 2016.
     """
-    at_least(1, width=width)
-    channels, *sides = image_shape("resnet18", shape)
+    values_at_least(1, width=width)
+    channels, *sides = image_shape(shape, "resnet18", "use mlp")
     layers: list[nn.Module] = [
         nn.Conv2d(channels, width, 3, padding=1, bias=False),
         norm_layer(norm, width, sides[0], sides[1]),

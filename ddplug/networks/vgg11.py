@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from ddplug.errors import OptionError
-from ddplug.networks.layers import Classifier, at_least, image_shape, norm_layer
+from ddplug.networks.layers import Classifier, norm_layer
+from ddplug.utils.checks import image_shape, values_at_least
 
 __all__ = ["vgg11"]
 
@@ -30,8 +31,8 @@ def vgg11(shape: tuple[int, ...], num_classes: int, *, width: int = 64, norm: st
 
     Reference: Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015.
     """
-    at_least(1, width=width)
-    channels, *sides = image_shape("vgg11", shape)
+    values_at_least(1, width=width)
+    channels, *sides = image_shape(shape, "vgg11", "use mlp")
     padding = 3 if channels == 1 else 1
     least = 34 - 2 * padding
     if min(sides) < least:

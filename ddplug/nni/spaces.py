@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ddplug.errors import OptionError
 from ddplug.networks.convnet import SPACE, ConvNet
-from ddplug.networks.layers import ACTIVATIONS, POOLS, image_shape, pick
-from ddplug.utils.checks import values_at_least
+from ddplug.networks.layers import ACTIVATIONS, POOLS, pick
+from ddplug.utils.checks import image_shape, values_at_least
 
 __all__ = ["ConvNetSpace", "architectures"]
 
@@ -123,7 +123,7 @@ def _member(sample: Mapping[str, Any], shape: tuple[int, ...], num_classes: int)
 
 def _check(shape: tuple[int, ...], num_classes: int, choices: Mapping[str, list[Any]]) -> None:
     """Try the deepest networks of the space, without memory or randomness; what suits them suits the others."""
-    image_shape("ConvNetSpace", shape)
+    image_shape(shape, "ConvNetSpace", "use mlp")
     for label, values in choices.items():
         if not values or len(set(values)) < len(values):
             raise OptionError(f"ConvNetSpace has the choices {values} of {label}; give one or more different values")

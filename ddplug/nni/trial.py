@@ -19,13 +19,14 @@ import nni
 from torch import Generator, nn
 
 from ddplug.errors import DdplugError, OptionError, unknown
-from ddplug.networks.factory import build, parse_spec
+from ddplug.networks.factory import build
 from ddplug.nni.candidate import train_and_score
 from ddplug.nni.journal import Journal
 from ddplug.nni.judging import Case, in_trial, judge
 from ddplug.nni.protocol import CandidateError, Protocol, Result
 from ddplug.nni.sets import check_pair, load_set
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils import specs
 from ddplug.utils.arguments import Parser, add_fields, given_fields
 from ddplug.utils.fingerprints import file_fingerprint
 from ddplug.utils.text import one_line
@@ -71,7 +72,7 @@ def _whole(value: Any) -> Any:
 
 def _network(spec: str, tuned: Mapping[str, Any]) -> str:
     """Put tuned options into a network's specification."""
-    name, options = parse_spec(spec)
+    name, options = specs.parse("network", spec)
     options |= {key.removeprefix(_NETWORK): _whole(tuned[key]) for key in tuned if key.startswith(_NETWORK)}
     return name + ":" * bool(options) + ",".join(f"{option}={value}" for option, value in options.items())
 

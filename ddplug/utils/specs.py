@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from ddplug.errors import OptionError, unknown
+from ddplug.errors import OptionError
+from ddplug.utils.checks import one_of
 
-__all__ = ["build", "parse", "spec"]
+__all__ = ["Options", "build", "check", "parse", "spec"]
 
 T = TypeVar("T")
+
+Options: TypeAlias = dict[str, int | float | str]
+"""Values by the names of options."""
 
 
 def _value(text: str) -> int | float | str:
@@ -22,7 +27,7 @@ def _value(text: str) -> int | float | str:
     return text
 
 
-def parse(kind: str, text: str) -> tuple[str, dict[str, int | float | str]]:
+def parse(kind: str, text: str) -> tuple[str, Options]:
     """Split a name from its options.
 
     Args:
@@ -40,7 +45,7 @@ def parse(kind: str, text: str) -> tuple[str, dict[str, int | float | str]]:
         ('avif', {'quality': 15})
     """
     name, _, rest = text.partition(":")
-    options: dict[str, int | float | str] = {}
+    options: Options = {}
     for part in rest.split(",") if rest else ():
         option, equals, value = (piece.strip() for piece in part.partition("="))
         if not option or not equals or not value:
@@ -51,7 +56,26 @@ def parse(kind: str, text: str) -> tuple[str, dict[str, int | float | str]]:
     return name.strip(), options
 
 
-def build(kind: str, cls: type[T], options: dict[str, int | float | str]) -> T:
+def check(kind: str, options: Options, defaults: Mapping[str, object]) -> None:
+    """Refuse options that something does not have, and values of another type than the option's default.
+
+    Args:
+        kind: of thing and its name, for messages.
+        options: from :func:`parse`.
+        defaults: of every option that there is; one that is neither a number nor a string says nothing of the type.
+
+    Raises:
+        OptionError: an option is unknown, or its value of another type.
+    """
+    for option, value in options.items():
+        one_of(f"option of {kind},", option, defaults)
+        wanted = type(defaults[option])
+        allowed = (int, float) if wanted is float else (wanted,)
+        if wanted in (int, float, str) and not isinstance(value, allowed):
+            raise OptionError(f"{kind}: option {option}={value} is not of type {wanted.__name__}")
+
+
+def build(kind: str, cls: type[T], options: Options) -> T:
     """Make a frozen dataclass of numbers and strings from parsed options.
 
     Args:
@@ -66,12 +90,7 @@ def build(kind: str, cls: type[T], options: dict[str, int | float | str]) -> T:
         OptionError: an option is not a field, or its value is of another type than the field's default.
     """
     defaults: dict[str, Any] = {f.name: f.default for f in fields(cls) if f.default is not MISSING}  # type: ignore[arg-type]
-    for option, value in options.items():
-        if option not in defaults:
-            raise unknown(f"option of {kind},", option, defaults)
-        wanted = type(defaults[option])
-        if not isinstance(value, (int, float) if wanted is float else wanted):
-            raise OptionError(f"{kind}: option {option}={value} is not of type {wanted.__name__}")
+    check(kind, options, defaults)
     return cls(**options)
 
 

@@ -33,11 +33,12 @@ from torch.nn.functional import cross_entropy
 
 from ddplug.avalanche.buffer import DistilledBuffer
 from ddplug.avalanche.plugin import DistilledReplayPlugin
-from ddplug.avalanche.replay import MemoryBatches, fitted, generator
+from ddplug.avalanche.replay import MemoryBatches, fitted
 from ddplug.avalanche.schema import Rows, read
 from ddplug.avalanche.translation import differences, translated
 from ddplug.errors import OptionError
 from ddplug.testing import toy_images
+from ddplug.utils.randomness import nth_generator
 from tests.avalanche.streams import dataset, nc, permuted, seeded
 
 pytestmark = pytest.mark.filterwarnings("ignore:No loggers specified:UserWarning")
@@ -175,9 +176,9 @@ def test_mixed_batches_of_a_distilled_memory_are_one_plain_mean() -> None:
 
 
 def drawn(n: int, size: int, seed: int = 0, augment: str = "") -> MemoryBatches:
-    x = torch.rand(n, 1, 8, 8, generator=generator(7, 0))
+    x = torch.rand(n, 1, 8, 8, generator=nth_generator(7, 0))
     rows = Rows(x, torch.arange(n), torch.zeros(n, dtype=torch.int64))
-    return MemoryBatches(rows, None, size, augment, generator(seed, 0))
+    return MemoryBatches(rows, None, size, augment, nth_generator(seed, 0))
 
 
 def test_every_row_comes_before_any_comes_again() -> None:
@@ -206,8 +207,8 @@ def test_draws_follow_the_seed_and_leave_the_global_state() -> None:
 
 
 def test_rows_are_augmented_each_by_its_own_operation() -> None:
-    x = torch.rand(1, 1, 8, 8, generator=generator(0, 0)).expand(64, -1, -1, -1)
-    memory = MemoryBatches(Rows(x, torch.arange(64), torch.zeros(64)), None, 64, "flip_rotate", generator(0, 1))
+    x = torch.rand(1, 1, 8, 8, generator=nth_generator(0, 0)).expand(64, -1, -1, -1)
+    memory = MemoryBatches(Rows(x, torch.arange(64), torch.zeros(64)), None, 64, "flip_rotate", nth_generator(0, 1))
     flipped = x[0].flip(2)
     kinds = Counter(
         "same" if torch.equal(r, x[0]) else "flip" if torch.equal(r, flipped) else "turn" for r in memory.batch()[0]
@@ -583,7 +584,7 @@ def test_a_translated_step_is_that_of_the_moved_rows() -> None:
     strategy.train(experiences[1])
 
     x, y = seen
-    rng = generator(3, 1)
+    rng = nth_generator(3, 1)
     moves = differences(x, y, 1, rng)
     times = BATCH // len(memory.y)
     rows = translated(memory.x.double().repeat(times, 1, 1, 1), moves, 0.5, rng)

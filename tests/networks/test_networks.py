@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ddplug import errors, names
 from ddplug.networks.convnet import SPACE, ConvNet
-from ddplug.networks.factory import build, embed, has_batch_norm, parse_spec
+from ddplug.networks.factory import build, embed, has_batch_norm
 from ddplug.networks.layers import ACTIVATIONS, NORMS, POOLS
+from ddplug.utils import specs
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -235,8 +236,8 @@ def test_convnet_is_a_class_with_features() -> None:
 
 
 def test_specifications_are_read() -> None:
-    assert parse_spec("mlp") == ("mlp", {})
-    assert parse_spec("x:a=1, b=0.5,c=word") == ("x", {"a": 1, "b": 0.5, "c": "word"})
+    assert specs.parse("network", "mlp") == ("mlp", {})
+    assert specs.parse("network", "x:a=1, b=0.5,c=word") == ("x", {"a": 1, "b": 0.5, "c": "word"})
 
 
 @pytest.mark.parametrize(
@@ -250,8 +251,8 @@ def test_specifications_are_read() -> None:
         ("convnet:width=wide", (1, 8, 8), "width=wide is not of type int"),
         ("convnet:width=1.5", (1, 8, 8), "width=1.5 is not of type int"),
         ("convnet:norm=3", (1, 8, 8), "norm=3 is not of type str"),
-        ("convnet:width=0", (1, 8, 8), "width=0; it must be at least 1"),
-        ("convnet:depth=0", (1, 8, 8), "depth=0; it must be at least 1"),
+        ("convnet:width=0", (1, 8, 8), "width is 0; it must be at least 1"),
+        ("convnet:depth=0", (1, 8, 8), "depth is 0; it must be at least 1"),
         ("convnet:width", (1, 8, 8), "'width' is not an option; write convnet:option=value"),
         ("convnet:width=4,width=8", (1, 8, 8), "gives the option 'width' twice"),
         ("convnet:norm=group,width=6", (1, 8, 8), "do not divide width=6"),
@@ -265,7 +266,7 @@ def test_specifications_are_read() -> None:
         ("vgg11", (1, 8, 8), "at least 28x28 pixels, not 8x8"),
         ("vgg11", (3, 28, 28), "at least 32x32 pixels, not 28x28"),
         ("resnet18", (1, 8, 8), "norm=instance meets a 1x1 map"),
-        ("mlp:depth=0", (4,), "depth=0; it must be at least 1"),
+        ("mlp:depth=0", (4,), "depth is 0; it must be at least 1"),
     ],
 )
 def test_what_cannot_be_built_is_said_in_one_line(spec: str, shape: tuple[int, ...], message: str) -> None:

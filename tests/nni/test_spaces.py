@@ -107,7 +107,7 @@ def test_a_sample_outside_the_space_is_refused() -> None:
         ((3, 4, 32), {}, r"does not suit 4x32 inputs: convnet depth=4 pools 4x32 images below 1x1"),
         ((3, 2, 2), {"depths": (2,), "poolings": ("none", "avg")}, r"'pooling': 'avg'}, which does not suit 2x2"),
         ((3, 32, 32), {"widths": (32, 30)}, r"'width': 30.*4 groups, which do not divide width=30"),
-        ((3, 32, 32), {"depths": (0, 2)}, r"'depth': 0.*depth=0; it must be at least 1"),
+        ((3, 32, 32), {"depths": (0, 2)}, r"'depth': 0.*depth is 0; it must be at least 1"),
         ((3, 32, 32), {"norms": ("bach",)}, r"'bach'; did you mean 'batch'"),
         ((3, 32, 32), {"activations": ("relu", "rel")}, r"'rel'; did you mean 'relu'"),
         ((3, 32, 32), {"poolings": ("mx",)}, r"'mx'; did you mean 'max'"),

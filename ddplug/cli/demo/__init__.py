@@ -21,6 +21,7 @@ from ddplug.cli.demo.stage import Part, Size, Stage
 from ddplug.data import datasets
 from ddplug.errors import OptionError
 from ddplug.utils.files import write_file
+from ddplug.utils.text import os_reason
 
 __all__ = ["CHAPTERS", "Demo", "Part", "Size", "Stage", "run_demo"]
 
@@ -67,7 +68,7 @@ def _claim(folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         foreign = any(folder.iterdir()) and not _is_ours(folder / _RESULTS)
     except OSError as error:
-        raise OptionError(f"cannot write into {folder}: {error.strerror}; choose another folder with -o") from None
+        raise OptionError(f"cannot write into {folder}: {os_reason(error)}; choose another folder with -o") from None
     if foreign:
         raise OptionError(f"{folder} is not empty and not of an earlier demo; choose another folder with -o")
     write_file(folder / _RESULTS, json.dumps({"format": FORMAT, "finished": False}).encode())

@@ -12,6 +12,7 @@ from ddplug.cli.demo.report import Block, Chapter, Picture, Table
 from ddplug.cli.demo.stage import Part, Size, Stage
 from ddplug.cli.demo.streams import EXPERIENCES, HIDDEN, LEARNING_RATE, Learner, Run, run
 from ddplug.synthetic.pictures import grid
+from ddplug.utils.text import percent
 
 __all__ = ["MISSING", "continual"]
 
@@ -85,7 +86,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         row["distiller"] or "-",
         str(row["images"]),
         f"{row['nbytes']:,}",
-        f"{100 * row['mean']:.1f}" + (f" ± {100 * row['std']:.1f}" if row["n"] > 1 else ""),
+        percent(row["mean"], row["std"], row["n"]),
         "-" if seconds is None else f"{seconds:.1f}",
     )
 

@@ -41,6 +41,7 @@ from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors, write_tensors
 from ddplug.utils.fingerprints import fingerprint
 from ddplug.utils.progress import progress as progress_bar
+from ddplug.utils.text import os_reason
 
 __all__ = [
     "KIND",
@@ -116,7 +117,7 @@ def _numbers(folder: Path) -> list[int]:
         found = (re.fullmatch(r"expert-(\d{5})\.safetensors", name, re.ASCII) for name in os.listdir(folder))
         return sorted(int(match[1]) for match in found if match)
     except OSError as error:
-        raise OptionError(f"cannot read the folder of experts {folder}: {error.strerror or error}") from None
+        raise OptionError(f"cannot read the folder of experts {folder}: {os_reason(error)}") from None
 
 
 def _belongings(network: Network, data: LabeledData) -> dict[str, Any]:
@@ -281,7 +282,7 @@ def train_experts(
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OptionError(f"cannot make the folder {folder}: {error.strerror or error}; choose another path") from None
+        raise OptionError(f"cannot make the folder {folder}: {os_reason(error)}; choose another path") from None
     check_writable(expert_path(folder, 0))
     for k in _numbers(Path(folder)):
         _check(read_expert(expert_path(folder, k)), k, header)

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.features import cluster_means, pixels
-from ddplug.errors import OptionError, unknown
+from ddplug.errors import OptionError
 from ddplug.functional.resize import reduce, reduced_shape
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import one_of
 
 __all__ = [
     "INITIAL_IMAGES",
@@ -128,8 +129,7 @@ def initial_images(
         raise OptionError(
             f"factor is {factor}, which does not go with zca; load the data with preprocess='standardize'"
         )
-    if init_from not in INITIAL_IMAGES:
-        raise unknown("init_from", init_from, INITIAL_IMAGES)
+    one_of("init_from", init_from, INITIAL_IMAGES)
     return INITIAL_IMAGES[init_from](data, images_per_class, rng, factor)
 
 

@@ -12,13 +12,15 @@ from torch.func import functional_call
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.training import POOL, draw_pool, train
-from ddplug.errors import OptionError, unknown
+from ddplug.errors import OptionError
 from ddplug.functional.types import Tensors
 from ddplug.networks.batching import batch_pieces
 from ddplug.networks.factory import Network, build
 from ddplug.networks.functional import stateless
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.checks import one_of, values_at_least
 from ddplug.utils.devices import pick_device
+from ddplug.utils.text import one_line
 
 __all__ = [
     "Teacher",
@@ -62,9 +64,7 @@ def train_teacher(
         >>> train_teacher("convnet:width=4,depth=1", toy_images(), rng=rng).training
         False
     """
-    for name, number in (("epochs", epochs), ("max_samples_per_class", max_samples_per_class)):
-        if number < 1:
-            raise OptionError(f"{name} is {number}; it must be at least 1")
+    values_at_least(1, epochs=epochs, max_samples_per_class=max_samples_per_class)
     module = build(network, data.shape, data.num_classes, rng).to(data.device)
     for _ in train(module, data, draw_pool(data, max_samples_per_class, rng), epochs, rng, batch_size=64):
         pass
@@ -151,7 +151,7 @@ def _check(ready: nn.Module, teacher: nn.Module, sample: Tensor, classes: int) -
     try:
         output = ready(sample)
     except Exception as error:  # a user's module may raise anything
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, most=200)
         what = f"teacher {name} cannot take an input of shape {tuple(sample.shape[1:])}"
         raise OptionError(
             f"{what} ({type(error).__name__}: {reason}); give a network for the data's model space"
@@ -213,5 +213,4 @@ def check_labels(labels: str) -> None:
     Raises:
         OptionError: it is neither ``"soft"`` nor ``"hard"``.
     """
-    if labels not in ("soft", "hard"):
-        raise unknown("kind of labels", labels, ("soft", "hard"))
+    one_of("kind of labels", labels, ("soft", "hard"))

@@ -14,9 +14,9 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillers.parts.features import extractor
 from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, to_set
-from ddplug.errors import unknown
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import one_of
 
 __all__ = ["FeatureSelection", "Selection", "check_keep", "each_class", "pick_by_score", "pick_pool"]
 
@@ -175,5 +175,4 @@ def check_keep(keep: str) -> None:
     Raises:
         OptionError: it is neither ``"easy"`` nor ``"hard"``.
     """
-    if keep not in ("easy", "hard"):
-        raise unknown("end to keep", keep, ("easy", "hard"))
+    one_of("end to keep", keep, ("easy", "hard"))
