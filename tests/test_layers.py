@@ -24,7 +24,7 @@ FLOORS = (
 )
 """From the bottom up. What stands on one floor may be imported by its neighbors there, as long as no circle arises."""
 
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+FLOOR = {package: number for number, packages in enumerate(FLOORS) for package in packages}
 
 
 def modules() -> dict[str, Path]:
@@ -55,7 +55,7 @@ def imports(name: str) -> Iterator[str]:
                 yield below if below in MODULES else below.rpartition(".")[0]
 
 
-def room(name: str) -> str:
+def package(name: str) -> str:
     return name.partition(".")[0]
 
 
@@ -65,7 +65,7 @@ INNER = [name for name in MODULES if name]
 
 @pytest.mark.parametrize("name", INNER)
 def test_no_module_imports_upward(name: str) -> None:
-    upward = {other for other in imports(name) if not other or FLOOR[room(other)] > FLOOR[room(name)]}
+    upward = {other for other in imports(name) if not other or FLOOR[package(other)] > FLOOR[package(name)]}
     assert not upward, f"ddplug.{name} imports from above: {sorted(upward)}"
 
 
@@ -77,14 +77,14 @@ def test_no_circle() -> None:
         pytest.fail(f"circle of imports: {' -> '.join(error.args[1])}")
 
 
-def test_rooms_on_one_floor_form_no_circle() -> None:
+def test_packages_on_one_floor_form_no_circle() -> None:
     graph: dict[str, set[str]] = {}
     for name in INNER:
-        graph.setdefault(room(name), set()).update(room(other) for other in imports(name))
+        graph.setdefault(package(name), set()).update(package(other) for other in imports(name))
     tuple(TopologicalSorter({key: value - {key} for key, value in graph.items()}).static_order())
 
 
-def test_every_room_has_a_floor_and_the_root_stays_small() -> None:
-    assert {room(name) for name in INNER} == set(FLOOR)
+def test_every_package_has_a_floor_and_the_root_stays_small() -> None:
+    assert {package(name) for name in INNER} == set(FLOOR)
     files = {path.stem for path in (ROOT / "ddplug").glob("*.py")} - {"__init__", "__main__"}
     assert len(files) <= 5, sorted(files)

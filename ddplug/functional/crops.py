@@ -38,7 +38,7 @@ def draw_boxes(n: int, shape: tuple[int, ...], least: float, rng: torch.Generato
         shape: ``(C, H, W)`` of one image.
         least: smallest share of the area, in (0, 1]; the largest is 1.
         rng: generator on the CPU.
-        stretch: a box is up to so many times wider, or higher, than the image's own form; at least 1. The logarithm
+        stretch: a box is at most this many times wider, or higher, than the image's own form; at least 1. The logarithm
             is uniform, between such limits that the box fits into the image.
 
     Returns:

@@ -14,7 +14,7 @@ BITS = (1, 2, 4, 8)
 
 
 def check_bits(bits: int, shape: tuple[int, ...], preprocess: str = "") -> None:
-    """Check that a number of what has a shape may take so many bits.
+    """Check that numbers of samples of a shape can be stored in a number of bits.
 
     Args:
         bits: that a number takes.

@@ -8,7 +8,9 @@ from ddplug.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ddplug.synthetic.budget import bytes_of as bytes_of
+    from ddplug.synthetic.budget import images_within as images_within
     from ddplug.synthetic.budget import rows_within as rows_within
+    from ddplug.synthetic.compat import difference as difference
     from ddplug.synthetic.compat import same_space as same_space
     from ddplug.synthetic.dataset import SyntheticSet as SyntheticSet
     from ddplug.synthetic.held_out import holdout as holdout
@@ -20,7 +22,9 @@ _HOMES = {
     "Recipe": "recipe",
     "SyntheticSet": "dataset",
     "bytes_of": "budget",
+    "difference": "compat",
     "holdout": "held_out",
+    "images_within": "budget",
     "rows_within": "budget",
     "same_space": "compat",
 }
@@ -30,7 +34,9 @@ __all__ = [
     "Recipe",
     "SyntheticSet",
     "bytes_of",
+    "difference",
     "holdout",
+    "images_within",
     "rows_within",
     "same_space",
 ]

@@ -43,7 +43,7 @@ POLICIES: dict[str, dict[str, Any]] = {
 }
 
 BYTES = {"color": 3000, "vectors": 300, "instances": 1750}
-"""Where 1500 bytes are room for more images than there are samples, or for fewer than there are groups."""
+"""Where 1500 bytes hold more images than there are samples, or fewer than there are groups."""
 
 every_policy = pytest.mark.parametrize("policy", POLICIES)
 every_scenario = pytest.mark.parametrize("scenario", SCENARIOS)
@@ -114,7 +114,7 @@ def test_the_memory_is_filled_exactly(policy: str, scenario: str, soft: bool) ->
     done = run(policy, scenario, soft)
     limit = done.policy.images_allowed
     if (policy, scenario) == ("replace", "online"):
-        return  # a piece of the stream has fewer samples of a class than the memory has room for
+        return  # a piece of the stream has fewer samples of a class than the memory holds
     assert done.lengths[-1] == len(done.policy.rows()) == limit
     if done.policy.max_bytes is None:
         assert limit == SIZE

@@ -44,7 +44,7 @@ def random_images(count: int, shape: tuple[int, ...] = (3, 4, 5), seed: int = 0)
 
 @st.composite
 def labels(draw: st.DrawFn, least: int = 1) -> list[int]:
-    """Labels with every class present at least so many times, in any order."""
+    """Labels with every class present at least a number of times, in any order."""
     counts = draw(st.lists(st.integers(least, 6), min_size=2, max_size=5))
     flat = [label for label, count in enumerate(counts) for _ in range(count)]
     return draw(st.permutations(flat))

@@ -1,4 +1,4 @@
-"""The context coder: against a slow decoder written from the description, and streams that must decode for ever."""
+"""The context coder: against a slow decoder written from the description, and streams that every later version must decode."""
 
 from __future__ import annotations
 
