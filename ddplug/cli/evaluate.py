@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ddplug.synthetic.dataset import SyntheticSet
     from ddplug.synthetic.recipe import Recipe
 
-__all__ = ["PROTOCOLS", "configure", "run"]
+__all__ = ["configure", "run"]
 
 
 def _paper(recipe: Recipe) -> Recipe:
@@ -29,7 +29,7 @@ def _quick(recipe: Recipe) -> Recipe:
     return type(recipe).quick(recipe.augment)
 
 
-PROTOCOLS: Mapping[str, Callable[[Recipe], Recipe]] = {"set": lambda recipe: recipe, "paper": _paper, "quick": _quick}
+_PROTOCOLS: Mapping[str, Callable[[Recipe], Recipe]] = {"set": lambda recipe: recipe, "paper": _paper, "quick": _quick}
 """Name of a protocol -> how to train, given the recipe that the set brings."""
 
 LEARNED = "learned"
@@ -52,9 +52,9 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     )
     parser.add_argument(
         "--protocol",
-        type=known_name("protocol", [*PROTOCOLS, LEARNED]),
+        type=known_name("protocol", [*_PROTOCOLS, LEARNED]),
         default="set",
-        metavar="{" + ",".join([*PROTOCOLS, LEARNED]) + "}",
+        metavar="{" + ",".join([*_PROTOCOLS, LEARNED]) + "}",
         help="how to train: as the set says, as published, quickly, or, without baselines, by the steps and rates that "
         "dd and soft-label-dd learn (default: set)",
     )
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     networks = arguments.network or ["convnet"]
     settings: dict[str, Any] = {
         "repeats": arguments.repeats,
-        "recipe": PROTOCOLS[arguments.protocol](synthetic.recipe),
+        "recipe": _PROTOCOLS[arguments.protocol](synthetic.recipe),
         "seed": arguments.seed,
         "device": arguments.device,
         "progress": show_progress(),

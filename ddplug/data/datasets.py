@@ -24,7 +24,6 @@ from ddplug.utils.checks import one_of
 from ddplug.utils.text import one_line
 
 __all__ = [
-    "HELD_OUT",
     "Loader",
     "TorchvisionLoader",
     "cifar10",
@@ -37,7 +36,7 @@ __all__ = [
     "svhn",
 ]
 
-HELD_OUT = 0.2
+_HELD_OUT = 0.2
 """Share of each class that serves as the test split of data that come without one."""
 
 _FOLDER = "imagefolder:"
@@ -116,7 +115,7 @@ def load(
 
 def _hold_out(whole: LabeledData, split: str) -> LabeledData:
     """Split data that come in one piece, always in the same way, with the preprocessing fitted on the first part."""
-    train, test = whole.split(HELD_OUT, seed=0)
+    train, test = whole.split(_HELD_OUT, seed=0)
     preprocess = fit("standardize", train.inputs)
     return replace(train if split == "train" else test, preprocess=preprocess)
 

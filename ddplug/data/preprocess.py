@@ -18,7 +18,6 @@ from ddplug.errors import DataError, FormatError, OptionError, unknown
 
 __all__ = [
     "KINDS",
-    "SPELLINGS",
     "Identity",
     "Preprocess",
     "Standardize",
@@ -145,7 +144,7 @@ class Zca(Preprocess):
 KINDS: Mapping[str, type[Preprocess]] = {cls.kind: cls for cls in (Identity, Standardize, Zca)}
 """Every stored kind of preprocessing, by name."""
 
-SPELLINGS = {"standardize": "standardise"}
+_SPELLINGS = {"standardize": "standardise"}
 """Spelling of a kind in options -> its name in files, from which fingerprints of data are computed too."""
 
 _MAX_ZCA = 4096
@@ -229,7 +228,7 @@ def fit(kind: str, stored: Tensor, eps: float = 0.1) -> Preprocess:
         >>> fit("standardize", torch.tensor([[0.0, 2.0], [2.0, 2.0]])).mean
         tensor([1., 2.])
     """
-    kind = SPELLINGS.get(kind, kind)
+    kind = _SPELLINGS.get(kind, kind)
     if kind not in KINDS:
         raise unknown("preprocessing", kind, ("identity", "standardize", "zca"))
     if len(stored) == 0:

@@ -34,9 +34,16 @@ from ddplug.networks.functional import initial_parameters, prefixed, unprefixed
 from ddplug.utils.checks import at_least, one_of
 from ddplug.utils.progress import progress
 
-__all__ = ["DC", "LOOPS", "loops"]
+__all__ = ["DC", "loops"]
 
-LOOPS: Mapping[int, tuple[int, int]] = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
+_LOOPS: Mapping[int, tuple[int, int]] = {
+    1: (1, 1),
+    10: (10, 50),
+    20: (20, 25),
+    30: (30, 20),
+    40: (40, 15),
+    50: (50, 10),
+}
 """Images per class -> published outer and inner loops."""
 
 
@@ -50,7 +57,7 @@ def loops(images_per_class: int) -> tuple[int, int]:
         >>> loops(10), loops(25)
         ((10, 50), (25, 20))
     """
-    return LOOPS.get(images_per_class, (images_per_class, max(1, 500 // images_per_class)))
+    return _LOOPS.get(images_per_class, (images_per_class, max(1, 500 // images_per_class)))
 
 
 _PAPER = Preset(

@@ -38,12 +38,12 @@ from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least, one_of
 from ddplug.utils.fingerprints import fingerprint
 
-__all__ = ["BETAS", "DD", "INITIALIZATIONS", "unrolled_preset"]
+__all__ = ["DD", "unrolled_preset"]
 
-INITIALIZATIONS = ("random", "fixed")
+_INITIALIZATIONS = ("random", "fixed")
 """Whether the images are for any initial network, or for one."""
 
-BETAS = (0.5, 0.999)
+_BETAS = (0.5, 0.999)
 """Adam's, as published."""
 
 
@@ -148,7 +148,7 @@ class DD:
     def __post_init__(self) -> None:
         at_least(self, images_per_class=1, images_per_step=1, epochs=1, steps=0, networks=1, batch_real=1)
         at_least(self, train_learning_rate=1e-6, learning_rate=0, halve_every=0, clip=0)
-        one_of("initialization", self.initialization, INITIALIZATIONS)
+        one_of("initialization", self.initialization, _INITIALIZATIONS)
 
     @property
     def _each(self) -> int:
@@ -182,7 +182,7 @@ class DD:
             gradients = {name: gradients[name] + gradient for name, gradient in zip(names, found, strict=True)}
             losses.append(loss.detach())
         gradients = {name: self._clipped(gradient) for name, gradient in gradients.items()}
-        moved = adam_step(state, gradients, self.learning_rate * self._left(int(state["done"])), BETAS)
+        moved = adam_step(state, gradients, self.learning_rate * self._left(int(state["done"])), _BETAS)
         rates = softplus(moved["rates"])
         return {**state, **moved}, {"loss": torch.stack(losses).mean(), "mean_rate": rates.mean()}
 

@@ -44,9 +44,9 @@ from ddplug.networks.functional import forward, minibatch_loss
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.checks import at_least, one_of
 
-__all__ = ["GRADIENTS", "MTT"]
+__all__ = ["MTT"]
 
-GRADIENTS: Mapping[str, Mapping[str, bool]] = {
+_GRADIENTS: Mapping[str, Mapping[str, bool]] = {
     "exact": {},
     "unrolled": {"recompute": False},
     "tesla": {"carry": False},
@@ -241,7 +241,7 @@ class MTT(ImageDistiller):
             raise OptionError(
                 f"early_start_epoch is {self.early_start_epoch} and grow_steps is 0; say how many updates it grows for"
             )
-        one_of("gradient", self.gradient, GRADIENTS)
+        one_of("gradient", self.gradient, _GRADIENTS)
 
     def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         augment.check(self._strategy(data), data.shape)
@@ -288,7 +288,7 @@ class MTT(ImageDistiller):
         rates = state["log_rate"].exp().expand(self.syn_steps)
         start: Tensor = view["start"]
         goal: Tensor = view["goal"]
-        how: Any = GRADIENTS[self.gradient]
+        how: Any = _GRADIENTS[self.gradient]
         ends, goals = unroll(loss, unflatten(start, module), samples, rates, **how), unflatten(goal, module)
         left = torch.stack([(ends[name] - there).square().sum() for name, there in goals.items()]).sum()
         return left / (start - goal).square().sum()

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from ddplug.errors import FormatError
 
-__all__ = ["MOST_NUMBERS_PER_BYTE", "decode", "encode"]
+__all__ = ["decode", "encode"]
 
 Array = NDArray[np.int64]
 
@@ -40,7 +40,7 @@ _ONE = 1 << 16
 _LEAST = 32
 """Smallest probability of a bit, times :data:`_ONE`: a surprise costs 11 bits, a certainty a thousandth of one."""
 
-MOST_NUMBERS_PER_BYTE = 12_000
+_MOST_NUMBERS_PER_BYTE = 12_000
 """No byte of a stream stands for more numbers, whatever they are: a certain bit costs at least 1/1420 of a bit."""
 
 _NEIGHBORS = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0), (-1, -2), (-1, 2), (-2, -1), (-2, 1))
@@ -237,7 +237,7 @@ def decode(stream: bytes, shape: tuple[int, int, int, int], bits: int) -> NDArra
         FormatError: the stream cannot hold as many numbers.
     """
     numbers = int(np.prod([int(size) for size in shape], dtype=object)) * bits
-    if len(stream) % 4 or numbers > MOST_NUMBERS_PER_BYTE * len(stream):
+    if len(stream) % 4 or numbers > _MOST_NUMBERS_PER_BYTE * len(stream):
         raise FormatError(f"a stream of {len(stream)} bytes cannot hold {numbers} bits")
     coder = constriction.stream.queue.RangeDecoder(np.frombuffer(stream, "<u4").astype(np.uint32))
     family = constriction.stream.model.Bernoulli(perfect=False)

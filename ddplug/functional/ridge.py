@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-__all__ = ["RIDGE", "best_labels", "centered", "nearest_distribution", "predict"]
+__all__ = ["best_labels", "centered", "nearest_distribution", "predict"]
 
-RIDGE = 1e-6
+_RIDGE = 1e-6
 """The published :math:`\\lambda`, a share of the mean diagonal entry of the kernel."""
 
 
@@ -55,7 +55,7 @@ def _ridged(kernel: Tensor, ridge: float) -> Tensor:
     return kernel + ridge * kernel.trace() / len(kernel) * torch.eye(len(kernel)).to(kernel)
 
 
-def predict(query: Tensor, support: Tensor, labels: Tensor, ridge: float = RIDGE) -> Tensor:
+def predict(query: Tensor, support: Tensor, labels: Tensor, ridge: float = _RIDGE) -> Tensor:
     """Predict by kernel ridge regression; differentiable in everything.
 
     Args:
@@ -76,7 +76,7 @@ def predict(query: Tensor, support: Tensor, labels: Tensor, ridge: float = RIDGE
     return query @ (exact.T @ weights).to(query)
 
 
-def best_labels(views: Iterable[tuple[Tensor, Tensor, Tensor]], ridge: float = RIDGE) -> Tensor:
+def best_labels(views: Iterable[tuple[Tensor, Tensor, Tensor]], ridge: float = _RIDGE) -> Tensor:
     r"""Return the labels whose predictions are nearest to real ones, over any number of feature maps (the label solve).
 
     .. math::  Y = \arg\min_Y \sum_k \| A_k Y - T_k \|^2 = \Big(\sum_k A_k^\top A_k\Big)^{-1} \sum_k A_k^\top T_k,

@@ -25,7 +25,7 @@ from nni.utils import MetricType
 
 from ddplug.nni.journal import Record
 
-__all__ = ["Budget", "KnownFirst", "ProxyEngine", "SequentialEngine"]
+__all__ = ["Budget", "ProxyEngine", "SequentialEngine"]
 
 _logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Budget:
             self._taken += 1
 
 
-class KnownFirst(ExecutionEngine):
+class _KnownFirst(ExecutionEngine):
     """What both engines do with a candidate before it is trained: answer it if it is known, and count it.
 
     Args:
@@ -92,7 +92,7 @@ class KnownFirst(ExecutionEngine):
         return True
 
 
-class SequentialEngine(KnownFirst, SequentialExecutionEngine):
+class SequentialEngine(_KnownFirst, SequentialExecutionEngine):
     """Sequential engine that trains no candidate twice, and goes on after one that fails.
 
     Args:
@@ -117,7 +117,7 @@ class SequentialEngine(KnownFirst, SequentialExecutionEngine):
         return self.budget.left and bool(super().budget_available())
 
 
-class ProxyEngine(KnownFirst, TrainingServiceExecutionEngine):
+class ProxyEngine(_KnownFirst, TrainingServiceExecutionEngine):
     """Training-service engine that cannot mix candidates up, forgets none and trains none twice.
 
     Args:

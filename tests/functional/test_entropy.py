@@ -1,4 +1,4 @@
-"""The context coder: against a slow decoder written from the description, and streams that every later version must decode."""
+"""The context coder: against a slow decoder written from the description, and streams that later versions must read."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ from ddplug.synthetic.pictures import grid
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.text import percent
 
-__all__ = ["BASELINES", "distillation"]
+__all__ = ["distillation"]
 
-BASELINES = ("random", "class-mean", "kmeans")
+_BASELINES = ("random", "class-mean", "kmeans")
 """What the bytes of a distilled set are spent on instead."""
 
 
@@ -57,7 +57,7 @@ def _compared(stage: Stage, number: int, epochs: int) -> list[dict[str, Any]]:
             seed=stage.seed,
             device="cpu",
             # all sets of a budget have the same bytes: once is enough for what they are compared with
-            baselines=() if place else BASELINES,
+            baselines=() if place else _BASELINES,
             whole=not place and number == max(stage.size.budgets),
             whole_steps=stage.size.whole_steps,
         ).rows
@@ -97,7 +97,7 @@ def _findings(rows: Sequence[Mapping[str, Any]], stage: Stage) -> str:
     parts = []
     for number in stage.size.budgets:
         own = {row["method"]: row["mean"] for row in rows if row["budget"] == number and not row["steps"]}
-        method, baseline = (max(names, key=own.__getitem__) for names in (stage.size.methods, BASELINES))
+        method, baseline = (max(names, key=own.__getitem__) for names in (stage.size.methods, _BASELINES))
         nbytes = next(row["nbytes"] for row in rows if row["budget"] == number)
         parts.append(
             f"in {nbytes:,} bytes `{method}` leads to {own[method]:.1%}, the best baseline, `{baseline}`, to "

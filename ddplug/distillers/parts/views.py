@@ -23,7 +23,7 @@ from ddplug.functional.types import Tensors
 from ddplug.networks.factory import Network, has_batch_norm
 from ddplug.networks.functional import forward, loss_gradient, prefixed, stateless, unprefixed
 
-__all__ = ["class_outputs", "draw_view", "gradient_view", "real_gradients", "real_statistics", "synthetic_gradients"]
+__all__ = ["class_outputs", "draw_view", "gradient_view", "real_statistics", "synthetic_gradients"]
 
 
 def draw_view(network: Tensors, strategy: str, num_classes: int, rng: torch.Generator) -> Tensors:
@@ -96,7 +96,7 @@ def real_statistics(
     return torch.cat(parts)
 
 
-def real_gradients(
+def _real_gradients(
     module: nn.Module, view: Mapping[str, Tensor], data: LabeledData, batch_real: int, rng: torch.Generator
 ) -> Tensors:
     """Gradients of the cross-entropy of new real images of each class.
@@ -138,7 +138,7 @@ def gradient_view(
     tensors = batch_norm_updated(stateless(network, data.shape, data.num_classes), tensors, data, rng)
     view = draw_view(tensors, strategy, data.num_classes, rng)
     frozen = stateless(network, data.shape, data.num_classes, training=False)
-    return {**view, **prefixed("real.", real_gradients(frozen, view, data, batch_real, rng))}
+    return {**view, **prefixed("real.", _real_gradients(frozen, view, data, batch_real, rng))}
 
 
 def synthetic_gradients(module: nn.Module, view: Mapping[str, Tensor], images: Tensor, num_classes: int) -> Tensors:
