@@ -40,6 +40,10 @@ class ConvNet(Classifier):
     Raises:
         OptionError: an option is unknown or out of range, or pooling leaves less than one pixel.
 
+    Example:
+        >>> sum(p.numel() for p in ConvNet((3, 32, 32), 10).parameters())
+        320010
+
     Reference: Gidaris & Komodakis, "Dynamic Few-Shot Visual Learning without Forgetting", CVPR 2018; as set in
     Zhao, Mopuri & Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021, section 4.1.
     """
@@ -75,20 +79,5 @@ class ConvNet(Classifier):
         super().__init__(nn.Sequential(*blocks), nn.Linear(width * sides[0] * sides[1], num_classes))
 
 
-def convnet(
-    shape: tuple[int, ...],
-    num_classes: int,
-    *,
-    width: int = 128,
-    depth: int = 3,
-    act: str = "relu",
-    norm: str = "instance",
-    pool: str = "avg",
-) -> ConvNet:
-    """Make a :class:`ConvNet`; the arguments are its own.
-
-    Example:
-        >>> sum(p.numel() for p in convnet((3, 32, 32), 10).parameters())
-        320010
-    """
-    return ConvNet(shape, num_classes, width=width, depth=depth, act=act, norm=norm, pool=pool)
+convnet = ConvNet
+"""What the name ``"convnet"`` stands for."""

@@ -234,9 +234,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         Raises:
             DataError: the two do not fit together.
         """
-        shapes = [tuple(made.inputs.shape[1:]) for made in (self, other)]
-        labels = ["hard" if made.targets.ndim == 1 else "soft" for made in (self, other)]
-        problem = difference(self, other) or first_difference([("stored shape", *shapes), ("labels", *labels)])
+        stored = first_difference(zip(("stored shape", "labels"), self._form(), other._form(), strict=True))
+        problem = difference(self, other) or stored
         if problem:
             raise DataError(f"the sets cannot be merged, since they differ in {problem}")
         levels = self.levels
@@ -252,6 +251,10 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             half_labels=self.half_labels and other.half_labels,
             provenance={"merged": [*self._parts(), *other._parts()]},
         )
+
+    def _form(self) -> tuple[tuple[int, ...], str]:
+        """Return the shape that images are stored in, and the kind of their labels."""
+        return tuple(self.inputs.shape[1:]), "hard" if self.targets.ndim == 1 else "soft"
 
     def _parts(self) -> list[Any]:
         """Return the provenance of each merged part; flat, so that a thousand merges are no deeper than one."""

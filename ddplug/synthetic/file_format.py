@@ -146,27 +146,20 @@ def decode(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> dict[str
     if targets.ndim == 1 and targets.dtype != _label_type(header["num_classes"]):
         raise FormatError(f"hard labels are {targets.dtype}, not {_label_type(header['num_classes'])}")
     shape = _network_shape(header.get("network_shape", list(stored.shape[1:])), tuple(stored.shape[1:]))
-    half_labels = targets.ndim == 2 and targets.dtype == torch.float16
+    preprocess = _preprocess(header["preprocess"], fields, tuple(stored.shape[1:]))
     found: dict[str, Any] = {
+        **_described(header, targets, preprocess, shape),
         # the codes are decoded below, once the levels are known to be right
         "inputs": stored if levels is None else torch.zeros(stored.shape),
-        "targets": targets.float() if half_labels else targets.long() if targets.ndim == 1 else targets,
-        "num_classes": header["num_classes"],
-        "preprocess": _preprocess(header["preprocess"], fields, tuple(stored.shape[1:])),
-        "recipe": _recipe(header["recipe"], shape),
-        "class_names": tuple(header["class_names"]),
-        "provenance": header["provenance"],
         "levels": levels,
-        "network_shape": shape,
-        "half_labels": half_labels,
         "bits": header.get("bits", 8),
         "stored": None,
     }
     _check(found)
     if levels is not None:
-        found["inputs"] = quantize.decode(found["preprocess"], stored, levels)
+        found["inputs"] = quantize.decode(preprocess, stored, levels)
         _check(found)
-    if not bool(found["preprocess"].inverse(found["inputs"]).isfinite().all()):
+    if not bool(preprocess.inverse(found["inputs"]).isfinite().all()):
         raise FormatError("its pixels are not finite")
     return found
 
@@ -207,23 +200,31 @@ def _decode_held(
     if not bool(inputs.isfinite().all()):
         raise FormatError("its pixels are not finite")
     seen = _network_shape(header.get("network_shape", shape), tuple(inputs.shape[1:]))
-    half_labels = targets.dtype == torch.float16
-    found: dict[str, Any] = {
-        "inputs": inputs,
-        "targets": targets.float() if half_labels else targets,
-        "num_classes": num_classes,
-        "preprocess": preprocess,
-        "recipe": _recipe(header["recipe"], seen),
-        "class_names": tuple(header["class_names"]),
-        "provenance": header["provenance"],
-        "levels": None,
-        "network_shape": seen,
-        "half_labels": half_labels,
-        "bits": 8,
-        "stored": stored,
-    }
+    found = _described(header, targets, preprocess, seen)
+    found |= {"inputs": inputs, "levels": None, "bits": 8, "stored": stored}
     _check(found)
     return found
+
+
+def _described(
+    header: Mapping[str, Any], targets: Tensor, preprocess: Preprocess, shape: tuple[int, ...]
+) -> dict[str, Any]:
+    """Return the fields that a set has however its images are stored; ``shape`` is what networks see.
+
+    Raises:
+        FormatError: the recipe is none.
+    """
+    half_labels = targets.ndim == 2 and targets.dtype == torch.float16
+    return {
+        "targets": targets.float() if half_labels else targets.long() if targets.ndim == 1 else targets,
+        "num_classes": header["num_classes"],
+        "preprocess": preprocess,
+        "recipe": _recipe(header["recipe"], shape),
+        "class_names": tuple(header["class_names"]),
+        "provenance": header["provenance"],
+        "network_shape": shape,
+        "half_labels": half_labels,
+    }
 
 
 def _sizes(values: Any, least: int) -> bool:
