@@ -397,6 +397,7 @@ def _shown(row: dict[str, Any], key: str, benchmark: Benchmark) -> dict[str, Any
 
 
 def versions() -> dict[str, str]:
+    """Return the versions that figures depend on."""
     import torch
 
     import ddplug

@@ -1,4 +1,4 @@
-"""Sets in a number of bytes: what is stored in them, by which codec, and what networks that are trained on them get right.
+"""Sets in a number of bytes: what is stored, by which codec, and how well networks that are trained on it do.
 
     python examples/benchmarks/stored_bytes.py mnist-8kB --data mnist --data-root DIR
     python examples/benchmarks/stored_bytes.py cifar10-31kB --data imagefolder:DIR --cache DIR
