@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ddplug.distillers.selection.base import FeatureSelection as FeatureSelection
     from ddplug.distillers.selection.base import Selection as Selection
     from ddplug.distillers.selection.class_mean import ClassMean as ClassMean
+    from ddplug.distillers.selection.difficulty import Difficulty as Difficulty
     from ddplug.distillers.selection.el2n import El2n as El2n
     from ddplug.distillers.selection.forgetting import Forgetting as Forgetting
     from ddplug.distillers.selection.herding import Herding as Herding
@@ -43,6 +44,7 @@ _HOMES = {
     "DD": "dd",
     "DM": "dm",
     "DSA": "dsa",
+    "Difficulty": "selection.difficulty",
     "El2n": "selection.el2n",
     "ExpertTraining": "parts.training",
     "FRePo": "frepo",
@@ -80,6 +82,7 @@ __all__ = [
     "NCFM",
     "RDED",
     "ClassMean",
+    "Difficulty",
     "El2n",
     "ExpertTraining",
     "FRePo",

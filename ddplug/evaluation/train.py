@@ -23,7 +23,7 @@ from ddplug.utils.checks import values_at_least
 from ddplug.utils.devices import pick_device
 from ddplug.utils.randomness import spawn, temporary_seed
 
-__all__ = ["check_outputs", "fit", "rate_at", "train_each", "train_on"]
+__all__ = ["check_outputs", "fit", "rate_at", "steps_of", "train_each", "train_on"]
 
 Trainable = SyntheticSet | LabeledData
 
@@ -73,9 +73,21 @@ def _samples(data: Trainable, index: Tensor, device: torch.device) -> tuple[Tens
 
 def _batches(data: Sequence[Trainable], recipe: Recipe, rngs: Sequence[torch.Generator]) -> Iterator[list[Tensor]]:
     """Give, without end, the positions of the next batch of each network: every epoch in an order of its own."""
+    number = -(-len(data[0]) // recipe.batch_size)
     while True:
-        orders = [torch.randperm(len(data[0]), generator=rng).split(recipe.batch_size) for rng in rngs]
-        yield from map(list, zip(*orders, strict=True))
+        orders = [torch.randperm(len(data[0]), generator=rng) for rng in rngs]
+        # the published protocol has a small last batch; at the higher rates of a training by steps all are of one size
+        cut = [order.tensor_split(number) if recipe.steps else order.split(recipe.batch_size) for order in orders]
+        yield from map(list, zip(*cut, strict=True))
+
+
+_WARM_UP = 0.3
+"""Share of the steps in which the rate of a ``"cycle"`` rises."""
+
+
+def steps_of(recipe: Recipe, samples: int) -> int:
+    """Return the SGD steps that a recipe takes on a number of samples."""
+    return recipe.steps or recipe.epochs * -(-samples // recipe.batch_size)
 
 
 def rate_at(recipe: Recipe, step: int, total: int, drop: int) -> float:
@@ -83,6 +95,7 @@ def rate_at(recipe: Recipe, step: int, total: int, drop: int) -> float:
     factors = {
         "constant": 1.0,
         "cosine": 0.5 * (1 + math.cos(math.pi * step / total)),
+        "cycle": min((step + 1) / (_WARM_UP * total), (1 - step / total) / (1 - _WARM_UP), 1.0),
         "step": 0.1 if step >= drop else 1.0,
     }
     return recipe.learning_rate * factors[recipe.schedule]
@@ -163,9 +176,10 @@ def _train(
     tick: Callable[[int], object],
 ) -> None:
     epoch = -(-len(data[0]) // recipe.batch_size)
-    total = recipe.epochs * epoch if steps is None else steps
+    total = steps_of(recipe, len(data[0])) if steps is None else steps
     drop = (total // epoch // 2 + 1) * epoch
-    sizes = {len(part) for part in torch.arange(len(data[0])).split(recipe.batch_size)}
+    order = torch.arange(len(data[0]))
+    sizes = {len(part) for part in (order.tensor_split(epoch) if recipe.steps else order.split(recipe.batch_size))}
     cuts = {n: batch_pieces(module, sample, n) for n in sizes}
     batches = _batches(data, recipe, rngs)
     momenta = [torch.zeros_like(p) for p in group.parameters]
@@ -228,7 +242,7 @@ def train_each(
     rngs = spawn(rng, len(data))
     modules = [build(network, first.shape, first.num_classes, own).to(place) for own in rngs]
     check_outputs(modules[0], first, place)
-    number = recipe.epochs * -(-len(first) // recipe.batch_size) if steps is None else steps
+    number = steps_of(recipe, len(first)) if steps is None else steps
     with tqdm(total=number * len(data), desc="train", unit="step", disable=not progress, leave=False) as bar:
         fit(modules, data, recipe, rngs, steps=steps, tick=bar.update)
     return [module.eval() for module in modules]

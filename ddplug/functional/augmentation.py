@@ -1,7 +1,9 @@
 """Differentiable augmentation whose draws are data: the same draw can be applied to real and to synthetic images.
 
 A *strategy* names operations joined by ``_``, e.g. ``"color_crop_cutout_flip_scale_rotate"``; one of them, drawn
-uniformly, is applied to a batch. A :class:`Draw` with one row is *Siamese*: every image gets the same transformation.
+uniformly, is applied to a batch. Operations joined by ``+`` count as one and are all applied, each with numbers of its
+own, as in ordinary training: ``"crop+flip"`` for photographs, ``"crop+scale+rotate"`` for drawings. A :class:`Draw`
+with one row is *Siamese*: every image gets the same transformation.
 
 Reference: Zhao & Bilen, "Dataset Condensation with Differentiable Siamese Augmentation", ICML 2021, section 3 and
 table of operations; ranges as in the published experiments.
@@ -19,17 +21,17 @@ from torch.nn.functional import affine_grid, grid_sample, pad
 
 from ddplug.errors import OptionError, unknown
 
-__all__ = ["ALL_OPERATIONS", "OPERATIONS", "Draw", "apply", "augment", "check", "draw", "resolve"]
+__all__ = ["ALL_OPERATIONS", "OPERATIONS", "Draw", "apply", "augment", "check", "draw", "joint", "resolve"]
 
 BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
 CROP, CUTOUT, SCALE, ROTATE = 0.125, 0.5, 1.2, 15.0
 _NUMBERS = 3
-"""Uniform numbers a row carries: as many as the neediest operation takes."""
+"""Uniform numbers a row carries at the least: as many as the neediest operation takes."""
 
 
 def _color(x: Tensor, u: Tensor) -> Tensor:
     """Brightness, saturation and contrast, in this order."""
-    u = u.view(-1, _NUMBERS, 1, 1, 1)
+    u = u[:, :3].view(-1, 3, 1, 1, 1)
     x = x + (u[:, 0] - 0.5) * BRIGHTNESS
     grey = x.mean(1, keepdim=True)
     x = (x - grey) * (u[:, 1] * SATURATION) + grey
@@ -110,14 +112,42 @@ ALL_OPERATIONS = "_".join(OPERATIONS)
 
 _NAMES = tuple(OPERATIONS)
 
+_NEEDS = {"color": 3, "crop": 2, "cutout": 2, "flip": 1, "scale": 2, "rotate": 1}
+"""Uniform numbers that an operation takes."""
+
+
+def _position(operation: str) -> int:
+    """Number an operation, or several joined by ``+``: beyond the single ones comes the set of them as bits."""
+    parts = operation.split("+")
+    if len(parts) == 1:
+        return _NAMES.index(operation)
+    return len(_NAMES) + sum(1 << _NAMES.index(part) for part in parts)
+
+
+def _parts(position: int) -> list[str]:
+    """Return the single operations that a number stands for, in the order of :data:`OPERATIONS`."""
+    if position < len(_NAMES):
+        return [_NAMES[position]]
+    return [name for k, name in enumerate(_NAMES) if (position - len(_NAMES)) >> k & 1]
+
+
+def _applied(x: Tensor, position: int, numbers: Tensor) -> Tensor:
+    """Transform images by what a number stands for; several operations take their numbers one behind the other."""
+    first = 0
+    for name in _parts(position):
+        x = OPERATIONS[name](x, numbers[:, first:])
+        first += _NEEDS[name]
+    return x
+
 
 @dataclass(frozen=True, eq=False)
 class Draw:
     """What was drawn: an operation and its numbers for each row.
 
     Attributes:
-        operation: ``(n,)`` int64 on the CPU, position in :data:`OPERATIONS`, or -1 for no operation.
-        numbers: ``(n, 3)`` float32 in [0, 1).
+        operation: ``(n,)`` int64 on the CPU, position in :data:`OPERATIONS`, or -1 for no operation; beyond these
+            positions a set of operations that are all applied, as bits.
+        numbers: ``(n, 3)`` float32 in [0, 1), or more where several operations need them.
     """
 
     operation: Tensor
@@ -138,14 +168,14 @@ def check(strategy: str, shape: tuple[int, ...]) -> tuple[str, ...]:
     """Split a strategy into its operations.
 
     Args:
-        strategy: operations joined by ``_``; ``""`` for none.
+        strategy: operations joined by ``_``, or by ``+`` where all are applied; ``""`` for none.
         shape: of one input.
 
     Returns:
-        The operations.
+        The operations, those joined by ``+`` as one.
 
     Raises:
-        OptionError: an operation is unknown, or the inputs are not ``(C, H, W)`` images.
+        OptionError: an operation is unknown or stands twice in a sum, or the inputs are not ``(C, H, W)`` images.
 
     Example:
         >>> check("crop_rotate", (1, 28, 28))
@@ -153,8 +183,12 @@ def check(strategy: str, shape: tuple[int, ...]) -> tuple[str, ...]:
     """
     names = tuple(strategy.split("_")) if strategy else ()
     for name in names:
-        if name not in OPERATIONS:
-            raise unknown("augmentation", name, OPERATIONS)
+        parts = name.split("+")
+        for part in parts:
+            if part not in OPERATIONS:
+                raise unknown("augmentation", part, OPERATIONS)
+        if len({*parts}) < len(parts):
+            raise OptionError(f"augmentation {name!r} has an operation twice; name each once")
     if names and len(shape) != 3:
         raise OptionError(f"augmentation {strategy!r} needs (C, H, W) images, not inputs of shape {shape}; use ''")
     return names
@@ -187,6 +221,25 @@ def resolve(strategy: str, shape: tuple[int, ...]) -> str:
     return "crop_scale_rotate" if shape[0] == 1 else ALL_OPERATIONS
 
 
+def joint(strategy: str) -> str:
+    """Return what ordinary training on many images wants, of operations that keep the label: all at once, and mild.
+
+    Args:
+        strategy: operations joined by ``_``; ``""`` for none.
+
+    Returns:
+        ``"crop+flip"`` where images may be mirrored, as photographs may; else those of crop, scale and rotation that
+        the strategy has, joined by ``+``.
+
+    Example:
+        >>> joint(ALL_OPERATIONS), joint("crop_scale_rotate"), joint("")
+        ('crop+flip', 'crop+scale+rotate', '')
+    """
+    names = strategy.split("_")
+    wanted = ("crop", "flip") if "flip" in names else ("crop", "scale", "rotate")
+    return "+".join(name for name in wanted if name in names)
+
+
 def draw(strategy: str, n: int, rng: torch.Generator, *, common: bool = True) -> Draw:
     """Draw a transformation for each of ``n`` rows.
 
@@ -202,9 +255,10 @@ def draw(strategy: str, n: int, rng: torch.Generator, *, common: bool = True) ->
     """
     if not strategy:
         return Draw(torch.full((n,), -1), torch.zeros(n, _NUMBERS))
-    known = torch.tensor([_NAMES.index(name) for name in strategy.split("_")])
+    known = torch.tensor([_position(name) for name in strategy.split("_")])
     picks = torch.randint(len(known), (1 if common else n,), generator=rng)
-    return Draw(known[picks].expand(n), torch.rand(n, _NUMBERS, generator=rng))
+    needs = (sum(_NEEDS[name] for name in _parts(int(position))) for position in known)
+    return Draw(known[picks].expand(n), torch.rand(n, max(_NUMBERS, *needs), generator=rng))
 
 
 def apply(x: Tensor, drawn: Draw) -> Tensor:
@@ -220,12 +274,12 @@ def apply(x: Tensor, drawn: Draw) -> Tensor:
     numbers = drawn.numbers.to(x)
     present = drawn.operation.unique().tolist()
     if len(present) == 1:
-        return x if present[0] < 0 else OPERATIONS[_NAMES[present[0]]](x, numbers)
+        return x if present[0] < 0 else _applied(x, present[0], numbers)
     out = x
     for operation in present:
         rows = (drawn.operation == operation).nonzero().flatten().to(x.device)
         if operation >= 0:
-            changed = OPERATIONS[_NAMES[operation]](x[rows], numbers[rows])
+            changed = _applied(x[rows], operation, numbers[rows])
             out = out.index_copy(0, rows, changed)
     return out
 

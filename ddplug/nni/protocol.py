@@ -110,7 +110,7 @@ class Protocol:
     def recipe(self, own: Recipe) -> Recipe:
         """Return a set's recipe with what this protocol replaces."""
         given = {name: getattr(self, name) for name in _RECIPE if getattr(self, name) is not None}
-        return replace(own, **given)
+        return replace(own, **given, steps=0)  # candidates are trained by epochs
 
 
 class CandidateError(DdplugError, RuntimeError):

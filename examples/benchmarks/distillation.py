@@ -368,7 +368,7 @@ def measure(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _source(data: str) -> str:
+def source(data: str) -> str:
     """Name the data without this machine's folders."""
     return "imagefolder:DIR" if data.startswith("imagefolder:") else f"{data} --data-root DIR"
 
@@ -396,7 +396,8 @@ def _shown(row: dict[str, Any], key: str, benchmark: Benchmark) -> dict[str, Any
     return {**{name: value for name, value in row.items() if name not in derived}, **derived}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions that figures depend on."""
     import torch
 
     import ddplug
@@ -426,9 +427,9 @@ def _run(name: str, arguments: argparse.Namespace, path: Path) -> None:
             "claim": benchmark.claim,
             "rows": [_shown(rows[known], known, benchmark) for known in kept],
             "keys": kept,
-            "how": f"python examples/benchmarks/distillation.py {name} --data {_source(arguments.data)}",
+            "how": f"python examples/benchmarks/distillation.py {name} --data {source(arguments.data)}",
             "machine": f"{os.cpu_count()} CPU cores",
-            "versions": _versions(),
+            "versions": versions(),
             "seconds": seconds,
         }
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score
@@ -24,7 +25,7 @@ from ddplug.distillers.selection.kmeans import KMeans
 from ddplug.distillers.selection.random_ import Random
 from ddplug.evaluation.comparison import compare
 from ddplug.evaluation.results import accuracy, cross_architecture, evaluate
-from ddplug.evaluation.train import fit, train_each, train_on
+from ddplug.evaluation.train import fit, rate_at, steps_of, train_each, train_on
 from ddplug.functional import augmentation as augment
 from ddplug.networks import batching as chunks
 from ddplug.networks.factory import build
@@ -532,3 +533,29 @@ def test_the_progress_bar_counts_every_step(capsys: pytest.CaptureFixture[str]) 
     assert "0/36 " in capsys.readouterr().err  # 6 epochs of 3 batches for each of 2 networks
     train_on(make_set(), "mlp:width=8", recipe=SHORT, repeats=2, rng=rng(), device="cpu")
     assert capsys.readouterr().err == ""
+
+
+def test_a_recipe_by_steps_takes_them_whatever_the_size() -> None:
+    recipe = Recipe.by_steps(30)
+    taken: list[int] = []
+    for number in (7, 200):
+        data = toy_images((number, number))
+        module = build("mlp", data.shape, 2, torch.Generator().manual_seed(0))
+        fit([module], [data], recipe, [torch.Generator().manual_seed(0)], tick=taken.append)
+    assert sum(taken) == 60
+    assert steps_of(recipe, 7) == 30 and steps_of(replace(recipe, steps=0, epochs=4), 129) == 8
+
+
+def test_a_cycle_rises_and_falls_in_lines() -> None:
+    recipe = Recipe.by_steps(100)
+    rates = [rate_at(recipe, step, 100, 0) for step in range(100)]
+    corners = np.interp(np.arange(100), [-1, 29, 30, 100], [0, 1, 1, 0])
+    assert rates == pytest.approx(0.1 * corners)
+
+
+def test_steps_travel_with_a_set_and_are_written_only_where_given() -> None:
+    recipe = Recipe.by_steps(12, "crop+flip")
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert "steps" not in Recipe.paper().to_json()
+    with pytest.raises(errors.OptionError, match="steps is -1; it must lie between 0 and 1000000000"):
+        Recipe(steps=-1)

@@ -155,3 +155,38 @@ def test_what_is_named_is_taken_as_it_is_where_it_can_be_applied() -> None:
     assert resolve("flip_crop", (1, 8, 8)) == "flip_crop"
     with pytest.raises(OptionError, match="images, not inputs of shape"):
         resolve("flip_crop", (64,))
+
+
+def test_a_sum_applies_each_operation_with_numbers_of_its_own() -> None:
+    x = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    drawn = augment.draw("rotate+crop+flip", 5, torch.Generator().manual_seed(1))
+    assert drawn.numbers.shape == (5, 4)
+    crop, flip, rotate = drawn.numbers[:, :2], drawn.numbers[:, 2:3], drawn.numbers[:, 3:]
+    # in the order of the table, whatever the order of the sum
+    expected = augment.OPERATIONS["rotate"](
+        augment.OPERATIONS["flip"](augment.OPERATIONS["crop"](x, crop), flip), rotate
+    )
+    assert torch.equal(augment.apply(x, drawn), expected)
+    assert torch.equal(augment.apply(x[2:], drawn[slice(2, 5)]), expected[2:])
+
+
+def test_a_sum_is_one_choice_of_a_strategy() -> None:
+    drawn = augment.draw("color_crop+flip", 400, torch.Generator().manual_seed(0), common=False)
+    counts = drawn.operation.unique(return_counts=True)[1]
+    assert len(counts) == 2 and int(counts.min()) > 160
+    x = torch.rand(400, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    single = torch.cat([augment.apply(x[k : k + 1], drawn[slice(k, k + 1)]) for k in range(20)])
+    torch.testing.assert_close(augment.apply(x, drawn)[:20], single)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ("crop+flop", "unknown augmentation 'flop'; did you mean 'flip'"),
+        ("crop+crop", r"augmentation 'crop\+crop' has an operation twice"),
+        ("crop+", "unknown augmentation ''"),
+    ],
+)
+def test_sums_that_cannot_be(strategy: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        augment.check(strategy, (3, 8, 8))

@@ -1,0 +1,144 @@
+"""Difficulty: choose at random among samples that are neither too hard nor too easy for a small teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from ddplug.data.labeled import LabeledData
+from ddplug.distillers.parts.features import logits
+from ddplug.distillers.parts.images import check_images_per_class
+from ddplug.distillers.parts.teachers import Teacher, frozen, teacher_module, teacher_state
+from ddplug.distillers.parts.training import POOL
+from ddplug.distillers.selection.base import Selection
+from ddplug.errors import OptionError
+from ddplug.evaluation.results import accuracy
+from ddplug.evaluation.train import train_each
+from ddplug.functional.augmentation import joint
+from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import at_least
+from ddplug.utils.progress import progress
+
+__all__ = ["WINDOWS", "Difficulty"]
+
+WINDOWS = ((0.0, 1.0), (0.0, 0.1), (0.0, 0.2), (0.0, 0.5), (0.0, 0.9), (0.4, 0.9))
+"""Windows that are tried: all; the easiest tenth, fifth, half; all but the hardest tenth; the half next to that."""
+
+_HELD_OUT, _MOST_HELD_OUT = 0.1, 2000
+"""Share of each class that judges windows, and samples of it at most."""
+
+
+@dataclass(frozen=True)
+class Difficulty(Selection):
+    """Rank the samples of each class by a teacher's cross-entropy and draw at random from a window of the ranks.
+
+    The fewer samples a set has for its task, the easier they should be: at 30 kB of CIFAR-10 the easiest fifth is worth
+    six points more than random images of the same bytes. Where a few samples nearly suffice, as on MNIST, the easiest
+    are too much alike. So the window is found on held-out training data unless it is given.
+
+    Args:
+        teacher: specification of a network to be trained on the data, or a trained module of your own.
+        teacher_epochs: epochs to train it for, at least 1; SGD, learning rate 0.01, momentum 0.9, batches of 64.
+        max_samples_per_class: samples of each class that the teacher is trained on, at most.
+        window: first and last rank as shares of the class, from the easiest, 0 to 1; ``None`` to find the best of
+            :data:`WINDOWS` by training ``judge`` on a selection from each and testing it on a held-out tenth.
+        judge: specification of the network that windows are compared by.
+        judge_steps: of SGD that it takes on each.
+
+    Raises:
+        OptionError: an option is outside its range, or the window holds fewer samples than are wanted.
+
+    Reference: EL2N (Paul, Ganguli & Dziugaite, NeurIPS 2021) keeps one end of such ranks; that few images should be
+        easy ones is Sorscher et al., "Beyond Neural Scaling Laws", NeurIPS 2022, section 3.
+
+    Example:
+        >>> Difficulty(window=(0.0, 0.5)).name
+        'difficulty'
+    """
+
+    name: ClassVar[str] = "difficulty"
+    small: ClassVar[Mapping[str, Any]] = {
+        **Selection.small,
+        "teacher": "convnet:width=8,depth=1",
+        "teacher_epochs": 1,
+        "judge": "convnet:width=8,depth=1",
+        "judge_steps": 2,
+    }
+    teacher: Teacher = "convnet:width=32"
+    teacher_epochs: int = 5
+    max_samples_per_class: int = 2 * POOL
+    window: tuple[float, ...] | None = None
+    judge: str = "convnet:width=16"
+    judge_steps: int = 300
+
+    def __post_init__(self) -> None:
+        at_least(self, teacher_epochs=1, max_samples_per_class=1, judge_steps=1)
+        if self.window is not None and not (len(self.window) == 2 and 0 <= self.window[0] < self.window[1] <= 1):
+            raise OptionError(f"window is {self.window}; give two shares of the ranks, such as 0,0.5, within 0 and 1")
+
+    def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
+        check_images_per_class(data, self.images_per_class)
+        ranked = self._ranked(data, rng)
+        window = self.window or self._found(data, ranked, rng)
+        picks = [_drawn(members, window, self.images_per_class, rng) for members in ranked]
+        return {"index": torch.cat(picks).to(data.device)}
+
+    def _ranked(self, data: LabeledData, rng: torch.Generator) -> list[Tensor]:
+        """Return the positions of each class's samples, the easiest first."""
+        state = teacher_state(self.teacher, data, self.teacher_epochs, self.max_samples_per_class, rng)
+        with frozen(teacher_module(self.teacher, data), state, data.device) as ready:
+            ranked = []
+            for label, members in enumerate(data.class_indices):
+                outputs = logits(ready, data, members).float().cpu()
+                losses = cross_entropy(outputs, torch.full((len(members),), label), reduction="none")
+                ranked.append(members.cpu()[losses.argsort(stable=True)])
+        return ranked
+
+    def _found(self, data: LabeledData, ranked: list[Tensor], rng: torch.Generator) -> tuple[float, float]:
+        """Find the window whose samples teach best, by a held-out part of the data; random samples where none fits."""
+        shuffled = [torch.randperm(len(members), generator=rng) for members in ranked]
+        most = max(1, _MOST_HELD_OUT // len(ranked))
+        apart = [order[: min(most, int(_HELD_OUT * len(order)))] for order in shuffled]
+        rest = []
+        for members, out in zip(ranked, apart, strict=True):
+            stays = torch.ones(len(members), dtype=torch.bool)
+            stays[out] = False
+            rest.append(members[stays])
+        test = data.subset(torch.cat([members[out] for members, out in zip(ranked, apart, strict=True)]))
+        fitting = [window for window in WINDOWS if all(_holds(part, window) >= self.images_per_class for part in rest)]
+        if len(test) == 0 or len(fitting) < 2:
+            return WINDOWS[0]
+        recipe = Recipe.by_steps(self.judge_steps, joint(data.augmentation))
+        scores = []
+        for window in progress(fitting, "windows"):
+            index = torch.cat([_drawn(members, window, self.images_per_class, rng) for members in rest])
+            own = torch.Generator().manual_seed(0)  # the same network and order for each
+            (module,) = train_each([data.subset(index)], self.judge, recipe, rng=own, device=data.device)
+            scores.append(accuracy(module, test))
+        return fitting[scores.index(max(scores))]
+
+
+def _holds(members: Tensor, window: tuple[float, ...]) -> int:
+    """Count the samples in a window."""
+    first, last = (round(share * len(members)) for share in window)
+    return last - first
+
+
+def _drawn(members: Tensor, window: tuple[float, ...], number: int, rng: torch.Generator) -> Tensor:
+    """Draw from the samples in a window, without putting any back.
+
+    Raises:
+        OptionError: it holds fewer.
+    """
+    first, last = (round(share * len(members)) for share in window)
+    if last - first < number:
+        raise OptionError(
+            f"window {window[0]:g},{window[1]:g} holds {last - first} of a class's {len(members)} samples, fewer than "
+            f"images_per_class={number}; widen it"
+        )
+    return members[first:last][torch.randperm(last - first, generator=rng)[:number]]

@@ -1,0 +1,98 @@
+"""Difficulty: ranks against a slow computation, windows, and the one that held-out data choose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ddplug.data import LabeledData
+from ddplug.distillers import Difficulty
+from ddplug.errors import OptionError
+from ddplug.testing import toy_images
+from tests.exact import generator
+
+
+class Brightness(nn.Module):
+    """A teacher that holds bright images for class 0 and dark ones for class 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean((1, 2, 3))
+        return torch.stack([mean, -mean], 1)
+
+
+def losses(data: LabeledData, label: int) -> dict[int, float]:
+    """Cross-entropy of each sample of a class by its position, one by one in float64."""
+    found = {}
+    for position in data.class_indices[label].tolist():
+        mean = float(data.batch(torch.tensor([position])).double().mean())
+        own, other = (mean, -mean) if label == 0 else (-mean, mean)
+        found[position] = -own + float(torch.logsumexp(torch.tensor([own, other], dtype=torch.float64), 0))
+    return found
+
+
+@pytest.mark.parametrize("window", [(0.0, 0.5), (0.4, 0.9), (0.8, 1.0)])
+def test_samples_lie_in_the_window_of_ranks(window: tuple[float, float]) -> None:
+    data = toy_images((30, 40))
+    index = Difficulty(3, teacher=Brightness(), window=window).init(data, generator())["index"]
+    for label, number in ((0, 30), (1, 40)):
+        ranks = sorted(losses(data, label).items(), key=lambda pair: pair[1])
+        allowed = {position for position, _ in ranks[round(window[0] * number) : round(window[1] * number)]}
+        own = index[label * 3 : label * 3 + 3].tolist()
+        assert set(own) <= allowed
+        assert len(set(own)) == 3
+
+
+def test_a_whole_window_is_taken_and_one_more_is_refused() -> None:
+    data = toy_images((20, 20))
+    method = Difficulty(10, teacher=Brightness(), window=(0.0, 0.5))
+    first = method.init(data, generator())["index"][:10].tolist()
+    ranks = sorted(losses(data, 0).items(), key=lambda pair: pair[1])
+    assert set(first) == {position for position, _ in ranks[:10]}
+    with pytest.raises(
+        OptionError, match=r"window 0,0\.5 holds 10 of a class's 20 samples, fewer than images_per_class=11"
+    ):
+        replace(method, images_per_class=11).init(data, generator())
+
+
+def test_draws_within_the_window_follow_the_seed() -> None:
+    data = toy_images((60, 60))
+    method = Difficulty(4, teacher=Brightness(), window=(0.0, 1.0))
+    drawn = [method.init(data, generator(seed))["index"].tolist() for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_held_out_data_choose_a_window_with_few_wrong_labels() -> None:
+    # three of ten labels are wrong, and so the hardest for a teacher that has seen enough
+    rng = generator(3)
+    pattern = torch.zeros(2, 1, 8, 8)
+    pattern[0, :, :, :4], pattern[1, :, :, 4:] = 1, 1
+    shown = torch.arange(1600) % 2
+    targets = torch.where(torch.rand(1600, generator=rng) < 0.3, 1 - shown, shown)
+    images = pattern[shown] + 0.3 * torch.randn(1600, 1, 8, 8, generator=rng)
+    base = toy_images((800, 800))
+    data = replace(base, inputs=images, targets=targets, augmentation="")
+    method = Difficulty(
+        8, teacher="convnet:width=8,depth=1", teacher_epochs=5, judge="convnet:width=8,depth=1", judge_steps=60
+    )
+    chosen = method.init(data, generator())["index"]
+    anyhow = replace(method, window=(0.0, 1.0)).init(data, generator())["index"]
+    right, at_random = (int((shown[index] == targets[index]).sum()) for index in (chosen, anyhow))
+    assert right == 16 > at_random + 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": (0.5, 0.5)}, r"window is \(0.5, 0.5\); give two shares of the ranks, such as 0,0.5"),
+        ({"window": (0.0, 1.5)}, "within 0 and 1"),
+        ({"window": (0.5,)}, "give two shares"),
+        ({"teacher_epochs": 0}, "teacher_epochs is 0; it must be at least 1"),
+        ({"judge_steps": 0}, "judge_steps is 0; it must be at least 1"),
+    ],
+)
+def test_options_outside_their_range(options: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Difficulty(**options)  # type: ignore[arg-type]
