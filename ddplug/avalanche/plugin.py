@@ -18,7 +18,7 @@ from typing_extensions import Unpack
 
 from ddplug.avalanche.buffer import DistilledBuffer
 from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
-from ddplug.avalanche.replay import MemoryBatches, contents, fitted, tiled
+from ddplug.avalanche.replay import MemoryBatches, match_width, repeat_to_size, stored_rows
 from ddplug.avalanche.schema import Rows
 from ddplug.errors import OptionError
 from ddplug.functional import augmentation
@@ -125,7 +125,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             return
         if self.mode == "batch":
             size = self._size(strategy)
-            memory = tiled(self.storage_policy.buffer, size, exactly=True)
+            memory = repeat_to_size(self.storage_policy.buffer, size, exactly=True)
             stock = ReplayPlugin(len(memory), batch_size_mem=size, storage_policy=_Fixed(memory, len(memory)))
             stock.before_training_exp(strategy, **kwargs)
         else:
@@ -160,7 +160,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
 
     def _take(self, strategy: Any, translate: float) -> MemoryBatches:
         """Bring the memory to the learner's device, with a generator of its own."""
-        rows, soft = contents(self.storage_policy)
+        rows, soft = stored_rows(self.storage_policy)
         self._draws += 1
         rng = nth_generator(self.seed, self._draws)
         chosen = augmentation.resolve(self.augment, tuple(rows.x.shape[1:]))
@@ -196,7 +196,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
                 out = strategy.forward()
         finally:
             strategy.mbatch = kept
-        loss: Tensor = strategy._criterion(out, y) if soft is None else cross_entropy(out, fitted(soft, out))
+        loss: Tensor = strategy._criterion(out, y) if soft is None else cross_entropy(out, match_width(soft, out))
         return loss
 
     def _finetune(self, strategy: Any, translate: float) -> None:

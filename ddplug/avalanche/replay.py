@@ -15,7 +15,7 @@ from ddplug.avalanche.schema import Rows, read
 from ddplug.avalanche.translation import differences, translated
 from ddplug.functional import augmentation as operations
 
-__all__ = ["MemoryBatches", "augmented", "contents", "fitted", "tiled"]
+__all__ = ["MemoryBatches", "augmented", "match_width", "repeat_to_size", "stored_rows"]
 
 
 @dataclass
@@ -71,7 +71,7 @@ class MemoryBatches:
         return index
 
 
-def tiled(memory: Any, size: int, *, exactly: bool = False) -> Any:
+def repeat_to_size(memory: Any, size: int, *, exactly: bool = False) -> Any:
     """Repeat a dataset until it fills a batch, or a whole number of batches."""
     n = len(memory)
     times = size // math.gcd(n, size) if exactly else -(-size // max(n, 1))
@@ -83,14 +83,14 @@ def augmented(x: Tensor, augment: str, rng: torch.Generator) -> Tensor:
     return operations.apply(x, operations.draw(augment, len(x), rng, common=False)) if augment else x
 
 
-def contents(policy: Any) -> tuple[Rows, Tensor | None]:
+def stored_rows(policy: Any) -> tuple[Rows, Tensor | None]:
     """Return the rows of a memory and its soft labels."""
     if isinstance(policy, DistilledBuffer):
         return policy.rows(), policy.soft_targets()
     return read(policy.buffer)[0], None
 
 
-def fitted(soft: Tensor, out: Tensor) -> Tensor:
+def match_width(soft: Tensor, out: Tensor) -> Tensor:
     """Cut or zero-pad ``(n, K)`` probabilities to the outputs' width, so that each row sums to one again."""
     soft = pad(soft, (0, max(0, out.shape[1] - soft.shape[1])))[:, : out.shape[1]].to(out.dtype)
     return soft / soft.sum(1, keepdim=True).clamp_min(1e-12)

@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 
 from ddplug.avalanche.options import MemoryOptions, SharedKeywords, shows_memory_options
 from ddplug.avalanche.plugin import DistilledReplayPlugin, make_policy, update
-from ddplug.avalanche.replay import augmented, tiled
+from ddplug.avalanche.replay import augmented, repeat_to_size
 from ddplug.errors import unknown
 from ddplug.functional import augmentation
 from ddplug.utils.randomness import nth_generator
@@ -241,7 +241,7 @@ class _FromScratch(GDumbPlugin, supports_distributed=False):  # type: ignore[cal
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Put the experience into the memory, and train on that."""
         update(self.storage_policy, strategy, **kwargs)
-        strategy.adapted_dataset = tiled(self.storage_policy.buffer, strategy.train_mb_size)
+        strategy.adapted_dataset = repeat_to_size(self.storage_policy.buffer, strategy.train_mb_size)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Set the learning rate."""

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from ddplug.avalanche.buffer import DistilledBuffer
-from ddplug.avalanche.replay import contents
+from ddplug.avalanche.replay import stored_rows
 from ddplug.distillers.dm import DM
 from ddplug.errors import OptionError
 from tests.avalanche.streams import learner, nc, toy
@@ -60,7 +60,7 @@ def test_bytes_count_the_small_images() -> None:
 
 def test_soft_labels_are_one_for_each_row() -> None:
     policy = _filled(DistilledBuffer(6, distiller="kmeans", factor=2, soft_labels=True))
-    rows, soft = contents(policy)
+    rows, soft = stored_rows(policy)
     assert soft is not None
     assert len(soft) == len(rows) == 24
 

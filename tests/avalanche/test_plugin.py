@@ -33,7 +33,7 @@ from torch.nn.functional import cross_entropy
 
 from ddplug.avalanche.buffer import DistilledBuffer
 from ddplug.avalanche.plugin import DistilledReplayPlugin
-from ddplug.avalanche.replay import MemoryBatches, fitted
+from ddplug.avalanche.replay import MemoryBatches, match_width
 from ddplug.avalanche.schema import Rows, read
 from ddplug.avalanche.translation import differences, translated
 from ddplug.errors import OptionError
@@ -220,7 +220,7 @@ def test_rows_are_augmented_each_by_its_own_operation() -> None:
 @pytest.mark.parametrize("width", [2, 3, 5])
 def test_soft_labels_fit_the_output(width: int) -> None:
     soft = torch.tensor([[0.6, 0.2, 0.2], [0.1, 0.3, 0.6]])
-    out = fitted(soft, torch.zeros(2, width, dtype=torch.float64))
+    out = match_width(soft, torch.zeros(2, width, dtype=torch.float64))
     want = {
         2: [[0.75, 0.25], [0.25, 0.75]],
         3: [[0.6, 0.2, 0.2], [0.1, 0.3, 0.6]],
