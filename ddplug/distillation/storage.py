@@ -18,7 +18,7 @@ from ddplug.synthetic.codecs.protocol import Codec, codec_of, spec_of
 from ddplug.synthetic.codecs.suited import suited
 from ddplug.synthetic.dataset import SyntheticSet
 
-__all__ = ["BudgetError", "Start", "Storage", "storage_for"]
+__all__ = ["BudgetError", "Start", "Storage", "reduced_to", "storage_for"]
 
 _WASTE = 0.01
 """Share of the bytes that may be left, unless it is less than an image of each class takes."""
@@ -131,11 +131,7 @@ class Storage:
         return replace(options, images_per_class=number), starts[number]
 
     def _coded(self, made: SyntheticSet) -> SyntheticSet:
-        whole = tuple(made.inputs.shape[1:])
-        if self.shape and whole != self.shape and not made.network_shape:
-            small = reduce_to(made.inputs, self.shape)
-            made = replace(made, inputs=small, levels=None, network_shape=whole)
-        return made.compress(self.codec)
+        return (reduced_to(made, self.shape) if self.shape else made).compress(self.codec)
 
     def _refuse(self, classes: int, needed: int) -> SyntheticSet:
         raise BudgetError(
@@ -163,6 +159,13 @@ def storage_for(data: LabeledData, codec: str | Codec | None, nbytes: int | None
     spec = suited(data, nbytes) if codec in (None, "auto") else spec_of(codec)  # type: ignore[arg-type]
     codec_of(spec).check(data.shape, data.preprocess.kind)
     return Storage(spec, nbytes)
+
+
+def reduced_to(made: SyntheticSet, shape: tuple[int, ...]) -> SyntheticSet:
+    """Store whole images as small as a shape; those that are smaller already stay as they are."""
+    if made.network_shape or tuple(made.inputs.shape[1:]) == shape:
+        return made
+    return replace(made, inputs=reduce_to(made.inputs, shape), levels=None, network_shape=made.shape)
 
 
 def _largest(
