@@ -239,7 +239,7 @@ def distill(
         20
         >>> made = distill(toy_images((12, 11)), "random", nbytes=700, codec="pixels:bits=8", device="cpu")
         >>> len(made), made.nbytes
-        (0, 0)
+        (8, 578)
     """
     method: Distiller = registry.resolve("distiller", distiller)() if isinstance(distiller, str) else distiller
     config_of(method)

@@ -15,7 +15,7 @@ from ddplug.distillation.protocol import Distiller, State
 from ddplug.errors import OptionError
 from ddplug.functional.resize import reduce_to, reduced_shape
 from ddplug.synthetic.codecs.protocol import Codec, codec_of, spec_of
-from ddplug.synthetic.codecs.suited import suited
+from ddplug.synthetic.codecs.rules import suited
 from ddplug.synthetic.dataset import SyntheticSet
 
 __all__ = ["BudgetError", "Start", "Storage", "reduced_to", "storage_for"]

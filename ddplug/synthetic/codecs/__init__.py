@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ddplug.synthetic.codecs.protocol import Codec as Codec
     from ddplug.synthetic.codecs.protocol import codec_of as codec_of
     from ddplug.synthetic.codecs.protocol import spec_of as spec_of
-    from ddplug.synthetic.codecs.suited import suited as suited
+    from ddplug.synthetic.codecs.rules import suited as suited
 
 _HOMES = {
     "Avif": "avif",
@@ -20,7 +20,7 @@ _HOMES = {
     "Pixels": "pixels",
     "codec_of": "protocol",
     "spec_of": "protocol",
-    "suited": "suited",
+    "suited": "rules",
 }
 
 __all__ = ["Avif", "Codec", "Pixels", "codec_of", "spec_of", "suited"]
