@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,6 +81,19 @@ class Storage:
         guess = max(1, most * self.nbytes // coded.nbytes)
         found = _largest(lambda number: self._coded(_first(made, number)), self.nbytes, guess, most - 1, _WASTE)
         return found or self._refuse(coded.num_classes, self._coded(_first(made, 1)).nbytes)
+
+    def store_alike(self, made: Sequence[SyntheticSet]) -> list[SyntheticSet]:
+        """Code sets of as many images, as those that a method made of several seeds; they stay of as many.
+
+        Raises:
+            OptionError: see :meth:`store`.
+        """
+        coded = [self.store(one) for one in made]
+        least = min(map(len, coded))
+        number = least // coded[0].num_classes
+        return [
+            own if len(own) == least else self._coded(_first(one, number)) for one, own in zip(made, coded, strict=True)
+        ]
 
     def sized(self, method: Distiller, data: LabeledData, seed: int) -> tuple[Distiller, Start | None]:
         """Replace ``images_per_class`` by what fits into the bytes.
@@ -218,8 +231,12 @@ def _next(points: list[tuple[int, int]], above: tuple[int, int] | None, nbytes: 
 
 def _first(made: SyntheticSet, number: int) -> SyntheticSet:
     """Keep the first images of each class."""
-    labels = made.hard_targets
-    rank = (one_hot(labels, made.num_classes).cumsum(0) - 1).gather(1, labels[:, None])[:, 0]
+    each, rest = divmod(len(made), made.num_classes)
+    if made.targets.ndim == 2 and not rest:
+        rank = torch.arange(len(made)) % each  # a teacher may take an image for another class than it was made for
+    else:
+        labels = made.hard_targets
+        rank = (one_hot(labels, made.num_classes).cumsum(0) - 1).gather(1, labels[:, None])[:, 0]
     kept = rank < number
     provenance = dict(made.provenance)
     if "training" in provenance:

@@ -200,7 +200,8 @@ def compare(
     label = str(synthetic.provenance.get("method", "this set"))
     rows = [_row(label, synthetic, own, synthetic.nbytes)]
     for method, store in methods:
-        made = [store(distill(train, method, seed=seed + k, device=place)).to(place) for k in range(repeats)]
+        made = store([distill(train, method, seed=seed + k, device=place) for k in range(repeats)])
+        made = [one.to(place) for one in made]
         result = judge(made, test, network, recipe, **options)
         rows.append(_row(method.name, made[0], result, synthetic.nbytes))
     if whole:
@@ -216,7 +217,7 @@ def _row(name: str, made: SyntheticSet, result: Evaluation, most: int) -> Row:
     return Row(name, each, nbytes, result, nbytes <= most, bits_per_class=made.bits_per_class)
 
 
-Sized: TypeAlias = tuple[Distiller, Callable[[SyntheticSet], SyntheticSet]]
+Sized: TypeAlias = tuple[Distiller, Callable[[Sequence[SyntheticSet]], list[SyntheticSet]]]
 """A baseline with as many images of each class as fit, at least one, and how to store what it makes."""
 
 
@@ -229,7 +230,7 @@ def _quantized(method: Distiller, synthetic: SyntheticSet, data: LabeledData, se
     factor = getattr(method, "factor", 1)
     fitting = images_within(synthetic.nbytes, data, stored if factor == 1 else factor, bits)
     sized: Distiller = replace(options, images_per_class=max(1, fitting // factor**2))
-    return sized, lambda made: reduced_to(made, stored).quantize(bits=bits)
+    return sized, lambda made: [reduced_to(one, stored).quantize(bits=bits) for one in made]
 
 
 def _coded(method: Distiller, synthetic: SyntheticSet, data: LabeledData, seed: int) -> Sized:
@@ -239,9 +240,9 @@ def _coded(method: Distiller, synthetic: SyntheticSet, data: LabeledData, seed: 
     _check_sizable(method)
     storage = Storage(synthetic.stored.codec, synthetic.nbytes, synthetic.stored.shape)
     try:
-        return storage.sized(method, data, seed)[0], storage.store
+        return storage.sized(method, data, seed)[0], storage.store_alike
     except BudgetError:
-        return replace(options, images_per_class=1), replace(storage, nbytes=None).store
+        return replace(options, images_per_class=1), replace(storage, nbytes=None).store_alike
 
 
 def _check_sizable(method: Distiller) -> None:

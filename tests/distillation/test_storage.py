@@ -21,7 +21,7 @@ from ddplug.errors import CheckpointError, OptionError
 from ddplug.evaluation.comparison import compare
 from ddplug.evaluation.learned import evaluate_as_learned
 from ddplug.synthetic import Recipe, SyntheticSet
-from ddplug.synthetic.codecs import Pixels, suited
+from ddplug.synthetic.codecs import Pixels, spec_of, suited
 from ddplug.testing import made_small, toy_images, toy_table
 from tests.toy_distillers import MeanMatching
 
@@ -67,7 +67,7 @@ def test_bytes_are_kept_to_and_filled(
     assert file_bytes(made, tmp_path / "set") == made.nbytes <= nbytes
     counts = made.hard_targets.bincount(minlength=data.num_classes)
     assert len(set(counts.tolist())) == 1
-    assert (made.provenance["nbytes"], made.provenance["codec"]) == (nbytes, codec)
+    assert (made.provenance["nbytes"], made.provenance["codec"]) == (nbytes, spec_of(codec))
     if method.steps == 0 and counts[0] < min(map(len, data.class_indices)):
         # one image a class more would be too much, or next to nothing is left
         more = ddplug.distill(data, replace(options, images_per_class=int(counts[0]) + 1), device="cpu")
@@ -78,7 +78,7 @@ def test_a_finished_set_that_takes_too_much_loses_its_last_images() -> None:
     rng = torch.Generator().manual_seed(0)
     made = SyntheticSet(torch.rand(40, 1, 8, 8, generator=rng), torch.arange(40) % 2, 2, Identity())
     kept = Storage("pixels:bits=8", 1000).store(made)
-    assert 900 < kept.nbytes <= 1000
+    assert 1000 - 2 * 68 < kept.nbytes <= 1000  # another image of each class takes that
     counts = kept.hard_targets.bincount()
     number = int(counts[0])
     assert counts.tolist() == [number, number]
@@ -144,11 +144,11 @@ def test_a_learned_training_survives_images_left_out() -> None:
 
 
 def test_a_factor_makes_more_and_smaller_images() -> None:
-    data = photographs((80, 80))
-    made = ddplug.distill(data, replace(SMALL_DM, factor=2), nbytes=2000, codec="pixels:bits=4", device="cpu")
+    data = photographs((40, 40))
+    made = ddplug.distill(data, replace(SMALL_DM, factor=2), nbytes=900, codec="pixels:bits=4", device="cpu")
     assert made.inputs.shape[1:] == (3, 8, 8)
     assert len(made) % 2 == 0
-    assert made.nbytes <= 2000
+    assert made.nbytes <= 900
 
 
 @pytest.mark.parametrize(
@@ -224,18 +224,18 @@ def test_auto_tells_drawings_photographs_and_tables_apart() -> None:
     assert suited(toy_table()) in ("pixels:bits=4", "pixels:bits=8")
 
 
-@pytest.mark.parametrize("codec", ["pixels:bits=4", "avif:quality=20"])
-def test_baselines_are_held_by_the_codec_of_the_set(codec: str) -> None:
-    data = photographs()
-    made = ddplug.distill(data, "random", nbytes=900, codec=codec, device="cpu")
+@pytest.mark.parametrize(
+    ("data", "codec", "nbytes"), [(toy_images((30, 30)), "pixels:bits=4", 600), (photographs(), "avif:quality=20", 900)]
+)
+def test_baselines_are_held_by_the_codec_of_the_set(data: LabeledData, codec: str, nbytes: int) -> None:
+    made = ddplug.distill(data, "random", nbytes=nbytes, codec=codec, device="cpu")
     short = Recipe(epochs=2)
     result = compare(made, data, data, network="mlp", recipe=short, repeats=2, whole=False, device="cpu")
-    own, random, means, _ = result.rows
-    assert (random.images_per_class, random.nbytes) == (own.images_per_class, own.nbytes)
+    own, random, *_ = result.rows
+    # the set is the first of the two random draws, of which the other may take a little more
+    assert 0.8 * own.images_per_class <= random.images_per_class <= own.images_per_class
     assert all(row.nbytes <= own.nbytes and row.fits for row in result.rows)
     assert all(row.bits_per_class == 4 * row.nbytes for row in result.rows)
-    # what is averaged takes other bytes than what is not
-    assert means.images_per_class >= own.images_per_class
 
 
 def test_a_baseline_that_does_not_fit_has_one_image_a_class_and_says_so() -> None:
