@@ -155,7 +155,7 @@ class _Run:
         return self.method.result(self.now.state, data).to("cpu")
 
 
-def _identity(data: LabeledData, method: Distiller, seed: int, storage: Storage | None) -> dict[str, Any]:
+def _identity(data: LabeledData, method: Distiller, seed: int, storage: Storage | None = None) -> dict[str, Any]:
     """Say what makes a run the run it is."""
     return {
         "method": method.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -80,7 +80,9 @@ class Storage:
         most = int(made.hard_targets.bincount().max())
         guess = max(1, most * self.nbytes // coded.nbytes)
         found = _largest(lambda number: self._coded(_first(made, number)), self.nbytes, guess, most - 1, _WASTE)
-        return found or self._refuse(coded.num_classes, self._coded(_first(made, 1)).nbytes)
+        if found is None:
+            self._refuse(coded.num_classes, self._coded(_first(made, 1)).nbytes)
+        return found
 
     def store_alike(self, made: Sequence[SyntheticSet]) -> list[SyntheticSet]:
         """Code sets of as many images, as those that a method made of several seeds; they stay of as many.
@@ -146,7 +148,7 @@ class Storage:
     def _coded(self, made: SyntheticSet) -> SyntheticSet:
         return (reduced_to(made, self.shape) if self.shape else made).compress(self.codec)
 
-    def _refuse(self, classes: int, needed: int) -> SyntheticSet:
+    def _refuse(self, classes: int, needed: int) -> NoReturn:
         raise BudgetError(
             f"{self.nbytes} bytes are too few for one image of each of {classes} classes, which take {needed} with "
             f"codec {self.codec}; allow {needed} or more, or choose a codec that takes fewer"
@@ -169,7 +171,7 @@ def storage_for(data: LabeledData, codec: str | Codec | None, nbytes: int | None
         raise OptionError(f"nbytes is {nbytes}; it must be at least 1")
     if codec is None and nbytes is None:
         return None
-    spec = suited(data, nbytes) if codec in (None, "auto") else spec_of(codec)  # type: ignore[arg-type]
+    spec = suited(data, nbytes) if codec in (None, "auto") else spec_of(codec)
     codec_of(spec).check(data.shape, data.preprocess.kind)
     return Storage(spec, nbytes)
 
