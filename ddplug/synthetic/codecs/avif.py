@@ -27,6 +27,9 @@ _BLOCK = 8
 _MOST_PIXELS = 1 << 24
 """Of one picture, 67 MB decoded: more tiles than fit go into the next."""
 
+_SPOILT = (OSError, SyntaxError, ValueError, RuntimeError)
+"""What Pillow and its library raise where a picture is not whole."""
+
 _MOSAICS = ("all", "class")
 
 
@@ -167,5 +170,5 @@ def _opened(stream: bytes, grid: tuple[int, int, int, int]) -> NDArray[np.uint8]
                 raise FormatError(f"codec avif: a picture is {picture.size[0]}x{picture.size[1]}, not {wide}x{tall}")
             pixels: NDArray[np.uint8] = np.array(picture.convert("RGB"), dtype=np.uint8)
             return pixels
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, *_SPOILT) as error:
         raise FormatError(f"codec avif: a picture cannot be decoded: {' '.join(str(error).split())}") from None
