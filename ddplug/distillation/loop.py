@@ -24,7 +24,7 @@ from ddplug.distillation.checkpoint import Snapshot
 from ddplug.distillation.config import config_of
 from ddplug.distillation.memory import check as check_memory
 from ddplug.distillation.protocol import Distiller
-from ddplug.distillation.storage import Start, Storage, storage_for
+from ddplug.distillation.storage import Start, Storage, check_sizable, storage_for
 from ddplug.errors import DivergedError, OptionError
 from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.dataset import SyntheticSet
@@ -177,6 +177,7 @@ def _sized(
     """Fit the number of images to the bytes; a checkpoint tells what was found for its run."""
     if storage is None or storage.nbytes is None:
         return method, None
+    check_sizable(method)
     if before is not None:
         config = read_tensors(before, checkpoints.KIND)[1].get("config")
         number = config.get("images_per_class") if isinstance(config, dict) else None

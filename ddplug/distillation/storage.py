@@ -18,7 +18,7 @@ from ddplug.synthetic.codecs.protocol import Codec, codec_of, spec_of
 from ddplug.synthetic.codecs.rules import suited
 from ddplug.synthetic.dataset import SyntheticSet
 
-__all__ = ["BudgetError", "Start", "Storage", "reduced_to", "storage_for"]
+__all__ = ["BudgetError", "Start", "Storage", "check_sizable", "reduced_to", "storage_for"]
 
 _WASTE = 0.01
 """Share of the bytes that may be left, unless it is less than an image of each class takes."""
@@ -116,12 +116,13 @@ class Storage:
             BudgetError: one image of each class takes too many bytes.
         """
         options: Any = method
-        if "images_per_class" not in getattr(method, "__dataclass_fields__", ()):
-            raise OptionError(f"{method.name} has no images_per_class to fit to a number of bytes; leave nbytes out")
+        check_sizable(method)
         if self.nbytes is None:
             return method, None
         factor = getattr(method, "factor", 1)
         most = min(map(len, data.class_indices)) // factor**2
+        if not most:  # the method itself says what is wrong
+            return replace(options, images_per_class=1), None
         draw = _real(data, factor, bool(getattr(method, "soft_labels", False)), seed)
         real = _largest(lambda number: self._coded(draw(number)), self.nbytes, 1, most, _ROUGH)
         if real is None:
@@ -153,6 +154,16 @@ class Storage:
             f"{self.nbytes} bytes are too few for one image of each of {classes} classes, which take {needed} with "
             f"codec {self.codec}; allow {needed} or more, or choose a codec that takes fewer"
         )
+
+
+def check_sizable(method: Distiller) -> None:
+    """Refuse a method without a number of images.
+
+    Raises:
+        OptionError: it has no option ``images_per_class``.
+    """
+    if "images_per_class" not in getattr(method, "__dataclass_fields__", ()):
+        raise OptionError(f"{method.name} has no images_per_class to fit to a number of bytes; leave nbytes out")
 
 
 def storage_for(data: LabeledData, codec: str | Codec | None, nbytes: int | None) -> Storage | None:
