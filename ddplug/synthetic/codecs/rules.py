@@ -44,7 +44,7 @@ def suited(data: LabeledData, nbytes: int | None = None) -> str:
 
     Example:
         >>> from ddplug.testing import toy_images
-        >>> suited(toy_images()), suited(toy_images(size=32, channels=3), 12_500)
+        >>> suited(toy_images()), suited(toy_images(size=32, channels=3), 37_500)
         ('pixels:bits=4', 'avif:quality=15')
     """
     errors = _errors(data)
