@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["COMMANDS", "Answer"]
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "list": ("ddplug.cli.list_", "list the installed methods, networks and data sets"),
+    "list": ("ddplug.cli.list_", "list the installed methods, networks, data sets and codecs"),
     "distill": ("ddplug.cli.distill", "distill a data set and save the synthetic set"),
     "experts": ("ddplug.cli.experts", "train networks on real data, for methods that match their trajectories"),
     "evaluate": ("ddplug.cli.evaluate", "train networks on a set and on baselines, and test them on real data"),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "run"]
 
+_SIZE = quantity("a size", {"B": 1, "kB": 1e3, "MB": 1e6, "KiB": 2**10, "MiB": 2**20})
+
 AUTO = "auto"
 """In the place of a method's name: choose one."""
 
@@ -69,12 +71,29 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         metavar="N",
         help="store images smaller by N, averaged, as methods that learn do with --factor (default: 1)",
     )
+    _add_storage(parser)
     known = ", ".join(presets.of(method)) or "none"
     try:
         add_fields(parser.add_argument_group(f"options of {argv[0]}", fill(f"presets: {known}", 105)), method)
     except (argparse.ArgumentError, TypeError) as error:
         raise OptionError(f"the fields of method {argv[0]!r} cannot be made options: {error}; rename them") from None
     return argv[1:]
+
+
+def _add_storage(parser: Parser) -> None:
+    """Add the bytes and the codec."""
+    parser.add_argument(
+        "--bytes",
+        type=_SIZE,
+        metavar="SIZE",
+        help="that the set may take, e.g. 20kB, in place of --images-per-class; as many images are made as fit",
+    )
+    parser.add_argument(
+        "--codec",
+        metavar="SPEC",
+        help="what holds the images, e.g. avif:quality=15, or auto for what suits the data (default with --bytes); see "
+        "`ddplug list`",
+    )
 
 
 def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
@@ -93,7 +112,7 @@ def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
     )
     group.add_argument(
         "--bytes",
-        type=quantity("a size", {"B": 1, "kB": 1e3, "MB": 1e6, "KiB": 2**10, "MiB": 2**20}),
+        type=_SIZE,
         default=20e3,
         metavar="SIZE",
         help="that the set may take, e.g. 20kB (default: 20kB)",
@@ -118,12 +137,16 @@ class _Plan(NamedTuple):
     Attributes:
         method: the method with all its options.
         reduced: factor by which to store the result smaller.
-        bits: to store a number in; ``None`` for float32.
+        bits: to store a number in; ``None`` for float32, or what a codec makes of it.
+        codec: that is to hold the images, if any is.
+        nbytes: that the set may take.
     """
 
     method: Any
     reduced: int
     bits: int | None
+    codec: str | None = None
+    nbytes: int | None = None
 
 
 def _given(arguments: argparse.Namespace) -> _Plan | None:
@@ -131,12 +154,32 @@ def _given(arguments: argparse.Namespace) -> _Plan | None:
     if arguments.method is None:
         return None
     given = given_fields(arguments)
+    _check_storage(arguments, given)
     if arguments.preset is not None:
         from ddplug.distillers import presets
 
         given = {**presets.get(arguments.name, arguments.preset), **given}
     bits = arguments.bits or (8 if arguments.quantize else None)
-    return _Plan(arguments.method(**given), arguments.reduced, bits)
+    nbytes = None if arguments.bytes is None else int(arguments.bytes)
+    return _Plan(arguments.method(**given), arguments.reduced, bits, arguments.codec, nbytes)
+
+
+def _check_storage(arguments: argparse.Namespace, given: dict[str, Any]) -> None:
+    """Refuse to store a set in two ways, and to make two numbers of images."""
+    from ddplug.synthetic.codecs.protocol import spec_of
+
+    ours = [f"--{name}" for name in ("bytes", "codec") if getattr(arguments, name) is not None]
+    asked = {"--bits": arguments.bits, "--quantize": arguments.quantize, "--reduced": arguments.reduced > 1}
+    others = [name for name, value in asked.items() if value]
+    if ours and others:
+        raise OptionError(
+            f"{others[0]} does not go with {ours[0]}, whose codec stores the images; say --codec pixels:bits=2,side=14 "
+            "and the like instead"
+        )
+    if arguments.bytes is not None and "images_per_class" in given:
+        raise OptionError("--bytes and --images-per-class both say how many images to make; leave one of them out")
+    if arguments.codec not in (None, "auto"):
+        spec_of(arguments.codec)
 
 
 def _holds(kind: str, path: str) -> bool:
@@ -247,6 +290,8 @@ def _distill(arguments: argparse.Namespace, data: LabeledData, plan: _Plan, chec
     synthetic = distill(
         data,
         plan.method,
+        nbytes=plan.nbytes,
+        codec=plan.codec,
         seed=arguments.seed,
         device=device,
         callbacks=_callbacks(arguments),
@@ -266,7 +311,11 @@ def _answer(arguments: argparse.Namespace, synthetic: SyntheticSet) -> Answer:
         ("saved", arguments.output),
         ("method", f"{made['method']}, {made['steps']} steps, {made['seconds']:.1f} s on {made['device']}"),
         ("holds", f"{len(synthetic)} samples of {synthetic.num_classes} classes in {synthetic.nbytes} bytes"),
+        ("bits per class", f"{synthetic.bits_per_class:,.0f}"),
     ]
+    if synthetic.stored is not None:
+        nearness = f", {made['psnr']:.1f} dB" if "psnr" in made else ""
+        rows.append(("codec", f"{synthetic.stored.codec}{nearness}"))
     learned = "training" in made
     if "quantisation_rmse" in made:
         bits = "" if synthetic.bits == 8 else f"to {2**synthetic.bits} levels, "

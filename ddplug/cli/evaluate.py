@@ -123,6 +123,15 @@ def _check_networks(synthetic: SyntheticSet, networks: list[str]) -> None:
         build(network, synthetic.shape, synthetic.num_classes, torch.Generator().manual_seed(0))
 
 
+def _held(synthetic: SyntheticSet) -> str:
+    """Say which codec holds the set, if any does."""
+    if synthetic.stored is None:
+        return ""
+    psnr = synthetic.provenance.get("psnr")
+    nearness = f", {psnr:.1f} dB" if isinstance(psnr, int | float) else ""
+    return f"\nheld by {synthetic.stored.codec}{nearness}; baselines by the same"
+
+
 def _answer(
     arguments: argparse.Namespace,
     synthetic: SyntheticSet,
@@ -133,13 +142,16 @@ def _answer(
     values = {
         "file": arguments.file,
         "nbytes": synthetic.nbytes,
+        "bits_per_class": synthetic.bits_per_class,
+        "codec": synthetic.stored.codec if synthetic.stored is not None else None,
+        "psnr": synthetic.provenance.get("psnr"),
         "test": {"name": test.name, "size": len(test), "validation": arguments.validation},
         "protocol": arguments.protocol,
         "rows": [row.to_json() for row in rows],
         "networks": [evaluation.to_json() for evaluation in found],
     }
     part = "held-out training" if arguments.validation is not None else "test"
-    parts = [f"{arguments.file} on {len(test)} {part} samples of {test.name}"]
+    parts = [f"{arguments.file} on {len(test)} {part} samples of {test.name}{_held(synthetic)}"]
     if rows:
         from ddplug.evaluation.comparison import HEAD
 

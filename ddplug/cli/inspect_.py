@@ -31,6 +31,8 @@ def _line(value: Any) -> str:
 def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for key, value in values.items():
+        if value is None:
+            continue
         if key == "provenance":
             rows += [(f"made: {name}", _line(item)) for name, item in value.items()]
         elif key == "samples_per_class" and len(set(value)) == 1:

@@ -1,4 +1,4 @@
-"""``ddplug list``: methods, networks and data sets, ours and third parties'."""
+"""``ddplug list``: methods, networks, data sets and codecs, ours and third parties'."""
 
 from __future__ import annotations
 
@@ -36,7 +36,12 @@ def run(arguments: argparse.Namespace) -> Answer:
     from ddplug import registry
 
     values = {f"{kind}s": [_describe(kind, name) for name in registry.names(kind)] for kind in registry.GROUPS}
-    titles = {"distillers": "Methods", "networks": "Networks", "datasets": "Data sets (and imagefolder:DIR)"}
+    titles = {
+        "distillers": "Methods",
+        "networks": "Networks",
+        "datasets": "Data sets (and imagefolder:DIR)",
+        "codecs": "Codecs",
+    }
     parts = []
     for kind, entries in values.items():
         rows = [(e["name"], e["about"] if e["error"] is None else f"UNUSABLE: {e['error']}") for e in entries]

@@ -62,6 +62,7 @@ def _belongings(header: Mapping[str, Any]) -> dict[str, Any]:
     """Name, flat, what must be equal for a run to go on: everything but the number of steps and the data's name."""
     config, data = header["config"], header["data"]
     flat = {"method": header["method"], "seed": header["seed"], "data fingerprint": data["fingerprint"]}
+    flat |= {"codec": header.get("codec"), "number of bytes": header.get("nbytes")}
     return {**flat, **{f"hyper-parameter {key}": value for key, value in config.items() if key != "steps"}}
 
 

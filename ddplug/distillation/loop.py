@@ -24,10 +24,12 @@ from ddplug.distillation.checkpoint import Snapshot
 from ddplug.distillation.config import config_of
 from ddplug.distillation.memory import check as check_memory
 from ddplug.distillation.protocol import Distiller
+from ddplug.distillation.storage import Start, Storage, check_sizable, storage_for
 from ddplug.errors import DivergedError, OptionError
+from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.devices import pick_device
-from ddplug.utils.files import check_writable
+from ddplug.utils.files import check_writable, read_tensors
 
 __all__ = ["distill"]
 
@@ -67,13 +69,16 @@ class _Run:
         """Say what is being done, where, with what and for how long."""
         return {**self.identity, "versions": _versions(), "device": str(self.device), "seconds": self.seconds}
 
-    def start(self, data: LabeledData, total: int, resume: bool) -> None:
-        """Take up the checkpoint, or begin at step 0."""
+    def start(self, data: LabeledData, total: int, resume: bool, chosen: Start | None) -> None:
+        """Take up the checkpoint, or begin at step 0, with what was chosen already if anything was."""
         if self.path is not None and resume and os.path.exists(self.path):
             self.now, seconds = checkpoints.load(self.path, self.identity, self.device, total)
             self.rng.set_state(self.now.generator)
             self.began -= seconds
             self.kept = True
+        elif chosen is not None:
+            self.rng.set_state(chosen.generator)
+            self.now = Snapshot(chosen.state, chosen.generator, 0)
         else:
             state = self.method.init(data, self.rng)
             self.now = Snapshot(state, self.rng.get_state(), 0)
@@ -150,20 +155,44 @@ class _Run:
         return self.method.result(self.now.state, data).to("cpu")
 
 
-def _identity(data: LabeledData, method: Distiller, seed: int) -> dict[str, Any]:
+def _identity(data: LabeledData, method: Distiller, seed: int, storage: Storage | None = None) -> dict[str, Any]:
     """Say what makes a run the run it is."""
     return {
         "method": method.name,
         "config": config_of(method),
         "seed": seed,
         "data": {"name": data.name, "fingerprint": data.fingerprint, "size": len(data)},
+        **({} if storage is None else storage.to_json()),
+        **({"real_images": method.real_images} if hasattr(method, "real_images") else {}),
     }
+
+
+def _with(made: SyntheticSet, provenance: dict[str, Any]) -> SyntheticSet:
+    return replace(made, provenance={**made.provenance, **provenance})
+
+
+def _sized(
+    method: Distiller, data: LabeledData, seed: int, storage: Storage | None, before: str | None
+) -> tuple[Distiller, Start | None]:
+    """Fit the number of images to the bytes; a checkpoint tells what was found for its run."""
+    if storage is None or storage.nbytes is None:
+        return method, None
+    check_sizable(method)
+    if before is not None:
+        config = read_tensors(before, checkpoints.KIND)[1].get("config")
+        number = config.get("images_per_class") if isinstance(config, dict) else None
+        if type(number) is int and number >= 1:
+            sized: Any = method
+            return replace(sized, images_per_class=number), None
+    return storage.sized(method, data, seed)
 
 
 def distill(
     data: LabeledData,
     distiller: Distiller | str,
     *,
+    nbytes: int | None = None,
+    codec: str | Codec | None = None,
     steps: int | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
@@ -180,6 +209,12 @@ def distill(
     Args:
         data: real training data.
         distiller: a method with its hyper-parameters, or a registered name for its defaults.
+        nbytes: that the set may take, as :attr:`ddplug.synthetic.SyntheticSet.nbytes` counts. As many images of each
+            class are made as fit, whatever ``images_per_class`` says, at most what the smallest class has. A method
+            that selects fills the bytes to a hundredth or one image of each class; one that learns gets as many as
+            real images would fit, of which the last are left out if they take more when they are finished.
+        codec: that holds the images (:mod:`ddplug.synthetic.codecs`), by name with options, as ``"avif:quality=15"``;
+            ``"auto"`` for one that suits the data, which is what ``nbytes`` takes without one.
         steps: steps to take in all, those before a resume included; the method's own number if not given.
         seed: of the one generator that all randomness comes from, in ``0..2**63-1``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; see
@@ -193,8 +228,9 @@ def distill(
         The set, on the CPU, with its provenance.
 
     Raises:
-        OptionError: an option is unknown or outside its range, or the run cannot fit in memory
-            (:mod:`ddplug.distillation.memory`).
+        OptionError: an option is unknown or outside its range, the run cannot fit in memory
+            (:mod:`ddplug.distillation.memory`), the codec cannot hold the data, or the bytes do not suffice for one
+            image of each class.
         CheckpointError: the checkpoint is of another method, configuration, seed or data; the message says which.
         DivergedError: a loss or the state became NaN or infinite; the checkpoint holds the last good state.
 
@@ -202,23 +238,33 @@ def distill(
         >>> from ddplug.testing import toy_images
         >>> len(distill(toy_images((12, 11)), "random", device="cpu"))  # 10 images for each of two classes
         20
+        >>> made = distill(toy_images((12, 11)), "random", nbytes=700, codec="pixels:bits=8", device="cpu")
+        >>> len(made), made.nbytes
+        (8, 578)
     """
     method: Distiller = registry.resolve("distiller", distiller)() if isinstance(distiller, str) else distiller
-    identity = _identity(data, method, seed)
+    config_of(method)
     total = method.steps if steps is None else steps
     for what, number in (("steps", total), ("checkpoint_every", checkpoint_every), ("seed", seed)):
         if not 0 <= number < 2**63:
             raise OptionError(f"{what} is {number}; it must be at least 0 and below 2**63")
     place = pick_device(device)
     data = data.to(place)
-    check_memory(method, data, place)
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))
+    before = path if path is not None and resume and os.path.exists(path) else None
+    storage = storage_for(data, codec, nbytes)
+    method, chosen = _sized(method, data, seed, storage, before)
+    identity = _identity(data, method, seed, storage)
+    check_memory(method, data, place)
     run = _Run(method, identity, place, path)
     try:
         with preparing(callbacks):
-            run.start(data, total, resume)
+            run.start(data, total, resume, chosen)
         made = run.loop(data, total, callbacks, checkpoint_every)
     except KeyboardInterrupt:
         run.rescue()
         raise
-    return replace(made, provenance={**made.provenance, **run.account(), "steps": run.now.step})
+    provenance = {**run.account(), "steps": run.now.step}
+    if chosen is not None and not run.now.step:
+        return _with(chosen.coded, provenance)
+    return _with(made, provenance) if storage is None else storage.store(_with(made, provenance))

@@ -27,7 +27,9 @@ class Distiller(Protocol):
     repeated, stopped and resumed bit for bit. :func:`ddplug.testing.check_distiller` checks all of it. A method may
     also say by ``memory(sizes)`` what its options need, so that a run that cannot fit is refused
     (:mod:`ddplug.distillation.memory`); carry published options as the class attribute ``presets``
-    (:mod:`ddplug.distillers.presets`); and quick ones for tests as ``small`` (:func:`ddplug.testing.made_small`).
+    (:mod:`ddplug.distillers.presets`); quick ones for tests as ``small`` (:func:`ddplug.testing.made_small`); by
+    ``real_images`` whether its sets hold real images or parts of them, for the account of how a set was made; and by
+    ``soft_labels`` whether they have soft labels, so that a number of bytes is filled well.
 
     Attributes:
         name: the name it is registered under.

@@ -56,6 +56,7 @@ class ImageDistiller(ABC):
     """
 
     name: ClassVar[str]
+    real_images: ClassVar[bool] = False
     small: ClassVar[Mapping[str, Any]] = {"images_per_class": 2, "network": "convnet:width=8,depth=1"}
     images_per_class: int = 10
     steps: int = 500

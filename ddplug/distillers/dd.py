@@ -123,6 +123,7 @@ class DD:
     """
 
     name: ClassVar[str] = "dd"
+    real_images: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     small: ClassVar[Mapping[str, Any]] = {
         "images_per_class": 2,

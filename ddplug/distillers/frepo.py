@@ -101,6 +101,11 @@ class FRePo(AgedPool):
     reuse: int = 5
     label_rate: float = 0.01
 
+    @property
+    def soft_labels(self) -> bool:
+        """Whether the sets have soft labels."""
+        return self.label_rate > 0
+
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, label_rate=0)

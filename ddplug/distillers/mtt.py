@@ -226,6 +226,11 @@ class MTT(ImageDistiller):
     gradient: Literal["exact", "unrolled", "tesla"] = "exact"
     threshold: float = 0.0
 
+    @property
+    def soft_labels(self) -> bool:
+        """Whether the sets have soft labels."""
+        return self.label_rate > 0
+
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, num_experts=0, epoch_steps=0, syn_steps=1, expert_epochs=1)

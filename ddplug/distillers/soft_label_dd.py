@@ -85,6 +85,7 @@ class SoftLabelDD(DD):
     """
 
     name: ClassVar[str] = "soft-label-dd"
+    soft_labels: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     images: int = 0
     learn_images: bool = True

@@ -118,6 +118,7 @@ class SRe2L:
     """
 
     name: ClassVar[str] = "sre2l"
+    real_images: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     small: ClassVar[Mapping[str, Any]] = {"images_per_class": 2, "teacher": "convnet:width=8,depth=1,norm=batch"}
     images_per_class: int = 10
@@ -135,6 +136,11 @@ class SRe2L:
     jitter: float = 0.125
     init_from: str = "noise"
     labels: Literal["soft", "hard"] = "soft"
+
+    @property
+    def soft_labels(self) -> bool:
+        """Whether the sets have soft labels."""
+        return self.labels == "soft"
 
     def __post_init__(self) -> None:
         at_least(self, images_per_class=1, steps=0, train_epochs=1, max_samples_per_class=1, batch_size=1)

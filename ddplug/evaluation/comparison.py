@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller
+from ddplug.distillation.storage import BudgetError, Storage, reduced_to
 from ddplug.errors import OptionError
 from ddplug.evaluation.results import Evaluation, judge
-from ddplug.functional.resize import reduce_to
 from ddplug.networks.factory import Network, name_of
 from ddplug.registry import resolve
 from ddplug.synthetic.budget import images_within
@@ -31,7 +31,7 @@ WHOLE_RECIPE = Recipe(learning_rate=0.05, batch_size=64, schedule="cosine")
 """How a network is trained on all the real data; the number of steps is an option of :func:`compare`."""
 
 
-HEAD = ("training data", "images per class", "bytes", "accuracy (%)", "networks")
+HEAD = ("training data", "images per class", "bytes", "bits per class", "accuracy (%)", "networks")
 """Head of a table of rows."""
 
 
@@ -46,6 +46,7 @@ class Row:
         evaluation: accuracies of the networks trained on them.
         fits: whether they take no more than the set does.
         steps: SGD steps, where they are bounded instead of following the recipe.
+        bits_per_class: what the samples of a class take, in bits.
     """
 
     method: str
@@ -54,6 +55,7 @@ class Row:
     evaluation: Evaluation
     fits: bool = True
     steps: int | None = None
+    bits_per_class: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -77,6 +79,7 @@ class Row:
             "method": self.method,
             "images_per_class": self.images_per_class,
             "nbytes": self.nbytes,
+            "bits_per_class": self.bits_per_class,
             "fits": self.fits,
             "steps": self.steps,
         }
@@ -90,6 +93,7 @@ class Row:
             name,
             f"{self.images_per_class:.4g}",
             f"{self.nbytes:,}{note}",
+            f"{self.bits_per_class:,.0f}",
             self.evaluation.text,
             str(self.n),
         ]
@@ -146,7 +150,8 @@ def compare(
     kept as float32 stands against four times as many. Its images are stored as small and in as few bits a number as
     those of the set, so that what storage alone does is in both; a method with a ``factor`` of its own stores them as
     small as that says. Every network of a baseline is trained on a set of its own seed, by the same recipe; a method
-    that learns is run once for each. The network for the whole data is one, trained without augmentation for a bounded
+    that learns is run once for each. Where a codec holds the set, the same codec holds the baselines, as many images as
+    it really fits into those bytes. The network for the whole data is one, trained without augmentation for a bounded
     number of steps: a bound that is cheap to have, not the best that can be had.
 
     Args:
@@ -186,46 +191,64 @@ def compare(
     values_at_least(1, whole_steps=whole_steps, repeats=repeats)
     place, recipe = pick_device(device), recipe or synthetic.recipe
     train, test = same_space(synthetic, train, "train", place), same_space(synthetic, test, "test", place)
-    bits = 8 if synthetic.levels is None else synthetic.bits
-    stored = tuple(synthetic.inputs.shape[1:])
     # before minutes of training, so that a misspelt name costs none
-    methods = [_sized(baseline, synthetic.nbytes, train, stored, bits) for baseline in baselines]
+    known = [resolve("distiller", name)() if isinstance(name, str) else name for name in baselines]
+    sized = _coded if synthetic.stored is not None else _quantized
+    methods = [sized(method, synthetic, train, seed) for method in known]
     options: dict[str, Any] = {"seed": seed, "device": place, "progress": progress}
     own = judge([synthetic.to(place)] * repeats, test, network, recipe, **options)
     label = str(synthetic.provenance.get("method", "this set"))
-    rows = [Row(label, len(synthetic) / synthetic.num_classes, synthetic.nbytes, own)]
-    for method in methods:
-        drawn = (distill(train, method, seed=seed + k, device=place) for k in range(repeats))
-        made = [_stored_as(one, stored).quantize(bits=bits).to(place) for one in drawn]
+    rows = [_row(label, synthetic, own, synthetic.nbytes)]
+    for method, store in methods:
+        made = store([distill(train, method, seed=seed + k, device=place) for k in range(repeats)])
+        made = [one.to(place) for one in made]
         result = judge(made, test, network, recipe, **options)
-        nbytes = made[0].nbytes
-        rows.append(Row(method.name, len(made[0]) / train.num_classes, nbytes, result, nbytes <= synthetic.nbytes))
+        rows.append(_row(method.name, made[0], result, synthetic.nbytes))
     if whole:
         result = judge([train], test, network, WHOLE_RECIPE, steps=whole_steps, **options)
         nbytes = _bytes(train)
-        fits = nbytes <= synthetic.nbytes
-        rows.append(Row("whole data", len(train) / train.num_classes, nbytes, result, fits, whole_steps))
+        each, fits = len(train) / train.num_classes, nbytes <= synthetic.nbytes
+        rows.append(Row("whole data", each, nbytes, result, fits, whole_steps, 8 * nbytes / train.num_classes))
     return Comparison(tuple(rows), name_of(network), recipe, time.monotonic() - began)
 
 
-def _sized(baseline: str | Distiller, nbytes: int, data: LabeledData, stored: tuple[int, ...], bits: int) -> Distiller:
-    """Return a baseline with as many images of each class as fit in the bytes of a set, at least one."""
-    method: Any = resolve("distiller", baseline) if isinstance(baseline, str) else baseline
+def _row(name: str, made: SyntheticSet, result: Evaluation, most: int) -> Row:
+    each, nbytes = len(made) / made.num_classes, made.nbytes
+    return Row(name, each, nbytes, result, nbytes <= most, bits_per_class=made.bits_per_class)
+
+
+Sized: TypeAlias = tuple[Distiller, Callable[[Sequence[SyntheticSet]], list[SyntheticSet]]]
+"""A baseline with as many images of each class as fit, at least one, and how to store what it makes."""
+
+
+def _quantized(method: Distiller, synthetic: SyntheticSet, data: LabeledData, seed: int) -> Sized:
+    """Fit a baseline to the bytes of a set without a codec: stored as small, and in as few bits a number."""
+    options: Any = method
+    _check_sizable(method)
+    bits = 8 if synthetic.levels is None else synthetic.bits
+    stored = tuple(synthetic.inputs.shape[1:])
+    factor = getattr(method, "factor", 1)
+    fitting = images_within(synthetic.nbytes, data, stored if factor == 1 else factor, bits)
+    sized: Distiller = replace(options, images_per_class=max(1, fitting // factor**2))
+    return sized, lambda made: [reduced_to(one, stored).quantize(bits=bits) for one in made]
+
+
+def _coded(method: Distiller, synthetic: SyntheticSet, data: LabeledData, seed: int) -> Sized:
+    """Fit a baseline to the bytes of a set that a codec holds, by what that codec makes of it."""
+    options: Any = method
+    assert synthetic.stored is not None
+    _check_sizable(method)
+    storage = Storage(synthetic.stored.codec, synthetic.nbytes, synthetic.stored.shape)
+    try:
+        return storage.sized(method, data, seed)[0], storage.store_alike
+    except BudgetError:
+        return replace(options, images_per_class=1), replace(storage, nbytes=None).store_alike
+
+
+def _check_sizable(method: Distiller) -> None:
     if "images_per_class" not in getattr(method, "__dataclass_fields__", ()):
         named = getattr(method, "name", repr(method))
         raise OptionError(f"baseline {named} has no images_per_class to fit to the bytes of the set; leave it out")
-    factor = getattr(method, "factor", 1)
-    fitting = images_within(nbytes, data, stored if factor == 1 else factor, bits)
-    options: dict[str, Any] = {"images_per_class": max(1, fitting // factor**2)}
-    sized: Distiller = method(**options) if isinstance(method, type) else replace(method, **options)
-    return sized
-
-
-def _stored_as(made: SyntheticSet, shape: tuple[int, ...]) -> SyntheticSet:
-    """Store whole images as small as a shape; those that are smaller already stay as they are."""
-    if made.network_shape or tuple(made.inputs.shape[1:]) == shape:
-        return made
-    return replace(made, inputs=reduce_to(made.inputs, shape), levels=None, network_shape=made.shape)
 
 
 def _bytes(data: LabeledData) -> int:

@@ -35,7 +35,9 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
     shape = " x ".join(map(str, synthetic.shape))
     soft = f"soft labels over {synthetic.num_classes} classes{' as float16' if synthetic.half_labels else ''}"
     labels = soft if facts["labels"] == "soft" else "class indices"
-    storage = f"{facts['bits']}-bit" if facts["bits"] < 8 else facts["storage"]
+    storage = _code(facts["codec"]) if facts["codec"] else facts["storage"]
+    storage = f"{facts['bits']}-bit" if (facts["bits"] or 8) < 8 else storage
+    psnr, real = facts["psnr"], {True: "yes", False: "no", None: "not known"}[facts["real_images"]]
     stored = " x ".join(map(str, facts["stored_shape"]))
     small = f" images of {stored}, enlarged when read" if synthetic.network_shape else ""
     fields = {
@@ -51,7 +53,10 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
             "| | |",
             "|---|---|",
             f"| stored bytes, labels counted | {synthetic.nbytes:,} |",
+            f"| bits per class | {synthetic.bits_per_class:,.0f} |",
             f"| stored as | {storage}{small}, {labels} |",
+            *([f"| nearness to what was stored (PSNR) | {psnr:.1f} dB |"] if isinstance(psnr, int | float) else []),
+            f"| holds real images | {real} |",
             f"| values before preprocessing | {facts['pixel_range'][0]:.4g} to {facts['pixel_range'][1]:.4g} |",
             f"| share of them outside [0, 1] | {facts['outside_unit_range']:.1%} |",
             "",

@@ -163,7 +163,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     def compress(self, codec: str | Codec) -> SyntheticSet:
         """Let a codec hold the images: what it gives back takes their place, and what it stores is what they take.
 
-        Hard labels are sorted first. ``provenance["psnr"]`` says how near images are to what they were, in dB.
+        Hard labels are sorted first, soft ones become float16. ``provenance["psnr"]`` says how near images are to what
+        they were, in dB.
 
         Args:
             codec: a name from ``ddplug.names("codec")`` with options, as ``"avif:quality=15"`` for photographs or
@@ -182,6 +183,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             >>> made.nbytes, made.quantize(bits=1).nbytes, made.bits_per_class
             (222, 458, 888.0)
         """
+        if self.targets.ndim == 2 and not self.half_labels:
+            return self._round_labels().compress(codec)
         order = torch.arange(len(self)) if self.targets.ndim == 2 else self.targets.cpu().argsort(stable=True)
         inputs, targets = self.inputs.cpu()[order], self.targets.cpu()[order]
         groups = [len(self)] if targets.ndim == 2 else targets.bincount(minlength=self.num_classes).tolist()

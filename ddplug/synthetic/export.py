@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ddplug.synthetic.pictures import grid, image_bytes
 from ddplug.utils.files import write_file
 from ddplug.utils.text import os_reason
 
-__all__ = ["inspect", "to_image_folder", "to_npz", "to_png"]
+__all__ = ["holds_real_images", "inspect", "to_image_folder", "to_npz", "to_png"]
 
 
 def to_png(synthetic: SyntheticSet, path: str | Path, per_row: int = 10) -> None:
@@ -119,6 +120,25 @@ def folder_names(class_names: tuple[str, ...]) -> list[str]:
     return result
 
 
+def holds_real_images(provenance: Mapping[str, Any]) -> bool | None:
+    """Tell whether a set holds real images or parts of them; ``None`` where its provenance does not say."""
+    parts = provenance.get("merged", [provenance])
+    parts = parts if isinstance(parts, list) else []
+    found = [part.get("real_images") if isinstance(part, Mapping) else None for part in parts]
+    return True if True in found else False if found and all(each is False for each in found) else None
+
+
+def _storage(own: SyntheticSet) -> dict[str, Any]:
+    """Say how the images are stored: by a codec, or in how many bits a number."""
+    if own.stored is not None:
+        return {"storage": "codec", "codec": own.stored.codec, "bits": None}
+    return {
+        "storage": "float32" if own.levels is None else "uint8",
+        "codec": None,
+        "bits": 32 if own.levels is None else own.bits,
+    }
+
+
 def inspect(synthetic: SyntheticSet | str | Path) -> dict[str, Any]:
     """Return what a set holds, in JSON-ready values.
 
@@ -148,9 +168,11 @@ def inspect(synthetic: SyntheticSet | str | Path) -> dict[str, Any]:
         "class_names": list(own.class_names),
         "samples_per_class": own.hard_targets.bincount(minlength=own.num_classes).tolist(),
         "labels": "hard" if own.targets.ndim == 1 else "soft",
-        "storage": "float32" if own.levels is None else "uint8",
-        "bits": 32 if own.levels is None else own.bits,
+        **_storage(own),
         "nbytes": own.nbytes,
+        "bits_per_class": own.bits_per_class,
+        "psnr": own.provenance.get("psnr"),
+        "real_images": holds_real_images(own.provenance),
         "pixel_range": [float(pixels.min()), float(pixels.max())],
         "outside_unit_range": float(((pixels < 0) | (pixels > 1)).double().mean()),
         "preprocess": own.preprocess.kind,

@@ -223,6 +223,32 @@ def test_distill_stores_few_bits(capsys: pytest.CaptureFixture[str], monkeypatch
     assert not Path("b.safetensors").exists()
 
 
+def test_distill_fills_a_number_of_bytes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    made = answer(capsys, *RANDOM, "--bytes", "0.6kB", "-o", "a.safetensors")
+    assert made["nbytes"] == SyntheticSet.load("a.safetensors").nbytes <= 600
+    assert (made["codec"], made["real_images"], made["provenance"]["nbytes"]) == ("pixels:bits=2", True, 600)
+    assert made["bits_per_class"] == 8 * made["nbytes"] / 10
+    assert main(["inspect", "a.safetensors"]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["codec", "pixels:bits=2"] in shown and ["real", "images", "True"] in shown
+    values = answer(capsys, "evaluate", "a.safetensors", "--data", "digits", *NETWORK, "--no-baselines")
+    assert (values["codec"], values["psnr"]) == ("pixels:bits=2", made["psnr"])
+
+    some = ["--images-per-class", "1", "--codec", "pixels:bits=1", "-o", "b.safetensors"]
+    assert main([*RANDOM, *some]) == 0
+    out = capsys.readouterr().out
+    assert "pixels:bits=1, " in out and " dB" in out and "bits per class" in out
+    for argv, message in (
+        (["--bytes", "20", "-o", "c"], "20 bytes are too few for one image of each of 10 classes"),
+        (["--bytes", "1kB", "--images-per-class", "2", "-o", "c"], "leave one of them out"),
+        (["--bytes", "1kB", "--bits", "2", "-o", "c"], "--bits does not go with --bytes"),
+        (["--codec", "avif", "--quantize", "-o", "c"], "--quantize does not go with --codec"),
+        (["--codec", "pixels:bits=5", "-o", "c"], "bits is 5"),
+        (["--codec", "gif", "-o", "c"], "gif"),
+    ):
+        assert message in refusal(capsys, tmp_path, *RANDOM, *argv)
+
+
 def test_validation_part_is_held_out_and_evaluated_on(capsys: pytest.CaptureFixture[str]) -> None:
     held = ["--validation", "0.25"]
     made = answer(capsys, *RANDOM, *held, "--images-per-class", "1", "-o", "a.safetensors")

@@ -450,7 +450,7 @@ def test_comparisons_are_json_and_markdown() -> None:
     lines = result.table().splitlines()
     assert len(lines) == 2 + 4
     row = result.rows[1]
-    assert lines[3] == f"| random | 2 | 268 | {100 * row.mean:.1f} ± {100 * row.std:.1f} | 2 |"
+    assert lines[3] == f"| random | 2 | 268 | {8 * 268 / 2:,.0f} | {100 * row.mean:.1f} ± {100 * row.std:.1f} | 2 |"
 
 
 def test_whole_data_are_a_bound_that_training_reaches() -> None:

@@ -204,7 +204,11 @@ def test_inspect_counts_by_hand(tmp_path: Path) -> None:
         "labels": "hard",
         "storage": "float32",
         "bits": 32,
+        "codec": None,
         "nbytes": 4 * 4 * 4 + 4,
+        "bits_per_class": (4 * 4 * 4 + 4) * 8 / 3,
+        "psnr": None,
+        "real_images": None,
         "pixel_range": [-0.5, 1.5],
         "outside_unit_range": 2 / 16,
         "preprocess": "identity",
@@ -229,6 +233,31 @@ def test_card_says_what_matters() -> None:
         "the licence of the real data holds",
     ):
         assert part in text, part
+
+
+@pytest.mark.parametrize(
+    ("provenance", "expected"),
+    [
+        ({"real_images": True}, "yes"),
+        ({"real_images": False}, "no"),
+        ({}, "not known"),
+        ({"merged": [{"real_images": False}, {"real_images": True}]}, "yes"),
+        ({"merged": [{"real_images": False}, {}]}, "not known"),
+        ({"merged": [{"real_images": False}, {"real_images": False}]}, "no"),
+        ({"merged": 7}, "not known"),
+    ],
+)
+def test_card_says_whether_there_are_real_images(provenance: dict[str, Any], expected: str) -> None:
+    assert f"| holds real images | {expected} |" in card(make(provenance=provenance))
+
+
+def test_card_and_inspect_say_what_a_codec_holds() -> None:
+    coded = make().compress("pixels:bits=2")
+    text, facts = card(coded), inspect(coded)
+    assert (facts["codec"], facts["bits"], facts["storage"]) == ("pixels:bits=2", None, "codec")
+    assert facts["bits_per_class"] == 8 * facts["nbytes"] / 3
+    assert "| stored as | `pixels:bits=2`, class indices |" in text
+    assert f"| nearness to what was stored (PSNR) | {facts['psnr']:.1f} dB |" in text
 
 
 def test_card_of_other_sets() -> None:

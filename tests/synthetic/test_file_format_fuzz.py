@@ -238,7 +238,9 @@ def main(folder: Path, count: int) -> None:
             raise
         finally:
             watching[0] = False
-        assert not events, (number, mutation.__name__, events)
+        # the name of a codec that is not known is looked for among the installed packages
+        assert set(events) <= {"os.listdir"}, (number, mutation.__name__, events)
+        events.clear()
     assert [file.name for file in folder.iterdir()] == [path.name]
     json.dump({mutation.__name__: each for mutation, each in valid.items()}, sys.stdout)
 

@@ -34,6 +34,7 @@ class Selection(ABC):
     """
 
     name: ClassVar[str]
+    real_images: ClassVar[bool] = True
     small: ClassVar[Mapping[str, Any]] = {"images_per_class": 2}
     images_per_class: int = 10
     steps: int = 0

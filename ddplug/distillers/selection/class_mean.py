@@ -33,6 +33,7 @@ class ClassMean(Selection):
     """
 
     name: ClassVar[str] = "class-mean"
+    real_images: ClassVar[bool] = False
     images_per_class: int = 1
 
     def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:

@@ -56,6 +56,7 @@ class KMeansCentroid(Selection):
     """
 
     name: ClassVar[str] = "kmeans-centroid"
+    real_images: ClassVar[bool] = False
     features: str = "pixels"
     train_epochs: int = 0
 

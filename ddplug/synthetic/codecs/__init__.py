@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ddplug.synthetic.codecs.protocol import Codec as Codec
     from ddplug.synthetic.codecs.protocol import codec_of as codec_of
     from ddplug.synthetic.codecs.protocol import spec_of as spec_of
+    from ddplug.synthetic.codecs.rules import suited as suited
 
 _HOMES = {
     "Avif": "avif",
@@ -19,8 +20,9 @@ _HOMES = {
     "Pixels": "pixels",
     "codec_of": "protocol",
     "spec_of": "protocol",
+    "suited": "rules",
 }
 
-__all__ = ["Avif", "Codec", "Pixels", "codec_of", "spec_of"]
+__all__ = ["Avif", "Codec", "Pixels", "codec_of", "spec_of", "suited"]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -28,6 +28,9 @@ _BLOCK = 8
 _MOST_PIXELS = 1 << 24
 """Of one picture, 67 MB decoded: more tiles than fit go into the next."""
 
+_SPOILT = (OSError, SyntaxError, ValueError, RuntimeError)
+"""What Pillow and its library raise where a picture is not whole."""
+
 _MOSAICS = ("all", "class")
 
 
@@ -170,5 +173,5 @@ def _opened(stream: bytes, grid: tuple[int, int, int, int]) -> NDArray[np.uint8]
             return pixels
     except FormatError:
         raise
-    except (OSError, RuntimeError, SyntaxError, ValueError) as error:  # Pillow's plug-in raises any of these
+    except (UnidentifiedImageError, Image.DecompressionBombError, *_SPOILT) as error:
         raise FormatError(f"codec avif: a picture cannot be decoded: {one_line(error)}") from None

@@ -1,0 +1,281 @@
+"""How a finished set is to be stored, and how many images a number of bytes then holds: by trial, not by a formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from ddplug.data.labeled import LabeledData
+from ddplug.distillation.protocol import Distiller, State
+from ddplug.errors import OptionError
+from ddplug.functional.resize import reduce_to, reduced_shape
+from ddplug.synthetic.codecs.protocol import Codec, codec_of, spec_of
+from ddplug.synthetic.codecs.rules import suited
+from ddplug.synthetic.dataset import SyntheticSet
+
+__all__ = ["BudgetError", "Start", "Storage", "check_sizable", "reduced_to", "storage_for"]
+
+_WASTE = 0.01
+"""Share of the bytes that may be left, unless it is less than an image of each class takes."""
+
+_ROUGH = 0.05
+"""The same of real images that are coded only to see how many fit."""
+
+_GUESSES = 4
+"""Trials at numbers that are interpolated; from then on the interval is halved."""
+
+
+class BudgetError(OptionError):
+    """A number of bytes does not suffice for one image of each class."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a method that selects chose while its number of images was looked for.
+
+    Attributes:
+        state: of the method.
+        generator: state of the run's generator after that.
+        coded: the set that it is, as it is stored; without its provenance.
+    """
+
+    state: State
+    generator: Tensor
+    coded: SyntheticSet
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A codec, and the bytes that a set may take.
+
+    Attributes:
+        codec: its name with options.
+        nbytes: of the set, labels and all; ``None`` for as many as it takes.
+        shape: that whole images are made smaller to first; ``()`` for none.
+    """
+
+    codec: str
+    nbytes: int | None = None
+    shape: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what of it belongs to the identity of a run."""
+        return {"codec": self.codec} if self.nbytes is None else {"codec": self.codec, "nbytes": self.nbytes}
+
+    def store(self, made: SyntheticSet) -> SyntheticSet:
+        """Code a set; if it takes too many bytes, without the last images of each class.
+
+        Raises:
+            OptionError: the codec cannot hold such samples.
+            BudgetError: one image of each class takes too many bytes.
+        """
+        coded = self._coded(made)
+        if self.nbytes is None or coded.nbytes <= self.nbytes:
+            return coded
+        most = int(made.hard_targets.bincount().max())
+        guess = max(1, most * self.nbytes // coded.nbytes)
+        found = _largest(lambda number: self._coded(_first(made, number)), self.nbytes, guess, most - 1, _WASTE)
+        if found is None:
+            self._refuse(coded.num_classes, self._coded(_first(made, 1)).nbytes)
+        return found
+
+    def store_alike(self, made: Sequence[SyntheticSet]) -> list[SyntheticSet]:
+        """Code sets of as many images, as those that a method made of several seeds; they stay of as many.
+
+        Raises:
+            OptionError: see :meth:`store`.
+        """
+        coded = [self.store(one) for one in made]
+        least = min(map(len, coded))
+        number = least // coded[0].num_classes
+        return [
+            own if len(own) == least else self._coded(_first(one, number)) for one, own in zip(made, coded, strict=True)
+        ]
+
+    def sized(self, method: Distiller, data: LabeledData, seed: int) -> tuple[Distiller, Start | None]:
+        """Replace ``images_per_class`` by what fits into the bytes.
+
+        A method that learns gets as many as real images would fit. One that selects is run until what it chose fills
+        the bytes, first with that number; rarely more than three times.
+
+        Args:
+            method: with an option ``images_per_class``.
+            data: real data.
+            seed: of the run.
+
+        Returns:
+            The method and, where that was found by running it, what it chose.
+
+        Raises:
+            OptionError: it has no such option, or the codec cannot hold such samples.
+            BudgetError: one image of each class takes too many bytes.
+        """
+        options: Any = method
+        check_sizable(method)
+        if self.nbytes is None:
+            return method, None
+        factor = getattr(method, "factor", 1)
+        most = min(map(len, data.class_indices)) // factor**2
+        if not most:  # the method itself says what is wrong
+            return replace(options, images_per_class=1), None
+        draw = _real(data, factor, bool(getattr(method, "soft_labels", False)), seed)
+        real = _largest(lambda number: self._coded(draw(number)), self.nbytes, 1, most, _ROUGH)
+        if real is None:
+            self._refuse(data.num_classes, self._coded(draw(1)).nbytes)
+        number = len(real) // data.num_classes // factor**2
+        if method.steps:
+            return replace(options, images_per_class=number), None
+        starts: dict[int, Start] = {}
+
+        def select(number: int) -> SyntheticSet:
+            rng = torch.Generator().manual_seed(seed)
+            sized: Distiller = replace(options, images_per_class=number)
+            state = sized.init(data, rng)
+            coded = self._coded(sized.result(state, data).to("cpu"))
+            starts[number] = Start(state, rng.get_state(), coded)
+            return coded
+
+        found = _largest(select, self.nbytes, number, most, _WASTE)
+        if found is None:
+            self._refuse(data.num_classes, select(1).nbytes)
+        number = next(number for number, start in starts.items() if start.coded is found)
+        return replace(options, images_per_class=number), starts[number]
+
+    def _coded(self, made: SyntheticSet) -> SyntheticSet:
+        return (reduced_to(made, self.shape) if self.shape else made).compress(self.codec)
+
+    def _refuse(self, classes: int, needed: int) -> NoReturn:
+        raise BudgetError(
+            f"{self.nbytes} bytes are too few for one image of each of {classes} classes, which take {needed} with "
+            f"codec {self.codec}; allow {needed} or more, or choose a codec that takes fewer"
+        )
+
+
+def check_sizable(method: Distiller) -> None:
+    """Refuse a method without a number of images.
+
+    Raises:
+        OptionError: it has no option ``images_per_class``.
+    """
+    if "images_per_class" not in getattr(method, "__dataclass_fields__", ()):
+        raise OptionError(f"{method.name} has no images_per_class to fit to a number of bytes; leave nbytes out")
+
+
+def storage_for(data: LabeledData, codec: str | Codec | None, nbytes: int | None) -> Storage | None:
+    """Settle how to store a set, before any work is done.
+
+    Args:
+        data: real data that it will be made from.
+        codec: name with options, the codec itself, ``"auto"`` for one that suits the data, or ``None`` for none, or
+            for ``"auto"`` where there is a number of bytes.
+        nbytes: that the set may take.
+
+    Raises:
+        OptionError: an option is unknown or outside its range, or the codec cannot hold such samples.
+    """
+    if nbytes is not None and nbytes < 1:
+        raise OptionError(f"nbytes is {nbytes}; it must be at least 1")
+    if codec is None and nbytes is None:
+        return None
+    spec = suited(data, nbytes) if codec in (None, "auto") else spec_of(codec)
+    codec_of(spec).check(data.shape, data.preprocess.kind)
+    return Storage(spec, nbytes)
+
+
+def reduced_to(made: SyntheticSet, shape: tuple[int, ...]) -> SyntheticSet:
+    """Store whole images as small as a shape; those that are smaller already stay as they are."""
+    if made.network_shape or tuple(made.inputs.shape[1:]) == shape:
+        return made
+    return replace(made, inputs=reduce_to(made.inputs, shape), levels=None, network_shape=made.shape)
+
+
+def _largest(
+    make: Callable[[int], SyntheticSet], nbytes: int, guess: int, most: int, waste: float
+) -> SyntheticSet | None:
+    """Find the set of the most images of each class that fits into a number of bytes.
+
+    Bytes grow nearly in a straight line with the images, so that few trials do; if they do not, the interval between a
+    number that fits and one that does not is halved.
+
+    Args:
+        make: makes the set of a number.
+        nbytes: that it may take.
+        guess: number to try first.
+        most: that may be tried.
+        waste: share of the bytes that may be left.
+
+    Returns:
+        The set, which leaves less of the bytes than that share or than another image of each class takes; ``None``
+        where one of each does not fit.
+    """
+    points: list[tuple[int, int]] = [(0, 0)]  # numbers that fit, and their bytes
+    above: tuple[int, int] | None = None
+    best: SyntheticSet | None = None
+    tries, guess = 0, min(guess, most)
+    while points[-1][0] < most and (above is None or above[0] > points[-1][0] + 1):
+        made = make(guess)
+        tries += 1
+        if made.nbytes > nbytes:
+            above = (guess, made.nbytes)
+        else:
+            best = made
+            points.append((guess, made.nbytes))
+            if nbytes - made.nbytes <= waste * nbytes:
+                break
+        guess = _next(points, above, nbytes, most, halve=tries >= _GUESSES)
+    return best
+
+
+def _next(points: list[tuple[int, int]], above: tuple[int, int] | None, nbytes: int, most: int, *, halve: bool) -> int:
+    """Choose the number to try next, between the largest that fits and the smallest that does not."""
+    low, size = points[-1]
+    high = most + 1 if above is None else above[0]
+    if above is not None and halve:
+        return (low + high) // 2
+    (a, of_a), (b, of_b) = (points[-1], above) if above is not None else (points[-2], points[-1])
+    slope = max((of_b - of_a) / (b - a), 0.01)
+    return max(low + 1, min(high - 1, low + int((nbytes - size) / slope)))
+
+
+def _first(made: SyntheticSet, number: int) -> SyntheticSet:
+    """Keep the first images of each class."""
+    each, rest = divmod(len(made), made.num_classes)
+    if made.targets.ndim == 2 and not rest:
+        rank = torch.arange(len(made)) % each  # a teacher may take an image for another class than it was made for
+    else:
+        labels = made.hard_targets
+        rank = (one_hot(labels, made.num_classes).cumsum(0) - 1).gather(1, labels[:, None])[:, 0]
+    kept = rank < number
+    provenance = dict(made.provenance)
+    if "training" in provenance:
+        provenance["training"] = _fewer(provenance["training"], kept)
+    return replace(made, inputs=made.inputs[kept], targets=made.targets[kept], stored=None, provenance=provenance)
+
+
+def _fewer(training: Mapping[str, Any], kept: Tensor) -> dict[str, Any]:
+    """Leave samples out of the batches of a learned training."""
+    places = dict(zip(kept.nonzero()[:, 0].tolist(), range(len(kept)), strict=False))
+    batches = ([places[k] for k in batch if k in places] for batch in training["batches"])
+    return {**training, "batches": [batch for batch in batches if batch]}
+
+
+def _real(data: LabeledData, factor: int, soft: bool, seed: int) -> Callable[[int], SyntheticSet]:
+    """Return what draws real images, stored and labeled as a method makes them, to see what they take."""
+    rng = torch.Generator().manual_seed(seed)
+    orders = [members[torch.randperm(len(members), generator=rng)] for members in data.class_indices]
+    shape = reduced_shape(data.shape, factor)
+
+    def draw(number: int) -> SyntheticSet:
+        inputs = data.batch(torch.cat([order[: number * factor**2] for order in orders]))
+        targets = torch.arange(data.num_classes).repeat_interleave(number * factor**2)
+        labels = one_hot(targets, data.num_classes).float() if soft else targets
+        whole = SyntheticSet(inputs.cpu(), labels, data.num_classes, data.preprocess.to("cpu"))
+        small = whole.inputs if factor == 1 else reduce_to(whole.inputs, shape)
+        return replace(whole, inputs=small, network_shape=data.shape)
+
+    return draw
