@@ -24,7 +24,7 @@ from ddplug.distillation.checkpoint import Snapshot
 from ddplug.distillation.config import config_of
 from ddplug.distillation.memory import check as check_memory
 from ddplug.distillation.protocol import Distiller
-from ddplug.distillation.storage import Start, Storage, check_sizable, storage_for
+from ddplug.distillation.storage import Start, Storage, check_sizable, storage_for, with_recipe
 from ddplug.errors import DivergedError, OptionError
 from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.dataset import SyntheticSet
@@ -265,6 +265,8 @@ def distill(
         run.rescue()
         raise
     provenance = {**run.account(), "steps": run.now.step}
-    if chosen is not None and not run.now.step:
-        return _with(chosen.coded, provenance)
-    return _with(made, provenance) if storage is None else storage.store(_with(made, provenance))
+    if storage is None:
+        return _with(made, provenance)
+    selected = chosen is not None and not run.now.step
+    coded = _with(chosen.coded, provenance) if chosen and selected else storage.store(_with(made, provenance))
+    return with_recipe(coded, data.augmentation)

@@ -13,6 +13,7 @@ from torch import Tensor
 import ddplug
 from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Identity
+from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller
 from ddplug.distillation.storage import Storage
 from ddplug.distillers import DM, RDED, ClassMean, KMeans, Random
@@ -270,3 +271,11 @@ def test_a_baseline_that_does_not_fit_has_one_image_a_class_and_says_so() -> Non
     )
     assert (result.rows[1].images_per_class, result.rows[1].fits) == (1, False)
     assert "(more than the set)" in result.table()
+
+
+def test_many_images_are_trained_on_by_steps_and_few_as_published(digits: LabeledData) -> None:
+    many = distill(digits, "random", nbytes=3000, codec="pixels:bits=1", device="cpu")
+    few = distill(digits, "random", nbytes=600, codec="pixels:bits=1", device="cpu")
+    assert len(many) > 256 >= len(few)
+    assert many.recipe == Recipe.by_steps(1500, "crop+scale+rotate")
+    assert few.recipe == Recipe.paper(digits.augmentation)
