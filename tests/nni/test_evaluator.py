@@ -220,7 +220,7 @@ def test_everything_is_checked_before_a_search(pair: tuple[Path, Path], tmp_path
         (OptionError, "epochs is 0", {"epochs": 0}),
         (OptionError, "unknown field of the protocol 'epoch'; did you mean 'epochs'", {"epoch": 3}),
         (OptionError, "wrap", {"augment": "wrap"}),
-        (OptionError, "schedule is 'steep'; it must be step, cosine or constant", {"schedule": "steep"}),
+        (OptionError, "schedule is 'steep'; it must be step, cosine, cycle or constant", {"schedule": "steep"}),
         (OptionError, "threads is 0", {"threads": 0}),
         (OptionError, "nowhere", {"journal": tmp_path / "nowhere" / "j.jsonl"}),
     ]

@@ -150,7 +150,7 @@ def test_merge_of_quantized_sets_keeps_equal_levels_only() -> None:
         ({"learning_rate": -0.1}, "learning_rate is -0.1; it must lie between 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"momentum": float("inf")}, "momentum is inf"),
-        ({"schedule": "linear"}, "schedule is 'linear'; it must be step, cosine or constant"),
+        ({"schedule": "linear"}, "schedule is 'linear'; it must be step, cosine, cycle or constant"),
     ],
 )
 def test_recipe_refuses(values: dict[str, Any], message: str) -> None:
