@@ -252,11 +252,13 @@ def distill(
     data = data.to(place)
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))
     before = path if path is not None and resume and os.path.exists(path) else None
+    began = time.monotonic()
     storage = storage_for(data, codec, nbytes)
     method, chosen = _sized(method, data, seed, storage, before)
     identity = _identity(data, method, seed, storage)
     check_memory(method, data, place)
     run = _Run(method, identity, place, path)
+    run.began = began  # finding how many images fit may be most of the work
     try:
         with preparing(callbacks):
             run.start(data, total, resume, chosen)

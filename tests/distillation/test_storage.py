@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -279,3 +280,16 @@ def test_many_images_are_trained_on_by_steps_and_few_as_published(digits: Labele
     assert len(many) > 256 >= len(few)
     assert many.recipe == Recipe.by_steps(1500, "crop+scale+rotate")
     assert few.recipe == Recipe.paper(digits.augmentation)
+
+
+def test_seconds_hold_the_search_for_what_fits(digits: LabeledData) -> None:
+    @dataclass(frozen=True)
+    class Slow(Random):
+        """Takes its time to choose."""
+
+        def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
+            time.sleep(0.2)
+            return super().init(data, rng)
+
+    made = distill(digits, Slow(), nbytes=1000, codec="pixels:bits=2", device="cpu")
+    assert made.provenance["seconds"] >= 0.2
