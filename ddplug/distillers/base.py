@@ -9,7 +9,7 @@ keeps views of networks that are themselves being trained. Images move by Adam, 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,6 +32,7 @@ from ddplug.networks.functional import initial_parameters, prefixed, stateless
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
+from ddplug.utils.former import TakesFormerSpellings
 from ddplug.utils.progress import progress
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ __all__ = ["AgedPool", "ImageDistiller", "Momentum", "RenewedPool"]
 
 
 @dataclass(frozen=True)
-class ImageDistiller(ABC):
+class ImageDistiller(metaclass=TakesFormerSpellings):
     """A method that moves images; subclasses are frozen dataclasses with defaults of their own.
 
     Attributes:

@@ -37,6 +37,7 @@ from ddplug.synthetic.learned import LearnedTraining
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least, one_of
 from ddplug.utils.fingerprints import fingerprint
+from ddplug.utils.former import TakesFormerSpellings
 
 __all__ = ["DD", "unrolled_preset"]
 
@@ -88,7 +89,7 @@ _PRESETS = {
 
 
 @dataclass(frozen=True)
-class DD:
+class DD(metaclass=TakesFormerSpellings):
     """Dataset distillation by unrolled training.
 
     Attributes:

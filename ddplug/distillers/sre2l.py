@@ -38,6 +38,7 @@ from ddplug.networks.functional import prefixed, unprefixed
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
+from ddplug.utils.former import TakesFormerSpellings
 
 __all__ = ["SRe2L", "batch_norm_matching", "clamped"]
 
@@ -84,7 +85,7 @@ _PRESETS = {
 
 
 @dataclass(frozen=True)
-class SRe2L:
+class SRe2L(metaclass=TakesFormerSpellings):
     """Squeeze, recover and relabel; with ``curriculum`` the recovery of CDA.
 
     Attributes:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 
 from ddplug.errors import OptionError, unknown
 from ddplug.utils.checks import one_of
+from ddplug.utils.former import FORMER_SPELLINGS
 
 __all__ = ["Parser", "add_fields", "field_help", "given_fields", "known_name", "number", "plain", "quantity"]
 
@@ -20,14 +21,6 @@ SEED_LIMIT = 2**63 - 1
 
 _FIELD = "field_"
 """What sets the options of a dataclass's fields apart from others of the same name."""
-
-FORMER_SPELLINGS: Mapping[str, Sequence[str]] = {
-    "init_from": ("start",),
-    "pool_size": ("bank", "pool", "queue"),
-    "max_samples_per_class": ("pool",),
-    "initialization": ("initialisation",),
-}
-"""Field -> what its option was called before; these still work."""
 
 
 class Parser(argparse.ArgumentParser):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
@@ -17,12 +17,13 @@ from ddplug.distillers.parts.images import balanced_labels, check_images_per_cla
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import one_of
+from ddplug.utils.former import TakesFormerSpellings
 
 __all__ = ["FeatureSelection", "Selection", "check_keep", "each_class", "pick_by_score", "pick_pool"]
 
 
 @dataclass(frozen=True)
-class Selection(ABC):
+class Selection(metaclass=TakesFormerSpellings):
     """A distiller that does all its work in :meth:`init`; subclasses are frozen dataclasses.
 
     A state is ``{"index": (M,) int64}``, positions of real samples, or ``{"inputs": (M, *shape) float32}``, made ones
