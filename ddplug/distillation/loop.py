@@ -269,6 +269,7 @@ def distill(
     provenance = {**run.account(), "steps": run.now.step}
     if storage is None:
         return _with(made, provenance)
-    selected = chosen is not None and not run.now.step
-    coded = _with(chosen.coded, provenance) if chosen and selected else storage.store(_with(made, provenance))
+    # what was coded while its size was looked for, unless steps were taken since
+    found = None if chosen is None or run.now.step else chosen.coded
+    coded = storage.store(_with(made, provenance)) if found is None else _with(found, provenance)
     return with_recipe(coded, data.augmentation)

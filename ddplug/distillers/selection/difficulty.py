@@ -110,7 +110,9 @@ class Difficulty(Selection):
             stays[out] = False
             rest.append(members[stays])
         test = data.subset(torch.cat([members[out] for members, out in zip(ranked, apart, strict=True)]))
-        fitting = [window for window in WINDOWS if all(_holds(part, window) >= self.images_per_class for part in rest)]
+        fitting = [
+            window for window in WINDOWS if all(len(_inside(part, window)) >= self.images_per_class for part in rest)
+        ]
         if len(test) == 0 or len(fitting) < 2:
             return WINDOWS[0]
         recipe = Recipe.by_steps(self.judge_steps, joint(data.augmentation))
@@ -123,10 +125,10 @@ class Difficulty(Selection):
         return fitting[scores.index(max(scores))]
 
 
-def _holds(members: Tensor, window: tuple[float, ...]) -> int:
-    """Count the samples in a window."""
+def _inside(members: Tensor, window: tuple[float, ...]) -> Tensor:
+    """Return the samples of a class, ranked from the easiest, that lie in a window."""
     first, last = (round(share * len(members)) for share in window)
-    return last - first
+    return members[first:last]
 
 
 def _drawn(members: Tensor, window: tuple[float, ...], number: int, rng: torch.Generator) -> Tensor:
@@ -135,10 +137,10 @@ def _drawn(members: Tensor, window: tuple[float, ...], number: int, rng: torch.G
     Raises:
         OptionError: it holds fewer.
     """
-    first, last = (round(share * len(members)) for share in window)
-    if last - first < number:
+    inside = _inside(members, window)
+    if len(inside) < number:
         raise OptionError(
-            f"window {window[0]:g},{window[1]:g} holds {last - first} of a class's {len(members)} samples, fewer than "
+            f"window {window[0]:g},{window[1]:g} holds {len(inside)} of a class's {len(members)} samples, fewer than "
             f"images_per_class={number}; widen it"
         )
-    return members[first:last][torch.randperm(last - first, generator=rng)[:number]]
+    return inside[torch.randperm(len(inside), generator=rng)[:number]]
