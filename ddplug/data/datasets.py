@@ -6,6 +6,8 @@ A loader is any callable that an entry point of the group ``ddplug.datasets`` na
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +42,15 @@ _HELD_OUT = 0.2
 """Share of each class that serves as the test split of data that come without one."""
 
 _FOLDER = "imagefolder:"
+
+_FILES: Mapping[str, str] = {
+    ".safetensors": "ddplug.SyntheticSet.load reads such a set; name the real data here",
+    ".zip": "unpack it and give the folder, as imagefolder:DIR",
+    ".tar": "unpack it and give the folder, as imagefolder:DIR",
+    ".gz": "unpack it and give the folder, as imagefolder:DIR",
+    "": "read its arrays in Python and call ddplug.from_arrays(inputs, labels)",
+}
+"""Ending of a file -> what to do with it."""
 _NO_FLIP = ALL_OPERATIONS.replace("_flip", "")
 """A mirrored digit is another one."""
 
@@ -61,7 +72,7 @@ class Loader(Protocol):
 
 
 def load(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     root: str | Path | None = None,
     split: str = "train",
@@ -103,14 +114,38 @@ def load(
     """
     one_of("split", split, ("train", "test"))
     options: dict[str, Any] = {"cache": cache, "max_memory": max_memory, "progress": progress}
-    if name.startswith(_FOLDER):
-        return _image_folder(Path(name.removeprefix(_FOLDER)).expanduser(), split, size=size, **options)
+    place = _folder_of(name)
+    if place is not None:
+        return _image_folder(place, split, size=size, **options)
+    name = os.fspath(name)
     if size is not None:
         raise OptionError(f"size is an option of imagefolder:DIR; {name!r} has the size it has: leave it out")
-    if name not in registry.names("dataset"):
-        raise unknown("dataset", name, [*registry.names("dataset"), f"{_FOLDER}DIR"])
     loader: Loader = registry.resolve("dataset", name)
     return loader(root=root, split=split, download=download, **options)
+
+
+def _folder_of(name: str | os.PathLike[str]) -> Path | None:
+    """Return the folder of images that a name or a path means, or ``None`` for a registered name.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    if not isinstance(name, (str, os.PathLike)):
+        raise OptionError(f"a {type(name).__name__} is no name of a data set; give a name or a folder")
+    text = os.fspath(name)
+    if text.startswith(_FOLDER):
+        return Path(os.path.expanduser(text.removeprefix(_FOLDER)))
+    if text in registry.names("dataset"):
+        return None
+    place = os.path.expanduser(text)
+    if os.path.isdir(place):
+        return Path(place)
+    if os.path.isfile(place):
+        kind = os.path.splitext(place)[1].casefold()
+        raise OptionError(f"{text} is a file, not a data set; {_FILES.get(kind, _FILES[''])}")
+    if isinstance(name, os.PathLike) or os.sep in text:
+        raise OptionError(f"{text} is no folder that is there, nor the name of a data set; give {_FOLDER}DIR")
+    raise unknown("dataset", text, [*registry.names("dataset"), f"{_FOLDER}DIR"])
 
 
 def _hold_out(whole: LabeledData, split: str) -> LabeledData:
@@ -179,7 +214,9 @@ class TorchvisionLoader:
     ) -> LabeledData:
         """Load one split; see :func:`load`."""
         if root is None:
-            raise OptionError(f"{self.name!r} is read from a folder; give root=FOLDER (--data-root FOLDER)")
+            raise OptionError(
+                f"{self.name!r} is read from a folder; give root=FOLDER to load_dataset (--data-root FOLDER)"
+            )
 
         def read(part: str, preprocess: str | Preprocess) -> LabeledData:
             dataset = self._open(Path(root).expanduser(), part, download)
