@@ -17,9 +17,11 @@ import torch
 
 from ddplug import registry
 from ddplug.data.decoding import MAX_MEMORY
+from ddplug.data.images import Folder
 from ddplug.data.labeled import LabeledData
-from ddplug.data.loaders import from_arrays, from_dataset, from_image_folder
+from ddplug.data.loaders import check_size, from_arrays, from_dataset, read_folder
 from ddplug.data.preprocess import Preprocess, Standardize, fit
+from ddplug.data.scan import parts
 from ddplug.errors import DataError, OptionError, unknown
 from ddplug.functional.augmentation import ALL_OPERATIONS
 from ddplug.utils.checks import one_of
@@ -155,20 +157,49 @@ def _hold_out(whole: LabeledData, split: str) -> LabeledData:
     return replace(train if split == "train" else test, preprocess=preprocess)
 
 
-def _image_folder(path: Path, split: str, **options: Any) -> LabeledData:
-    if not ((path / "train").is_dir() and (path / "test").is_dir()):
-        return _hold_out(from_image_folder(path, preprocess="identity", **options), split)
-    name = path.resolve().name
-    train = from_image_folder(path / "train", name=name, **options)
+def _image_folder(
+    path: Path, split: str, *, size: tuple[int, int] | None, progress: bool, **options: Any
+) -> LabeledData:
+    check_size(size)
+    found, name = parts(path), path.resolve().name
+    if not found:
+        folder = Folder(path, size, progress)
+        fewest, count = folder.smallest()
+        if count < 2:
+            raise DataError(
+                f"{path}: class {fewest!r} has {count} image; a fifth of each class is held out as the test part, "
+                f"which takes at least 2: add some, or put what there is into {path}/train and {path}/test"
+            )
+        return _hold_out(read_folder(folder, "identity", name, **options), split)
+    train = read_folder(Folder(found["train"], size, progress), "standardize", name, **options)
     if split == "train":
         return train
-    test = from_image_folder(path / "test", name=name, preprocess=train.preprocess, **options)
-    if test.class_names != train.class_names or test.shape != train.shape:
+    # read as the training part is, whatever the pictures themselves are
+    folder = Folder(found["test"], size, progress, mode="L" if train.shape[0] == 1 else "RGB")
+    _check_classes(path, train.class_names, folder.classes)
+    test = read_folder(folder, "identity", name, **options)
+    if test.shape != train.shape:
         raise DataError(
-            f"{path}: train has the shape {train.shape} and the classes {', '.join(train.class_names)}; test has "
-            f"{test.shape} and {', '.join(test.class_names)}: make them equal"
+            f"{path}: the pictures of train are {_sides(train)}, those of test {_sides(test)} (height x width); give "
+            "size=(height, width) (--size) to resize all images"
         )
-    return test
+    return replace(test, preprocess=train.preprocess)
+
+
+def _sides(data: LabeledData) -> str:
+    return " x ".join(map(str, data.shape[1:]))
+
+
+def _check_classes(path: Path, train: tuple[str, ...], test: tuple[str, ...]) -> None:
+    """Refuse parts of other classes."""
+    for here, there, one, other in (("train", "test", train, test), ("test", "train", test, train)):
+        only = [name for name in one if name not in set(other)]
+        if only:
+            more = f" and {len(only) - 5} more" if len(only) > 5 else ""
+            raise DataError(
+                f"{path}: the classes of train and test differ: {', '.join(only[:5])}{more} only in {here}; make them "
+                f"equal in {here} and {there}"
+            )
 
 
 def digits(*, split: str = "train", **_: Any) -> LabeledData:

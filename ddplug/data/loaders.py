@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from PIL import Image
 from torch import Tensor
 
-from ddplug.data.checks import check, to_inputs, to_label, to_labels
+from ddplug.data.checks import channels_first, check, to_inputs
 from ddplug.data.decoding import MAX_MEMORY, Samples, gather
-from ddplug.data.images import Folder, from_pil
+from ddplug.data.images import Folder
+from ddplug.data.items import Items, unwrapped
 from ddplug.data.labeled import LabeledData
+from ddplug.data.labels import Names, to_labels
 from ddplug.data.preprocess import Preprocess, fit, to_pixels
 from ddplug.errors import DataError, OptionError
 from ddplug.functional.augmentation import ALL_OPERATIONS
-from ddplug.utils.text import one_line
 
 __all__ = ["LabeledData", "from_arrays", "from_dataset", "from_image_folder"]
+
+ClassNames: TypeAlias = Sequence[str] | Mapping[Any, Any] | Any
+"""One name a class: a sequence, an array or a pandas index, or a dictionary in either direction."""
 
 _WHOLE: Mapping[str, Callable[[Any], tuple[Any, Any]]] = {
     "torchvision.datasets.mnist.MNIST.__getitem__": lambda dataset: (dataset.data[:, None], dataset.targets),
@@ -28,13 +31,16 @@ _WHOLE: Mapping[str, Callable[[Any], tuple[Any, Any]]] = {
 }
 """Data sets that hold all their images: the method that gives one of them -> how to have all at once."""
 
+_READING = 2
+"""Changes where items are read differently, so that caches are made again."""
+
 
 def from_arrays(
     inputs: Any,
     targets: Any,
     *,
     preprocess: str | Preprocess = "standardize",
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames = None,
     name: str = "arrays",
     augmentation: str | None = None,
 ) -> LabeledData:
@@ -62,16 +68,22 @@ def from_arrays(
         >>> data.num_classes, data.shape
         (2, (2,))
     """
-    stored, labels = to_inputs(inputs, name), to_labels(targets, name)
-    check(stored, labels, class_names, name)
-    return _assemble(stored, labels, preprocess, class_names, name, augmentation)
+    return _from_arrays(inputs, targets, preprocess, Names.given(class_names, name), name, augmentation)
+
+
+def _from_arrays(
+    inputs: Any, targets: Any, preprocess: str | Preprocess, names: Names, name: str, augmentation: str | None
+) -> LabeledData:
+    stored, labels = channels_first(to_inputs(inputs, name)), to_labels(targets, name)
+    check(stored, len(labels), name)
+    return _assemble(stored, *names.encode(labels, name), preprocess, name, augmentation)
 
 
 def from_dataset(
     dataset: Any,
     *,
     preprocess: str | Preprocess = "standardize",
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames = None,
     name: str = "dataset",
     augmentation: str | None = None,
     cache: str | Path | None = None,
@@ -107,25 +119,25 @@ def from_dataset(
         >>> len(data), data.shape
         (2, (1, 4, 4))
     """
+    dataset = unwrapped(dataset, name)
     try:
         count = len(dataset)
-    except TypeError:
+    except (TypeError, NotImplementedError):
         raise DataError(f"{name}: {type(dataset).__name__} has no length; give a map-style dataset") from None
-    class_names = class_names or getattr(dataset, "classes", None)
+    items = Items(dataset, name)
+    names = items.names() if class_names is None else Names.given(class_names, name)
     whole = _whole(dataset)
     if whole is not None:
-        return from_arrays(*whole, preprocess=preprocess, class_names=class_names, name=name, augmentation=augmentation)
-
-    def read(index: int) -> tuple[Tensor, int]:
-        return _read_item(dataset, index, f"{name}, item {index}")
+        return _from_arrays(*whole, preprocess, names, name, augmentation)
 
     def source() -> str:
         probes = sorted({round(i * (count - 1) / 15) for i in range(16)})
-        return repr([(label, str(item.dtype), item.numpy().tobytes()) for item, label in map(read, probes)])
+        found = [(label, str(item.dtype), item.numpy().tobytes()) for item, label in map(items.read, probes)]
+        return repr((_READING, found))
 
     key = repr((name, f"{type(dataset).__module__}.{type(dataset).__qualname__}", count))
-    inputs, targets = gather(Samples(read, count, name, class_names, key, source), cache, max_memory, progress)
-    return _assemble(inputs, targets, preprocess, class_names, name, augmentation, cache)
+    gathered = gather(Samples(items.read, count, name, names, key, source), cache, max_memory, progress)
+    return _assemble(*gathered, preprocess, name, augmentation, cache)
 
 
 def from_image_folder(
@@ -162,28 +174,48 @@ def from_image_folder(
         DataError: no folder, no image, one class, an unreadable image, images of several sizes and no ``size``.
         OptionError: the size is not two positive numbers.
     """
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise OptionError(f"size is {size}; it must be (height, width), both at least 1 pixel")
+    check_size(size)
     folder = Folder(Path(path), size, progress)
     name = name or folder.path.resolve().name
-    key = repr((str(folder.path.resolve()), size))
+    return read_folder(folder, preprocess, name, augmentation=augmentation, cache=cache, max_memory=max_memory)
+
+
+def check_size(size: tuple[int, int] | None) -> None:
+    """Refuse a size that is not two positive numbers.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise OptionError(f"size is {size}; it must be (height, width), both at least 1 pixel")
+
+
+def read_folder(
+    folder: Folder,
+    preprocess: str | Preprocess,
+    name: str,
+    *,
+    augmentation: str | None = None,
+    cache: str | Path | None = None,
+    max_memory: int = MAX_MEMORY,
+) -> LabeledData:
+    """Read a folder whose files are known; see :func:`from_image_folder`."""
     threads = min(8, os.cpu_count() or 1)
-    samples = Samples(folder.read, len(folder), name, folder.classes, key, folder.source, threads)
-    inputs, targets = gather(samples, cache, max_memory, progress)
-    return _assemble(inputs, targets, preprocess, folder.classes, name, augmentation, cache)
+    names = Names.given(folder.classes, name)
+    samples = Samples(folder.read, len(folder), name, names, folder.key, folder.source, threads)
+    return _assemble(*gather(samples, cache, max_memory, folder.progress), preprocess, name, augmentation, cache)
 
 
 def _assemble(
     inputs: Tensor,
     targets: Tensor,
+    names: tuple[str, ...],
     preprocess: str | Preprocess,
-    class_names: Sequence[str] | None,
     name: str,
     augmentation: str | None,
     cache: str | Path | None = None,
 ) -> LabeledData:
     """Put checked data together."""
-    names = tuple(map(str, class_names or range(int(targets.max()) + 1)))
     if augmentation is None:
         augmentation = ALL_OPERATIONS if inputs.ndim == 4 else ""
     fitted = fit(preprocess, inputs) if isinstance(preprocess, str) else preprocess
@@ -205,15 +237,3 @@ def _whole(dataset: Any) -> tuple[Any, Any] | None:
     method = getattr(type(dataset), "__getitem__", None)
     whole = _WHOLE.get(f"{getattr(method, '__module__', '')}.{getattr(method, '__qualname__', '')}")
     return None if whole is None else whole(dataset)
-
-
-def _read_item(dataset: Any, index: int, what: str) -> tuple[Tensor, int]:
-    """Read one item of a dataset; whatever goes wrong in there is the data's fault and named."""
-    try:
-        item, label = dataset[index]
-        if isinstance(item, Image.Image):
-            item = from_pil(item)
-    except Exception as error:
-        problem = f"{type(error).__name__}: {one_line(error)}"
-        raise DataError(f"{what} cannot be read: {problem}; mend the dataset") from error
-    return to_inputs(item, what).cpu(), to_label(label, what)
