@@ -28,11 +28,13 @@ def notes_on_stderr() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("always", Note)
         other = warnings.showwarning
+        said: set[str] = set()  # two parts of one folder may have the same to say
 
         def show(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
             if not issubclass(category, Note):
                 other(message, category, *where, **options)
-            elif sys.stderr is not None:
+            elif sys.stderr is not None and str(message) not in said:
+                said.add(str(message))
                 # nobody may be there to read it, which is no reason to stop
                 with contextlib.suppress(OSError, ValueError):
                     sys.stderr.write(f"ddplug: note: {one_line(message)}\n")
