@@ -17,6 +17,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Preprocess, fit, to_pixels
 from ddplug.errors import DataError, OptionError
 from ddplug.functional.augmentation import ALL_OPERATIONS
+from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import one_line
 
 __all__ = ["LabeledData", "from_arrays", "from_dataset", "from_image_folder"]
@@ -29,6 +30,7 @@ _WHOLE: Mapping[str, Callable[[Any], tuple[Any, Any]]] = {
 """Data sets that hold all their images: the method that gives one of them -> how to have all at once."""
 
 
+@own_surroundings()
 def from_arrays(
     inputs: Any,
     targets: Any,
@@ -67,6 +69,7 @@ def from_arrays(
     return _assemble(stored, labels, preprocess, class_names, name, augmentation)
 
 
+@own_surroundings()
 def from_dataset(
     dataset: Any,
     *,
@@ -128,6 +131,7 @@ def from_dataset(
     return _assemble(inputs, targets, preprocess, class_names, name, augmentation, cache)
 
 
+@own_surroundings()
 def from_image_folder(
     path: str | Path,
     *,

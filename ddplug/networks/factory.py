@@ -14,6 +14,7 @@ from ddplug.registry import resolve
 from ddplug.utils import specs
 from ddplug.utils.randomness import temporary_seed
 from ddplug.utils.specs import Options
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["Network", "build", "embed", "has_batch_norm", "linear_input", "name_of"]
 
@@ -25,6 +26,7 @@ def _check_options(name: str, factory: Callable[..., Any], options: Options) -> 
         specs.check(f"network {name!r}", options, {parameter.name: parameter.default for parameter in parameters})
 
 
+@own_surroundings()
 def build(
     network: str | Callable[[], nn.Module], shape: tuple[int, ...], num_classes: int, rng: torch.Generator
 ) -> nn.Module:

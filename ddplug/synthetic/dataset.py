@@ -22,6 +22,7 @@ from ddplug.synthetic.compat import difference, first_difference
 from ddplug.synthetic.recipe import Recipe
 from ddplug.synthetic.stored import Stored, store
 from ddplug.utils.files import read_tensors, write_tensors
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["SyntheticSet"]
 
@@ -129,16 +130,19 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         found = data.get("fingerprint") if isinstance(data, Mapping) else None
         return found if isinstance(found, str) else None
 
+    @own_surroundings()
     def pixels(self) -> Tensor:
         """Return what networks see in pixel space, ``(M, *shape)``; synthetic pixels may lie outside ``[0, 1]``."""
         return self.preprocess.inverse(self[:][0])
 
+    @own_surroundings()
     def enlarged(self) -> SyntheticSet:
         """Return the set with its images stored as networks see them, in float32; itself where they are."""
         if not self.network_shape:
             return self
         return replace(self, inputs=self[:][0], levels=None, bits=8, stored=None, network_shape=())
 
+    @own_surroundings()
     def reduced(self, factor: int) -> SyntheticSet:
         """Store the images smaller by a factor, averaged; networks go on seeing the shape they saw.
 
@@ -160,6 +164,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         small = reduce(self.inputs, factor)
         return replace(self, inputs=small, levels=None, stored=None, network_shape=self.shape)
 
+    @own_surroundings()
     def compress(self, codec: str | Codec) -> SyntheticSet:
         """Let a codec hold the images: what it gives back takes their place, and what it stores is what they take.
 
@@ -206,6 +211,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             stored=stored,
         )
 
+    @own_surroundings()
     def to(self, device: torch.device | str) -> SyntheticSet:
         """Move every tensor to a device."""
         levels = None if self.levels is None else self.levels.to(device)
@@ -213,6 +219,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         inputs, targets = self.inputs.to(device), self.targets.to(device)
         return replace(self, inputs=inputs, targets=targets, preprocess=preprocess, levels=levels)
 
+    @own_surroundings()
     def select(self, labels: Sequence[int]) -> SyntheticSet:
         """Keep the samples of some classes; labels and ``num_classes`` stay as they are.
 
@@ -228,6 +235,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         stored = None if self.stored is None or self.targets.ndim == 2 else self.stored.keep(labels)
         return replace(self, inputs=self.inputs[keep], targets=self.targets[keep], stored=stored)
 
+    @own_surroundings()
     def merge(self, other: SyntheticSet) -> SyntheticSet:
         """Append another set of the same data: same shape, classes, kind of labels and preprocessing.
 
@@ -263,6 +271,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         """Return the provenance of each merged part; flat, so that a thousand merges are no deeper than one."""
         return list(self.provenance["merged"]) if set(self.provenance) == {"merged"} else [dict(self.provenance)]
 
+    @own_surroundings()
     def quantize(self, dtype: Literal["uint8", "float32"] = "uint8", bits: int = 8) -> SyntheticSet:
         """Round the inputs to what fits in a byte each, on 256 equal levels a channel, and soft labels to float16.
 
@@ -326,6 +335,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             raise OptionError("the preprocessing is too ill-conditioned for uint8 storage; keep float32")
         return result
 
+    @own_surroundings()
     def codes(self) -> Tensor:
         """Compute the ``(M, *stored)`` uint8 codes of a quantized set; those of fewer bits than 8 span 0..255 as well.
 
@@ -335,6 +345,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         pixels = quantize.exact_pixels(self.preprocess, self.inputs)
         return quantize.codes(pixels, self._levels(), self.bits).to(self.inputs.device)
 
+    @own_surroundings()
     def decode(self, codes: Tensor) -> Tensor:
         """Turn ``(M, *stored)`` uint8 codes into model-space inputs; the inverse of :meth:`codes`.
 
@@ -347,6 +358,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             raise OptionError("the set is stored as float32; call quantize() first")
         return self.levels.cpu()
 
+    @own_surroundings()
     def save(self, path: str | Path) -> None:
         """Write the set to one file (:mod:`ddplug.synthetic.file_format`); it is first read back in memory.
 
@@ -381,6 +393,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         write_tensors(path, file_format.KIND, tensors, header, version)
 
     @staticmethod
+    @own_surroundings()
     def load(path: str | Path) -> SyntheticSet:
         """Read a set; the file is not trusted.
 
