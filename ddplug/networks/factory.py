@@ -67,6 +67,7 @@ def _factory(spec: str, shape: tuple[int, ...], num_classes: int) -> Callable[[]
     return lambda: factory(shape, num_classes, **options)
 
 
+@own_surroundings(gradients=False)
 def embed(module: nn.Module, x: Tensor) -> Tensor:
     """Return the features of a batch: what the last linear layer receives.
 

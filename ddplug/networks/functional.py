@@ -139,6 +139,7 @@ def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
+@own_surroundings(gradients=False)
 def forward(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """Call a network with parameters and buffers that are given, and stay as they are.
 

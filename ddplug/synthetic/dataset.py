@@ -18,7 +18,7 @@ from ddplug.functional.packing import check_bits, packed_bytes
 from ddplug.functional.resize import enlarge, reduce
 from ddplug.synthetic import checks, file_format, quantize
 from ddplug.synthetic.codecs.protocol import Codec
-from ddplug.synthetic.compat import difference, first_difference
+from ddplug.synthetic.compat import difference, first_difference, numbered, places
 from ddplug.synthetic.recipe import Recipe
 from ddplug.synthetic.stored import Stored, store
 from ddplug.utils.files import read_tensors, write_tensors
@@ -239,6 +239,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     def merge(self, other: SyntheticSet) -> SyntheticSet:
         """Append another set of the same data: same shape, classes, kind of labels and preprocessing.
 
+        Classes are told by their names, where both sets have names; they stay in the order that they have here.
+
         Sets quantized between different levels are merged as float32, soft labels of which one side is not float16 too;
         quantize the result again. Of different bits a number the larger ones are kept.
 
@@ -249,6 +251,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         problem = difference(self, other) or stored
         if problem:
             raise DataError(f"the sets cannot be merged, since they differ in {problem}")
+        other = other.in_order_of(self.class_names)
         levels = self.levels
         if levels is None or other.levels is None or not torch.equal(levels, other.levels):
             levels = None
@@ -260,8 +263,29 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             stored=None,
             bits=max(self.bits, other.bits),  # fewer bits lie on the levels of more
             half_labels=self.half_labels and other.half_labels,
+            class_names=other.class_names if numbered(self.class_names) else self.class_names,
             provenance={"merged": [*self._parts(), *other._parts()]},
         )
+
+    @own_surroundings()
+    def in_order_of(self, class_names: Sequence[str]) -> SyntheticSet:
+        """Number the classes as others of the same names are numbered; the set itself where they have no names.
+
+        Args:
+            class_names: the same names, perhaps in another order.
+
+        Example:
+            >>> from ddplug.data.preprocess import Identity
+            >>> made = SyntheticSet(torch.rand(2, 4), torch.tensor([0, 1]), 2, Identity(), class_names=("ant", "bee"))
+            >>> made.in_order_of(("bee", "ant")).targets
+            tensor([1, 0])
+        """
+        found = places(class_names, self.class_names)
+        if found is None:
+            return self
+        place = torch.tensor(found, device=self.targets.device)
+        targets = place[self.targets] if self.targets.ndim == 1 else self.targets[:, place.argsort()]
+        return replace(self, targets=targets, class_names=tuple(class_names), stored=None)
 
     def _form(self) -> tuple[tuple[int, ...], str]:
         """Return the shape that images are stored in, and the kind of their labels."""

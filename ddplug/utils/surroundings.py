@@ -7,8 +7,8 @@ it may break a method or change a number that it gives. So every public function
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -17,14 +17,38 @@ __all__ = ["own_surroundings"]
 
 
 @contextmanager
-def own_surroundings() -> Iterator[None]:
-    """Compute as in a fresh process, whatever the caller has set; put it back at the end.
+def _float32() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
-    Covered are torch's default data type and default device, the grad mode, inference mode and autocast, and what numpy
-    does about overflows and the like. Deterministic algorithms stay as they are: on the CPU they change no number, and
-    on CUDA a user who asks for them wants to know what has none.
+
+_OWN: tuple[tuple[Callable[[], bool], Callable[[], AbstractContextManager[object]]], ...] = (
+    (lambda: torch.get_default_dtype() != torch.float32, _float32),
+    (lambda: torch.empty(0).device.type != "cpu", lambda: torch.device("cpu")),
+    (lambda: torch.is_autocast_enabled("cpu"), lambda: torch.autocast("cpu", enabled=False)),
+    (lambda: torch.is_autocast_enabled("cuda"), lambda: torch.autocast("cuda", enabled=False)),
+    (lambda: "raise" in np.geterr().values(), lambda: np.errstate(all="ignore")),
+)
+"""Whether a caller has set something, and what puts it aside."""
+
+
+@contextmanager
+def own_surroundings(*, gradients: bool = True) -> Iterator[None]:
+    """Compute as in a fresh process, whatever the caller has set; it is put back at the end.
+
+    Covered are torch's default data type and default device, the grad mode, inference mode and autocast, and numpy's
+    errors. Deterministic algorithms stay as they are: on the CPU they change no number, and on CUDA whoever asks for
+    them wants to hear of what has none.
 
     As a decorator, ``@own_surroundings()``, it is for functions that return, not for generators.
+
+    Args:
+        gradients: whether they are turned on. Not in a function that the caller differentiates, or does not; inference
+            mode, whose tensors nothing may be learned from, becomes ``no_grad`` there.
 
     Example:
         >>> with torch.inference_mode(), own_surroundings():
@@ -32,13 +56,12 @@ def own_surroundings() -> Iterator[None]:
         True
     """
     with ExitStack() as put_back:
-        put_back.callback(torch.set_default_dtype, torch.get_default_dtype())
-        torch.set_default_dtype(torch.float32)
-        put_back.enter_context(torch.inference_mode(False))  # which turns gradients on as well
-        put_back.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
-        for kind in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(kind):
-                put_back.enter_context(torch.autocast(kind, enabled=False))
-        if torch.empty(0).device.type != "cpu":  # only where it is needed: every later call would go through it
-            put_back.enter_context(torch.device("cpu"))
+        for is_set, aside in _OWN:
+            if is_set():
+                put_back.enter_context(aside())
+        wanted = gradients or torch.is_grad_enabled()
+        if torch.is_inference_mode_enabled():
+            put_back.enter_context(torch.inference_mode(False))
+        if wanted != torch.is_grad_enabled():
+            put_back.enter_context(torch.set_grad_enabled(wanted))
         yield
