@@ -25,6 +25,7 @@ from ddplug.data.scan import parts
 from ddplug.errors import DataError, OptionError, unknown
 from ddplug.functional.augmentation import ALL_OPERATIONS
 from ddplug.utils.checks import one_of
+from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import one_line
 
 __all__ = [
@@ -73,6 +74,7 @@ class Loader(Protocol):
         """Load one split; the arguments are those of :func:`load`, and a loader may ignore what it has no use for."""
 
 
+@own_surroundings()
 def load(
     name: str | os.PathLike[str],
     *,

@@ -12,6 +12,7 @@ from torch import Tensor
 from ddplug.data.cache import take
 from ddplug.data.preprocess import Preprocess, pieces, to_pixels
 from ddplug.errors import DataError, OptionError
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["LabeledData"]
 
@@ -104,7 +105,7 @@ class LabeledData:
         if len(members) == 0:
             raise DataError(f"class {self.class_names[label]!r} has no sample to draw; keep at least one of each class")
         rounds = -(-n // len(members))
-        picks = torch.cat([torch.randperm(len(members), generator=rng) for _ in range(rounds)])[:n]
+        picks = torch.cat([torch.randperm(len(members), generator=rng, device=rng.device) for _ in range(rounds)])[:n]
         return members[picks]
 
     def sample(self, label: int, n: int, rng: torch.Generator) -> Tensor:
@@ -144,6 +145,7 @@ class LabeledData:
         index = index.to(self.device)
         return replace(self, inputs=take(self.inputs, index, self.scratch), targets=self.targets[index])
 
+    @own_surroundings()
     def split(self, fraction: float, seed: int = 0) -> tuple[LabeledData, LabeledData]:
         """Split into training data and a held-out validation part, class by class.
 

@@ -18,6 +18,7 @@ from ddplug.data.labels import Names, to_labels
 from ddplug.data.preprocess import Preprocess, fit, to_pixels
 from ddplug.errors import DataError, OptionError
 from ddplug.functional.augmentation import ALL_OPERATIONS
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["LabeledData", "from_arrays", "from_dataset", "from_image_folder"]
 
@@ -35,6 +36,7 @@ _READING = 2
 """Changes where items are read differently, so that caches are made again."""
 
 
+@own_surroundings()
 def from_arrays(
     inputs: Any,
     targets: Any,
@@ -79,6 +81,7 @@ def _from_arrays(
     return _assemble(stored, *names.encode(labels, name), preprocess, name, augmentation)
 
 
+@own_surroundings()
 def from_dataset(
     dataset: Any,
     *,
@@ -140,6 +143,7 @@ def from_dataset(
     return _assemble(*gathered, preprocess, name, augmentation, cache)
 
 
+@own_surroundings()
 def from_image_folder(
     path: str | Path,
     *,

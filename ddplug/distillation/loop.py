@@ -30,6 +30,7 @@ from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["distill"]
 
@@ -187,6 +188,7 @@ def _sized(
     return storage.sized(method, data, seed)
 
 
+@own_surroundings()
 def distill(
     data: LabeledData,
     distiller: Distiller | str,

@@ -23,6 +23,7 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import values_at_least
 from ddplug.utils.devices import pick_device
+from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import markdown
 
 __all__ = ["HEAD", "WHOLE_RECIPE", "Comparison", "Row", "compare"]
@@ -129,6 +130,7 @@ class Comparison:
         }
 
 
+@own_surroundings()
 def compare(
     synthetic: SyntheticSet,
     train: LabeledData,

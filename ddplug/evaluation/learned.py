@@ -30,10 +30,12 @@ from ddplug.utils.checks import values_at_least
 from ddplug.utils.devices import pick_device
 from ddplug.utils.fingerprints import fingerprint
 from ddplug.utils.randomness import spawn
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["evaluate_as_learned", "train_as_learned"]
 
 
+@own_surroundings()
 def train_as_learned(
     synthetic: SyntheticSet,
     *,
@@ -94,6 +96,7 @@ def _check_finite(weights: Tensors, rates: Sequence[float]) -> None:
         )
 
 
+@own_surroundings()
 def evaluate_as_learned(
     synthetic: SyntheticSet,
     test: LabeledData,

@@ -22,6 +22,7 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import values_at_least
 from ddplug.utils.devices import pick_device
+from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import percent
 
 __all__ = ["Evaluation", "accuracy", "cross_architecture", "evaluate", "judge"]
@@ -79,6 +80,7 @@ class Evaluation:
         }
 
 
+@own_surroundings()
 def accuracy(module: nn.Module, data: LabeledData, batch_size: int = 256) -> float:
     """Measure the share of samples that a network labels rightly.
 
@@ -116,6 +118,7 @@ def _right(module: nn.Module, data: LabeledData, index: Tensor, device: torch.de
     return (guesses == data.targets[index.to(data.device)].to(device)).sum()
 
 
+@own_surroundings()
 def judge(
     data: Sequence[Trainable],
     test: LabeledData,
@@ -148,6 +151,7 @@ def judge(
     return Evaluation(accuracies, name_of(network), recipe, time.monotonic() - began)
 
 
+@own_surroundings()
 def evaluate(
     synthetic: SyntheticSet,
     test: LabeledData,
@@ -198,6 +202,7 @@ def evaluate(
     return judge(sets, test, network, recipe or synthetic.recipe, seed=seed, device=place, progress=progress)
 
 
+@own_surroundings()
 def cross_architecture(
     synthetic: SyntheticSet,
     test: LabeledData,

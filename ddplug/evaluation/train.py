@@ -22,6 +22,7 @@ from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import values_at_least
 from ddplug.utils.devices import pick_device
 from ddplug.utils.randomness import spawn, temporary_seed
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["check_outputs", "fit", "rate_at", "steps_of", "train_each", "train_on"]
 
@@ -122,6 +123,7 @@ def _descend(
         parameter.add_(momentum, alpha=-rate)
 
 
+@own_surroundings()
 def fit(
     modules: Sequence[nn.Module],
     data: Sequence[Trainable],
@@ -209,6 +211,7 @@ def _drawn(
     return x, y
 
 
+@own_surroundings()
 def train_each(
     data: Sequence[Trainable],
     network: Network,
@@ -272,6 +275,7 @@ def check_outputs(module: nn.Module, data: Trainable, device: torch.device) -> N
         )
 
 
+@own_surroundings()
 def train_on(
     data: SyntheticSet,
     network: Network,

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from ddplug.utils.surroundings import own_surroundings
+
 __all__ = ["best_labels", "centered", "nearest_distribution", "predict"]
 
 _RIDGE = 1e-6
@@ -55,6 +57,7 @@ def _ridged(kernel: Tensor, ridge: float) -> Tensor:
     return kernel + ridge * kernel.trace() / len(kernel) * torch.eye(len(kernel)).to(kernel)
 
 
+@own_surroundings(gradients=False)
 def predict(query: Tensor, support: Tensor, labels: Tensor, ridge: float = _RIDGE) -> Tensor:
     """Predict by kernel ridge regression; differentiable in everything.
 
@@ -76,6 +79,7 @@ def predict(query: Tensor, support: Tensor, labels: Tensor, ridge: float = _RIDG
     return query @ (exact.T @ weights).to(query)
 
 
+@own_surroundings(gradients=False)
 def best_labels(views: Iterable[tuple[Tensor, Tensor, Tensor]], ridge: float = _RIDGE) -> Tensor:
     r"""Return the labels whose predictions are nearest to real ones, over any number of feature maps (the label solve).
 
@@ -105,6 +109,7 @@ def best_labels(views: Iterable[tuple[Tensor, Tensor, Tensor]], ridge: float = _
     return solved
 
 
+@own_surroundings(gradients=False)
 def nearest_distribution(rows: Tensor) -> Tensor:
     r"""Project every row on the probability simplex: the nearest :math:`p` with :math:`p \ge 0` and sum 1.
 

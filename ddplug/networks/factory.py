@@ -14,6 +14,7 @@ from ddplug.registry import resolve
 from ddplug.utils import specs
 from ddplug.utils.randomness import temporary_seed
 from ddplug.utils.specs import Options
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["Network", "build", "embed", "has_batch_norm", "linear_input", "name_of"]
 
@@ -25,6 +26,7 @@ def _check_options(name: str, factory: Callable[..., Any], options: Options) -> 
         specs.check(f"network {name!r}", options, {parameter.name: parameter.default for parameter in parameters})
 
 
+@own_surroundings()
 def build(
     network: str | Callable[[], nn.Module], shape: tuple[int, ...], num_classes: int, rng: torch.Generator
 ) -> nn.Module:
@@ -65,6 +67,7 @@ def _factory(spec: str, shape: tuple[int, ...], num_classes: int) -> Callable[[]
     return lambda: factory(shape, num_classes, **options)
 
 
+@own_surroundings(gradients=False)
 def embed(module: nn.Module, x: Tensor) -> Tensor:
     """Return the features of a batch: what the last linear layer receives.
 

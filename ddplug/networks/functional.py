@@ -17,6 +17,7 @@ from ddplug.functional.unrolling import StepLoss
 from ddplug.networks.batching import batch_pieces
 from ddplug.networks.factory import Network, build, embed
 from ddplug.networks.layers import Classifier
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = [
     "forward",
@@ -96,6 +97,7 @@ def _structure(
 _named = lru_cache(maxsize=32)(_structure)
 
 
+@own_surroundings()
 def initial_parameters(network: Network, data: LabeledData, rng: torch.Generator) -> Tensors:
     """Initialize a new network for some data.
 
@@ -137,6 +139,7 @@ def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
+@own_surroundings(gradients=False)
 def forward(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """Call a network with parameters and buffers that are given, and stay as they are.
 
@@ -155,6 +158,7 @@ def forward(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tens
     return torch.cat([functional_call(module, own, part) for part in _micro_batches(module, x)])
 
 
+@own_surroundings()
 def loss_gradient(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensors, Tensors]:
     """Gradient of the mean cross-entropy in a network's parameters, without a graph.
 
@@ -178,6 +182,7 @@ def loss_gradient(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, y
     return total, buffers
 
 
+@own_surroundings()
 def sgd_step(module: nn.Module, tensors: Tensors, x: Tensor, y: Tensor, rate: float) -> Tensors:
     """Take one step of plain gradient descent on the mean cross-entropy.
 

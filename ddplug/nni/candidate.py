@@ -31,6 +31,7 @@ from ddplug.nni.sets import widened
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.devices import pick_device
 from ddplug.utils.randomness import spawn, temporary_seed
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["fitted", "train_and_score"]
 
@@ -229,6 +230,7 @@ def _labeled(validation: SyntheticSet) -> LabeledData:
     return LabeledData(validation.enlarged().inputs, targets, validation.num_classes, Identity(), names, "validation")
 
 
+@own_surroundings()
 def train_and_score(
     build: Callable[[torch.Generator], nn.Module],
     train: SyntheticSet,
@@ -246,6 +248,7 @@ def train_and_score(
             torch are seeded with it, so that the weights depend on the seed alone.
         train: what to train on.
         validation: real data with hard labels, in the model space of ``train``; see :func:`ddplug.nni.sets.check_pair`.
+            Its classes may be in another order.
         protocol: how.
         report: called with every interim accuracy.
 
@@ -268,7 +271,7 @@ def train_and_score(
         >>> result.images, result.failure, len(result.accuracies)
         (100, None, 1)
     """
-    candidate = _Candidate(train, validation, protocol, report)
+    candidate = _Candidate(train, validation.in_order_of(train.class_names), protocol, report)
     failure = None
     try:
         for seed in range(protocol.seed, protocol.seed + protocol.seeds):

@@ -18,11 +18,13 @@ from ddplug.errors import OptionError
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.pictures import grid, image_bytes
 from ddplug.utils.files import write_file
+from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import os_reason
 
 __all__ = ["holds_real_images", "inspect", "to_image_folder", "to_npz", "to_png"]
 
 
+@own_surroundings()
 def to_png(synthetic: SyntheticSet, path: str | Path, per_row: int = 10) -> None:
     """Write the images as a grid, a class a row; see :func:`ddplug.synthetic.pictures.grid`.
 
@@ -40,6 +42,7 @@ def to_png(synthetic: SyntheticSet, path: str | Path, per_row: int = 10) -> None
     write_file(path, picture.getvalue())
 
 
+@own_surroundings()
 def to_npz(synthetic: SyntheticSet, path: str | Path) -> None:
     """Write plain arrays that ``numpy.load(path, allow_pickle=False)`` reads.
 
@@ -66,6 +69,7 @@ def to_npz(synthetic: SyntheticSet, path: str | Path) -> None:
     write_file(path, content.getvalue())
 
 
+@own_surroundings()
 def to_image_folder(synthetic: SyntheticSet, directory: str | Path) -> None:
     """Write one PNG an image, ``CLASS/0000.png``, as ``torchvision.datasets.ImageFolder`` reads them.
 
@@ -139,6 +143,7 @@ def _storage(own: SyntheticSet) -> dict[str, Any]:
     }
 
 
+@own_surroundings()
 def inspect(synthetic: SyntheticSet | str | Path) -> dict[str, Any]:
     """Return what a set holds, in JSON-ready values.
 

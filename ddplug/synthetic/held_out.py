@@ -6,6 +6,7 @@ import torch
 
 from ddplug.data.labeled import LabeledData
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["METHOD", "holdout"]
 
@@ -13,6 +14,7 @@ METHOD = "holdout"
 """The method that such a file names in its provenance."""
 
 
+@own_surroundings()
 def holdout(data: LabeledData, cut_from: LabeledData | None = None) -> SyntheticSet:
     """Turn real data into a set, to be saved with the distilled one and judged by wherever the data are not at hand.
 

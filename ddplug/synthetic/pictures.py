@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from ddplug.errors import DataError
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.checks import values_at_least
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["grid", "image_bytes"]
 
@@ -34,6 +35,7 @@ _NAME = 28
 """Characters of a class name that are shown."""
 
 
+@own_surroundings()
 def image_bytes(synthetic: SyntheticSet) -> Tensor:
     """Return the images of a set as bytes, clipped to what a picture can show.
 
@@ -60,6 +62,7 @@ def image_bytes(synthetic: SyntheticSet) -> Tensor:
     return shown[:, 0] if synthetic.shape[0] == 1 else shown.permute(0, 2, 3, 1)
 
 
+@own_surroundings()
 def grid(synthetic: SyntheticSet, per_row: int = 10) -> Figure:
     """Draw a set as a grid, a class a row, small images enlarged without smoothing.
 

@@ -462,6 +462,23 @@ def test_whole_data_are_a_bound_that_training_reaches() -> None:
     assert result.rows[-1].mean > 0.98
 
 
+def test_classes_are_told_by_their_names() -> None:
+    real = toy_images((5, 5, 5))
+    made, order = make_set(class_names=real.class_names), torch.tensor([1, 2, 0])
+    other = replace(real, targets=order[real.targets], class_names=tuple(real.class_names[k] for k in (2, 0, 1)))
+    unnamed = replace(real, class_names=("0", "1", "2"))
+    options: dict[str, Any] = {"network": NETWORK, "recipe": SHORT, "repeats": 1, "device": "cpu"}
+    baselines: dict[str, Any] = {"baselines": ["class-mean"], "whole_steps": 3}
+
+    def accuracies(data: LabeledData) -> list[tuple[float, ...]]:
+        rows = [row.evaluation for row in compare(made, data, data, **baselines, **options).rows]
+        return [one.accuracies for one in (evaluate(made, data, **options), *rows)]
+
+    assert accuracies(real) == accuracies(other) == accuracies(unnamed)
+    with pytest.raises(errors.DataError, match="only the set has 'class0'; only the data have 'ant'; use the data"):
+        evaluate(made, replace(real, class_names=("ant", "class1", "class2")), **options)
+
+
 @pytest.mark.parametrize(
     ("test", "message"),
     [

@@ -41,6 +41,7 @@ from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors, write_tensors
 from ddplug.utils.fingerprints import fingerprint
 from ddplug.utils.progress import progress as progress_bar
+from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import os_reason
 
 __all__ = [
@@ -221,6 +222,7 @@ def _generator(seed: int, number: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
+@own_surroundings()
 def train_experts(
     data: LabeledData,
     folder: str | Path,

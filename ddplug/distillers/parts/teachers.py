@@ -20,6 +20,7 @@ from ddplug.networks.functional import stateless
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.checks import one_of, values_at_least
 from ddplug.utils.devices import pick_device
+from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import one_line
 
 __all__ = [
@@ -40,6 +41,7 @@ _MICRO_BATCH = 256
 """Samples through a teacher at once on an accelerator."""
 
 
+@own_surroundings()
 def train_teacher(
     network: Network, data: LabeledData, *, epochs: int = 10, max_samples_per_class: int = POOL, rng: torch.Generator
 ) -> nn.Module:
@@ -179,6 +181,7 @@ def predict(ready: nn.Module, inputs: Tensor) -> Tensor:
     return torch.cat([ready(inputs[piece]) for piece in pieces])
 
 
+@own_surroundings()
 def soft_labels(images: SyntheticSet, teacher: nn.Module, *, device: torch.device | str = "auto") -> SyntheticSet:
     """Give any set a teacher's soft labels; selected real images with them are the control for methods that use them.
 
