@@ -33,7 +33,7 @@ def as_labeled(data: Any, split: str = "train", *, what: str = "data") -> Labele
     Args:
         data: labeled data, which are given back as they are; a torch ``Dataset`` or ``DataLoader``
             (:func:`ddplug.data.from_dataset`); ``(inputs, labels)``, two arrays or tensors
-            (:func:`ddplug.data.from_arrays`); a data set's name or a folder of images
+            (:func:`ddplug.data.from_arrays`); a synthetic set with hard labels; a data set's name or a folder of images
             (:func:`ddplug.data.load_dataset`).
         split: the part that is meant by a name or a folder, ``"train"`` or ``"test"``.
         what: how to call the data in an error.
@@ -53,6 +53,8 @@ def as_labeled(data: Any, split: str = "train", *, what: str = "data") -> Labele
         return data
     if isinstance(data, (str, os.PathLike)):
         return load(data, split=split)
+    if hasattr(data, "pixels") and hasattr(data, "preprocess"):  # a set, of real data perhaps: its items are no pixels
+        return from_arrays(data.pixels(), data.targets, preprocess=data.preprocess, class_names=data.class_names)
     if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], (tuple, Mapping)):  # no two items
         return from_arrays(*data)
     kind = type(data).__name__

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ddplug import registry
 from ddplug._version import __version__
+from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation import checkpoint as checkpoints
 from ddplug.distillation.callbacks import Callback, preparing
@@ -190,7 +191,7 @@ def _sized(
 
 @own_surroundings()
 def distill(
-    data: LabeledData,
+    data: Data,
     distiller: Distiller | str,
     *,
     nbytes: int | None = None,
@@ -209,7 +210,8 @@ def distill(
     numbers of a run that was never stopped, bit for bit.
 
     Args:
-        data: real training data.
+        data: real training data: labeled data, a torch ``Dataset``, a name or a folder; see
+            :func:`ddplug.data.as_labeled`.
         distiller: a method with its hyper-parameters, or a registered name for its defaults.
         nbytes: that the set may take, as :attr:`ddplug.synthetic.SyntheticSet.nbytes` counts. As many images of each
             class are made as fit, whatever ``images_per_class`` says, at most what the smallest class has. A method
@@ -251,7 +253,7 @@ def distill(
         if not 0 <= number < 2**63:
             raise OptionError(f"{what} is {number}; it must be at least 0 and below 2**63")
     place = pick_device(device)
-    data = data.to(place)
+    data = as_labeled(data).to(place)
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))
     before = path if path is not None and resume and os.path.exists(path) else None
     began = time.monotonic()
