@@ -29,6 +29,7 @@ from ddplug.distillation.storage import Start, Storage, check_sizable, storage_f
 from ddplug.errors import DivergedError, OptionError
 from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.ranges import ranges
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors
 from ddplug.utils.surroundings import own_surroundings
@@ -270,7 +271,7 @@ def distill(
     except KeyboardInterrupt:
         run.rescue()
         raise
-    provenance = {**run.account(), "steps": run.now.step}
+    provenance = {**run.account(), "steps": run.now.step, **ranges(data)}
     if storage is None:
         return _with(made, provenance)
     # what was coded while its size was looked for, unless steps were taken since

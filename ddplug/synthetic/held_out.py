@@ -6,6 +6,7 @@ import torch
 
 from ddplug.data.anything import Data, as_labeled
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.ranges import ranges
 from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["METHOD", "holdout"]
@@ -45,6 +46,6 @@ def holdout(data: Data, cut_from: Data | None = None) -> SyntheticSet:
         data.num_classes,
         data.preprocess.to("cpu"),
         class_names=data.class_names,
-        provenance={"method": METHOD, "data": source},
+        provenance={"method": METHOD, "data": source, **ranges(data)},
     )
     return made.quantize() if data.inputs.dtype == torch.uint8 else made

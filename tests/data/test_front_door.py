@@ -17,7 +17,6 @@ from ddplug.distillers.parts.experts import ExpertTraining, train_experts
 from ddplug.distillers.parts.teachers import train_teacher
 from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import DataError
-from ddplug.nni.budget import data_file, selection_file
 from ddplug.testing import toy_images
 
 QUICK: dict[str, Any] = {
@@ -62,10 +61,6 @@ FUNCTIONS: dict[str, Callable[[Any, Path], Any]] = {
     "train_experts": lambda d, folder: train_experts(
         d, folder, "mlp:width=4", ExpertTraining(epochs=1), number=1, device="cpu"
     )[0].read_bytes(),
-    "data_file": lambda d, folder: data_file(d, folder / "d.safetensors").read_bytes(),
-    "selection_file": lambda d, folder: ddplug.SyntheticSet.load(
-        selection_file(d, "random", 1, folder)
-    ).inputs.tolist(),
 }
 
 
@@ -94,3 +89,10 @@ def test_names_mean_the_part_that_is_wanted() -> None:
 def test_a_set_is_judged_by_the_real_data_in_another() -> None:
     small, real = made(data()), ddplug.holdout(data())
     assert ddplug.evaluate(small, real, **QUICK).accuracies == ddplug.evaluate(small, data(), **QUICK).accuracies
+
+
+def test_files_for_a_search_are_made_of_a_torch_dataset(tmp_path: Path) -> None:
+    budget = pytest.importorskip("ddplug.nni.budget", exc_type=ImportError)
+    files = [budget.data_file(each, tmp_path / "data.safetensors") for each in (dataset(), data())]
+    assert files[0] == files[1]
+    assert len(ddplug.SyntheticSet.load(budget.selection_file(dataset(), "random", 1, tmp_path))) == 3
