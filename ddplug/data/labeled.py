@@ -32,7 +32,7 @@ class _Range:
     least: float
 
     def fits(self, low: float, high: float) -> bool:
-        slack = (self.white - self.black) / 20
+        slack = (self.white - self.black) / 8
         return low >= self.black - slack and self.least <= high <= self.white + slack
 
 

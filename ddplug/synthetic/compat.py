@@ -18,6 +18,7 @@ from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Preprocess
 from ddplug.errors import DataError
+from ddplug.synthetic.ranges import other_range
 
 __all__ = ["Space", "difference", "first_difference", "numbered", "places", "same_preprocess", "same_space"]
 
@@ -65,6 +66,7 @@ def same_space(synthetic: Space, data: Data, what: str, device: torch.device) ->
     data = as_labeled(data, what, what=f"the {what} data")
     shapes = first_difference([_shapes(synthetic, data)])
     problem = shapes or _in_classes(synthetic, data, "the set has", "the data have")
+    problem = problem or other_range(getattr(synthetic, "provenance", {}), synthetic.preprocess, data)
     if problem:
         raise DataError(
             f"the set and the {what} data {data.name!r} differ in {problem}; use the data that the set was made from"

@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Preprocess
-from ddplug.synthetic.dataset import SyntheticSet
 
-__all__ = ["in_units", "range_of", "ranges"]
+__all__ = ["Images", "in_units", "other_range", "range_of", "ranges"]
 
 _KEY = "data_range"
 
 _WIDEST = 0.5
 """Largest standard deviation that values in 0..1 can have."""
+
+_NAMES = {"0..1": (0, 1), "-1..1": (-1, 1), "0..255": (0, 255)}
+_NORMALIZED = "those of a normalization"
+
+
+class Images(Protocol):
+    """What is asked of a set of images."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def preprocess(self) -> Preprocess: ...
+
+    @property
+    def provenance(self) -> Mapping[str, Any]: ...
+
+    def pixels(self) -> Tensor: ...
 
 
 def ranges(data: LabeledData) -> dict[str, Any]:
@@ -27,7 +44,7 @@ def ranges(data: LabeledData) -> dict[str, Any]:
     return {} if found is None else {_KEY: list(found)}
 
 
-def range_of(synthetic: SyntheticSet) -> Tensor:
+def range_of(synthetic: Images) -> Tensor:
     """Find what black and white are in each channel of the images of a set.
 
     Args:
@@ -37,15 +54,53 @@ def range_of(synthetic: SyntheticSet) -> Tensor:
         ``(2, C)`` pixel values, on the CPU: those of the real data, where the provenance says them; 0 and 1, unless
         the preprocessing was fitted on other values; otherwise the least and the largest of the set itself.
     """
-    channels = synthetic.shape[0]
-    parts = synthetic.provenance.get("merged", [synthetic.provenance])
-    said = [part.get(_KEY) if isinstance(part, Mapping) else None for part in parts] if isinstance(parts, list) else []
+    channels, said = synthetic.shape[0], _said(synthetic.provenance)
     if said and _is_range(said[0], channels) and all(each == said[0] for each in said):
         return torch.tensor(said[0], dtype=torch.float32)
     if _unit(synthetic.preprocess) and not any(said):
         return torch.tensor([[0.0], [1.0]]).repeat(1, channels)
     low, high = synthetic.pixels().cpu().transpose(0, 1).flatten(1).aminmax(dim=1)
     return torch.stack([low, torch.where(high > low, high, low + 1)])
+
+
+def _said(provenance: Mapping[str, Any]) -> list[Any]:
+    """Return the range that each part of a set says, or ``None`` where it does not."""
+    parts = provenance.get("merged", [provenance])
+    return [part.get(_KEY) if isinstance(part, Mapping) else None for part in parts] if isinstance(parts, list) else []
+
+
+def other_range(provenance: Mapping[str, Any], preprocess: Preprocess, data: LabeledData) -> str | None:
+    """Tell where real images have another range of values than those that a set was made from.
+
+    Args:
+        provenance: of the set.
+        preprocess: of the set.
+        data: real data.
+
+    Returns:
+        Both, to stand after "differ in"; ``None`` where they may be of one range: two normalizations are not compared.
+    """
+    if len(data.shape) != 3:
+        return None
+    channels, said, theirs = data.shape[0], _said(provenance), data.value_range
+    other = _called(None if theirs is None else list(theirs), channels)
+    if any(said):
+        mine = _called(said[0], channels)
+        sure = other in _NAMES if mine in _NAMES else data.inputs.dtype == torch.uint8
+    else:  # of bytes, or from before the range was noted
+        mine, sure = "0..1", _unit(preprocess)
+    return f"the range of their values: {mine} and {other}" if mine != other and sure else None
+
+
+def _called(said: Any, channels: int) -> str:
+    """Return the name of a range; ``None`` stands for what bytes become."""
+    if said is None:
+        return "0..1"
+    if not _is_range(said, channels):
+        return _NORMALIZED
+    low, high = said
+    fitting = [name for name, (black, white) in _NAMES.items() if set(low) == {black} and set(high) == {white}]
+    return fitting[0] if fitting else _NORMALIZED
 
 
 def _is_range(said: Any, channels: int) -> bool:
@@ -68,7 +123,7 @@ def _unit(preprocess: Preprocess) -> bool:
     return bool((mean >= 0).all() and (mean <= 1).all() and possible.all())
 
 
-def in_units(synthetic: SyntheticSet) -> Tensor:
+def in_units(synthetic: Images) -> Tensor:
     """Return the ``(M, C, H, W)`` pixels of a set on the CPU, on the scale where black is 0 and white 1."""
     black, white = (end.view(1, -1, 1, 1) for end in range_of(synthetic))
     return (synthetic.pixels().cpu() - black) / (white - black)
