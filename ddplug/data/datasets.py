@@ -90,11 +90,11 @@ def load(
 
     ``digits`` (8x8, comes with scikit-learn) needs nothing. ``mnist``, ``fashion-mnist``, ``kmnist``, ``svhn``,
     ``cifar10`` and ``cifar100`` lie in ``root`` as torchvision puts them there. ``imagefolder:DIR`` reads
-    ``DIR/train`` and ``DIR/test`` if both exist; otherwise ``DIR`` holds the classes, and a fixed fifth of each class
-    is the test split.
+    ``DIR/train`` and ``DIR/test`` or ``DIR/val`` if they exist (:func:`ddplug.data.scan.parts`); otherwise ``DIR``
+    holds the classes, and a fixed fifth of each class is the test split.
 
     Args:
-        name: one of ``registry.names("dataset")``, or ``imagefolder:DIR``.
+        name: one of ``registry.names("dataset")``, or ``imagefolder:DIR``, or a folder that is there.
         root: folder of the data, where the data set needs one.
         split: ``"train"`` or ``"test"``.
         download: fetch what is missing into ``root``.

@@ -49,11 +49,13 @@ def from_arrays(
     """Make labeled data from NumPy arrays or tensors; memory is shared where it can be.
 
     Args:
-        inputs: ``(N, *shape)``: uint8 images ``(N, C, H, W)``, or floating-point numbers of any shape.
-        targets: ``(N,)`` integers ``0..C-1``, every class present.
+        inputs: ``(N, *shape)``: uint8 images ``(N, C, H, W)``, or floating-point numbers of any shape. Images whose
+            channels come last are laid out anew, see :func:`~ddplug.data.checks.channels_first`.
+        targets: ``(N,)`` integers or texts, one class for each that there is.
         preprocess: a kind to fit on these data (``"identity"``, ``"standardize"``, ``"zca"``), or a fitted
             preprocessing: test data must have that of the training data.
-        class_names: one name a class; ``None`` for ``"0"``, ``"1"``, ...
+        class_names: one name a class, in their order: a sequence or an array; or label -> name; or name -> label.
+            ``None`` for the labels themselves. Every name needs a sample.
         name: short name, for provenance.
         augmentation: operations of :mod:`ddplug.functional.augmentation` that keep the label; ``None`` for all of them
             on ``(C, H, W)`` inputs and none on others.
@@ -62,7 +64,8 @@ def from_arrays(
         The data, on the device of the inputs.
 
     Raises:
-        DataError: empty data, one class, missing classes, other than integer labels, NaN, lengths that differ.
+        DataError: empty data, one class, a class without a sample or a name, labels that are neither integers nor
+            texts, negative ones without a name, NaN, lengths that differ.
         OptionError: the preprocessing is not known.
 
     Example:
@@ -93,15 +96,19 @@ def from_dataset(
     max_memory: int = MAX_MEMORY,
     progress: bool = False,
 ) -> LabeledData:
-    """Read a map-style torch ``Dataset`` of ``(input, label)`` pairs, each item once.
+    """Read a map-style torch ``Dataset``, or the one behind a ``DataLoader``, each item once.
+
+    Items are ``(input, label)`` pairs, or dictionaries whose ``image`` and ``label`` go by these or similar names, or
+    by the features of a Hugging Face data set.
 
     PIL images become uint8 ``(C, H, W)``; uint8 tensors stay; floating-point tensors become float32. Items are kept
     as they are at this one reading, so leave random augmentation to ``augmentation``.
 
     Args:
-        dataset: anything with ``__len__`` and ``__getitem__``; labels are integers or 0-d tensors.
+        dataset: anything with ``__len__`` and ``__getitem__``; labels are integers or texts, or arrays of one.
         preprocess: see :func:`from_arrays`.
-        class_names: one name a class; ``None`` for the dataset's own ``classes``, or numbers.
+        class_names: see :func:`from_arrays`; ``None`` for the dataset's own ``classes``, of which those without a
+            sample are left out, or the labels themselves.
         name: short name, for provenance and the cache.
         augmentation: see :func:`from_arrays`.
         cache: folder for a file that holds the decoded items and is memory-mapped; the next call with the same data
@@ -157,7 +164,8 @@ def from_image_folder(
 ) -> LabeledData:
     """Read a folder that holds one folder of images a class; classes are numbered in the order of their names.
 
-    Images are grey, ``(1, H, W)``, if every one of them is, and ``(3, H, W)`` otherwise.
+    Images are grey, ``(1, H, W)``, if every one of them is, and ``(3, H, W)`` otherwise. They are turned upright as
+    their EXIF says. Hidden folders and files are skipped; of others that are not read a note says what they are.
 
     Args:
         path: the folder.
@@ -175,7 +183,8 @@ def from_image_folder(
         The data, on the CPU.
 
     Raises:
-        DataError: no folder, no image, one class, an unreadable image, images of several sizes and no ``size``.
+        DataError: no folder, no image, one class, an unreadable image, images of several sizes and no ``size``; or the
+            folder holds the parts of a data set.
         OptionError: the size is not two positive numbers.
     """
     check_size(size)
