@@ -90,7 +90,7 @@ def load(
 
     ``digits`` (8x8, comes with scikit-learn) needs nothing. ``mnist``, ``fashion-mnist``, ``kmnist``, ``svhn``,
     ``cifar10`` and ``cifar100`` lie in ``root`` as torchvision puts them there. ``imagefolder:DIR`` reads
-    ``DIR/train`` and ``DIR/test`` or ``DIR/val`` if they exist (:func:`ddplug.data.scan.parts`); otherwise ``DIR``
+    ``DIR/train`` and ``DIR/test`` or ``DIR/val`` if they exist, in any case; otherwise ``DIR``
     holds the classes, and a fixed fifth of each class is the test split.
 
     Args:

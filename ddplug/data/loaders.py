@@ -50,7 +50,7 @@ def from_arrays(
 
     Args:
         inputs: ``(N, *shape)``: uint8 images ``(N, C, H, W)``, or floating-point numbers of any shape. Images whose
-            channels come last are laid out anew, see :func:`~ddplug.data.checks.channels_first`.
+            shape can only be ``(N, H, W, C)``, and uint8 ones ``(N, H, W)``, are laid out as ``(N, C, H, W)``.
         targets: ``(N,)`` integers or texts, one class for each that there is.
         preprocess: a kind to fit on these data (``"identity"``, ``"standardize"``, ``"zca"``), or a fitted
             preprocessing: test data must have that of the training data.

@@ -79,9 +79,8 @@ def to_image_folder(synthetic: SyntheticSet, directory: str | Path) -> None:
     """Write one PNG an image, ``CLASS/0000.png``, as ``torchvision.datasets.ImageFolder`` reads them.
 
     ``ImageFolder`` numbers classes by the order of their folders' names. Characters that do not suit a file name become
-    ``_``. Values are rounded to bytes, from black to white in the range of the real images (:func:`range_of
-    <ddplug.synthetic.ranges.range_of>`), and clipped outside it; a note says so. Soft labels become the likeliest
-    class.
+    ``_``. Values are rounded to bytes, from black to white in the range of the real images, which a set remembers, and
+    clipped outside it; a note says so. Soft labels become the likeliest class.
 
     Args:
         synthetic: a set of grey or RGB images.
