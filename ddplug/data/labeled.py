@@ -12,6 +12,7 @@ from torch import Tensor
 from ddplug.data.cache import take
 from ddplug.data.preprocess import Preprocess, pieces, to_pixels
 from ddplug.errors import DataError, OptionError
+from ddplug.utils.randomness import seeded
 from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["LabeledData"]
@@ -164,7 +165,7 @@ class LabeledData:
         """
         if not 0 < fraction < 1:
             raise OptionError(f"the held-out fraction is {fraction}; it must lie between 0 and 1")
-        rng = torch.Generator().manual_seed(seed)
+        rng = seeded(seed)
         train, held = [], []
         for label, members in enumerate(self.class_indices):
             if len(members) < 2:

@@ -20,6 +20,7 @@ from ddplug.functional.types import Tensors
 from ddplug.networks.factory import Network, has_batch_norm, name_of
 from ddplug.networks.functional import initial_parameters, loss_gradient, sgd_step, stateless
 from ddplug.utils.checks import at_least
+from ddplug.utils.options import TakesNumbers
 from ddplug.utils.progress import progress
 from ddplug.utils.randomness import temporary_seed
 
@@ -170,7 +171,7 @@ def trained_on_set(
 
 
 @dataclass(frozen=True)
-class ExpertTraining:
+class ExpertTraining(metaclass=TakesNumbers):
     """How experts are trained: SGD without momentum and weight decay.
 
     Attributes:
