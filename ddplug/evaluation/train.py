@@ -243,7 +243,7 @@ def train_each(
     first, place = data[0], pick_device(device)
     augment.check(recipe.augment, first.shape)
     rngs = spawn(rng, len(data))
-    modules = [build(network, first.shape, first.num_classes, own).to(place) for own in rngs]
+    modules = [build(network, first.shape, first.num_classes, own).to(place).train() for own in rngs]
     check_outputs(modules[0], _samples(first, torch.zeros(1, dtype=torch.int64), place)[0], first.num_classes)
     number = steps_of(recipe, len(first)) if steps is None else steps
     with tqdm(total=number * len(data), desc="train", unit="step", disable=not progress, leave=False) as bar:

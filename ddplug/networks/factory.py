@@ -45,23 +45,18 @@ def build(
 
     Raises:
         OptionError: the name, an option or a value is not known, the inputs do not suit the network, or the function
-            makes something else than a module from one input to one logit a class.
+            needs other arguments or returns something else than a module.
 
     Example:
         >>> build("convnet:width=8,depth=2", (1, 8, 8), 10, torch.Generator().manual_seed(0)).head
         Linear(in_features=72, out_features=10, bias=True)
     """
     seed = int(torch.randint(2**63 - 1, (), generator=rng))
-    if isinstance(network, str):
-        make = _factory(network, tuple(shape), num_classes)
-        with temporary_seed(seed):
-            return make()
-    call = _call(network, tuple(shape), num_classes)
+    make = (_factory if isinstance(network, str) else _call)(network, tuple(shape), num_classes)
     with temporary_seed(seed):
-        module = call()
-        if not isinstance(module, nn.Module):
-            raise OptionError(f"network {network!r} made a {type(module).__name__}; it must return a torch.nn.Module")
-        check_outputs(module, torch.zeros(1, *shape), num_classes)
+        module = make()
+    if not isinstance(module, nn.Module):
+        raise OptionError(f"network {network!r} made a {type(module).__name__}; it must return a torch.nn.Module")
     return module
 
 
@@ -95,46 +90,49 @@ def check_outputs(module: nn.Module, sample: Tensor, num_classes: int) -> None:
     """Refuse a network that has nothing to train, or does not turn one input into one logit a class.
 
     Args:
-        module: a network; it is left in training mode.
+        module: a network; it is left in the mode it is in.
         sample: ``(1, *shape)``, in model space.
         num_classes: number of classes.
 
     Raises:
         OptionError: it does not.
     """
-    name = f"network {type(module).__name__}"
-    parameter = next((p for p in module.parameters() if p.requires_grad), None)
-    if parameter is None:
-        raise OptionError(f"{name} has no parameters to train; give it some")
-    logits_of(name, module.eval(), sample.to(parameter.device), num_classes)
-    module.train()
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise OptionError(f"network {type(module).__name__} has no parameters to train; give it some")
+    logits_of(f"network {type(module).__name__}", module, sample, num_classes)
 
 
 @torch.no_grad()
 def logits_of(name: str, module: nn.Module, sample: Tensor, num_classes: int) -> Tensor:
-    """Return the logits of one input.
+    """Return the logits of one input, in evaluation mode.
 
     Args:
         name: of the network, for messages.
-        module: the network.
-        sample: ``(1, *shape)``, on its device.
+        module: the network; it is left in the mode it is in.
+        sample: ``(1, *shape)``, in model space.
         num_classes: number of classes.
 
     Raises:
         OptionError: it fails, or gives something else than ``(1, num_classes)``.
     """
+    modes = [(part, part.training) for part in module.modules()]
+    parameter = next(module.parameters(), sample)
     try:
-        output = module(sample)
+        with temporary_seed(0, parameter.device):
+            output = module.eval()(sample.to(parameter.device))
     except Exception as error:  # a user's module may raise anything
         raise OptionError(
             f"{name} cannot take an input of shape {tuple(sample.shape[1:])} ({type(error).__name__}: "
             f"{one_line(error, most=200)}); give a network for the data's model space"
         ) from error
+    finally:
+        for part, mode in modes:
+            part.training = mode
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if shape != (1, num_classes):
+    if not isinstance(output, Tensor) or shape != (1, num_classes):
         raise OptionError(
-            f"{name} turns one input into {shape}; it must give (1, {num_classes}), one logit for each class "
-            "of the data, in their order"
+            f"{name} turns one input into {shape}; it must give (1, {num_classes}), one logit for each class of the "
+            "data, in their order"
         )
     return output
 
@@ -203,7 +201,7 @@ def has_batch_norm(module: nn.Module) -> bool:
 
 
 Network = str | Callable[..., nn.Module]
-"""A network's name with its options, e.g. ``"convnet:width=32"``, or a function that builds one: without arguments, or of
+"""A network's name with its options, as ``"convnet:width=32"``, or a function that builds one: without arguments, or of
 the shape of an input and the number of classes."""
 
 
