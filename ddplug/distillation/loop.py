@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -91,8 +91,11 @@ class _Run:
     def step(self, data: LabeledData, callbacks: Sequence[Callback]) -> None:
         """Take one step; an interrupt at any point leaves ``now`` at a complete one."""
         before = self.now
-        state, metrics = self.method.step(before.state, data, self.rng)
         number = before.step + 1
+        try:
+            state, metrics = self.method.step(before.state, data, self.rng)
+        except DivergedError as error:
+            self.diverged(f"{error} at step {number}")
         if "loss" in metrics:
             self.losses.append(metrics["loss"].detach())
             if self.device.type == "cpu" or len(self.losses) >= _CHECK_EVERY:
@@ -114,7 +117,7 @@ class _Run:
             self.diverged(f"the loss is {float(losses[first])} at step {number - len(self.losses) + first + 1}")
         self.losses = []
 
-    def diverged(self, what: str) -> None:
+    def diverged(self, what: str) -> NoReturn:
         """Keep what is sound and say what to do."""
         if self.sound is not None:
             self.keep(self.sound)

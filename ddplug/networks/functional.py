@@ -78,6 +78,8 @@ def stateless(
     kind = (tuple(shape), num_classes, embedding, outputs, training)
     if isinstance(network, str):
         return _named(network, *kind)
+    if not callable(network):
+        return _structure(network, *kind)  # which refuses it
     known = _BUILT.setdefault(network, {})
     if kind not in known:
         known[kind] = _structure(network, *kind)
