@@ -51,6 +51,11 @@ class LabeledData:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def __repr__(self) -> str:
+        kind = str(self.inputs.dtype).removeprefix("torch.")
+        what = f"{self.name!r}: {len(self)} x {self.shape} {kind}, {self.num_classes} classes, {self.preprocess.kind}"
+        return f"LabeledData({what})"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one input, without the number of samples."""

@@ -121,6 +121,9 @@ class Comparison:
         """Return a Markdown table; accuracies in percent, mean and standard deviation over the networks."""
         return markdown(HEAD, [row.cells() for row in self.rows])
 
+    def _repr_markdown_(self) -> str:
+        return self.table()
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
         return {

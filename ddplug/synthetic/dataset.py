@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,6 +84,12 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def __repr__(self) -> str:
+        labels = "hard" if self.targets.ndim == 1 else "soft"
+        what = f"{len(self)} x {self.shape}, {self.num_classes} classes, {labels} labels, {self.nbytes:,} bytes"
+        method = self.provenance.get("method")
+        return f"SyntheticSet({what}{'' if method is None else f', by {reprlib.repr(method)}'})"
 
     def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
         inputs, whole = self.inputs[index], self.shape
