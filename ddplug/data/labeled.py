@@ -12,6 +12,7 @@ from torch import Tensor
 from ddplug.data.cache import take
 from ddplug.data.preprocess import Preprocess, pieces, to_pixels
 from ddplug.errors import DataError, OptionError
+from ddplug.utils.randomness import seeded
 from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["LabeledData"]
@@ -71,6 +72,11 @@ class LabeledData:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def __repr__(self) -> str:
+        kind = str(self.inputs.dtype).removeprefix("torch.")
+        what = f"{self.name!r}: {len(self)} x {self.shape} {kind}, {self.num_classes} classes, {self.preprocess.kind}"
+        return f"LabeledData({what})"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -203,7 +209,7 @@ class LabeledData:
         """
         if not 0 < fraction < 1:
             raise OptionError(f"the held-out fraction is {fraction}; it must lie between 0 and 1")
-        rng = torch.Generator().manual_seed(seed)
+        rng = seeded(seed)
         train, held = [], []
         for label, members in enumerate(self.class_indices):
             if len(members) < 2:

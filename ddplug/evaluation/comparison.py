@@ -23,6 +23,7 @@ from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import values_at_least
+from ddplug.utils.checks import whole as as_whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import markdown
@@ -121,6 +122,9 @@ class Comparison:
         """Return a Markdown table; accuracies in percent, mean and standard deviation over the networks."""
         return markdown(HEAD, [row.cells() for row in self.rows])
 
+    def _repr_markdown_(self) -> str:
+        return self.table()
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
         return {
@@ -191,6 +195,9 @@ def compare(
         [('random', 10.0), ('random', 10.0), ('class-mean', 10.0), ('kmeans', 10.0), ('whole data', 11.5)]
     """
     began = time.monotonic()
+    repeats, whole_steps, seed = (
+        as_whole(name, value) for name, value in {"repeats": repeats, "whole_steps": whole_steps, "seed": seed}.items()
+    )
     values_at_least(1, whole_steps=whole_steps, repeats=repeats)
     place, recipe = pick_device(device), recipe or synthetic.recipe
     train, test = same_space(synthetic, train, "train", place), same_space(synthetic, test, "test", place)

@@ -21,8 +21,9 @@ from ddplug.networks.factory import Network, build, name_of
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
-from ddplug.utils.checks import values_at_least
+from ddplug.utils.checks import values_at_least, whole
 from ddplug.utils.devices import pick_device
+from ddplug.utils.randomness import seeded
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import percent
 
@@ -97,6 +98,7 @@ def accuracy(module: nn.Module, data: LabeledData, batch_size: int = 256) -> flo
         OptionError: the batch size is less than 1.
         DataError: there are no data.
     """
+    batch_size = whole("batch_size", batch_size)
     values_at_least(1, batch_size=batch_size)
     if len(data) == 0:
         raise DataError(f"data {data.name!r} have 0 samples to measure an accuracy on; give at least one")
@@ -146,7 +148,7 @@ def judge(
     Returns:
         The accuracies, one a set.
     """
-    began, rng = time.monotonic(), torch.Generator().manual_seed(seed)
+    began, rng = time.monotonic(), seeded(seed)
     modules = train_each(data, network, recipe, rng=rng, device=device, steps=steps, progress=progress)
     accuracies = tuple(accuracy(module, test) for module in modules)
     return Evaluation(accuracies, name_of(network), recipe, time.monotonic() - began)
@@ -196,6 +198,7 @@ def evaluate(
 
     Reference: Zhao, Mopuri & Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021, section 4.1.
     """
+    repeats = whole("repeats", repeats)
     values_at_least(1, repeats=repeats)
     place = pick_device(device)
     test = same_space(synthetic, test, "test", place)
@@ -238,6 +241,6 @@ def cross_architecture(
     test = as_labeled(test, "test")
     augment.check((recipe or synthetic.recipe).augment, synthetic.shape)
     for network in networks:
-        build(network, synthetic.shape, synthetic.num_classes, torch.Generator().manual_seed(seed))
+        build(network, synthetic.shape, synthetic.num_classes, seeded(seed))
     options: dict[str, Any] = {"recipe": recipe, "seed": seed, "device": device, "progress": progress}
     return [evaluate(synthetic, test, network=network, repeats=repeats, **options) for network in networks]

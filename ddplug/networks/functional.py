@@ -15,7 +15,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.functional.types import Tensors
 from ddplug.functional.unrolling import StepLoss
 from ddplug.networks.batching import batch_pieces
-from ddplug.networks.factory import Network, build, embed
+from ddplug.networks.factory import Network, build, embed, logits_of
 from ddplug.networks.layers import Classifier
 from ddplug.utils.surroundings import own_surroundings
 
@@ -71,10 +71,15 @@ def stateless(
 
     Returns:
         A module shared by all callers with the same arguments; one that a function built lives as long as the function.
+
+    Raises:
+        OptionError: as for :func:`build`, or the network does not turn such an input into one logit a class.
     """
     kind = (tuple(shape), num_classes, embedding, outputs, training)
     if isinstance(network, str):
         return _named(network, *kind)
+    if not callable(network):
+        return _structure(network, *kind)  # which refuses it
     known = _BUILT.setdefault(network, {})
     if kind not in known:
         known[kind] = _structure(network, *kind)
@@ -91,6 +96,8 @@ def _structure(
     module = build(network, shape, num_classes, torch.Generator().manual_seed(0))
     if embedding or outputs:
         module = (_Outputs if outputs else _Embedding)(module)
+    else:
+        logits_of(f"network {type(module).__name__}", module, torch.zeros(1, *shape), num_classes)
     return module.train(training).requires_grad_(False)
 
 

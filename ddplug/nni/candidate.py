@@ -24,8 +24,9 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Identity
 from ddplug.errors import DivergedError, OptionError
 from ddplug.evaluation.results import accuracy
-from ddplug.evaluation.train import check_outputs, fit
+from ddplug.evaluation.train import fit
 from ddplug.functional import augmentation as augment
+from ddplug.networks.factory import check_outputs
 from ddplug.nni.protocol import HopelessError, OverTimeError, Protocol, Result, over_time, reason
 from ddplug.nni.sets import widened
 from ddplug.synthetic.dataset import SyntheticSet
@@ -70,8 +71,8 @@ def fitted(module: Any, train: SyntheticSet, channels: int | None, device: torch
         The network, in training mode.
 
     Raises:
-        OptionError: it is no module, nothing in it can be trained, or it does not give one logit a class.
-        RuntimeError: its layers do not take such inputs.
+        OptionError: it is no module, nothing in it can be trained, its layers do not take such inputs, or it does not
+            give one logit a class.
     """
     if not isinstance(module, nn.Module):
         raise OptionError(f"the space made a {type(module).__name__}; it must make a torch.nn.Module")
@@ -79,7 +80,7 @@ def fitted(module: Any, train: SyntheticSet, channels: int | None, device: torch
         widened(train[:1][0], channels)
         module = _Repeated(module, channels)
     placed: nn.Module = module.to(device)
-    check_outputs(placed, train, device)
+    check_outputs(placed, train[:1][0], train.num_classes)
     return placed
 
 

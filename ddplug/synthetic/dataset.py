@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.compat import difference, first_difference, numbered, places
 from ddplug.synthetic.recipe import Recipe
 from ddplug.synthetic.stored import Stored, store
+from ddplug.utils.checks import scalar
 from ddplug.utils.files import read_tensors, write_tensors
 from ddplug.utils.surroundings import own_surroundings
 
@@ -67,16 +69,27 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     stored: Stored | None = None
 
     def __post_init__(self) -> None:
-        if self.network_shape == tuple(self.inputs.shape[1:]):
-            object.__setattr__(self, "network_shape", ())
-        if not self.class_names:
-            object.__setattr__(self, "class_names", tuple(map(str, range(self.num_classes))))
+        shape, names = tuple(self.network_shape), tuple(map(str, self.class_names))
+        settled = {
+            "num_classes": scalar(self.num_classes),
+            "bits": scalar(self.bits),
+            "class_names": names or tuple(map(str, range(self.num_classes))),
+            "network_shape": () if shape == tuple(self.inputs.shape[1:]) else shape,
+        }
+        for name, value in settled.items():
+            object.__setattr__(self, name, value)
         problem = checks.problem(vars(self))
         if problem:
             raise DataError(f"not a synthetic set: {problem}")
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def __repr__(self) -> str:
+        labels = "hard" if self.targets.ndim == 1 else "soft"
+        what = f"{len(self)} x {self.shape}, {self.num_classes} classes, {labels} labels, {self.nbytes:,} bytes"
+        method = self.provenance.get("method")
+        return f"SyntheticSet({what}{'' if method is None else f', by {reprlib.repr(method)}'})"
 
     def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
         inputs, whole = self.inputs[index], self.shape
