@@ -12,6 +12,7 @@ from ddplug.data.datasets import load
 from ddplug.data.labeled import LabeledData
 from ddplug.data.loaders import from_arrays, from_dataset
 from ddplug.errors import DataError
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["Data", "as_labeled"]
 
@@ -27,6 +28,7 @@ _WHAT_TO_CALL: Mapping[str, str] = {
 """Type of what is no labeled data -> what to give instead."""
 
 
+@own_surroundings()
 def as_labeled(data: Any, split: str = "train", *, what: str = "data") -> LabeledData:
     """Return labeled data, whatever holds them.
 

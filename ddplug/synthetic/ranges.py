@@ -126,4 +126,5 @@ def _unit(preprocess: Preprocess) -> bool:
 def in_units(synthetic: Images) -> Tensor:
     """Return the ``(M, C, H, W)`` pixels of a set on the CPU, on the scale where black is 0 and white 1."""
     black, white = (end.view(1, -1, 1, 1) for end in range_of(synthetic))
-    return (synthetic.pixels().cpu() - black) / (white - black)
+    units: Tensor = (synthetic.pixels().cpu() - black) / (white - black)
+    return units

@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import ddplug
 from ddplug.auto import choose
 from ddplug.data.labeled import LabeledData
-from ddplug.distillers.parts.experts import ExpertTraining, train_experts
+from ddplug.distillers.parts.experts import train_experts
 from ddplug.distillers.parts.teachers import train_teacher
+from ddplug.distillers.parts.training import ExpertTraining
 from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import DataError
 from ddplug.testing import toy_images
