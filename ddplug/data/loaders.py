@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -155,7 +156,7 @@ def from_image_folder(
     path: str | Path,
     *,
     preprocess: str | Preprocess = "standardize",
-    size: tuple[int, int] | None = None,
+    size: int | tuple[int, int] | None = None,
     name: str | None = None,
     augmentation: str | None = None,
     cache: str | Path | None = None,
@@ -170,8 +171,8 @@ def from_image_folder(
     Args:
         path: the folder.
         preprocess: see :func:`from_arrays`.
-        size: ``(height, width)`` that every image is resized to (bilinear, antialiased); ``None`` if they have one
-            size already.
+        size: ``(height, width)`` that every image is resized to (bilinear, antialiased), or one number for both;
+            ``None`` if they have one size already.
         name: short name, for provenance; ``None`` for that of the folder.
         augmentation: see :func:`from_arrays`.
         cache: folder for a file that holds the decoded images and is memory-mapped; the next call opens it without
@@ -187,20 +188,26 @@ def from_image_folder(
             folder holds the parts of a data set.
         OptionError: the size is not two positive numbers.
     """
-    check_size(size)
-    folder = Folder(Path(path), size, progress)
+    folder = Folder(Path(path).expanduser(), sides(size), progress)
     name = name or folder.path.resolve().name
     return read_folder(folder, preprocess, name, augmentation=augmentation, cache=cache, max_memory=max_memory)
 
 
-def check_size(size: tuple[int, int] | None) -> None:
-    """Refuse a size that is not two positive numbers.
+def sides(size: Any) -> tuple[int, int] | None:
+    """Return the height and width that a size means: two positive numbers, or one for both.
 
     Raises:
-        OptionError: it is not.
+        OptionError: it is something else.
     """
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise OptionError(f"size is {size}; it must be (height, width), both at least 1 pixel")
+    if size is None:
+        return None
+    try:
+        both = (index(size),) * 2 if not isinstance(size, Iterable) else tuple(map(index, size))
+    except TypeError:
+        both = ()
+    if len(both) != 2 or min(both) < 1:
+        raise OptionError(f"size is {size}; it must be (height, width), both at least 1 pixel, or one number for both")
+    return both[0], both[1]
 
 
 def read_folder(

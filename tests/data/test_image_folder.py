@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,8 +135,14 @@ def test_an_unreadable_image_is_named_and_leaves_no_cache(keep: int, cached: boo
     assert not list(cache.glob("*"))
 
 
-@pytest.mark.parametrize("size", [(0, 4), (4,), (4, -1)])
-def test_a_wrong_size_is_refused(size: tuple[int, int], tmp_path: Path) -> None:
+def test_one_number_is_a_square(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    for size in (4, np.int64(4), [4, 4]):
+        assert load(folder, size=size).shape == (3, 4, 4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(0, 4), (4,), (4, -1), 0, "4", 4.5, (4.0, 4.0)])
+def test_a_wrong_size_is_refused(size: Any, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="it must be \\(height, width\\)"):
         from_image_folder(write(tmp_path), size=size)
 
