@@ -111,7 +111,7 @@ class LabeledData:
         Told by all the values: 0 and 255, or -1 and 1, where they fit that; otherwise, as after a normalization by
         means and deviations, the least and the largest of each channel.
         """
-        if self.inputs.ndim != 4 or self.inputs.dtype == torch.uint8:
+        if self.inputs.ndim != 4 or self.inputs.dtype == torch.uint8 or self.inputs.numel() == 0:
             return None
         ends = [part.transpose(0, 1).flatten(1).aminmax(dim=1) for part in pieces(self.inputs)]
         low = torch.stack([end.min for end in ends]).amin(0).tolist()

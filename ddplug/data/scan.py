@@ -24,11 +24,12 @@ _JUNK = frozenset(
 _NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 """What Pillow recognizes without reading it by itself: EPS runs another program, the others are stubs."""
 
+_PREFIX = r"([^ _.-]+[ _.-])*"
 _SUFFIX = r"s?([ _.-]?(set|data|images?|imgs?|split|\d+))?"
 _ROLES = {
-    "train": re.compile(rf"(train|training){_SUFFIX}", re.IGNORECASE),
-    "test": re.compile(rf"(test|testing){_SUFFIX}", re.IGNORECASE),
-    "val": re.compile(rf"(val|valid|validation|dev){_SUFFIX}", re.IGNORECASE),
+    "train": re.compile(rf"{_PREFIX}(train|training){_SUFFIX}", re.IGNORECASE),
+    "test": re.compile(rf"{_PREFIX}(test|testing){_SUFFIX}", re.IGNORECASE),
+    "val": re.compile(rf"{_PREFIX}(val|valid|validation|dev){_SUFFIX}", re.IGNORECASE),
 }
 """Part of a data set -> what its folder may be called."""
 

@@ -182,6 +182,7 @@ def test_load_takes_train_and_test_folders(tmp_path: Path) -> None:
         ("train", "validation"),
         ("train2017", "val2017"),
         ("training_set", "test_set"),
+        ("seg_train", "seg_test"),
     ],
 )
 def test_parts_go_by_many_names(train: str, held: str, tmp_path: Path) -> None:
@@ -240,7 +241,14 @@ def test_two_readings_of_a_folder_are_refused_with_both_named(tmp_path: Path) ->
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    assert load(write(tmp_path, ("bus", "train"), 5)).class_names == ("bus", "train")
+    assert load(write(tmp_path / "a", ("bus", "train"), 5)).class_names == ("bus", "train")
+    assert load(write(tmp_path / "b", ("bullet_train", "bus"), 5)).class_names == ("bullet_train", "bus")
+
+
+def test_archives_that_hold_a_folder_of_their_own_name(tmp_path: Path) -> None:
+    for part, count in (("train", 3), ("test", 2)):
+        write(tmp_path / part / part, count=count)
+    assert [len(load(tmp_path, split=split)) for split in ("train", "test")] == [6, 4]
 
 
 @pytest.mark.parametrize(
