@@ -100,15 +100,15 @@ def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
     """Add the budget, instead of a method's options."""
     parser.prog = f"ddplug distill {AUTO}"
     parser.usage = f"{parser.prog} --data NAME -o FILE --budget TIME --bytes SIZE [options]"
-    parser.description = "Choose method, number and size of images by measured rules, for a time and a size; distill."
+    parser.description = "Choose codec, method and number of images by measured rules, for a time and a size; distill."
     parser.set_defaults(name=AUTO, method=None, preset=None)
     group = parser.add_argument_group("the budget")
     group.add_argument(
         "--budget",
         type=quantity("a time", {"s": 1, "m": 60, "h": 3600}),
-        default=60.0,
+        default=300.0,
         metavar="TIME",
-        help="that distilling may take, e.g. 90s, 5m or 1.5h (default: 60s)",
+        help="that distilling may take, e.g. 90s, 5m or 1.5h (default: 5m)",
     )
     group.add_argument(
         "--bytes",
@@ -116,6 +116,9 @@ def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
         default=20e3,
         metavar="SIZE",
         help="that the set may take, e.g. 20kB (default: 20kB)",
+    )
+    group.add_argument(
+        "--no-real", action="store_true", help="make no set that holds real images, which may show people or secrets"
     )
     return argv
 
@@ -271,15 +274,21 @@ def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -
 
     kept = None if arguments.no_resume or not os.path.exists(checkpoint) else checkpoint
     if kept is not None:
-        choice = auto.resumed(kept, data, int(arguments.bytes))
+        choice = auto.resumed(kept, data, int(arguments.bytes), real=not arguments.no_real)
     else:
-        choice = auto.choose(data, seconds=arguments.budget, nbytes=int(arguments.bytes), device=arguments.device)
+        choice = auto.choose(
+            data,
+            seconds=arguments.budget,
+            nbytes=int(arguments.bytes),
+            real=not arguments.no_real,
+            device=arguments.device,
+        )
         if choice.declined is not None:
             name, seconds = choice.declined
             sys.stderr.write(f"auto: the next better, {name}, would take about {seconds:.0f} s\n")
     how = "goes on with" if kept else f"expects {choice.seconds:.0f} s with"
     sys.stderr.write(f"auto: {how} ddplug distill {auto.as_options(choice)}\n")
-    return _Plan(choice.distiller, choice.reduced, choice.bits)
+    return _Plan(choice.distiller, 1, None, choice.codec, choice.nbytes)
 
 
 def _distill(arguments: argparse.Namespace, data: LabeledData, plan: _Plan, checkpoint: str) -> SyntheticSet:
