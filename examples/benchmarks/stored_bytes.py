@@ -193,6 +193,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         result = {
             "title": benchmark.title,
             "claim": f"{benchmark.claim} Networks are trained as the sets say, which is by steps.",
+            "held out": benchmark.held_out,
             "rows": sorted(rows, key=lambda known: (known["network"], known["accuracy (%)"])),
             "how": f"python examples/benchmarks/stored_bytes.py {name} --data {source(arguments.data)}",
             "machine": f"{os.cpu_count()} CPU cores",
