@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.checkpoint import KIND
 from ddplug.distillation.config import config_of
@@ -217,7 +218,7 @@ def _images(distiller: Level) -> int:
 
 
 def choose(
-    data: LabeledData,
+    data: Data,
     *,
     seconds: float = 300.0,
     nbytes: int = 20_000,
@@ -248,7 +249,7 @@ def choose(
     if not seconds > 0:
         raise OptionError(f"seconds is {seconds}; it must be above 0")
     began = time.monotonic()
-    data = data.to(pick_device(device))
+    data = as_labeled(data).to(pick_device(device))
     paces: dict[str, Pace] = {}
     choice, *better = candidates(data, nbytes, real=real)
     for candidate in better:

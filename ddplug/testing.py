@@ -25,6 +25,7 @@ from ddplug.distillers import presets
 from ddplug.errors import OptionError
 from ddplug.synthetic.compat import same_preprocess
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["check_class_symmetry", "check_distiller", "made_small", "toy_images", "toy_table"]
 
@@ -252,6 +253,7 @@ def _check_resume(distiller: Distiller, data: LabeledData) -> None:
     )
 
 
+@own_surroundings()
 def check_distiller(distiller: Distiller, data: LabeledData | None = None) -> None:
     """Check that a distiller keeps the contract of :class:`ddplug.distillation.Distiller`, on the CPU.
 
@@ -288,6 +290,7 @@ def check_distiller(distiller: Distiller, data: LabeledData | None = None) -> No
     _require(distiller, before == _global_state(), "it moves the global random state of torch, numpy or Python")
 
 
+@own_surroundings()
 def check_class_symmetry(distiller: Distiller, data: LabeledData | None = None) -> None:
     """Check that naming the classes in another order gives the same images under the new names.
 

@@ -50,6 +50,7 @@ from ddplug.functional.resize import reduced_shape
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least, values_at_least
 from ddplug.utils.randomness import nth_generator
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["DistilledBuffer"]
 
@@ -156,6 +157,7 @@ class DistilledBuffer(ExemplarsBuffer):
         """Return the ``(N, K)`` soft labels of :meth:`rows`, padded with zeros to the widest; ``None`` if hard."""
         return soft_targets_of(self.groups.values())
 
+    @own_surroundings()
     def post_adapt(self, agent: Any, exp: Any) -> None:
         """Take an experience into the memory.
 
@@ -185,6 +187,7 @@ class DistilledBuffer(ExemplarsBuffer):
         self.seconds = time.perf_counter() - began
         self.total_seconds += self.seconds
 
+    @own_surroundings()
     def resize(self, strategy: Any, new_size: int) -> None:
         """Change the number of images; groups that have too many shrink, and the others wait for new data.
 

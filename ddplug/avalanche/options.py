@@ -15,6 +15,7 @@ from ddplug.distillation.protocol import Distiller
 from ddplug.errors import OptionError
 from ddplug.functional import augmentation
 from ddplug.utils.checks import at_least, one_of
+from ddplug.utils.options import TakesNumbers
 
 __all__ = ["METHOD_OPTIONS", "MemoryOptions", "shows_memory_options"]
 
@@ -33,7 +34,7 @@ Class = TypeVar("Class", bound=type[Any])
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemoryOptions:
+class MemoryOptions(metaclass=TakesNumbers):
     """How a replay memory is filled, divided and stored; how large it is, is said elsewhere.
 
     :class:`~ddplug.avalanche.buffer.DistilledBuffer`, the plugin and the strategies take each of these as a keyword.

@@ -98,8 +98,8 @@ def read(dataset: Any) -> tuple[Rows, Schema]:
         Its samples, and how its items look. An empty dataset has rows of length and shape 0.
 
     Raises:
-        DataError: inputs are not floating-point tensors of one shape, labels are not whole numbers, or items have
-            other parts.
+        DataError: inputs are not finite floating-point tensors of one shape, labels are not whole numbers, or items
+            have other parts.
     """
     if len(dataset) == 0:
         none = torch.zeros(0, dtype=torch.int64)
@@ -115,6 +115,9 @@ def read(dataset: Any) -> tuple[Rows, Schema]:
         except (TypeError, RuntimeError) as error:
             reason = one_line(error)
             raise DataError(f"the experience's items do not form batches: {reason}; give inputs of one shape") from None
+    broken = x.reshape(len(x), -1).isfinite().all(1).logical_not()
+    if bool(broken.any()):
+        raise DataError(f"sample {int(broken.int().argmax())} of the experience holds NaN or infinity; mend or drop it")
     t = torch.cat([part[2] for part in parts]).long() if schema.task_labels else torch.zeros(len(y), dtype=torch.int64)
     return Rows(x, y.long(), t), schema
 

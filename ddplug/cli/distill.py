@@ -271,6 +271,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -> _Plan:
     """Choose for the budget, or go on with what was chosen before; say so before the work begins."""
     from ddplug import auto
+    from ddplug.utils.text import duration
 
     kept = None if arguments.no_resume or not os.path.exists(checkpoint) else checkpoint
     if kept is not None:
@@ -285,8 +286,9 @@ def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -
         )
         if choice.declined is not None:
             name, seconds = choice.declined
-            sys.stderr.write(f"auto: the next better, {name}, would take about {seconds:.0f} s\n")
-    how = "goes on with" if kept else f"expects {choice.seconds:.0f} s with"
+            needed = f"would take about {duration(seconds)}, more than choosing left of {duration(arguments.budget)}"
+            sys.stderr.write(f"auto: the next better, {name}, {needed}; allow a longer --budget\n")
+    how = "goes on with" if kept else f"expects {duration(choice.seconds)} with"
     sys.stderr.write(f"auto: {how} ddplug distill {auto.as_options(choice)}\n")
     return _Plan(choice.distiller, 1, None, choice.codec, choice.nbytes)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ddplug.errors import DataError, FormatError, OptionError, unknown
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = [
     "KINDS",
@@ -125,9 +126,11 @@ class Zca(Preprocess):
     unmatrix: Tensor
     kind: ClassVar[str] = "zca"
 
+    @own_surroundings(gradients=False)  # autocast would take the product in half precision
     def forward(self, pixels: Tensor) -> Tensor:
         return ((pixels.flatten(1) - self.mean) @ self.matrix).view_as(pixels)
 
+    @own_surroundings(gradients=False)
     def inverse(self, inputs: Tensor) -> Tensor:
         return (inputs.flatten(1) @ self.unmatrix + self.mean).view_as(inputs)
 
@@ -209,6 +212,7 @@ def _zca(stored: Tensor, eps: float) -> Zca:
     return Zca(mean.float(), ((vectors / scale) @ vectors.T).float(), ((vectors * scale) @ vectors.T).float())
 
 
+@own_surroundings()
 def fit(kind: str, stored: Tensor, eps: float = 0.1) -> Preprocess:
     """Fit a preprocessing on real training data.
 

@@ -12,6 +12,7 @@ import torch
 
 from ddplug.distillation.protocol import Distiller
 from ddplug.errors import OptionError
+from ddplug.utils.checks import scalar
 
 __all__ = ["config_of"]
 
@@ -21,6 +22,7 @@ def _plain(value: Any, where: str) -> Any:
 
     A network is its weights as much as its class: they are told by their fingerprint.
     """
+    value = scalar(value)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no infinity
     if value is None or isinstance(value, bool | int | float | str):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ddplug import registry
 from ddplug._version import __version__
+from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation import checkpoint as checkpoints
 from ddplug.distillation.callbacks import Callback, preparing
@@ -28,8 +30,12 @@ from ddplug.distillation.storage import Start, Storage, check_sizable, storage_f
 from ddplug.errors import DivergedError, OptionError
 from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.ranges import ranges
+from ddplug.utils.checks import one_of, whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors
+from ddplug.utils.former import FORMER_SPELLINGS
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["distill"]
 
@@ -87,8 +93,11 @@ class _Run:
     def step(self, data: LabeledData, callbacks: Sequence[Callback]) -> None:
         """Take one step; an interrupt at any point leaves ``now`` at a complete one."""
         before = self.now
-        state, metrics = self.method.step(before.state, data, self.rng)
         number = before.step + 1
+        try:
+            state, metrics = self.method.step(before.state, data, self.rng)
+        except DivergedError as error:
+            self.diverged(f"{error} at step {number}")
         if "loss" in metrics:
             self.losses.append(metrics["loss"].detach())
             if self.device.type == "cpu" or len(self.losses) >= _CHECK_EVERY:
@@ -110,7 +119,7 @@ class _Run:
             self.diverged(f"the loss is {float(losses[first])} at step {number - len(self.losses) + first + 1}")
         self.losses = []
 
-    def diverged(self, what: str) -> None:
+    def diverged(self, what: str) -> NoReturn:
         """Keep what is sound and say what to do."""
         if self.sound is not None:
             self.keep(self.sound)
@@ -187,8 +196,28 @@ def _sized(
     return storage.sized(method, data, seed)
 
 
+def _made(distiller: Distiller | str, options: Mapping[str, Any]) -> Distiller:
+    """Return the method that is meant, with its hyper-parameters."""
+    if not isinstance(distiller, str):
+        if options:
+            given = ", ".join(options)
+            raise OptionError(f"{given} given beside a distiller: set its own fields, or name the method, as 'dm'")
+        return distiller
+    cls = registry.resolve("distiller", distiller)
+    known = [*inspect.signature(cls).parameters]
+    for name in options:
+        one_of(
+            f"option of {distiller},",
+            name,
+            [*known, *(former for field in known for former in FORMER_SPELLINGS.get(field, ()))],
+        )
+    made: Distiller = cls(**options)
+    return made
+
+
+@own_surroundings()
 def distill(
-    data: LabeledData,
+    data: Data,
     distiller: Distiller | str,
     *,
     nbytes: int | None = None,
@@ -200,6 +229,7 @@ def distill(
     checkpoint: str | Path | None = None,
     resume: bool = True,
     checkpoint_every: float = 30.0,
+    **options: Any,
 ) -> SyntheticSet:
     """Distill real data into a small synthetic set.
 
@@ -207,7 +237,8 @@ def distill(
     numbers of a run that was never stopped, bit for bit.
 
     Args:
-        data: real training data.
+        data: real training data: labeled data, a torch ``Dataset``, a name or a folder; see
+            :func:`ddplug.data.as_labeled`.
         distiller: a method with its hyper-parameters, or a registered name for its defaults.
         nbytes: that the set may take, as :attr:`ddplug.synthetic.SyntheticSet.nbytes` counts. As many images of each
             class are made as fit, whatever ``images_per_class`` says, at most what the smallest class has. A method
@@ -223,6 +254,7 @@ def distill(
         checkpoint: file to keep the run in: every ``checkpoint_every`` seconds, at the end, and when interrupted.
         resume: take up the checkpoint where it stands, if there is one; otherwise begin anew and overwrite it.
         checkpoint_every: seconds between two checkpoints, at least 0 (after each step).
+        **options: hyper-parameters of a method that is given by its name, such as ``images_per_class``.
 
     Returns:
         The set, on the CPU, with its provenance.
@@ -238,18 +270,21 @@ def distill(
         >>> from ddplug.testing import toy_images
         >>> len(distill(toy_images((12, 11)), "random", device="cpu"))  # 10 images for each of two classes
         20
+        >>> len(distill(toy_images((12, 11)), "random", images_per_class=3, device="cpu"))
+        6
         >>> made = distill(toy_images((12, 11)), "random", nbytes=700, codec="pixels:bits=8", device="cpu")
         >>> len(made), made.nbytes
         (8, 578)
     """
-    method: Distiller = registry.resolve("distiller", distiller)() if isinstance(distiller, str) else distiller
+    method = _made(distiller, options)
     config_of(method)
-    total = method.steps if steps is None else steps
+    total = whole("steps", method.steps if steps is None else steps)
+    seed, nbytes = whole("seed", seed), None if nbytes is None else whole("nbytes", nbytes)
     for what, number in (("steps", total), ("checkpoint_every", checkpoint_every), ("seed", seed)):
         if not 0 <= number < 2**63:
             raise OptionError(f"{what} is {number}; it must be at least 0 and below 2**63")
     place = pick_device(device)
-    data = data.to(place)
+    data = as_labeled(data).to(place)
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))
     before = path if path is not None and resume and os.path.exists(path) else None
     began = time.monotonic()
@@ -266,7 +301,7 @@ def distill(
     except KeyboardInterrupt:
         run.rescue()
         raise
-    provenance = {**run.account(), "steps": run.now.step}
+    provenance = {**run.account(), "steps": run.now.step, **ranges(data)}
     if storage is None:
         return _with(made, provenance)
     # what was coded while its size was looked for, unless steps were taken since

@@ -19,6 +19,7 @@ from ddplug.synthetic.codecs.protocol import Codec, codec_of, spec_of
 from ddplug.synthetic.codecs.rules import suited
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.randomness import seeded
 
 __all__ = ["BudgetError", "Start", "Storage", "check_sizable", "reduced_to", "storage_for", "with_recipe"]
 
@@ -152,7 +153,7 @@ class Storage:
         if method.steps:
             return replace(options, images_per_class=number), None
         starts: dict[int, Start] = {}
-        rng = torch.Generator().manual_seed(seed)
+        rng = seeded(seed)
         prepared = method.prepare(data, rng) if isinstance(method, Prepares) else None
         ready = rng.get_state()
 
@@ -290,7 +291,7 @@ def _fewer(training: Mapping[str, Any], kept: Tensor) -> dict[str, Any]:
 
 def _real(data: LabeledData, factor: int, soft: bool, seed: int) -> Callable[[int], SyntheticSet]:
     """Return what draws real images, stored and labeled as a method makes them, to see what they take."""
-    rng = torch.Generator().manual_seed(seed)
+    rng = seeded(seed)
     orders = [members[torch.randperm(len(members), generator=rng)] for members in data.class_indices]
     shape = reduced_shape(data.shape, factor)
 

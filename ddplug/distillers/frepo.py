@@ -37,6 +37,7 @@ from ddplug.networks.functional import forward, initial_parameters, prefixed, st
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.checks import at_least, values_at_least
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["FRePo", "solve_labels"]
 
@@ -171,6 +172,7 @@ class FRePo(AgedPool):
         return super()._loss_bytes(sizes) + kernel
 
 
+@own_surroundings()
 def solve_labels(
     images: SyntheticSet,
     data: LabeledData,

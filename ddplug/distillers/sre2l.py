@@ -208,7 +208,7 @@ class SRe2L(metaclass=TakesFormerSpellings):
             except OptionError:
                 raise OptionError(
                     f"sre2l crops, flips and shifts (C, H, W) images, and the inputs have the shape {data.shape}; use "
-                    "least_area=1, flip=False and jitter=0"
+                    "least_area=1, flip=False and jitter=0 with a teacher of your own, or another method, e.g. kmeans"
                 ) from None
 
     def _flips(self, data: LabeledData) -> bool:

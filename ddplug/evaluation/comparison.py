@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from ddplug.data.anything import Data
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller
@@ -22,7 +23,9 @@ from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import values_at_least
+from ddplug.utils.checks import whole as as_whole
 from ddplug.utils.devices import pick_device
+from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import markdown
 
 __all__ = ["HEAD", "WHOLE_RECIPE", "Comparison", "Row", "compare"]
@@ -119,6 +122,9 @@ class Comparison:
         """Return a Markdown table; accuracies in percent, mean and standard deviation over the networks."""
         return markdown(HEAD, [row.cells() for row in self.rows])
 
+    def _repr_markdown_(self) -> str:
+        return self.table()
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
         return {
@@ -129,10 +135,11 @@ class Comparison:
         }
 
 
+@own_surroundings()
 def compare(
     synthetic: SyntheticSet,
-    train: LabeledData,
-    test: LabeledData,
+    train: Data,
+    test: Data,
     *,
     network: Network = "convnet",
     repeats: int = 5,
@@ -157,7 +164,7 @@ def compare(
     Args:
         synthetic: the set.
         train: the real data it was made from.
-        test: real data it was not made from.
+        test: real data it was not made from, see :func:`ddplug.data.as_labeled`.
         network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
         repeats: networks to train on the set, and on each baseline, at least 1.
         recipe: how to train; the set's own if not given.
@@ -188,6 +195,9 @@ def compare(
         [('random', 10.0), ('random', 10.0), ('class-mean', 10.0), ('kmeans', 10.0), ('whole data', 11.5)]
     """
     began = time.monotonic()
+    repeats, whole_steps, seed = (
+        as_whole(name, value) for name, value in {"repeats": repeats, "whole_steps": whole_steps, "seed": seed}.items()
+    )
     values_at_least(1, whole_steps=whole_steps, repeats=repeats)
     place, recipe = pick_device(device), recipe or synthetic.recipe
     train, test = same_space(synthetic, train, "train", place), same_space(synthetic, test, "test", place)

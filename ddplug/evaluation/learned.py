@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ddplug.data.labeled import LabeledData
+from ddplug.data.anything import Data
 from ddplug.errors import DivergedError, OptionError
 from ddplug.evaluation.results import Evaluation, accuracy
 from ddplug.functional.types import Tensors
@@ -26,14 +26,16 @@ from ddplug.networks.functional import minibatch_loss, stateless
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.learned import LearnedTraining
-from ddplug.utils.checks import values_at_least
+from ddplug.utils.checks import values_at_least, whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.fingerprints import fingerprint
-from ddplug.utils.randomness import spawn
+from ddplug.utils.randomness import seeded, spawn
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["evaluate_as_learned", "train_as_learned"]
 
 
+@own_surroundings()
 def train_as_learned(
     synthetic: SyntheticSet,
     *,
@@ -94,9 +96,10 @@ def _check_finite(weights: Tensors, rates: Sequence[float]) -> None:
         )
 
 
+@own_surroundings()
 def evaluate_as_learned(
     synthetic: SyntheticSet,
-    test: LabeledData,
+    test: Data,
     *,
     network: Network | None = None,
     repeats: int = 5,
@@ -107,7 +110,7 @@ def evaluate_as_learned(
 
     Args:
         synthetic: made by ``dd`` or ``soft-label-dd``.
-        test: real data that the set was not made from.
+        test: real data that the set was not made from, see :func:`ddplug.data.as_labeled`.
         network: see :func:`train_as_learned`.
         repeats: initial networks, at least 1, where the set is for any; a set for one is tested with that one.
         seed: of the initial networks.
@@ -129,10 +132,11 @@ def evaluate_as_learned(
         >>> len(evaluate_as_learned(made, toy_images(seed=1), repeats=3, device="cpu").accuracies)
         3
     """
+    repeats = whole("repeats", repeats)
     values_at_least(1, repeats=repeats)
     training, began = LearnedTraining.of(synthetic), time.monotonic()
     test = same_space(synthetic, test, "test", pick_device(device))
-    rngs = spawn(torch.Generator().manual_seed(seed), repeats if training.seed is None else 1)
+    rngs = spawn(seeded(seed), repeats if training.seed is None else 1)
     modules = (train_as_learned(synthetic, network=network, rng=rng, device=device) for rng in rngs)
     accuracies = tuple(accuracy(module, test) for module in modules)
     return Evaluation(accuracies, name_of(network or training.network), synthetic.recipe, time.monotonic() - began)
@@ -146,8 +150,7 @@ def _initial(
         if rng is None:
             raise OptionError("the set is for any initial network; give a generator: rng=torch.Generator()")
         return build(network, synthetic.shape, synthetic.num_classes, rng)
-    seeded = torch.Generator().manual_seed(training.seed)
-    module = build(network, synthetic.shape, synthetic.num_classes, seeded)
+    module = build(network, synthetic.shape, synthetic.num_classes, seeded(training.seed))
     found = fingerprint({**dict(module.named_parameters()), **dict(module.named_buffers())})
     if found != training.weights:
         made = synthetic.provenance.get("versions", {})

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.errors import DataError
 from ddplug.evaluation.train import Trainable, train_each
@@ -20,8 +21,10 @@ from ddplug.networks.factory import Network, build, name_of
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
-from ddplug.utils.checks import values_at_least
+from ddplug.utils.checks import values_at_least, whole
 from ddplug.utils.devices import pick_device
+from ddplug.utils.randomness import seeded
+from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import percent
 
 __all__ = ["Evaluation", "accuracy", "cross_architecture", "evaluate", "judge"]
@@ -79,6 +82,7 @@ class Evaluation:
         }
 
 
+@own_surroundings()
 def accuracy(module: nn.Module, data: LabeledData, batch_size: int = 256) -> float:
     """Measure the share of samples that a network labels rightly.
 
@@ -94,6 +98,7 @@ def accuracy(module: nn.Module, data: LabeledData, batch_size: int = 256) -> flo
         OptionError: the batch size is less than 1.
         DataError: there are no data.
     """
+    batch_size = whole("batch_size", batch_size)
     values_at_least(1, batch_size=batch_size)
     if len(data) == 0:
         raise DataError(f"data {data.name!r} have 0 samples to measure an accuracy on; give at least one")
@@ -116,6 +121,7 @@ def _right(module: nn.Module, data: LabeledData, index: Tensor, device: torch.de
     return (guesses == data.targets[index.to(data.device)].to(device)).sum()
 
 
+@own_surroundings()
 def judge(
     data: Sequence[Trainable],
     test: LabeledData,
@@ -142,15 +148,16 @@ def judge(
     Returns:
         The accuracies, one a set.
     """
-    began, rng = time.monotonic(), torch.Generator().manual_seed(seed)
+    began, rng = time.monotonic(), seeded(seed)
     modules = train_each(data, network, recipe, rng=rng, device=device, steps=steps, progress=progress)
     accuracies = tuple(accuracy(module, test) for module in modules)
     return Evaluation(accuracies, name_of(network), recipe, time.monotonic() - began)
 
 
+@own_surroundings()
 def evaluate(
     synthetic: SyntheticSet,
-    test: LabeledData,
+    test: Data,
     *,
     network: Network = "convnet",
     repeats: int = 5,
@@ -165,7 +172,7 @@ def evaluate(
 
     Args:
         synthetic: the set.
-        test: real data that the set was not made from.
+        test: real data that the set was not made from, see :func:`ddplug.data.as_labeled`.
         network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
         repeats: networks to train, at least 1.
         recipe: how to train; the set's own if not given. :meth:`~ddplug.synthetic.Recipe.quick` is a fast one.
@@ -191,6 +198,7 @@ def evaluate(
 
     Reference: Zhao, Mopuri & Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021, section 4.1.
     """
+    repeats = whole("repeats", repeats)
     values_at_least(1, repeats=repeats)
     place = pick_device(device)
     test = same_space(synthetic, test, "test", place)
@@ -198,9 +206,10 @@ def evaluate(
     return judge(sets, test, network, recipe or synthetic.recipe, seed=seed, device=place, progress=progress)
 
 
+@own_surroundings()
 def cross_architecture(
     synthetic: SyntheticSet,
-    test: LabeledData,
+    test: Data,
     networks: Sequence[Network] = NETWORKS,
     *,
     repeats: int = 5,
@@ -213,7 +222,7 @@ def cross_architecture(
 
     Args:
         synthetic: the set.
-        test: real data that the set was not made from.
+        test: real data that the set was not made from, see :func:`ddplug.data.as_labeled`.
         networks: names with options, or functions that build one.
         repeats: networks to train of each architecture, at least 1.
         recipe: how to train; the set's own if not given.
@@ -229,8 +238,9 @@ def cross_architecture(
             trained.
         DataError: set and data do not fit together.
     """
+    test = as_labeled(test, "test")
     augment.check((recipe or synthetic.recipe).augment, synthetic.shape)
     for network in networks:
-        build(network, synthetic.shape, synthetic.num_classes, torch.Generator().manual_seed(seed))
+        build(network, synthetic.shape, synthetic.num_classes, seeded(seed))
     options: dict[str, Any] = {"recipe": recipe, "seed": seed, "device": device, "progress": progress}
     return [evaluate(synthetic, test, network=network, repeats=repeats, **options) for network in networks]

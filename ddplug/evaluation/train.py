@@ -13,17 +13,18 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from ddplug.data.labeled import LabeledData
-from ddplug.errors import DivergedError, OptionError
+from ddplug.errors import DivergedError
 from ddplug.functional import augmentation as augment
 from ddplug.networks.batching import batch_pieces, go_together
-from ddplug.networks.factory import Network, build
+from ddplug.networks.factory import Network, build, check_outputs
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
-from ddplug.utils.checks import values_at_least
+from ddplug.utils.checks import values_at_least, whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.randomness import spawn, temporary_seed
+from ddplug.utils.surroundings import own_surroundings
 
-__all__ = ["check_outputs", "fit", "rate_at", "steps_of", "train_each", "train_on"]
+__all__ = ["fit", "rate_at", "steps_of", "train_each", "train_on"]
 
 Trainable = SyntheticSet | LabeledData
 
@@ -122,6 +123,7 @@ def _descend(
         parameter.add_(momentum, alpha=-rate)
 
 
+@own_surroundings()
 def fit(
     modules: Sequence[nn.Module],
     data: Sequence[Trainable],
@@ -209,6 +211,7 @@ def _drawn(
     return x, y
 
 
+@own_surroundings()
 def train_each(
     data: Sequence[Trainable],
     network: Network,
@@ -240,38 +243,15 @@ def train_each(
     first, place = data[0], pick_device(device)
     augment.check(recipe.augment, first.shape)
     rngs = spawn(rng, len(data))
-    modules = [build(network, first.shape, first.num_classes, own).to(place) for own in rngs]
-    check_outputs(modules[0], first, place)
+    modules = [build(network, first.shape, first.num_classes, own).to(place).train() for own in rngs]
+    check_outputs(modules[0], _samples(first, torch.zeros(1, dtype=torch.int64), place)[0], first.num_classes)
     number = steps_of(recipe, len(first)) if steps is None else steps
     with tqdm(total=number * len(data), desc="train", unit="step", disable=not progress, leave=False) as bar:
         fit(modules, data, recipe, rngs, steps=steps, tick=bar.update)
     return [module.eval() for module in modules]
 
 
-def check_outputs(module: nn.Module, data: Trainable, device: torch.device) -> None:
-    """Refuse a network that has nothing to train, or as many outputs as there are not classes.
-
-    Args:
-        module: a network on ``device``; it is left in training mode.
-        data: what it is to be trained on.
-        device: where the network is.
-
-    Raises:
-        OptionError: it has no parameters to train, or does not turn one input into one logit a class.
-    """
-    if not any(p.requires_grad for p in module.parameters()):
-        raise OptionError(f"network {type(module).__name__} has no parameters to train; give it some")
-    sample = _samples(data, torch.zeros(1, dtype=torch.int64), device)[0]
-    with torch.no_grad():
-        shape = tuple(module.eval()(sample).shape)
-    module.train()
-    if shape != (1, data.num_classes):
-        raise OptionError(
-            f"network {type(module).__name__} turns one input into the shape {shape}; it must give "
-            f"(1, {data.num_classes}), one logit a class"
-        )
-
-
+@own_surroundings()
 def train_on(
     data: SyntheticSet,
     network: Network,
@@ -308,6 +288,7 @@ def train_on(
         >>> len(train_on(made, "mlp", recipe=Recipe(epochs=2), repeats=3, rng=rng, device="cpu"))
         3
     """
+    repeats = whole("repeats", repeats)
     values_at_least(1, repeats=repeats)
     moved = data.to(pick_device(device))
     return train_each([moved] * repeats, network, recipe or data.recipe, rng=rng, device=device, progress=progress)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
 from ddplug.errors import OptionError, unknown
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["ALL_OPERATIONS", "OPERATIONS", "Draw", "apply", "augment", "check", "draw", "joint", "resolve"]
 
@@ -284,6 +285,7 @@ def apply(x: Tensor, drawn: Draw) -> Tensor:
     return out
 
 
+@own_surroundings(gradients=False)
 def augment(x: Tensor, strategy: str, rng: torch.Generator) -> Tensor:
     """Transform a batch as in ordinary training: one operation, numbers of its own for each image.
 

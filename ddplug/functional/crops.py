@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ddplug.utils.checks import image_shape
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["check_images", "draw_boxes", "resample", "whole"]
 
@@ -30,6 +31,7 @@ def whole(n: int, shape: tuple[int, ...]) -> Tensor:
     return torch.tensor([[0, 0, shape[1], shape[2]]]).repeat(n, 1)
 
 
+@own_surroundings(gradients=False)
 def draw_boxes(n: int, shape: tuple[int, ...], least: float, rng: torch.Generator, *, stretch: float = 1.0) -> Tensor:
     """Draw boxes that cover a uniform share of an image's area, at uniform places.
 
@@ -74,6 +76,7 @@ def _weights(start: Tensor, length: Tensor, side: int, out: int) -> Tensor:
     return weight / weight.sum(2, keepdim=True)
 
 
+@own_surroundings(gradients=False)
 def resample(x: Tensor, boxes: Tensor, size: tuple[int, int], flip: Tensor | None = None) -> Tensor:
     """Cut a box out of each image and resize it, bilinearly and with antialiasing; differentiable in ``x``.
 

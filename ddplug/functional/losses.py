@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ddplug.errors import OptionError
 from ddplug.utils.checks import one_of
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = [
     "GRADIENT_DISTANCES",
@@ -51,6 +52,7 @@ def mean_matching(real: Tensor, synthetic: Tensor) -> Tensor:
     return (real - synthetic).square().sum()
 
 
+@own_surroundings(gradients=False)
 def characteristic_function(features: Tensor, frequencies: Tensor) -> Tensor:
     r"""Empirical characteristic function, :math:`\Phi_c(t) = \frac1n \sum_i e^{i \langle t, f_i \rangle}`.
 
@@ -71,6 +73,7 @@ def characteristic_function(features: Tensor, frequencies: Tensor) -> Tensor:
     return torch.stack([angles.cos().mean(-2), angles.sin().mean(-2)], -1)
 
 
+@own_surroundings(gradients=False)
 def characteristic_matching(real: Tensor, synthetic: Tensor, amplitude: float = 0.5) -> Tensor:
     r"""Sum over classes of a distance of characteristic functions, averaged over frequencies.
 

@@ -44,7 +44,7 @@ def adam_start(learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ['done', 'first.x', 'second.x', 'x']
     """
     moments = {f"{which}.{name}": torch.zeros_like(t) for which in ("first", "second") for name, t in learned.items()}
-    return {**learned, **moments, "done": torch.tensor(0)}
+    return {**learned, **moments, "done": torch.tensor(0, device="cpu")}
 
 
 def adam_step(
@@ -68,7 +68,7 @@ def adam_step(
         tensor([0.9000])
     """
     done = int(state["done"]) + 1
-    after = {"done": torch.tensor(done)}
+    after = {"done": torch.tensor(done, device="cpu")}
     for name, gradient in gradients.items():
         first = torch.lerp(gradient, state[f"first.{name}"], betas[0])
         second = torch.lerp(gradient.square(), state[f"second.{name}"], betas[1])

@@ -21,6 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from ddplug.errors import DivergedError
+from ddplug.utils.surroundings import own_surroundings
+
 __all__ = ["best_labels", "centered", "nearest_distribution", "predict"]
 
 _RIDGE = 1e-6
@@ -55,6 +58,20 @@ def _ridged(kernel: Tensor, ridge: float) -> Tensor:
     return kernel + ridge * kernel.trace() / len(kernel) * torch.eye(len(kernel)).to(kernel)
 
 
+def _solved(kernel: Tensor, right: Tensor) -> Tensor:
+    """Solve for an ``(M, M)`` kernel.
+
+    Raises:
+        DivergedError: it is singular, as where all features are zero, NaN or infinite.
+    """
+    try:
+        solved: Tensor = torch.linalg.solve(kernel, right)
+    except torch.linalg.LinAlgError:
+        raise DivergedError("the ridge regression has no solution: all features are zero, or NaN or infinite") from None
+    return solved
+
+
+@own_surroundings(gradients=False)
 def predict(query: Tensor, support: Tensor, labels: Tensor, ridge: float = _RIDGE) -> Tensor:
     """Predict by kernel ridge regression; differentiable in everything.
 
@@ -67,15 +84,19 @@ def predict(query: Tensor, support: Tensor, labels: Tensor, ridge: float = _RIDG
     Returns:
         ``(N, C)`` predictions.
 
+    Raises:
+        DivergedError: the features have no solution, as where all are zero.
+
     Example:
         >>> predict(torch.tensor([[2.0]]), torch.tensor([[1.0]]), torch.tensor([[3.0]]))
         tensor([[6.0000]])
     """
     exact, targets = _exact(support, labels)
-    weights: Tensor = torch.linalg.solve(_ridged(exact @ exact.T, ridge), targets)
+    weights = _solved(_ridged(exact @ exact.T, ridge), targets)
     return query @ (exact.T @ weights).to(query)
 
 
+@own_surroundings(gradients=False)
 def best_labels(views: Iterable[tuple[Tensor, Tensor, Tensor]], ridge: float = _RIDGE) -> Tensor:
     r"""Return the labels whose predictions are nearest to real ones, over any number of feature maps (the label solve).
 
@@ -91,6 +112,9 @@ def best_labels(views: Iterable[tuple[Tensor, Tensor, Tensor]], ridge: float = _
     Returns:
         ``(M, C)`` regression targets, in float64; their rows sum to zero if those of the real targets do.
 
+    Raises:
+        DivergedError: the features have no solution, as where all are zero.
+
     Example:
         >>> best_labels([(torch.eye(2), torch.eye(2), torch.eye(2))]).round()
         tensor([[1., 0.],
@@ -99,12 +123,12 @@ def best_labels(views: Iterable[tuple[Tensor, Tensor, Tensor]], ridge: float = _
     normal, right = torch.zeros(()), torch.zeros(())
     for query, targets, support in views:
         query, targets, support = _exact(query, targets, support)
-        transposed = torch.linalg.solve(_ridged(support @ support.T, ridge), support) @ query.T
+        transposed = _solved(_ridged(support @ support.T, ridge), support) @ query.T
         normal, right = normal.to(query) + transposed @ transposed.T, right.to(query) + transposed @ targets
-    solved: Tensor = torch.linalg.solve(_ridged(normal, ridge), right)
-    return solved
+    return _solved(_ridged(normal, ridge), right)
 
 
+@own_surroundings(gradients=False)
 def nearest_distribution(rows: Tensor) -> Tensor:
     r"""Project every row on the probability simplex: the nearest :math:`p` with :math:`p \ge 0` and sum 1.
 

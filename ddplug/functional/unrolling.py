@@ -36,6 +36,7 @@ from torch.autograd.function import once_differentiable
 from ddplug.errors import OptionError
 from ddplug.functional.types import Tensors
 from ddplug.utils.checks import values_at_least
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["StepLoss", "unroll"]
 
@@ -46,6 +47,7 @@ It is called more than once for a step and must give the same each time: whateve
 """
 
 
+@own_surroundings(gradients=False)
 def unroll(
     loss: StepLoss,
     weights: Mapping[str, Tensor],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ddplug.errors import OptionError
-from ddplug.networks.layers import Classifier
+from ddplug.networks.layers import Classifier, others_for
 from ddplug.utils.checks import image_shape
 
 __all__ = ["alexnet"]
@@ -35,7 +35,8 @@ def alexnet(shape: tuple[int, ...], num_classes: int) -> Classifier:
     least = 8 - 2 * extra
     if min(sides) < least:
         raise OptionError(
-            f"alexnet needs images of at least {least}x{least} pixels, not {sides[0]}x{sides[1]}; use convnet or mlp"
+            f"alexnet needs images of at least {least}x{least} pixels, not {sides[0]}x{sides[1]}; "
+            f"use {others_for(*sides)}"
         )
     layers: list[nn.Module] = []
     for width, kernel, pooled in _CONVOLUTIONS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from torch import nn
@@ -68,7 +69,8 @@ class ConvNet(Classifier):
             sides = [height, breadth] if pool == "none" else [height // 2, breadth // 2]
             if min(sides) < 1:
                 less = f"depth={block} or pool=none" if block else "pool=none"
-                raise OptionError(f"convnet depth={depth} pools {shape[1]}x{shape[2]} images below 1x1; use {less}")
+                instead = "mlp" if math.prod(shape[1:]) == 1 else less  # a single pixel is no picture
+                raise OptionError(f"convnet depth={depth} pools {shape[1]}x{shape[2]} images below 1x1; use {instead}")
             blocks += [
                 nn.Conv2d(channels, width, 3, padding=padding),
                 norm_layer(norm, width, height, breadth),

@@ -14,8 +14,10 @@ from ddplug.registry import resolve
 from ddplug.utils import specs
 from ddplug.utils.randomness import temporary_seed
 from ddplug.utils.specs import Options
+from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.text import one_line
 
-__all__ = ["Network", "build", "embed", "has_batch_norm", "linear_input", "name_of"]
+__all__ = ["Network", "build", "check_outputs", "embed", "has_batch_norm", "linear_input", "logits_of", "name_of"]
 
 
 def _check_options(name: str, factory: Callable[..., Any], options: Options) -> None:
@@ -25,14 +27,15 @@ def _check_options(name: str, factory: Callable[..., Any], options: Options) -> 
         specs.check(f"network {name!r}", options, {parameter.name: parameter.default for parameter in parameters})
 
 
+@own_surroundings()
 def build(
-    network: str | Callable[[], nn.Module], shape: tuple[int, ...], num_classes: int, rng: torch.Generator
+    network: str | Callable[..., nn.Module], shape: tuple[int, ...], num_classes: int, rng: torch.Generator
 ) -> nn.Module:
     """Make a freshly initialized network.
 
     Args:
         network: a name from ``ddplug.names("network")``, alone or with options as ``"name:option=value,..."``, or
-            a function without arguments that returns a module.
+            a function that returns a module: one without arguments, or of the shape and the number of classes.
         shape: of one input, without the batch.
         num_classes: number of outputs.
         rng: generator on the CPU; one number is drawn from it. Equal generators give equal networks.
@@ -42,19 +45,96 @@ def build(
 
     Raises:
         OptionError: the name, an option or a value is not known, the inputs do not suit the network, or the function
-            returns something else than a module.
+            needs other arguments or returns something else than a module.
 
     Example:
         >>> build("convnet:width=8,depth=2", (1, 8, 8), 10, torch.Generator().manual_seed(0)).head
         Linear(in_features=72, out_features=10, bias=True)
     """
     seed = int(torch.randint(2**63 - 1, (), generator=rng))
-    make = network if callable(network) else _factory(network, tuple(shape), num_classes)
+    make = (_factory if isinstance(network, str) else _call)(network, tuple(shape), num_classes)
     with temporary_seed(seed):
         module = make()
     if not isinstance(module, nn.Module):
         raise OptionError(f"network {network!r} made a {type(module).__name__}; it must return a torch.nn.Module")
     return module
+
+
+def _call(network: Any, shape: tuple[int, ...], num_classes: int) -> Callable[[], Any]:
+    """Return the function without arguments that calls a user's own as it wants to be called."""
+    if isinstance(network, nn.Module) or not callable(network):
+        raise OptionError(
+            f"network is a {type(network).__name__}; give a name, or a function that builds a new one, as "
+            "lambda shape, classes: ..."
+        )
+    needed = _needed(network)
+    if needed not in (0, 2):
+        raise OptionError(
+            f"network {name_of(network)} needs {needed} arguments; it must need none, or two: the shape of an input "
+            "and the number of classes"
+        )
+    return network if needed == 0 else lambda: network(shape, num_classes)
+
+
+def _needed(function: Callable[..., Any]) -> int:
+    """Count the arguments that a function has to be given by their position."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of some built-in ones nothing is known
+        return 0
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(own.kind in places and own.default is inspect.Parameter.empty for own in parameters)
+
+
+def check_outputs(module: nn.Module, sample: Tensor, num_classes: int) -> None:
+    """Refuse a network that has nothing to train, or does not turn one input into one logit a class.
+
+    Args:
+        module: a network; it is left in the mode it is in.
+        sample: ``(1, *shape)``, in model space.
+        num_classes: number of classes.
+
+    Raises:
+        OptionError: it does not.
+    """
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise OptionError(f"network {type(module).__name__} has no parameters to train; give it some")
+    logits_of(f"network {type(module).__name__}", module, sample, num_classes)
+
+
+@torch.no_grad()
+def logits_of(name: str, module: nn.Module, sample: Tensor, num_classes: int) -> Tensor:
+    """Return the logits of one input, in evaluation mode.
+
+    Args:
+        name: of the network, for messages.
+        module: the network; it is left in the mode it is in.
+        sample: ``(1, *shape)``, in model space.
+        num_classes: number of classes.
+
+    Raises:
+        OptionError: it fails, or gives something else than ``(1, num_classes)``.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    parameter = next(module.parameters(), sample)
+    try:
+        with temporary_seed(0, parameter.device):
+            output = module.eval()(sample.to(parameter.device))
+    except Exception as error:  # a user's module may raise anything
+        raise OptionError(
+            f"{name} cannot take an input of shape {tuple(sample.shape[1:])} ({type(error).__name__}: "
+            f"{one_line(error, most=200)}); give a network for the data's model space"
+        ) from error
+    finally:
+        for part, mode in modes:
+            part.training = mode
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if not isinstance(output, Tensor) or shape != (1, num_classes):
+        raise OptionError(
+            f"{name} turns one input into {shape}; it must give (1, {num_classes}), one logit for each class of the "
+            "data, in their order"
+        )
+    return output
 
 
 def _factory(spec: str, shape: tuple[int, ...], num_classes: int) -> Callable[[], nn.Module]:
@@ -65,6 +145,7 @@ def _factory(spec: str, shape: tuple[int, ...], num_classes: int) -> Callable[[]
     return lambda: factory(shape, num_classes, **options)
 
 
+@own_surroundings(gradients=False)
 def embed(module: nn.Module, x: Tensor) -> Tensor:
     """Return the features of a batch: what the last linear layer receives.
 
@@ -119,8 +200,9 @@ def has_batch_norm(module: nn.Module) -> bool:
     return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
 
 
-Network = str | Callable[[], nn.Module]
-"""A network's name with its options, e.g. ``"convnet:width=32"``, or a function that builds one."""
+Network = str | Callable[..., nn.Module]
+"""A network's name with its options, as ``"convnet:width=32"``, or a function that builds one: without arguments, or of
+the shape of an input and the number of classes."""
 
 
 def name_of(network: Network) -> str:

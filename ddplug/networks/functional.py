@@ -15,8 +15,9 @@ from ddplug.data.labeled import LabeledData
 from ddplug.functional.types import Tensors
 from ddplug.functional.unrolling import StepLoss
 from ddplug.networks.batching import batch_pieces
-from ddplug.networks.factory import Network, build, embed
+from ddplug.networks.factory import Network, build, embed, logits_of
 from ddplug.networks.layers import Classifier
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = [
     "forward",
@@ -70,10 +71,15 @@ def stateless(
 
     Returns:
         A module shared by all callers with the same arguments; one that a function built lives as long as the function.
+
+    Raises:
+        OptionError: as for :func:`build`, or the network does not turn such an input into one logit a class.
     """
     kind = (tuple(shape), num_classes, embedding, outputs, training)
     if isinstance(network, str):
         return _named(network, *kind)
+    if not callable(network):
+        return _structure(network, *kind)  # which refuses it
     known = _BUILT.setdefault(network, {})
     if kind not in known:
         known[kind] = _structure(network, *kind)
@@ -90,12 +96,15 @@ def _structure(
     module = build(network, shape, num_classes, torch.Generator().manual_seed(0))
     if embedding or outputs:
         module = (_Outputs if outputs else _Embedding)(module)
+    else:
+        logits_of(f"network {type(module).__name__}", module, torch.zeros(1, *shape), num_classes)
     return module.train(training).requires_grad_(False)
 
 
 _named = lru_cache(maxsize=32)(_structure)
 
 
+@own_surroundings()
 def initial_parameters(network: Network, data: LabeledData, rng: torch.Generator) -> Tensors:
     """Initialize a new network for some data.
 
@@ -137,6 +146,7 @@ def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
+@own_surroundings(gradients=False)
 def forward(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """Call a network with parameters and buffers that are given, and stay as they are.
 
@@ -155,6 +165,7 @@ def forward(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tens
     return torch.cat([functional_call(module, own, part) for part in _micro_batches(module, x)])
 
 
+@own_surroundings()
 def loss_gradient(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensors, Tensors]:
     """Gradient of the mean cross-entropy in a network's parameters, without a graph.
 
@@ -178,6 +189,7 @@ def loss_gradient(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, y
     return total, buffers
 
 
+@own_surroundings()
 def sgd_step(module: nn.Module, tensors: Tensors, x: Tensor, y: Tensor, rate: float) -> Tensors:
     """Take one step of plain gradient descent on the mean cross-entropy.
 

@@ -19,6 +19,7 @@ __all__ = [
     "Classifier",
     "initialize",
     "norm_layer",
+    "others_for",
     "pick",
 ]
 
@@ -100,6 +101,11 @@ def pick(option: str, value: str, table: Mapping[str, Callable[..., nn.Module]])
     return table[value]
 
 
+def others_for(height: int, width: int) -> str:
+    """Say which networks take images of a size that is too small for another."""
+    return "convnet or mlp" if min(height, width) >= 8 else "mlp"
+
+
 def norm_layer(norm: str, channels: int, height: int, width: int) -> nn.Module:
     """Make a normalization layer.
 
@@ -120,7 +126,7 @@ def norm_layer(norm: str, channels: int, height: int, width: int) -> nn.Module:
     if norm == "group" and channels % 4:
         raise OptionError(f"norm=group splits channels into 4 groups, which do not divide width={channels}")
     if norm == "instance" and height * width == 1:
-        raise OptionError("norm=instance meets a 1x1 map, of which it leaves nothing; use norm=batch or larger images")
+        raise OptionError("norm=instance meets a 1x1 map, of which it leaves nothing; use norm=layer or larger images")
     return make(channels, height, width)
 
 

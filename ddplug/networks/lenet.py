@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ddplug.errors import OptionError
-from ddplug.networks.layers import Classifier, initialize
+from ddplug.networks.layers import Classifier, initialize, others_for
 from ddplug.utils.checks import image_shape
 
 __all__ = ["lenet"]
@@ -34,7 +34,8 @@ def lenet(shape: tuple[int, ...], num_classes: int, *, init: str = "torch") -> C
     least = 16 - 2 * padding
     if min(sides) < least:
         raise OptionError(
-            f"lenet needs images of at least {least}x{least} pixels, not {sides[0]}x{sides[1]}; use convnet or mlp"
+            f"lenet needs images of at least {least}x{least} pixels, not {sides[0]}x{sides[1]}; "
+            f"use {others_for(*sides)}"
         )
     height, width = (((side + 2 * padding - 4) // 2 - 4) // 2 for side in sides)
     features = nn.Sequential(

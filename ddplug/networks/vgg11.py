@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ddplug.errors import OptionError
-from ddplug.networks.layers import Classifier, norm_layer
+from ddplug.networks.layers import Classifier, norm_layer, others_for
 from ddplug.utils.checks import image_shape, values_at_least
 
 __all__ = ["vgg11"]
@@ -37,7 +37,8 @@ def vgg11(shape: tuple[int, ...], num_classes: int, *, width: int = 64, norm: st
     least = 34 - 2 * padding
     if min(sides) < least:
         raise OptionError(
-            f"vgg11 needs images of at least {least}x{least} pixels, not {sides[0]}x{sides[1]}; use convnet or mlp"
+            f"vgg11 needs images of at least {least}x{least} pixels, not {sides[0]}x{sides[1]}; "
+            f"use {others_for(*sides)}"
         )
     layers: list[nn.Module] = []
     for block in _BLOCKS:

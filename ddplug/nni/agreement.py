@@ -21,7 +21,7 @@ from nni.nas.space import SimplifiedModelSpace
 from nni.nas.strategy.base import Strategy
 from nni.runtime.log import _handlers
 
-from ddplug.data.labeled import LabeledData
+from ddplug.data.anything import Data
 from ddplug.errors import DataError, OptionError
 from ddplug.evaluation.figures import scatter
 from ddplug.evaluation.ranking import agreement, mean_rank
@@ -32,6 +32,7 @@ from ddplug.nni.journal import Journal, Record
 from ddplug.nni.running import folder_at
 from ddplug.nni.sets import load_set, widened
 from ddplug.nni.zero_cost import zero_cost
+from ddplug.utils.randomness import seeded
 
 __all__ = ["EARLY", "HEAD", "Listed", "Study", "table"]
 
@@ -87,7 +88,7 @@ class Study:
         folder: str | Path,
         *,
         share: float,
-        data: LabeledData,
+        data: Data,
         validation: str | Path,
         zero: Sequence[str] = (),
         **options: Any,
@@ -240,7 +241,7 @@ class Study:
         truth = scores.pop("full")
         rows = []
         for name, own in scores.items():
-            figures = agreement(own, truth, resamples=resamples, rng=torch.Generator().manual_seed(seed))
+            figures = agreement(own, truth, resamples=resamples, rng=seeded(seed))
             rows.append({"name": name, **figures.to_json(), **self._costs(name)})
         return sorted(rows, key=lambda row: -(row["spearman"][0] or 0.0))
 

@@ -24,13 +24,15 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Identity
 from ddplug.errors import DivergedError, OptionError
 from ddplug.evaluation.results import accuracy
-from ddplug.evaluation.train import check_outputs, fit
+from ddplug.evaluation.train import fit
 from ddplug.functional import augmentation as augment
+from ddplug.networks.factory import check_outputs
 from ddplug.nni.protocol import HopelessError, OverTimeError, Protocol, Result, over_time, reason
 from ddplug.nni.sets import widened
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.devices import pick_device
 from ddplug.utils.randomness import spawn, temporary_seed
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["fitted", "train_and_score"]
 
@@ -69,8 +71,8 @@ def fitted(module: Any, train: SyntheticSet, channels: int | None, device: torch
         The network, in training mode.
 
     Raises:
-        OptionError: it is no module, nothing in it can be trained, or it does not give one logit a class.
-        RuntimeError: its layers do not take such inputs.
+        OptionError: it is no module, nothing in it can be trained, its layers do not take such inputs, or it does not
+            give one logit a class.
     """
     if not isinstance(module, nn.Module):
         raise OptionError(f"the space made a {type(module).__name__}; it must make a torch.nn.Module")
@@ -78,7 +80,7 @@ def fitted(module: Any, train: SyntheticSet, channels: int | None, device: torch
         widened(train[:1][0], channels)
         module = _Repeated(module, channels)
     placed: nn.Module = module.to(device)
-    check_outputs(placed, train, device)
+    check_outputs(placed, train[:1][0], train.num_classes)
     return placed
 
 
@@ -229,6 +231,7 @@ def _labeled(validation: SyntheticSet) -> LabeledData:
     return LabeledData(validation.enlarged().inputs, targets, validation.num_classes, Identity(), names, "validation")
 
 
+@own_surroundings()
 def train_and_score(
     build: Callable[[torch.Generator], nn.Module],
     train: SyntheticSet,
@@ -246,6 +249,7 @@ def train_and_score(
             torch are seeded with it, so that the weights depend on the seed alone.
         train: what to train on.
         validation: real data with hard labels, in the model space of ``train``; see :func:`ddplug.nni.sets.check_pair`.
+            Its classes may be in another order.
         protocol: how.
         report: called with every interim accuracy.
 
@@ -268,7 +272,7 @@ def train_and_score(
         >>> result.images, result.failure, len(result.accuracies)
         (100, None, 1)
     """
-    candidate = _Candidate(train, validation, protocol, report)
+    candidate = _Candidate(train, validation.in_order_of(train.class_names), protocol, report)
     failure = None
     try:
         for seed in range(protocol.seed, protocol.seed + protocol.seeds):

@@ -198,12 +198,11 @@ class OneShotEvaluator(Lightning):
 
     def _loader(self, train: bool) -> SetLoader:
         recipe, channels = self.recipe, self.protocol.channels
+        made, validation = map(load_set, self.files)
         if not train:
-            return SetLoader(load_set(self.files[1]), recipe.batch_size, channels=channels)
+            return SetLoader(validation.in_order_of(made.class_names), recipe.batch_size, channels=channels)
         rng = torch.Generator().manual_seed(self.protocol.seed)
-        return SetLoader(
-            load_set(self.files[0]), recipe.batch_size, strategy=recipe.augment, channels=channels, rng=rng
-        )
+        return SetLoader(made, recipe.batch_size, strategy=recipe.augment, channels=channels, rng=rng)
 
     @property
     def train_dataloaders(self) -> SetLoader | None:

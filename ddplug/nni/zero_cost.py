@@ -28,6 +28,7 @@ from torch.nn.functional import cross_entropy
 
 from ddplug.utils.checks import one_of
 from ddplug.utils.randomness import temporary_seed
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["SCORES", "zero_cost"]
 
@@ -99,6 +100,7 @@ SCORES: Mapping[str, Callable[[nn.Module, Tensor, Tensor], float]] = {
 """Name -> score of a fresh network on a batch ``(n, *shape)`` with labels ``(n,)``; higher is better."""
 
 
+@own_surroundings()
 def zero_cost(name: str, build: Callable[[], Any], x: Tensor, y: Tensor, seed: int = 0) -> float:
     """Score a network as it comes from its constructor.
 

@@ -9,6 +9,7 @@ import torch
 from ddplug.data.labeled import LabeledData
 from ddplug.functional.resize import reduced_shape
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["Stored", "bytes_of", "images_within", "rows_within"]
 
@@ -62,6 +63,7 @@ def rows_within(nbytes: int, data: LabeledData, stored: Stored = 1, bits: int = 
     return max(0, (nbytes - (2 * one - two)) // (two - one))
 
 
+@own_surroundings()
 def bytes_of(rows: int, data: LabeledData, stored: Stored = 1, bits: int = 8) -> int:
     """Return the bytes of a number of samples with hard labels, quantized.
 

@@ -7,10 +7,12 @@ from typing import Any
 
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.export import inspect
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["card"]
 
 
+@own_surroundings()
 def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
     """Write a data set card: what the set is, how it was made, how to use it, what it is not for.
 

@@ -1,18 +1,26 @@
-"""Whether sets, or a set and real data, belong to the same space."""
+"""Whether sets, or a set and real data, belong to the same space, and which class of the one is which of the other.
+
+Classes are told by their names, where both sides have names: one folder may sort as ``ant, bee`` what another has as
+``bee, ant``. Those without names of their own, which are called ``"0"``, ``"1"``, ..., are told by their numbers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import reprlib
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 
+from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Preprocess
 from ddplug.errors import DataError
+from ddplug.synthetic.ranges import other_range
 
-__all__ = ["Space", "difference", "first_difference", "same_preprocess", "same_space"]
+__all__ = ["Space", "difference", "first_difference", "numbered", "places", "same_preprocess", "same_space"]
 
 
 class Space(Protocol):
@@ -38,22 +46,27 @@ class Space(Protocol):
     def preprocess(self) -> Preprocess: ...
 
 
-def same_space(synthetic: Space, data: LabeledData, what: str, device: torch.device) -> LabeledData:
+def same_space(synthetic: Space, data: Data, what: str, device: torch.device) -> LabeledData:
     """Put real data into the model space of a set, and onto a device if they are in memory.
+
+    Their classes are numbered as those of the set are, by their names.
 
     Args:
         synthetic: the set.
-        data: real data.
+        data: real data, see :func:`ddplug.data.as_labeled`.
         what: ``"test"`` or ``"train"``, for messages.
         device: to work on; memory-mapped data, which may be larger than it, stay where they are.
 
     Returns:
-        The data with the set's preprocessing.
+        The data with the set's preprocessing and classes.
 
     Raises:
-        DataError: shapes or numbers of classes differ, or there are no data.
+        DataError: shapes or classes differ, or there are no data.
     """
-    problem = first_difference(_sizes(synthetic, data))
+    data = as_labeled(data, what, what=f"the {what} data")
+    shapes = first_difference([_shapes(synthetic, data)])
+    problem = shapes or _in_classes(synthetic, data, "the set has", "the data have")
+    problem = problem or other_range(getattr(synthetic, "provenance", {}), synthetic.preprocess, data)
     if problem:
         raise DataError(
             f"the set and the {what} data {data.name!r} differ in {problem}; use the data that the set was made from"
@@ -61,11 +74,15 @@ def same_space(synthetic: Space, data: LabeledData, what: str, device: torch.dev
     if len(data) == 0:
         raise DataError(f"the {what} data {data.name!r} have 0 samples; give at least one")
     data = data.to(device) if data.scratch is None else data
+    found = places(synthetic.class_names, data.class_names)
+    if found is not None:
+        targets = torch.tensor(found, device=data.targets.device)[data.targets]
+        data = replace(data, targets=targets, class_names=synthetic.class_names)
     return replace(data, preprocess=synthetic.preprocess.to(data.device))
 
 
 def difference(one: Space, other: Space) -> str | None:
-    """Return in what two differ that must agree: shape, classes and their names, or preprocessing.
+    """Return in what two differ that must agree: shape, classes or preprocessing. The order of the classes need not.
 
     Args:
         one: a set, or real data.
@@ -77,10 +94,39 @@ def difference(one: Space, other: Space) -> str | None:
     Example:
         >>> from ddplug.testing import toy_images
         >>> difference(toy_images((3, 2)), toy_images((3, 2, 4))), difference(toy_images(), toy_images())
-        ('number of classes: 2 and 3', None)
+        ("classes: only the second has 'class2'", None)
     """
-    names = ("class names", one.class_names, other.class_names)
-    return first_difference([*_sizes(one, other), names]) or _in_preprocess(one.preprocess, other.preprocess)
+    return (
+        first_difference([_shapes(one, other)])
+        or _in_classes(one, other, "the first has", "the second has")
+        or _in_preprocess(one.preprocess, other.preprocess)
+    )
+
+
+def numbered(class_names: Sequence[str]) -> bool:
+    """Tell whether classes have no names but their numbers."""
+    return list(class_names) == [str(label) for label in range(len(class_names))]
+
+
+def places(mine: Sequence[str], theirs: Sequence[str]) -> list[int] | None:
+    """Return where each of their classes is among mine; ``None`` where each is in its place or has no name.
+
+    Args:
+        mine: names of classes.
+        theirs: names of the same classes, perhaps in another order.
+
+    Example:
+        >>> places(("ant", "bee", "cat"), ("bee", "cat", "ant")), places(("ant", "bee"), ("0", "1"))
+        ([1, 2, 0], None)
+    """
+    own = {_key(name): label for label, name in enumerate(mine)}
+    found = [own.get(_key(name), -1) for name in theirs]
+    return None if sorted(found) != list(range(len(mine))) or found == sorted(found) else found
+
+
+def _key(name: str) -> str:
+    """Return what a name is known by: a file system may write an accent as a letter of its own."""
+    return unicodedata.normalize("NFC", name)
 
 
 def same_preprocess(one: Preprocess, other: Preprocess) -> bool:
@@ -101,8 +147,25 @@ def first_difference(parts: Iterable[tuple[str, object, object]]) -> str | None:
     return next((f"{name}: {mine} and {theirs}" for name, mine, theirs in parts if mine != theirs), None)
 
 
-def _sizes(one: Space, other: Space) -> list[tuple[str, Any, Any]]:
-    return [("shape", one.shape, other.shape), ("number of classes", one.num_classes, other.num_classes)]
+def _shapes(one: Space, other: Space) -> tuple[str, Any, Any]:
+    return "shape", one.shape, other.shape
+
+
+def _in_classes(one: Space, other: Space, mine: str, theirs: str) -> str | None:
+    """Return in what the classes of two differ, whatever their order."""
+    names, others = ([_key(name) for name in space.class_names] for space in (one, other))
+    if names == others or numbered(names) or numbered(others):
+        return first_difference([("number of classes", one.num_classes, other.num_classes)])
+    if sorted(names) == sorted(set(others)) and len(names) == len(others):
+        return None
+    alone = (mine, [name for name in names if name not in others]), (theirs, [n for n in others if n not in names])
+    said = [f"only {who} {_listed(own)}" for who, own in alone if own]
+    return f"classes: {'; '.join(said) or f'{_listed(names)}, and {_listed(others)}'}"
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(reprlib.repr, names[:most])) + more
 
 
 def _in_preprocess(one: Preprocess, other: Preprocess) -> str | None:

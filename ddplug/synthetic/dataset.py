@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,10 +19,12 @@ from ddplug.functional.packing import check_bits, packed_bytes
 from ddplug.functional.resize import enlarge, reduce
 from ddplug.synthetic import checks, file_format, quantize
 from ddplug.synthetic.codecs.protocol import Codec
-from ddplug.synthetic.compat import difference, first_difference
+from ddplug.synthetic.compat import difference, first_difference, numbered, places
 from ddplug.synthetic.recipe import Recipe
 from ddplug.synthetic.stored import Stored, store
+from ddplug.utils.checks import scalar
 from ddplug.utils.files import read_tensors, write_tensors
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["SyntheticSet"]
 
@@ -66,16 +69,27 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     stored: Stored | None = None
 
     def __post_init__(self) -> None:
-        if self.network_shape == tuple(self.inputs.shape[1:]):
-            object.__setattr__(self, "network_shape", ())
-        if not self.class_names:
-            object.__setattr__(self, "class_names", tuple(map(str, range(self.num_classes))))
+        shape, names = tuple(self.network_shape), tuple(map(str, self.class_names))
+        settled = {
+            "num_classes": scalar(self.num_classes),
+            "bits": scalar(self.bits),
+            "class_names": names or tuple(map(str, range(self.num_classes))),
+            "network_shape": () if shape == tuple(self.inputs.shape[1:]) else shape,
+        }
+        for name, value in settled.items():
+            object.__setattr__(self, name, value)
         problem = checks.problem(vars(self))
         if problem:
             raise DataError(f"not a synthetic set: {problem}")
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def __repr__(self) -> str:
+        labels = "hard" if self.targets.ndim == 1 else "soft"
+        what = f"{len(self)} x {self.shape}, {self.num_classes} classes, {labels} labels, {self.nbytes:,} bytes"
+        method = self.provenance.get("method")
+        return f"SyntheticSet({what}{'' if method is None else f', by {reprlib.repr(method)}'})"
 
     def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
         inputs, whole = self.inputs[index], self.shape
@@ -129,16 +143,19 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         found = data.get("fingerprint") if isinstance(data, Mapping) else None
         return found if isinstance(found, str) else None
 
+    @own_surroundings()
     def pixels(self) -> Tensor:
         """Return what networks see in pixel space, ``(M, *shape)``; synthetic pixels may lie outside ``[0, 1]``."""
         return self.preprocess.inverse(self[:][0])
 
+    @own_surroundings()
     def enlarged(self) -> SyntheticSet:
         """Return the set with its images stored as networks see them, in float32; itself where they are."""
         if not self.network_shape:
             return self
         return replace(self, inputs=self[:][0], levels=None, bits=8, stored=None, network_shape=())
 
+    @own_surroundings()
     def reduced(self, factor: int) -> SyntheticSet:
         """Store the images smaller by a factor, averaged; networks go on seeing the shape they saw.
 
@@ -160,6 +177,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         small = reduce(self.inputs, factor)
         return replace(self, inputs=small, levels=None, stored=None, network_shape=self.shape)
 
+    @own_surroundings()
     def compress(self, codec: str | Codec) -> SyntheticSet:
         """Let a codec hold the images: what it gives back takes their place, and what it stores is what they take.
 
@@ -206,6 +224,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             stored=stored,
         )
 
+    @own_surroundings()
     def to(self, device: torch.device | str) -> SyntheticSet:
         """Move every tensor to a device."""
         levels = None if self.levels is None else self.levels.to(device)
@@ -213,6 +232,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         inputs, targets = self.inputs.to(device), self.targets.to(device)
         return replace(self, inputs=inputs, targets=targets, preprocess=preprocess, levels=levels)
 
+    @own_surroundings()
     def select(self, labels: Sequence[int]) -> SyntheticSet:
         """Keep the samples of some classes; labels and ``num_classes`` stay as they are.
 
@@ -228,8 +248,11 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         stored = None if self.stored is None or self.targets.ndim == 2 else self.stored.keep(labels)
         return replace(self, inputs=self.inputs[keep], targets=self.targets[keep], stored=stored)
 
+    @own_surroundings()
     def merge(self, other: SyntheticSet) -> SyntheticSet:
         """Append another set of the same data: same shape, classes, kind of labels and preprocessing.
+
+        Classes are told by their names, where both sets have names; they stay in the order that they have here.
 
         Sets quantized between different levels are merged as float32, soft labels of which one side is not float16 too;
         quantize the result again. Of different bits a number the larger ones are kept.
@@ -241,6 +264,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         problem = difference(self, other) or stored
         if problem:
             raise DataError(f"the sets cannot be merged, since they differ in {problem}")
+        other = other.in_order_of(self.class_names)
         levels = self.levels
         if levels is None or other.levels is None or not torch.equal(levels, other.levels):
             levels = None
@@ -252,8 +276,29 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             stored=None,
             bits=max(self.bits, other.bits),  # fewer bits lie on the levels of more
             half_labels=self.half_labels and other.half_labels,
+            class_names=other.class_names if numbered(self.class_names) else self.class_names,
             provenance={"merged": [*self._parts(), *other._parts()]},
         )
+
+    @own_surroundings()
+    def in_order_of(self, class_names: Sequence[str]) -> SyntheticSet:
+        """Number the classes as others of the same names are numbered; the set itself where they have no names.
+
+        Args:
+            class_names: the same names, perhaps in another order.
+
+        Example:
+            >>> from ddplug.data.preprocess import Identity
+            >>> made = SyntheticSet(torch.rand(2, 4), torch.tensor([0, 1]), 2, Identity(), class_names=("ant", "bee"))
+            >>> made.in_order_of(("bee", "ant")).targets
+            tensor([1, 0])
+        """
+        found = places(class_names, self.class_names)
+        if found is None:
+            return self
+        place = torch.tensor(found, device=self.targets.device)
+        targets = place[self.targets] if self.targets.ndim == 1 else self.targets[:, place.argsort()]
+        return replace(self, targets=targets, class_names=tuple(class_names), stored=None)
 
     def _form(self) -> tuple[tuple[int, ...], str]:
         """Return the shape that images are stored in, and the kind of their labels."""
@@ -263,6 +308,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         """Return the provenance of each merged part; flat, so that a thousand merges are no deeper than one."""
         return list(self.provenance["merged"]) if set(self.provenance) == {"merged"} else [dict(self.provenance)]
 
+    @own_surroundings()
     def quantize(self, dtype: Literal["uint8", "float32"] = "uint8", bits: int = 8) -> SyntheticSet:
         """Round the inputs to what fits in a byte each, on 256 equal levels a channel, and soft labels to float16.
 
@@ -326,6 +372,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             raise OptionError("the preprocessing is too ill-conditioned for uint8 storage; keep float32")
         return result
 
+    @own_surroundings()
     def codes(self) -> Tensor:
         """Compute the ``(M, *stored)`` uint8 codes of a quantized set; those of fewer bits than 8 span 0..255 as well.
 
@@ -335,6 +382,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         pixels = quantize.exact_pixels(self.preprocess, self.inputs)
         return quantize.codes(pixels, self._levels(), self.bits).to(self.inputs.device)
 
+    @own_surroundings()
     def decode(self, codes: Tensor) -> Tensor:
         """Turn ``(M, *stored)`` uint8 codes into model-space inputs; the inverse of :meth:`codes`.
 
@@ -347,6 +395,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             raise OptionError("the set is stored as float32; call quantize() first")
         return self.levels.cpu()
 
+    @own_surroundings()
     def save(self, path: str | Path) -> None:
         """Write the set to one file (:mod:`ddplug.synthetic.file_format`); it is first read back in memory.
 
@@ -381,6 +430,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         write_tensors(path, file_format.KIND, tensors, header, version)
 
     @staticmethod
+    @own_surroundings()
     def load(path: str | Path) -> SyntheticSet:
         """Read a set; the file is not trusted.
 

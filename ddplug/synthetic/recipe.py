@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from ddplug.errors import FormatError, OptionError
+from ddplug.utils.options import TakesNumbers
 
 __all__ = ["Recipe"]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(metaclass=TakesNumbers):
     """How a network is to be trained on a set.
 
     The defaults are the published evaluation protocol of gradient and distribution matching.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
+from numbers import Real
+from typing import Any
 
 from ddplug.errors import OptionError, unknown
 
-__all__ = ["at_least", "image_shape", "one_of", "values_at_least"]
+__all__ = ["at_least", "image_shape", "number", "one_of", "scalar", "values_at_least", "whole"]
 
 
 def at_least(options: object, **limits: float) -> None:
@@ -80,3 +83,57 @@ def image_shape(shape: tuple[int, ...], what: str, instead: str) -> tuple[int, i
     if len(shape) != 3:
         raise OptionError(f"{what} needs (C, H, W) images, not inputs of shape {tuple(shape)}; {instead}")
     return shape[0], shape[1], shape[2]
+
+
+def scalar(value: Any) -> Any:
+    """Return a number, a truth or a text of numpy or torch as Python's own; anything else as it is.
+
+    Example:
+        >>> import numpy as np
+        >>> scalar(np.arange(3)[2]), scalar(np.float64(0.5)), scalar("kmeans")
+        (2, 0.5, 'kmeans')
+    """
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
+def whole(name: str, value: Any) -> int:
+    """Return a whole number as an ``int``, whatever it came as: Python's, numpy's, a 0-d tensor, or ``2.0``.
+
+    Args:
+        name: of the option, for the message.
+        value: the number.
+
+    Raises:
+        OptionError: it is none.
+
+    Example:
+        >>> whole("steps", 3.0)
+        3
+        >>> whole("steps", 2.5)
+        Traceback (most recent call last):
+        ...
+        ddplug.errors.OptionError: steps is 2.5; it must be a whole number
+    """
+    value = scalar(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError, RuntimeError):  # of a text, of an array, of a tensor
+        raise OptionError(f"{name} is {value!r}; it must be a whole number") from None
+
+
+def number(name: str, value: Any) -> Any:
+    """Return a number as Python's own.
+
+    Args:
+        name: of the option, for the message.
+        value: the number.
+
+    Raises:
+        OptionError: it is none.
+    """
+    value = scalar(value)
+    if not isinstance(value, Real):
+        raise OptionError(f"{name} is {value!r}; it must be a number")
+    return value

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABCMeta
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
+
+from ddplug.utils.options import TakesNumbers
 
 __all__ = ["FORMER_SPELLINGS", "TakesFormerSpellings"]
 
@@ -19,7 +20,7 @@ FORMER_SPELLINGS: Mapping[str, Sequence[str]] = {
 """Field -> what it was called before."""
 
 
-class TakesFormerSpellings(ABCMeta):
+class TakesFormerSpellings(TakesNumbers, ABCMeta):
     """Class of dataclasses whose fields may be given by their earlier names when an object is made."""
 
     def __call__(cls, *args: Any, **options: Any) -> Any:
@@ -29,9 +30,3 @@ class TakesFormerSpellings(ABCMeta):
                 if former in options and former not in known and name not in options:
                     options[name] = options.pop(former)
         return super().__call__(*args, **options)
-
-    @property
-    def __signature__(cls) -> inspect.Signature:
-        """The constructor's, which ``help`` and the reference would else not see behind the call."""
-        own = inspect.signature(cls.__init__)  # type: ignore[misc]
-        return own.replace(parameters=list(own.parameters.values())[1:])

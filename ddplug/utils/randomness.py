@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
-__all__ = ["nth_generator", "spawn", "temporary_seed"]
+from ddplug.errors import OptionError
+from ddplug.utils.checks import whole
+
+__all__ = ["nth_generator", "seeded", "spawn", "temporary_seed"]
 
 
 @contextmanager
@@ -28,6 +32,21 @@ def temporary_seed(seed: int, device: torch.device | str = "cpu") -> Iterator[No
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def seeded(seed: Any) -> torch.Generator:
+    """Make a generator on the CPU.
+
+    Args:
+        seed: a whole number of any kind, in ``0..2**63-1``.
+
+    Raises:
+        OptionError: it is none, or outside its range.
+    """
+    number = whole("seed", seed)
+    if not 0 <= number < 2**63:
+        raise OptionError(f"seed is {number}; it must be at least 0 and below 2**63")
+    return torch.Generator().manual_seed(number)
 
 
 def nth_generator(seed: int, n: int) -> torch.Generator:

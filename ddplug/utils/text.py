@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["markdown", "one_line", "os_reason", "percent", "table"]
+__all__ = ["duration", "markdown", "one_line", "os_reason", "percent", "table"]
 
 
 def one_line(value: object, *, most: int | None = None) -> str:
@@ -45,6 +45,16 @@ def percent(mean: float, std: float, n: int) -> str:
         ('97.3 ± 0.2', '97.3')
     """
     return f"{100 * mean:.1f}" + (f" ± {100 * std:.1f}" if n > 1 else "")
+
+
+def duration(seconds: float) -> str:
+    """Write seconds: whole ones, and of less than ten two digits.
+
+    Example:
+        >>> duration(0.0123), duration(2.34), duration(75.2)
+        ('0.012 s', '2.3 s', '75 s')
+    """
+    return f"{seconds:.2g} s" if seconds < 9.5 else f"{seconds:.0f} s"
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:

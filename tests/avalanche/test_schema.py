@@ -130,6 +130,8 @@ def test_the_train_transform_is_not_applied() -> None:
         (lambda: TensorDataset(torch.zeros(3, 2), torch.arange(3), torch.arange(3)), "have 3 parts"),
         (lambda: [(torch.zeros(2), 0), (torch.zeros(3), 1)], "give inputs of one shape"),
         (lambda: [("text", 0)], "inputs are str"),
+        (lambda: TensorDataset(torch.tensor([[0.0], [torch.nan]]), torch.arange(2)), "sample 1 .* holds NaN or infin"),
+        (lambda: TensorDataset(torch.tensor([1.0, -torch.inf]), torch.arange(2)), "sample 1 .* holds NaN or infinity"),
     ],
 )
 def test_what_cannot_be_remembered_is_refused(data: Any, message: str) -> None:

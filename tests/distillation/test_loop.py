@@ -20,6 +20,7 @@ from ddplug.distillation.checkpoint import Snapshot, load
 from ddplug.distillation.config import config_of
 from ddplug.distillation.loop import _identity, _Run, distill
 from ddplug.distillation.protocol import Metrics, State
+from ddplug.distillers.dm import DM
 from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import DivergedError, OptionError
 from ddplug.synthetic.recipe import Recipe
@@ -292,3 +293,26 @@ def test_what_the_loop_does_not_look_at_every_step_it_looks_at_before_the_end() 
     run.now = run.sound = Snapshot(method.init(data, run.rng), run.rng.get_state(), 0)
     with pytest.raises(DivergedError, match="the loss is nan at step 7;"):
         run.loop(data, 10, (), 1e9)
+
+
+def test_hyper_parameters_are_given_beside_a_name() -> None:
+    data = toy_images((5, 6))
+    options: dict[str, Any] = {"images_per_class": 1, "network": "mlp:width=3", "batch_real": 2, "bank": 1}
+    made = distill(data, "dm", steps=1, device="cpu", **options)
+    same = distill(data, DM(**options), steps=1, device="cpu")
+    assert torch.equal(made.inputs, same.inputs)
+    assert made.provenance["config"] == same.provenance["config"]
+
+
+@pytest.mark.parametrize(
+    ("distiller", "options", "says"),
+    [
+        ("dm", {"images_per_clas": 1}, "unknown option of dm, 'images_per_clas'; did you mean 'images_per_class'"),
+        ("random", {"bank": 1}, "unknown option of random, 'bank'"),
+        (DM(), {"images_per_class": 1}, "images_per_class given beside a distiller: set its own fields, or name the"),
+        ("dm", {"images_per_class": 0}, "images_per_class is 0; it must be at least 1"),
+    ],
+)
+def test_hyper_parameters_that_are_none_are_refused(distiller: Any, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(OptionError, match=says):
+        distill(toy_images(), distiller, device="cpu", **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from ddplug import distill
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.frepo import FRePo, solve_labels
-from ddplug.errors import DataError, OptionError
+from ddplug.errors import DataError, DivergedError, OptionError
 from ddplug.functional.optim import adam_step
 from ddplug.functional.ridge import best_labels, centered, nearest_distribution, predict
 from ddplug.networks.convnet import ConvNet
@@ -259,3 +260,29 @@ def test_solving_labels_refuses_other_data() -> None:
         solve_labels(made, toy_images(size=9), rng=generator())
     with pytest.raises(OptionError, match="networks is 0"):
         solve_labels(made, toy_images(), networks=0, rng=generator())
+
+
+class Dead(nn.Module):
+    """A network whose rectifiers have died, as they do at large rates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 3)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return 0 * x.flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.embed(x))
+        return logits
+
+
+def test_a_regression_without_a_solution_is_a_divergence(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match="the ridge regression has no solution"):
+        predict(torch.zeros(2, 3), torch.zeros(4, 3), torch.zeros(4, 2))
+    with pytest.raises(DivergedError, match="no solution"):
+        best_labels([(torch.zeros(2, 3), torch.zeros(2, 2), torch.zeros(4, 3))])
+    method = FRePo(images_per_class=1, network=Dead, pool_size=1, max_age=0, batch_real=2)
+    with pytest.raises(DivergedError, match=r"frepo diverged: .* at step 1; lower the learning rate; the last good"):
+        distill(toy_images(), method, device="cpu", checkpoint=tmp_path / "run")
+    assert (tmp_path / "run").exists()

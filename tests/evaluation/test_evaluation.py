@@ -462,6 +462,23 @@ def test_whole_data_are_a_bound_that_training_reaches() -> None:
     assert result.rows[-1].mean > 0.98
 
 
+def test_classes_are_told_by_their_names() -> None:
+    real = toy_images((5, 5, 5))
+    made, order = make_set(class_names=real.class_names), torch.tensor([1, 2, 0])
+    other = replace(real, targets=order[real.targets], class_names=tuple(real.class_names[k] for k in (2, 0, 1)))
+    unnamed = replace(real, class_names=("0", "1", "2"))
+    options: dict[str, Any] = {"network": NETWORK, "recipe": SHORT, "repeats": 1, "device": "cpu"}
+    baselines: dict[str, Any] = {"baselines": ["class-mean"], "whole_steps": 3}
+
+    def accuracies(data: LabeledData) -> list[tuple[float, ...]]:
+        rows = [row.evaluation for row in compare(made, data, data, **baselines, **options).rows]
+        return [one.accuracies for one in (evaluate(made, data, **options), *rows)]
+
+    assert accuracies(real) == accuracies(other) == accuracies(unnamed)
+    with pytest.raises(errors.DataError, match="only the set has 'class0'; only the data have 'ant'; use the data"):
+        evaluate(made, replace(real, class_names=("ant", "class1", "class2")), **options)
+
+
 @pytest.mark.parametrize(
     ("test", "message"),
     [
@@ -487,7 +504,7 @@ def test_data_that_do_not_fit_the_set_are_said_in_one_line(test: LabeledData, me
         ({"repeats": 0}, "repeats is 0; it must be at least 1"),
         ({"network": "convnt"}, "unknown network 'convnt'"),
         ({"network": lambda: nn.Flatten()}, "Flatten has no parameters to train"),
-        ({"network": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 5))}, r"shape \(1, 5\); it must give \(1, 3\)"),
+        ({"network": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 5))}, r"into \(1, 5\); it must give \(1, 3\)"),
         ({"recipe": replace(SHORT, augment="crop_flap")}, "unknown augmentation 'flap'; did you mean 'flip'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
     ],

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ddplug import errors, names
+from ddplug import Recipe, distill, errors, evaluate, names
+from ddplug.distillers import DM, MTT, El2n
 from ddplug.networks.convnet import SPACE, ConvNet
-from ddplug.networks.factory import build, embed, has_batch_norm
+from ddplug.networks.factory import build, check_outputs, embed, has_batch_norm
 from ddplug.networks.layers import ACTIVATIONS, NORMS, POOLS
+from ddplug.testing import toy_images
 from ddplug.utils import specs
 
 
@@ -257,7 +261,8 @@ def test_specifications_are_read() -> None:
         ("convnet:width=4,width=8", (1, 8, 8), "gives the option 'width' twice"),
         ("convnet:norm=group,width=6", (1, 8, 8), "do not divide width=6"),
         ("convnet:depth=4", (1, 8, 8), "depth=4 pools 8x8 images below 1x1; use depth=3 or pool=none"),
-        ("convnet:depth=1", (3, 1, 1), "depth=1 pools 1x1 images below 1x1; use pool=none"),
+        ("convnet:depth=1", (3, 1, 1), "depth=1 pools 1x1 images below 1x1; use mlp"),
+        ("convnet:depth=1", (3, 1, 2), "depth=1 pools 1x2 images below 1x1; use pool=none"),
         ("convnet:pool=none", (3, 1, 1), "norm=instance meets a 1x1 map"),
         ("convnet", (64,), r"not inputs of shape \(64,\); use mlp"),
         ("lenet", (1, 8, 8), "at least 12x12 pixels, not 8x8"),
@@ -285,3 +290,82 @@ def test_the_smallest_images_named_are_taken(spec: str, shape: tuple[int, ...]) 
 def test_a_callable_must_make_a_module() -> None:
     with pytest.raises(errors.OptionError, match=r"made a int; it must return a torch\.nn\.Module"):
         build(lambda: 3, (1, 8, 8), 3, rng())  # type: ignore[arg-type,return-value]
+
+
+class Plain(nn.Module):
+    """A network as people write them, of a shape and a number of classes."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int, width: int = 3) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), width), nn.Linear(width, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.layers(x)
+        return logits
+
+
+NETWORKS: dict[str, Any] = {
+    "two arguments": lambda shape, classes: Plain(shape, classes),
+    "a class": Plain,
+    "ours": ConvNet,
+    "two and more": lambda shape, classes, width=4: Plain(shape, classes, width),
+    "none": lambda: Plain((1, 6, 6), 2),
+    "none but with defaults": lambda width=4: Plain((1, 6, 6), 2, width),
+    "partial": partial(Plain, width=5),
+    "partial of all": partial(Plain, (1, 6, 6), 2),
+    "lazy": lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(2)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_function_is_called_as_it_wants_to_be(name: str) -> None:
+    data, network = toy_images((5, 6), size=6), NETWORKS[name]
+    assert isinstance(build(network, data.shape, 2, rng()), nn.Module)
+    if name == "lazy":
+        return
+    method = DM(images_per_class=1, network=network, pool_size=1, batch_real=2, steps=1, init_from="noise")
+    made = distill(data, method, device="cpu")
+    assert evaluate(made, data, network=network, repeats=1, recipe=Recipe(epochs=1), device="cpu").n == 1
+
+
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        (lambda shape: Plain(shape, 2), r"<lambda> needs 1 arguments; it must need none, or two"),
+        (lambda shape, classes, width: Plain(shape, 2), r"needs 3 arguments"),
+        (lambda: Plain((3, 6, 6), 2), r"network Plain cannot take an input of shape \(1, 6, 6\) \(RuntimeError: "),
+        (lambda: nn.Conv2d(3, 8, 3), r"network Conv2d cannot take an input of shape \(1, 6, 6\)"),
+        (lambda: Plain((1, 6, 6), 5), r"network Plain turns one input into \(1, 5\); it must give \(1, 2\)"),
+        (lambda: nn.Conv2d(1, 2, 3), r"network Conv2d turns one input into \(1, 2, 4, 4\); it must give \(1, 2\)"),
+        (lambda: nn.LSTM(6, 2), "network LSTM (cannot take|turns one input into tuple)"),
+        (lambda: "mlp", "made a str; it must return a torch.nn.Module"),
+        (Plain((1, 6, 6), 2), "network is a Plain; give a name, or a function that builds a new one"),
+        (3, "network is a int; give a name, or a function"),
+        (None, "network is a NoneType; give a name, or a function"),
+    ],
+)
+def test_what_is_no_network_for_the_data_is_refused_before_the_work(network: Any, says: str) -> None:
+    data = toy_images((5, 6), size=6)
+    made = distill(data, "random", images_per_class=2, device="cpu")
+    calls: list[Callable[[], object]] = [lambda: evaluate(made, data, network=network, device="cpu")]
+    if not isinstance(network, nn.Module):  # which a method would take for a trained one
+        calls += [
+            partial(distill, data, cls(images_per_class=1, network=network), device="cpu") for cls in (DM, El2n, MTT)
+        ]
+    for call in calls:
+        with pytest.raises(errors.OptionError, match=says) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_check_leaves_a_network_as_it_is() -> None:
+    with torch.random.fork_rng(devices=[]):
+        module = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 2))
+    module[1].eval()
+    before = copy.deepcopy(module.state_dict())
+    state = torch.get_rng_state()
+    check_outputs(module, torch.ones(1, 1, 2, 2), 2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [layer.training for layer in module] == [True, False, True, True]
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())

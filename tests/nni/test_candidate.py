@@ -68,6 +68,13 @@ def test_it_is_what_a_plain_loop_gives() -> None:
     assert result.failure is None
 
 
+def test_classes_are_told_by_their_names() -> None:
+    train = replace(TRAIN, class_names=("ant", "bee", "cat"))
+    order = torch.tensor([2, 0, 1])
+    other = replace(REAL, targets=order[REAL.targets], class_names=("bee", "cat", "ant"))
+    assert train_and_score(linear, train, other, CPU).metric == run().metric
+
+
 def with_averages(rng: Generator) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
 

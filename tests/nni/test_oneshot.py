@@ -21,6 +21,7 @@ from nni.nas.strategy import DARTS, GridSearch, GumbelDARTS, Proxyless, Random, 
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from ddplug.data.preprocess import Identity
 from ddplug.distillation.loop import distill
 from ddplug.distillers.selection.random_ import Random as Draw
 from ddplug.errors import DataError, OptionError
@@ -241,6 +242,14 @@ def test_an_evaluator_survives_serialization(files: tuple[str, str]) -> None:
 def test_options_are_refused_before_any_search(files: tuple[str, str], options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         OneShotEvaluator(*files, **options)
+
+
+def test_the_validation_split_takes_the_numbers_of_the_sets_classes(tmp_path: Path) -> None:
+    made = SyntheticSet(torch.zeros(4, 1, 8, 8), torch.tensor([0, 0, 0, 1]), 2, Identity(), class_names=("ant", "bee"))
+    made.save(tmp_path / "train")
+    replace(made, targets=1 - made.targets, class_names=("bee", "ant")).save(tmp_path / "validation")
+    evaluator = OneShotEvaluator(tmp_path / "train", tmp_path / "validation", device="cpu")
+    assert torch.cat([y for _, y in evaluator.val_dataloaders]).tolist() == [0, 0, 0, 1]
 
 
 def test_files_that_do_not_fit_are_refused_before_any_search(files: tuple[str, str], tmp_path: Path) -> None:

@@ -84,8 +84,10 @@ def test_a_pair_of_one_kind_is_fine() -> None:
     ("changes", "words"),
     [
         ({"inputs": torch.zeros(6, 1, 5, 5)}, r"differ in shape: \(1, 4, 4\) and \(1, 5, 5\)"),
-        ({"num_classes": 3, "class_names": ("a", "b", "c")}, "number of classes: 2 and 3"),
-        ({"class_names": ("a", "b")}, "class names"),
+        (
+            {"num_classes": 3, "class_names": ("a", "b", "c"), "targets": torch.arange(6) % 3},
+            "number of classes: 2 and 3",
+        ),
         ({"preprocess": Standardize(torch.zeros(1), torch.ones(1))}, "preprocessing: identity and standardise"),
         ({"targets": torch.eye(2)[SET.targets]}, "soft labels"),
         ({"provenance": {"method": "dm"}}, "made by 'dm'"),
@@ -95,6 +97,13 @@ def test_a_pair_of_one_kind_is_fine() -> None:
 def test_a_split_that_does_not_suit_the_set_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         check_pair(SET, replace(SET, **changes))
+
+
+def test_classes_are_told_by_their_names() -> None:
+    made = replace(SET, class_names=("ant", "bee"))
+    check_pair(made, replace(SET, class_names=("bee", "ant")))
+    with pytest.raises(DataError, match="only the first has 'ant'; only the second has 'cat'; cut one off"):
+        check_pair(made, replace(SET, class_names=("bee", "cat")))
 
 
 def test_a_set_made_from_what_the_split_was_cut_from_is_refused() -> None:

@@ -121,7 +121,6 @@ def test_merge_appends_and_stays_flat() -> None:
     [
         ({"inputs": torch.zeros(6, 2, 3, 3)}, r"differ in shape: \(2, 4, 4\) and \(2, 3, 3\)"),
         ({"num_classes": 4}, "differ in number of classes: 3 and 4"),
-        ({"class_names": ("x", "y", "z")}, r"differ in class names: \('0', '1', '2'\) and \('x', 'y', 'z'\)"),
         ({"targets": torch.full((6, 3), 1 / 3)}, "differ in labels: hard and soft"),
         ({"preprocess": Identity()}, "differ in preprocessing: standardise and identity"),
         ({"preprocess": Standardize(torch.zeros(2), torch.ones(2))}, "differ in the mean of their preprocessing"),

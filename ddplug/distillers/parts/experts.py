@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.images import pick_augmentation
 from ddplug.distillers.parts.training import ExpertTraining, structure, trajectory
@@ -41,6 +42,7 @@ from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors, write_tensors
 from ddplug.utils.fingerprints import fingerprint
 from ddplug.utils.progress import progress as progress_bar
+from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import os_reason
 
 __all__ = [
@@ -221,8 +223,9 @@ def _generator(seed: int, number: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
+@own_surroundings()
 def train_experts(
-    data: LabeledData,
+    data: Data,
     folder: str | Path,
     network: Network = "convnet",
     training: ExpertTraining | None = None,
@@ -270,7 +273,7 @@ def train_experts(
         raise OptionError(f"the number of experts is {number}; it must lie between 1 and {_LIMIT}")
     if not 1 <= shard[0] <= shard[1]:
         raise OptionError(f"the shard is {shard[0]}/{shard[1]}; it must be K/N with K between 1 and N")
-    data = data.to(pick_device(device))
+    data = as_labeled(data).to(pick_device(device))
     training = training or ExpertTraining()
     training = replace(training, augment=pick_augmentation(training.augment, data))
     header = {

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.training import POOL, draw_pool, train
 from ddplug.errors import OptionError
 from ddplug.functional.types import Tensors
 from ddplug.networks.batching import batch_pieces
-from ddplug.networks.factory import Network, build
+from ddplug.networks.factory import Network, build, logits_of
 from ddplug.networks.functional import stateless
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.checks import one_of, values_at_least
 from ddplug.utils.devices import pick_device
-from ddplug.utils.text import one_line
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = [
     "Teacher",
@@ -40,8 +41,9 @@ _MICRO_BATCH = 256
 """Samples through a teacher at once on an accelerator."""
 
 
+@own_surroundings()
 def train_teacher(
-    network: Network, data: LabeledData, *, epochs: int = 10, max_samples_per_class: int = POOL, rng: torch.Generator
+    network: Network, data: Data, *, epochs: int = 10, max_samples_per_class: int = POOL, rng: torch.Generator
 ) -> nn.Module:
     """Train a teacher on real data: SGD with learning rate 0.01, momentum 0.9, batches of 64, no augmentation.
 
@@ -65,6 +67,7 @@ def train_teacher(
         False
     """
     values_at_least(1, epochs=epochs, max_samples_per_class=max_samples_per_class)
+    data = as_labeled(data)
     module = build(network, data.shape, data.num_classes, rng).to(data.device)
     for _ in train(module, data, draw_pool(data, max_samples_per_class, rng), epochs, rng, batch_size=64):
         pass
@@ -144,26 +147,11 @@ def frozen(structure: nn.Module, tensors: Mapping[str, Tensor], device: torch.de
             part.training = mode
 
 
-@torch.no_grad()
 def _check(ready: nn.Module, teacher: nn.Module, sample: Tensor, classes: int) -> None:
     """Refuse a teacher that does not turn a sample ``(1, *shape)`` into one finite logit a class."""
-    name = type(teacher).__name__
-    try:
-        output = ready(sample)
-    except Exception as error:  # a user's module may raise anything
-        reason = one_line(error, most=200)
-        what = f"teacher {name} cannot take an input of shape {tuple(sample.shape[1:])}"
-        raise OptionError(
-            f"{what} ({type(error).__name__}: {reason}); give a network for the data's model space"
-        ) from error
-    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if shape != (1, classes):
-        raise OptionError(
-            f"teacher {name} turns one input into {shape}; it must give (1, {classes}), one logit for each class "
-            "of the data, in their order"
-        )
-    if not bool(output.isfinite().all()):
-        raise OptionError(f"teacher {name} gives NaN or infinity for the first sample; check its weights")
+    name = f"teacher {type(teacher).__name__}"
+    if not bool(logits_of(name, ready, sample, classes).isfinite().all()):
+        raise OptionError(f"{name} gives NaN or infinity for the first sample; check its weights")
 
 
 @torch.no_grad()
@@ -179,6 +167,7 @@ def predict(ready: nn.Module, inputs: Tensor) -> Tensor:
     return torch.cat([ready(inputs[piece]) for piece in pieces])
 
 
+@own_surroundings()
 def soft_labels(images: SyntheticSet, teacher: nn.Module, *, device: torch.device | str = "auto") -> SyntheticSet:
     """Give any set a teacher's soft labels; selected real images with them are the control for methods that use them.
 

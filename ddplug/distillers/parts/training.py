@@ -17,9 +17,10 @@ from ddplug.errors import DivergedError, OptionError
 from ddplug.functional import augmentation as augment
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
-from ddplug.networks.factory import Network, has_batch_norm, name_of
+from ddplug.networks.factory import Network, check_outputs, has_batch_norm, name_of
 from ddplug.networks.functional import initial_parameters, loss_gradient, sgd_step, stateless
 from ddplug.utils.checks import at_least
+from ddplug.utils.options import TakesNumbers
 from ddplug.utils.progress import progress
 from ddplug.utils.randomness import temporary_seed
 
@@ -63,6 +64,7 @@ def train(
     Yields:
         ``(n, classes)`` logits on the CPU that each sample had when its batch came up, before the step on it.
     """
+    check_outputs(module, data.batch(index[:1]), data.num_classes)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
     targets = data.targets.to(data.device)
     for _ in progress(range(epochs), "epochs"):
@@ -170,7 +172,7 @@ def trained_on_set(
 
 
 @dataclass(frozen=True)
-class ExpertTraining:
+class ExpertTraining(metaclass=TakesNumbers):
     """How experts are trained: SGD without momentum and weight decay.
 
     Attributes:

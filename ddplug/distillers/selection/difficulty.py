@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.protocol import State
 from ddplug.distillers.parts.features import logits
-from ddplug.distillers.parts.images import check_images_per_class
+from ddplug.distillers.parts.images import available
 from ddplug.distillers.parts.teachers import Teacher, frozen, teacher_module, teacher_state
 from ddplug.distillers.parts.training import POOL
 from ddplug.distillers.selection.base import Selection
@@ -90,10 +90,8 @@ class Difficulty(Selection):
             raise OptionError(f"window is {self.window}; give two shares of the ranks, such as 0,0.5, within 0 and 1")
 
     def work(self) -> dict[str, int]:
-        rounds = (
-            0 if isinstance(self.teacher, nn.Module) else self.teacher_epochs * self.max_samples_per_class // _ROUND
-        )
-        return {"teacher rounds": rounds, "judge rounds": 0 if self.window else self.judge_steps // _JUDGED}
+        samples = 0 if isinstance(self.teacher, nn.Module) else self.teacher_epochs * self.max_samples_per_class
+        return {"teacher rounds": samples // _ROUND, "judge rounds": 0 if self.window else self.judge_steps // _JUDGED}
 
     def trial(self, **more: int) -> Self:
         return replace(
@@ -105,7 +103,7 @@ class Difficulty(Selection):
         )
 
     def init(self, data: LabeledData, rng: torch.Generator, prepared: State | None = None) -> dict[str, Tensor]:
-        check_images_per_class(data, self.images_per_class)
+        available(data, self.images_per_class)
         ranks = (self.prepare(data, rng) if prepared is None else prepared)["ranks"]
         ranked = list(ranks.split([len(members) for members in data.class_indices]))
         window = self.window or self._found(data, ranked, rng)
@@ -135,7 +133,9 @@ class Difficulty(Selection):
             rest.append(members[stays])
         test = data.subset(torch.cat([members[out] for members, out in zip(ranked, apart, strict=True)]))
         fitting = [
-            window for window in WINDOWS if all(len(_inside(part, window)) >= self.images_per_class for part in rest)
+            window
+            for window in WINDOWS
+            if all(len(_inside(part, window)) >= min(self.images_per_class, len(part)) for part in rest)
         ]
         if len(test) == 0 or len(fitting) < 2:
             return WINDOWS[0]
@@ -161,7 +161,7 @@ def _drawn(members: Tensor, window: tuple[float, ...], number: int, rng: torch.G
     Raises:
         OptionError: it holds fewer.
     """
-    inside = _inside(members, window)
+    inside, number = _inside(members, window), min(number, len(members))
     if len(inside) < number:
         raise OptionError(
             f"window {window[0]:g},{window[1]:g} holds {len(inside)} of a class's {len(members)} samples, fewer than "

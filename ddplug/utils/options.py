@@ -1,0 +1,33 @@
+"""Dataclasses of options, whose numbers may come from numpy or torch as a grid over ``np.logspace`` gives them."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABCMeta
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from ddplug.utils.checks import number, scalar, whole
+
+__all__ = ["TakesNumbers"]
+
+_KINDS: Mapping[object, Callable[[str, Any], Any]] = {"int": whole, int: whole, "float": number, float: number}
+"""Annotation of a field -> what makes a value of it."""
+
+
+class TakesNumbers(ABCMeta):
+    """Class of dataclasses whose fields become Python's own numbers when an object is made, or are refused."""
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        kinds = {field.name: _KINDS.get(field.type, lambda name, value: scalar(value)) for field in fields(cls)}  # type: ignore[arg-type]
+        names = [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
+        plain = [kinds[name](name, value) for name, value in zip(names, args, strict=False)]
+        named = {name: kinds[name](name, value) if name in kinds else value for name, value in options.items()}
+        return super().__call__(*plain, *args[len(plain) :], **named)
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """The constructor's, which ``help`` and the reference would else not see behind the call."""
+        own = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return own.replace(parameters=list(own.parameters.values())[1:])

@@ -1,0 +1,67 @@
+"""What a caller has set for the whole process or thread, put aside while the library computes.
+
+Scientific code sets a default data type, validation hooks run without gradients, training loops under autocast. None of
+it may break a method or change a number that it gives. So every public function that computes does so inside
+:func:`own_surroundings`; what it calls need not ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+import numpy as np
+import torch
+
+__all__ = ["own_surroundings"]
+
+
+@contextmanager
+def _float32() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+_OWN: tuple[tuple[Callable[[], bool], Callable[[], AbstractContextManager[object]]], ...] = (
+    (lambda: torch.get_default_dtype() != torch.float32, _float32),
+    (lambda: torch.empty(0).device.type != "cpu", lambda: torch.device("cpu")),
+    (lambda: torch.is_autocast_enabled("cpu"), lambda: torch.autocast("cpu", enabled=False)),
+    (lambda: torch.is_autocast_enabled("cuda"), lambda: torch.autocast("cuda", enabled=False)),
+    (lambda: "raise" in np.geterr().values(), lambda: np.errstate(all="ignore")),
+)
+"""Whether a caller has set something, and what puts it aside."""
+
+
+@contextmanager
+def own_surroundings(*, gradients: bool = True) -> Iterator[None]:
+    """Compute as in a fresh process, whatever the caller has set; it is put back at the end.
+
+    Covered are torch's default data type and default device, the grad mode, inference mode and autocast, and numpy's
+    errors. Deterministic algorithms stay as they are: on the CPU they change no number, and on CUDA whoever asks for
+    them wants to hear of what has none.
+
+    As a decorator, ``@own_surroundings()``, it is for functions that return, not for generators.
+
+    Args:
+        gradients: whether they are turned on. Not in a function that the caller differentiates, or does not; inference
+            mode, whose tensors nothing may be learned from, becomes ``no_grad`` there.
+
+    Example:
+        >>> with torch.inference_mode(), own_surroundings():
+        ...     torch.ones(1, requires_grad=True).requires_grad
+        True
+    """
+    with ExitStack() as put_back:
+        for is_set, aside in _OWN:
+            if is_set():
+                put_back.enter_context(aside())
+        wanted = gradients or torch.is_grad_enabled()
+        if torch.is_inference_mode_enabled():
+            put_back.enter_context(torch.inference_mode(False))
+        if wanted != torch.is_grad_enabled():
+            put_back.enter_context(torch.set_grad_enabled(wanted))
+        yield
