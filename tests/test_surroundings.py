@@ -19,7 +19,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Identity
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
-from ddplug.testing import made_small, toy_images
+from ddplug.testing import made_small, toy_images, toy_table
 
 Surroundings = Callable[[], AbstractContextManager[object]]
 
@@ -236,6 +236,8 @@ CALLS: Mapping[str, Callable[[], Any]] = {
     "networks.name_of": lambda: networks.name_of(NETWORK),
     "networks.sgd_step": lambda: networks.sgd_step(MODULE, WEIGHTS, X, LABELS[:4], 0.1),
     "networks.stateless": lambda: networks.stateless("mlp:width=3", (1, 6, 6), 2),
+    "testing.toy_images": lambda: toy_images((3, 4), channels=3),
+    "testing.toy_table": lambda: toy_table((3, 4)),
     "synthetic.SyntheticSet.codes": lambda: MADE.codes(),
     "synthetic.SyntheticSet.compress": lambda: MADE.compress("pixels:bits=2"),
     "synthetic.SyntheticSet.merge": lambda: MADE.merge(MADE),
