@@ -15,6 +15,7 @@ from torch import nn
 
 import ddplug
 from ddplug import Recipe, SyntheticSet, distill, errors, evaluate, from_arrays
+from ddplug.data import Identity
 from ddplug.distillers import DD, MTT, RDED, ImageDistiller, Random, SRe2L
 from ddplug.evaluation import evaluate_as_learned
 from ddplug.functional.packing import check_bits
@@ -76,6 +77,9 @@ def trained(network: str, shape: tuple[int, ...]) -> object:
     data = from_arrays(torch.rand(8, *shape, generator=RNG()), torch.arange(8) % 2)
     return distill(data, "dm", network=network, **DMS)
 
+
+MADE_OF_FOUR = SyntheticSet(torch.zeros(2, 4, 4, 4), torch.arange(2), 2, Identity())
+LEARNED = learned(DD, "convnet:width=4,depth=1")
 
 # module -> the call that is refused, what the message must advise, and calls that do what it says
 CASES: dict[tuple[str, str], tuple[Callable[[], object], str, list[Callable[[], object]]]] = {
@@ -203,8 +207,6 @@ CASES: dict[tuple[str, str], tuple[Callable[[], object], str, list[Callable[[], 
         [lambda: evaluate_as_learned(LEARNED, SMALL, repeats=1, device="cpu")],
     ),
 }
-MADE_OF_FOUR = SyntheticSet(torch.zeros(2, 4, 4, 4), torch.arange(2), 2, ddplug.data.Identity())
-LEARNED = learned(DD, "convnet:width=4,depth=1")
 
 
 @pytest.mark.parametrize(("module", "advice"), CASES)
@@ -268,4 +270,5 @@ def test_a_named_option_is_one() -> None:
         distill(SMALL, "random", images_per_clas=1, device="cpu")
     found = re.search(r"did you mean '(\w+)'", str(caught.value))
     assert found is not None
-    distill(SMALL, "random", device="cpu", **{found[1]: 1})
+    options: dict[str, Any] = {found[1]: 1}
+    assert len(distill(SMALL, "random", device="cpu", **options)) == 2

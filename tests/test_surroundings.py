@@ -305,10 +305,10 @@ def test_files_are_read_and_written(tmp_path: Path) -> None:
     with everything():
         ZCA.save(tmp_path / "made.safetensors")
         back = SyntheticSet.load(tmp_path / "made.safetensors")
-        folder = data.from_image_folder(tmp_path / "images")
+        read = data.from_image_folder(tmp_path / "images")
         distillers.train_experts(IMAGES, tmp_path / "experts", NETWORK, training, number=1, device="cpu")
     assert same(back, ZCA)
-    assert same(folder, data.from_image_folder(tmp_path / "images"))
+    assert same(read, data.from_image_folder(tmp_path / "images"))
 
 
 def test_tensors_of_inference_mode_are_learned_from() -> None:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from ddplug.utils.checks import number, scalar, whole
+from ddplug.utils.checks import real, scalar, whole
 
 __all__ = ["TakesNumbers"]
 
-_KINDS: Mapping[object, Callable[[str, Any], Any]] = {"int": whole, int: whole, "float": number, float: number}
+_KINDS: Mapping[object, Callable[[str, Any], Any]] = {"int": whole, int: whole, "float": real, float: real}
 """Annotation of a field -> what makes a value of it."""
 
 
