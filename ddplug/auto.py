@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 import torch
 
+from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.checkpoint import KIND
 from ddplug.distillation.config import config_of
@@ -252,9 +253,7 @@ def _images(distiller: Level) -> int:
     return small_images(distiller.images_per_class, factor)
 
 
-def choose(
-    data: LabeledData, *, seconds: float = 60.0, nbytes: int = 20_000, device: str | torch.device = "auto"
-) -> Choice:
+def choose(data: Data, *, seconds: float = 60.0, nbytes: int = 20_000, device: str | torch.device = "auto") -> Choice:
     """Choose what to distill with, for a time and a number of bytes.
 
     The choice depends on how fast the machine is at that moment, and on its memory; it is itself a method with its
@@ -279,7 +278,7 @@ def choose(
     if not seconds > 0:
         raise OptionError(f"seconds is {seconds}; it must be above 0")
     began = time.monotonic()
-    data = data.to(pick_device(device))
+    data = as_labeled(data).to(pick_device(device))
     paces: dict[str, Pace] = {}
     choice, *better = candidates(data, nbytes)
     for candidate in better:

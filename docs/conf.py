@@ -49,7 +49,7 @@ autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 # Nothing is fetched while building, so names of other packages are not links.
-FOREIGN = "PIL|Path|abc|argparse|avalanche|collections|importlib|matplotlib|nn|nni|np|numpy|pathlib|torch|typing"
+FOREIGN = "PIL|Path|abc|argparse|avalanche|collections|importlib|matplotlib|nn|nni|np|numpy|os|pathlib|torch|typing"
 nitpick_ignore_regex = [(r"py:.*", rf"({FOREIGN})(\..*)?")]
 # The docstring of a constant or a property is prose; napoleon would take what stands before a colon for its type.
 GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # type: ignore[method-assign]
@@ -77,6 +77,7 @@ PAGES: dict[str, str] = {
     "ddplug.synthetic.export": "",
     "ddplug.synthetic.pictures": "",
     "ddplug.testing": "",
+    "ddplug.utils.notes": "Note",
     "ddplug": "",
 }
 """Pages of the reference, a face or a module that users need and no face loads; the names it lists, or all of its own.

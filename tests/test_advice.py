@@ -256,6 +256,7 @@ def test_bytes_that_are_said_to_suffice_do(codec: str | None) -> None:
     assert distill(data, "random", nbytes=enough, codec=codec, device="cpu").nbytes <= enough
 
 
+@pytest.mark.filterwarnings("ignore:.*theirs serve more than once")
 @pytest.mark.parametrize("factor", [1, 2])
 def test_images_that_are_said_to_be_there_are(factor: int) -> None:
     options: dict[str, Any] = {**DMS, "network": "mlp", "factor": factor, "init_from": "real"}

@@ -175,6 +175,7 @@ def loss(weights: Any, learned: Any, step: int) -> Any:
 
 
 CALLS: Mapping[str, Callable[[], Any]] = {
+    "data.as_labeled": lambda: data.as_labeled(([X[0].tolist(), X[1].tolist()], ["a", "b"])),
     "data.fit_preprocess": lambda: data.fit_preprocess("zca", IMAGES.inputs).tensors(),
     "data.from_arrays": lambda: data.from_arrays(IMAGES.inputs, IMAGES.targets, preprocess="zca"),
     "data.from_dataset": lambda: data.from_dataset([(X[0], 0), (X[1], 1)]),
@@ -183,6 +184,7 @@ CALLS: Mapping[str, Callable[[], Any]] = {
     "data.LabeledData.draw": lambda: IMAGES.draw(0, 9, rng()),
     "data.LabeledData.split": lambda: IMAGES.split(0.5),
     "data.LabeledData.class_indices": lambda: LabeledData(**vars(fresh())).class_indices,
+    "data.LabeledData.value_range": lambda: data.as_labeled((X, LABELS[:4])).value_range,
     "data.LabeledData.fingerprint": lambda: fresh().fingerprint,
     "distillation.distill": lambda: distillation.distill(WHITENED, FIVE, device="cpu"),
     "distillation.distill with bytes": lambda: distillation.distill(IMAGES, "random", nbytes=300, device="cpu"),

@@ -28,7 +28,10 @@ def add_data_options(parser: Parser) -> None:
     """Add the options that say which real data."""
     group = parser.add_argument_group("data")
     group.add_argument(
-        "--data", required=True, metavar="NAME", help="a data set (see `ddplug list`), or imagefolder:DIR"
+        "--data",
+        required=True,
+        metavar="NAME",
+        help="a data set (see `ddplug list`), or a folder of images, imagefolder:DIR",
     )
     group.add_argument("--data-root", metavar="DIR", help="folder that data sets from the network are kept in")
     group.add_argument("--download", action="store_true", help="fetch the data set if it is not there")

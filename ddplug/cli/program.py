@@ -17,6 +17,7 @@ from ddplug.cli.commands import COMMANDS, Answer
 from ddplug.errors import DdplugError, OptionError
 from ddplug.utils.arguments import Parser
 from ddplug.utils.checks import one_of
+from ddplug.utils.notes import notes_on_stderr
 from ddplug.utils.text import one_line, os_reason
 
 __all__ = ["main"]
@@ -52,7 +53,8 @@ def _run(argv: Sequence[str]) -> tuple[Answer, bool]:
     rest = module.configure(parser, list(argv[1:]))
     parser.add_argument("--json", action="store_true", help="print one machine-readable object")
     arguments = parser.parse_args(rest)
-    return module.run(arguments), arguments.json
+    with notes_on_stderr():
+        return module.run(arguments), arguments.json
 
 
 def _fail(message: object, status: int = _WRONG) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ddplug.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ddplug.data.anything import as_labeled as as_labeled
     from ddplug.data.datasets import load as load_dataset
     from ddplug.data.labeled import LabeledData as LabeledData
     from ddplug.data.labeled import LabeledData as LabelledData
@@ -26,6 +27,7 @@ _HOMES = {
     "Preprocess": "preprocess",
     "Standardize": "preprocess",
     "Zca": "preprocess",
+    "as_labeled": "anything",
     "fit_preprocess": "preprocess:fit",
     "from_arrays": "loaders",
     "from_dataset": "loaders",
@@ -40,6 +42,7 @@ __all__ = [
     "Preprocess",
     "Standardize",
     "Zca",
+    "as_labeled",
     "fit_preprocess",
     "from_arrays",
     "from_dataset",

@@ -1,10 +1,7 @@
-"""What real data must be; everything else is one clear line that says what to do."""
+"""What real inputs must be; everything else is one clear line that says what to do."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,7 +11,7 @@ from torch import Tensor
 from ddplug.data.preprocess import pieces
 from ddplug.errors import DataError
 
-__all__ = ["check", "check_labels", "to_inputs", "to_label", "to_labels"]
+__all__ = ["channels_first", "check", "to_inputs"]
 
 
 def to_inputs(values: Any, what: str) -> Tensor:
@@ -47,52 +44,60 @@ def to_inputs(values: Any, what: str) -> Tensor:
                 return torch.from_numpy(
                     np.require(values, np.uint8 if values.dtype == np.uint8 else np.float32, ("C", "W"))
                 )
-    raise DataError(f"{what}: the inputs are {values.dtype}; give uint8 pixels (0..255) or floating-point numbers")
+    hint = " (.astype('uint8') or .astype('float32'))" if "int" in str(values.dtype) else ""
+    raise DataError(
+        f"{what}: the inputs are {values.dtype}; give uint8 pixels (0..255) or floating-point numbers{hint}"
+    )
 
 
-def to_labels(values: Any, what: str) -> Tensor:
-    """Turn labels into ``(N,)`` int64.
+def channels_first(inputs: Tensor) -> Tensor:
+    """Lay out images ``(N, C, H, W)``, which other libraries have as ``(N, H, W, C)`` or, in grey, ``(N, H, W)``.
 
-    Raises:
-        DataError: they are not integers, or not one a sample.
+    Args:
+        inputs: ``(N, *shape)``, as stored.
+
+    Returns:
+        The same numbers: as they are, unless their shape can only be that of images with the channels last.
+
+    Example:
+        >>> channels_first(torch.zeros(2, 32, 24, 3)).shape, channels_first(torch.zeros(2, 3, 32, 24)).shape
+        (torch.Size([2, 3, 32, 24]), torch.Size([2, 3, 32, 24]))
     """
-    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
-    if array.size and array.dtype.kind not in "iu":
-        raise DataError(f"{what}: the labels are {array.dtype}; give integers 0, 1, 2, ...")
-    if array.ndim != 1:
-        raise DataError(f"{what}: the labels have the shape {array.shape}; give one integer a sample, shape (N,)")
-    return torch.from_numpy(array.astype(np.int64))
+    image = inputs.dtype == torch.uint8
+    if inputs.ndim == 3 and image:
+        return inputs.unsqueeze(1)
+    if inputs.ndim == 4 and _channels_last(tuple(inputs.shape[1:]), image):
+        return inputs.permute(0, 3, 1, 2).contiguous()
+    return inputs
 
 
-def to_label(value: Any, what: str) -> int:
-    """Turn one label, an integer or a 0-d tensor, into an ``int``.
+def _channels_last(shape: tuple[int, ...], image: bool) -> bool:
+    """Return whether a shape is ``(H, W, C)``: few channels, and more rows and columns than that.
 
-    Raises:
-        DataError: it is something else.
+    Maps of features have few rows and columns too, ``(512, 1, 1)`` or ``(64, 3, 3)``, and are told apart by it. Bytes
+    are pixels: a square with more than four channels can be told there, as satellites have them.
     """
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise DataError(f"{what}: the label is {value!r}; it must be an integer 0, 1, 2, ...") from None
+    height, width, channels = shape
+    if height in (1, 3) or min(height, width) <= channels:
+        return False
+    return channels <= 4 or (image and height == width)
 
 
-def check(inputs: Tensor, targets: Tensor, class_names: Sequence[str] | None, what: str) -> None:
-    """Refuse data that nothing can be learned from.
+def check(inputs: Tensor, labels: int, what: str) -> None:
+    """Refuse inputs that nothing can be learned from.
 
     Args:
         inputs: ``(N, *shape)`` uint8 or float32.
-        targets: ``(N,)`` int64.
-        class_names: one name a class, or ``None`` for classes ``0..max``.
+        labels: number of labels.
         what: how to call the data in an error.
 
     Raises:
-        DataError: empty, lengths differ, NaN or infinity, or labels that :func:`check_labels` refuses.
+        DataError: empty, lengths differ, NaN or infinity.
     """
     if inputs.ndim < 2 or inputs.numel() == 0:
         raise DataError(f"{what}: the inputs have the shape {tuple(inputs.shape)}; give (N, *shape) with N at least 2")
-    if len(inputs) != len(targets):
-        raise DataError(f"{what}: {len(inputs)} inputs but {len(targets)} labels; give one label an input")
-    check_labels(targets, class_names, what)
+    if len(inputs) != labels:
+        raise DataError(f"{what}: {len(inputs)} inputs but {labels} labels; give one label an input")
     if inputs.is_floating_point():
         start = 0
         for part in pieces(inputs):
@@ -102,28 +107,3 @@ def check(inputs: Tensor, targets: Tensor, class_names: Sequence[str] | None, wh
                     f"{what}: sample {start + int(bad.int().argmax())} holds NaN or infinity; mend or drop it"
                 )
             start += len(part)
-
-
-def check_labels(targets: Tensor, class_names: Sequence[str] | None, what: str) -> None:
-    """Refuse labels that are not ``0..C-1`` with every class present and at least two classes.
-
-    Raises:
-        DataError: they are not; the message names the labels.
-    """
-    present = torch.unique(targets).tolist()
-    low, high = present[0], present[-1]
-    count = len(class_names) if class_names else high + 1
-    if low < 0:
-        raise DataError(f"{what}: label {low} is negative; number the classes 0, 1, 2, ...")
-    if high >= count:
-        raise DataError(f"{what}: label {high} is beyond the {count} class names (0..{count - 1}); name every class")
-    if len(present) < 2:
-        raise DataError(f"{what}: every sample has label {low}; at least 2 classes are needed")
-    if len(present) < count:
-        known = set(present)
-        missing = list(islice((label for label in range(count) if label not in known), 5))
-        names = ", ".join(f"{label} ({class_names[label]})" if class_names else str(label) for label in missing)
-        more = f" and {count - len(present) - len(missing)} more" if count - len(present) > len(missing) else ""
-        raise DataError(
-            f"{what}: no sample has label {names}{more}; number the classes 0..{len(present) - 1} or add some"
-        )

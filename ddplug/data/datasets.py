@@ -6,6 +6,8 @@ A loader is any callable that an entry point of the group ``ddplug.datasets`` na
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,9 +17,11 @@ import torch
 
 from ddplug import registry
 from ddplug.data.decoding import MAX_MEMORY
+from ddplug.data.images import Folder
 from ddplug.data.labeled import LabeledData
-from ddplug.data.loaders import from_arrays, from_dataset, from_image_folder
+from ddplug.data.loaders import from_arrays, from_dataset, read_folder, sides_of
 from ddplug.data.preprocess import Preprocess, Standardize, fit
+from ddplug.data.scan import parts
 from ddplug.errors import DataError, OptionError, unknown
 from ddplug.functional.augmentation import ALL_OPERATIONS
 from ddplug.utils.checks import one_of
@@ -41,6 +45,15 @@ _HELD_OUT = 0.2
 """Share of each class that serves as the test split of data that come without one."""
 
 _FOLDER = "imagefolder:"
+
+_FILES: Mapping[str, str] = {
+    ".safetensors": "ddplug.SyntheticSet.load reads such a set; name the real data here",
+    ".zip": "unpack it and give the folder, as imagefolder:DIR",
+    ".tar": "unpack it and give the folder, as imagefolder:DIR",
+    ".gz": "unpack it and give the folder, as imagefolder:DIR",
+    "": "read its arrays in Python and call ddplug.from_arrays(inputs, labels)",
+}
+"""Ending of a file -> what to do with it."""
 _NO_FLIP = ALL_OPERATIONS.replace("_flip", "")
 """A mirrored digit is another one."""
 
@@ -63,12 +76,12 @@ class Loader(Protocol):
 
 @own_surroundings()
 def load(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     root: str | Path | None = None,
     split: str = "train",
     download: bool = False,
-    size: tuple[int, int] | None = None,
+    size: int | tuple[int, int] | None = None,
     cache: str | Path | None = None,
     max_memory: int = MAX_MEMORY,
     progress: bool = False,
@@ -77,15 +90,15 @@ def load(
 
     ``digits`` (8x8, comes with scikit-learn) needs nothing. ``mnist``, ``fashion-mnist``, ``kmnist``, ``svhn``,
     ``cifar10`` and ``cifar100`` lie in ``root`` as torchvision puts them there. ``imagefolder:DIR`` reads
-    ``DIR/train`` and ``DIR/test`` if both exist; otherwise ``DIR`` holds the classes, and a fixed fifth of each class
-    is the test split.
+    ``DIR/train`` and ``DIR/test`` or ``DIR/val`` if they exist, in any case; otherwise ``DIR``
+    holds the classes, and a fixed fifth of each class is the test split.
 
     Args:
-        name: one of ``registry.names("dataset")``, or ``imagefolder:DIR``.
+        name: one of ``registry.names("dataset")``, or ``imagefolder:DIR``, or a folder that is there.
         root: folder of the data, where the data set needs one.
         split: ``"train"`` or ``"test"``.
         download: fetch what is missing into ``root``.
-        size: ``(height, width)`` to resize to, for ``imagefolder:DIR`` only.
+        size: ``(height, width)``, or one number for both, to resize to, for ``imagefolder:DIR`` only.
         cache: folder for memory-mapped decoded images; see :func:`ddplug.data.from_dataset`. Data sets that come
             decoded have no use for it.
         max_memory: bytes that decoded images may take without a cache.
@@ -105,14 +118,38 @@ def load(
     """
     one_of("split", split, ("train", "test"))
     options: dict[str, Any] = {"cache": cache, "max_memory": max_memory, "progress": progress}
-    if name.startswith(_FOLDER):
-        return _image_folder(Path(name.removeprefix(_FOLDER)).expanduser(), split, size=size, **options)
+    place = _folder_of(name)
+    if place is not None:
+        return _image_folder(place, split, size=sides_of(size), **options)
+    name = os.fspath(name)
     if size is not None:
         raise OptionError(f"size is an option of imagefolder:DIR; {name!r} has the size it has: leave it out")
-    if name not in registry.names("dataset"):
-        raise unknown("dataset", name, [*registry.names("dataset"), f"{_FOLDER}DIR"])
     loader: Loader = registry.resolve("dataset", name)
     return loader(root=root, split=split, download=download, **options)
+
+
+def _folder_of(name: str | os.PathLike[str]) -> Path | None:
+    """Return the folder of images that a name or a path means, or ``None`` for a registered name.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    if not isinstance(name, (str, os.PathLike)):
+        raise OptionError(f"a {type(name).__name__} is no name of a data set; give a name or a folder")
+    text = os.fspath(name)
+    if text.startswith(_FOLDER):
+        return Path(os.path.expanduser(text.removeprefix(_FOLDER)))
+    if text in registry.names("dataset"):
+        return None
+    place = os.path.expanduser(text)
+    if os.path.isdir(place):
+        return Path(place)
+    if os.path.isfile(place):
+        kind = os.path.splitext(place)[1].casefold()
+        raise OptionError(f"{text} is a file, not a data set; {_FILES.get(kind, _FILES[''])}")
+    if isinstance(name, os.PathLike) or os.sep in text:
+        raise OptionError(f"{text} is no folder that is there, nor the name of a data set; give {_FOLDER}DIR")
+    raise unknown("dataset", text, [*registry.names("dataset"), f"{_FOLDER}DIR"])
 
 
 def _hold_out(whole: LabeledData, split: str) -> LabeledData:
@@ -122,20 +159,48 @@ def _hold_out(whole: LabeledData, split: str) -> LabeledData:
     return replace(train if split == "train" else test, preprocess=preprocess)
 
 
-def _image_folder(path: Path, split: str, **options: Any) -> LabeledData:
-    if not ((path / "train").is_dir() and (path / "test").is_dir()):
-        return _hold_out(from_image_folder(path, preprocess="identity", **options), split)
-    name = path.resolve().name
-    train = from_image_folder(path / "train", name=name, **options)
+def _image_folder(
+    path: Path, split: str, *, size: tuple[int, int] | None, progress: bool, **options: Any
+) -> LabeledData:
+    found, name = parts(path), path.resolve().name
+    if not found:
+        folder = Folder(path, size, progress)
+        fewest, count = folder.smallest()
+        if count < 2:
+            raise DataError(
+                f"{path}: class {fewest!r} has {count} image; a fifth of each class is held out as the test part, "
+                f"which takes at least 2: add some, or put what there is into {path}/train and {path}/test"
+            )
+        return _hold_out(read_folder(folder, "identity", name, **options), split)
+    train = read_folder(Folder(found["train"], size, progress), "standardize", name, **options)
     if split == "train":
         return train
-    test = from_image_folder(path / "test", name=name, preprocess=train.preprocess, **options)
-    if test.class_names != train.class_names or test.shape != train.shape:
+    # read as the training part is, whatever the pictures themselves are
+    folder = Folder(found["test"], size, progress, mode="L" if train.shape[0] == 1 else "RGB")
+    _check_classes(path, train.class_names, folder.classes)
+    test = read_folder(folder, "identity", name, **options)
+    if test.shape != train.shape:
         raise DataError(
-            f"{path}: train has the shape {train.shape} and the classes {', '.join(train.class_names)}; test has "
-            f"{test.shape} and {', '.join(test.class_names)}: make them equal"
+            f"{path}: the pictures of train are {_sides(train)}, those of test {_sides(test)} (height x width); give "
+            "size=(height, width) (--size) to resize all images"
         )
-    return test
+    return replace(test, preprocess=train.preprocess)
+
+
+def _sides(data: LabeledData) -> str:
+    return " x ".join(map(str, data.shape[1:]))
+
+
+def _check_classes(path: Path, train: tuple[str, ...], test: tuple[str, ...]) -> None:
+    """Refuse parts of other classes."""
+    for here, there, one, other in (("train", "test", train, test), ("test", "train", test, train)):
+        only = [name for name in one if name not in set(other)]
+        if only:
+            more = f" and {len(only) - 5} more" if len(only) > 5 else ""
+            raise DataError(
+                f"{path}: the classes of train and test differ: {', '.join(only[:5])}{more} only in {here}; make them "
+                f"equal in {here} and {there}"
+            )
 
 
 def digits(*, split: str = "train", **_: Any) -> LabeledData:
@@ -181,7 +246,9 @@ class TorchvisionLoader:
     ) -> LabeledData:
         """Load one split; see :func:`load`."""
         if root is None:
-            raise OptionError(f"{self.name!r} is read from a folder; give root=FOLDER (--data-root FOLDER)")
+            raise OptionError(
+                f"{self.name!r} is read from a folder; give root=FOLDER to load_dataset (--data-root FOLDER)"
+            )
 
         def read(part: str, preprocess: str | Preprocess) -> LabeledData:
             dataset = self._open(Path(root).expanduser(), part, download)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddplug.data.cache import open_cache, write_cache
-from ddplug.data.checks import check_labels
+from ddplug.data.labels import Label, Names, joined
 from ddplug.errors import DataError
+from ddplug.utils.notes import Note
 
 __all__ = ["MAX_MEMORY", "Samples", "gather"]
 
@@ -36,22 +38,24 @@ class Samples:
             :class:`~ddplug.errors.DataError` that names what cannot be read.
         count: number of samples.
         name: short name, for messages and the cache's file name.
-        class_names: one name a class, or ``None``.
+        names: of the labels.
         key: what stays the same when the source is changed; one key has one cache file.
         source: gives what changes with the source; a cache of another source is made again.
         threads: how many may call ``read`` at once.
     """
 
-    read: Callable[[int], tuple[Tensor, int]]
+    read: Callable[[int], tuple[Tensor, Label]]
     count: int
     name: str
-    class_names: Sequence[str] | None
+    names: Names
     key: str
     source: Callable[[], str]
     threads: int = 1
 
 
-def gather(samples: Samples, cache: str | Path | None, max_memory: int, progress: bool) -> tuple[Tensor, Tensor]:
+def gather(
+    samples: Samples, cache: str | Path | None, max_memory: int, progress: bool
+) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """Read all samples into memory, or map the cache that holds them, which is made first if need be.
 
     Args:
@@ -61,7 +65,7 @@ def gather(samples: Samples, cache: str | Path | None, max_memory: int, progress
         progress: show a progress bar while decoding.
 
     Returns:
-        ``(N, *shape)`` inputs as stored and ``(N,)`` int64 labels, both on the CPU.
+        ``(N, *shape)`` inputs as stored and ``(N,)`` int64 classes, both on the CPU, and the names of the classes.
 
     Raises:
         DataError: a sample cannot be read or differs in shape, the labels are unfit, the data are too large for
@@ -69,22 +73,25 @@ def gather(samples: Samples, cache: str | Path | None, max_memory: int, progress
     """
     if samples.count == 0:
         raise DataError(f"{samples.name}: it has 0 samples; give data with at least 2 classes")
-    if cache is None:
-        return _in_memory(samples, max_memory, progress)
+    inputs, labels = _in_memory(samples, max_memory, progress) if cache is None else _cached(samples, cache, progress)
+    return inputs, *samples.names.encode(joined(labels, samples.name), samples.name)
+
+
+def _cached(samples: Samples, cache: str | Path, progress: bool) -> tuple[Tensor, list[Label]]:
     slug = re.sub(r"[^\w.-]+", "_", samples.name)[:40]
     path = Path(cache) / f"{slug}-{_digest(samples.key)[:16]}.cache"
     source = _digest(samples.source())
     found = open_cache(path, source) or _decode(samples, path, source, progress)
     if found is None:
         raise DataError(f"the cache {path} changed while it was written; run again")
-    return found[0], torch.tensor(found[1]["targets"], dtype=torch.int64)
+    return found[0], found[1]["targets"]
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _in_memory(samples: Samples, max_memory: int, progress: bool) -> tuple[Tensor, Tensor]:
+def _in_memory(samples: Samples, max_memory: int, progress: bool) -> tuple[Tensor, list[Label]]:
     first, _ = samples.read(0)
     need = first.nbytes * samples.count
     if need > max_memory:
@@ -93,17 +100,16 @@ def _in_memory(samples: Samples, max_memory: int, progress: bool) -> tuple[Tenso
             f"{max_memory / 2**20:.0f} MiB; give cache=FOLDER (--cache FOLDER) to decode them once into a file"
         )
     inputs = torch.empty((samples.count, *first.shape), dtype=first.dtype)
-    targets = torch.empty(samples.count, dtype=torch.int64)
+    labels: list[Label] = []
     for index, (sample, label) in enumerate(_stream(samples, progress)):
         inputs[index] = sample
-        targets[index] = label
-    check_labels(targets, samples.class_names, samples.name)
-    return inputs, targets
+        labels.append(label)
+    return inputs, labels
 
 
 def _decode(samples: Samples, path: Path, source: str, progress: bool) -> tuple[Tensor, dict[str, Any]] | None:
     first, _ = samples.read(0)
-    targets: list[int] = []
+    targets: list[Label] = []
     header: dict[str, Any] = {
         "source": source,
         "shape": [samples.count, *first.shape],
@@ -116,13 +122,15 @@ def _decode(samples: Samples, path: Path, source: str, progress: bool) -> tuple[
             targets.append(label)
             yield sample
         # before the file gets its name: a cache holds nothing that would be refused
-        check_labels(torch.tensor(targets), samples.class_names, samples.name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Note)  # it is said when they are read from there
+            samples.names.encode(joined(targets, samples.name), samples.name)
 
     write_cache(path, inputs(), header)
     return open_cache(path, source)
 
 
-def _stream(samples: Samples, progress: bool) -> Iterator[tuple[Tensor, int]]:
+def _stream(samples: Samples, progress: bool) -> Iterator[tuple[Tensor, Label]]:
     """Read every sample in order and check that it is finite and looks like the first."""
     first: Tensor | None = None
     with tqdm(total=samples.count, desc=f"decoding {samples.name}", disable=not progress) as bar:
@@ -139,7 +147,7 @@ def _stream(samples: Samples, progress: bool) -> Iterator[tuple[Tensor, int]]:
             bar.update()
 
 
-def _read_all(samples: Samples) -> Iterator[tuple[Tensor, int]]:
+def _read_all(samples: Samples) -> Iterator[tuple[Tensor, Label]]:
     if samples.threads == 1:
         yield from map(samples.read, range(samples.count))
         return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,39 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from ddplug.data.scan import formats, scan
 from ddplug.errors import DataError
+from ddplug.utils.notes import note
 from ddplug.utils.text import one_line
 
-__all__ = ["Folder", "from_pil"]
+__all__ = ["MAX_PIXELS", "Folder", "from_pil"]
+
+MAX_PIXELS = 1 << 26
+"""More pixels than a picture may have: small files can unfold to gigabytes."""
+
+_READING = "upright"
+"""Changes where files are read differently, so that caches are made again."""
+
+_TURNS: Mapping[int, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""Orientation that cameras write (EXIF) -> what puts the picture upright."""
+
+_SIDEWAYS = {_TURNS[number] for number in (5, 6, 7, 8)}
+"""Turns that exchange height and width."""
 
 _GREY = {"1", "L", "LA", "La"}
 _COLOR = {"RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV"}
 
 
 def from_pil(image: Image.Image, mode: str | None = None) -> Tensor:
-    """Turn a PIL image into a ``(C, H, W)`` uint8 tensor; transparency is dropped.
+    """Turn a PIL image into a ``(C, H, W)`` uint8 tensor, upright as its EXIF says; transparency is dropped.
 
     Args:
         image: of 8 bits a channel, or 1 bit.
@@ -38,10 +61,23 @@ def from_pil(image: Image.Image, mode: str | None = None) -> Tensor:
         DataError: the image has more than 8 bits a channel.
     """
     mode = mode or mode_of(image)
+    image.load()  # turns a TIFF by itself
+    turn = _TURNS.get(_orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
     if "transparency" in image.info:
         image = image.convert("RGBA")
     pixels = np.array(image.convert(mode))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation as far as the head of the file has it, 1 for upright."""
+    try:
+        # not image.getexif(): that of PNG decodes the whole picture to look behind it
+        return int(Image.Image.getexif(image).get(0x0112, 1))
+    except Exception:  # broken metadata do not spoil a picture
+        return 1
 
 
 def mode_of(image: Image.Image) -> str:
@@ -63,36 +99,43 @@ class Folder:
         path: the folder.
         size: ``(height, width)`` to resize to, or ``None`` where all have one size already.
         progress: show a progress bar while the images' headers are looked at.
+        mode: ``"L"`` or ``"RGB"`` to read all images as such; ``None`` for grey if every one is, and color otherwise.
 
     Raises:
         DataError: not a folder, no class folders or one, or a class without an image.
     """
 
-    def __init__(self, path: Path, size: tuple[int, int] | None = None, progress: bool = False) -> None:
-        # not at the top: every other use of the library does without torchvision
-        from torchvision.datasets import ImageFolder
-
-        if not path.is_dir():
-            raise DataError(f"{path} is not a folder; give one that holds one folder of images a class")
-        try:
-            found = ImageFolder(str(path), allow_empty=True)
-        except OSError:
-            raise DataError(f"{path} has no class folders; put the images of each class into a folder") from None
-        self.path, self.size, self.progress = path, size, progress
-        self.classes: tuple[str, ...] = tuple(found.classes)
+    def __init__(
+        self, path: Path, size: tuple[int, int] | None = None, progress: bool = False, mode: str | None = None
+    ) -> None:
+        found = scan(path)
+        self.path, self.size, self.progress, self._wanted = path, size, progress, mode
+        self.classes: tuple[str, ...] = found.classes
         self._samples: list[tuple[str, int]] = found.samples
-        empty = sorted(set(range(len(self.classes))) - set(found.targets))
-        if empty:
-            raise DataError(f"{path / self.classes[empty[0]]} has no image; add some or remove the folder")
-        if len(self.classes) < 2:
-            raise DataError(f"{path} has one class, {self.classes[0]!r}; at least 2 class folders are needed")
+        left_out = found.said(path)
+        if left_out is not None:
+            note(left_out)
 
     def __len__(self) -> int:
         return len(self._samples)
 
+    @property
+    def key(self) -> str:
+        """What stays the same when files change: where they are and how they are read."""
+        wanted = () if self._wanted is None else (self._wanted,)
+        return repr((str(self.path.resolve()), self.size, *wanted))
+
+    def smallest(self) -> tuple[str, int]:
+        """Return the class with the fewest images, and their number."""
+        counts = [0] * len(self.classes)
+        for _, label in self._samples:
+            counts[label] += 1
+        least = min(range(len(counts)), key=counts.__getitem__)
+        return self.classes[least], counts[least]
+
     def source(self) -> str:
         """Describe the files by name, size and time of change, and the decoder by its version."""
-        parts = [PIL.__version__, repr(self.size)]
+        parts = [_READING, PIL.__version__, repr(self.size)]
         for path, _ in self._samples:
             status = os.stat(path)
             parts.append(f"{os.path.relpath(path, self.path)}|{status.st_size}|{status.st_mtime_ns}")
@@ -110,7 +153,7 @@ class Folder:
 
     @cached_property
     def _mode(self) -> str:
-        """Mode of all images: grey if every one is. Reads the headers only, so that misfits show at once."""
+        """Mode to read all images in. Looks at every header, so that misfits show at once."""
         first: tuple[str, tuple[int, int]] | None = None
         modes = set()
         bar: Iterable[Any] = tqdm(self._samples, desc=f"checking {self.path.name}", disable=not self.progress)
@@ -123,24 +166,38 @@ class Folder:
                     f"{first[0]} is {first[1][0]} x {first[1][1]} but {path} is {height} x {width} (height x width); "
                     "give size=(height, width) (--size) to resize all images"
                 )
-        return "L" if modes == {"L"} else "RGB"
+        return self._wanted or ("L" if modes == {"L"} else "RGB")
 
 
 def _unreadable(path: str, error: Exception) -> DataError:
     return DataError(f"cannot read the image {path} ({one_line(error)}); replace or remove it")
 
 
+def _opened(path: str) -> Image.Image:
+    """Open a picture that Pillow reads by itself, and of a size that can be decoded without harm."""
+    image = Image.open(path, formats=formats())
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        image.close()
+        raise DataError(f"it has {width} x {height} pixels, more than {MAX_PIXELS / 1e6:.0f} million")
+    return image
+
+
 def _header(path: str) -> tuple[str, tuple[int, int]]:
     try:
-        with Image.open(path) as image:
-            return mode_of(image), image.size
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is the lower limit
+            image = _opened(path)
+        with image:
+            turned = image.format != "TIFF" and _TURNS.get(_orientation(image)) in _SIDEWAYS
+            return mode_of(image), (image.size[1], image.size[0]) if turned else image.size
     except Exception as error:  # decoders raise anything on broken files
         raise _unreadable(path, error) from None
 
 
 def _decode(path: str, mode: str, size: tuple[int, int] | None) -> Tensor:
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             if size is None:
                 return from_pil(image, mode)
             # palettes and transparency cannot be interpolated: to the final mode first

@@ -18,6 +18,28 @@ from ddplug.utils.surroundings import own_surroundings
 __all__ = ["LabeledData"]
 
 
+@dataclass(frozen=True)
+class _Range:
+    """Values that images are known to have.
+
+    Attributes:
+        black: the least.
+        white: the largest.
+        least: that the largest value of the data is at least; resizing oversteps both ends a little.
+    """
+
+    black: float
+    white: float
+    least: float
+
+    def fits(self, low: float, high: float) -> bool:
+        slack = (self.white - self.black) / 8
+        return low >= self.black - slack and self.least <= high <= self.white + slack
+
+
+_RANGES = (_Range(0, 1, -1), _Range(-1, 1, -1), _Range(0, 255, 128))
+
+
 @dataclass(frozen=True, eq=False)
 class LabeledData:
     """Real data: inputs as stored, labels, and the way to model space.
@@ -81,6 +103,23 @@ class LabeledData:
         for tensor in (self.targets, *self.preprocess.tensors().values(), *pieces(self.inputs)):
             digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()
+
+    @cached_property
+    def value_range(self) -> tuple[list[float], list[float]] | None:
+        """What black and white are in each channel of floating-point images; ``None`` for 0 and 1, as of bytes.
+
+        Told by all the values: 0 and 255, or -1 and 1, where they fit that; otherwise, as after a normalization by
+        means and deviations, the least and the largest of each channel.
+        """
+        if self.inputs.ndim != 4 or self.inputs.dtype == torch.uint8:
+            return None
+        ends = [part.transpose(0, 1).flatten(1).aminmax(dim=1) for part in pieces(self.inputs)]
+        low = torch.stack([end.min for end in ends]).amin(0).tolist()
+        high = torch.stack([end.max for end in ends]).amax(0).tolist()
+        known = next((known for known in _RANGES if known.fits(min(low), max(high))), None)
+        if known is None:
+            return low, [end if end > start else start + 1 for start, end in zip(low, high, strict=True)]
+        return None if known.black == 0 and known.white == 1 else ([known.black] * len(low), [known.white] * len(low))
 
     def batch(self, index: Tensor) -> Tensor:
         """Return samples in model space.

@@ -5,22 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from PIL import Image
 from torch import Tensor
 
-from ddplug.data.checks import check, to_inputs, to_label, to_labels
+from ddplug.data.checks import channels_first, check, to_inputs
 from ddplug.data.decoding import MAX_MEMORY, Samples, gather
-from ddplug.data.images import Folder, from_pil
+from ddplug.data.images import Folder
+from ddplug.data.items import Items, unwrapped
 from ddplug.data.labeled import LabeledData
+from ddplug.data.labels import Names, to_labels
 from ddplug.data.preprocess import Preprocess, fit, to_pixels
 from ddplug.errors import DataError, OptionError
 from ddplug.functional.augmentation import ALL_OPERATIONS
+from ddplug.utils.checks import whole
 from ddplug.utils.surroundings import own_surroundings
-from ddplug.utils.text import one_line
 
 __all__ = ["LabeledData", "from_arrays", "from_dataset", "from_image_folder"]
+
+ClassNames: TypeAlias = Sequence[str] | Mapping[Any, Any] | Any
+"""One name a class: a sequence, an array or a pandas index, or a dictionary in either direction."""
 
 _WHOLE: Mapping[str, Callable[[Any], tuple[Any, Any]]] = {
     "torchvision.datasets.mnist.MNIST.__getitem__": lambda dataset: (dataset.data[:, None], dataset.targets),
@@ -29,6 +33,9 @@ _WHOLE: Mapping[str, Callable[[Any], tuple[Any, Any]]] = {
 }
 """Data sets that hold all their images: the method that gives one of them -> how to have all at once."""
 
+_READING = 2
+"""Changes where items are read differently, so that caches are made again."""
+
 
 @own_surroundings()
 def from_arrays(
@@ -36,18 +43,20 @@ def from_arrays(
     targets: Any,
     *,
     preprocess: str | Preprocess = "standardize",
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames = None,
     name: str = "arrays",
     augmentation: str | None = None,
 ) -> LabeledData:
     """Make labeled data from NumPy arrays or tensors; memory is shared where it can be.
 
     Args:
-        inputs: ``(N, *shape)``: uint8 images ``(N, C, H, W)``, or floating-point numbers of any shape.
-        targets: ``(N,)`` integers ``0..C-1``, every class present.
+        inputs: ``(N, *shape)``: uint8 images ``(N, C, H, W)``, or floating-point numbers of any shape. Images whose
+            shape can only be ``(N, H, W, C)``, and uint8 ones ``(N, H, W)``, are laid out as ``(N, C, H, W)``.
+        targets: ``(N,)`` integers or texts, one class for each that there is.
         preprocess: a kind to fit on these data (``"identity"``, ``"standardize"``, ``"zca"``), or a fitted
             preprocessing: test data must have that of the training data.
-        class_names: one name a class; ``None`` for ``"0"``, ``"1"``, ...
+        class_names: one name a class, in their order: a sequence or an array; or label -> name; or name -> label.
+            ``None`` for the labels themselves. Every name needs a sample.
         name: short name, for provenance.
         augmentation: operations of :mod:`ddplug.functional.augmentation` that keep the label; ``None`` for all of them
             on ``(C, H, W)`` inputs and none on others.
@@ -56,7 +65,8 @@ def from_arrays(
         The data, on the device of the inputs.
 
     Raises:
-        DataError: empty data, one class, missing classes, other than integer labels, NaN, lengths that differ.
+        DataError: empty data, one class, a class without a sample or a name, labels that are neither integers nor
+            texts, negative ones without a name, NaN, lengths that differ.
         OptionError: the preprocessing is not known.
 
     Example:
@@ -64,9 +74,15 @@ def from_arrays(
         >>> data.num_classes, data.shape
         (2, (2,))
     """
-    stored, labels = to_inputs(inputs, name), to_labels(targets, name)
-    check(stored, labels, class_names, name)
-    return _assemble(stored, labels, preprocess, class_names, name, augmentation)
+    return _from_arrays(inputs, targets, preprocess, Names.given(class_names, name), name, augmentation)
+
+
+def _from_arrays(
+    inputs: Any, targets: Any, preprocess: str | Preprocess, names: Names, name: str, augmentation: str | None
+) -> LabeledData:
+    stored, labels = channels_first(to_inputs(inputs, name)), to_labels(targets, name)
+    check(stored, len(labels), name)
+    return _assemble(stored, *names.encode(labels, name), preprocess, name, augmentation)
 
 
 @own_surroundings()
@@ -74,22 +90,26 @@ def from_dataset(
     dataset: Any,
     *,
     preprocess: str | Preprocess = "standardize",
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames = None,
     name: str = "dataset",
     augmentation: str | None = None,
     cache: str | Path | None = None,
     max_memory: int = MAX_MEMORY,
     progress: bool = False,
 ) -> LabeledData:
-    """Read a map-style torch ``Dataset`` of ``(input, label)`` pairs, each item once.
+    """Read a map-style torch ``Dataset``, or the one behind a ``DataLoader``, each item once.
+
+    Items are ``(input, label)`` pairs, or dictionaries whose ``image`` and ``label`` go by these or similar names, or
+    by the features of a Hugging Face data set.
 
     PIL images become uint8 ``(C, H, W)``; uint8 tensors stay; floating-point tensors become float32. Items are kept
     as they are at this one reading, so leave random augmentation to ``augmentation``.
 
     Args:
-        dataset: anything with ``__len__`` and ``__getitem__``; labels are integers or 0-d tensors.
+        dataset: anything with ``__len__`` and ``__getitem__``; labels are integers or texts, or arrays of one.
         preprocess: see :func:`from_arrays`.
-        class_names: one name a class; ``None`` for the dataset's own ``classes``, or numbers.
+        class_names: see :func:`from_arrays`; ``None`` for the dataset's own ``classes``, of which those without a
+            sample are left out, or the labels themselves.
         name: short name, for provenance and the cache.
         augmentation: see :func:`from_arrays`.
         cache: folder for a file that holds the decoded items and is memory-mapped; the next call with the same data
@@ -110,25 +130,25 @@ def from_dataset(
         >>> len(data), data.shape
         (2, (1, 4, 4))
     """
+    dataset = unwrapped(dataset, name)
     try:
         count = len(dataset)
-    except TypeError:
+    except (TypeError, NotImplementedError):
         raise DataError(f"{name}: {type(dataset).__name__} has no length; give a map-style dataset") from None
-    class_names = class_names or getattr(dataset, "classes", None)
+    items = Items(dataset, name)
+    names = items.names() if class_names is None else Names.given(class_names, name)
     whole = _whole(dataset)
     if whole is not None:
-        return from_arrays(*whole, preprocess=preprocess, class_names=class_names, name=name, augmentation=augmentation)
-
-    def read(index: int) -> tuple[Tensor, int]:
-        return _read_item(dataset, index, f"{name}, item {index}")
+        return _from_arrays(*whole, preprocess, names, name, augmentation)
 
     def source() -> str:
         probes = sorted({round(i * (count - 1) / 15) for i in range(16)})
-        return repr([(label, str(item.dtype), item.numpy().tobytes()) for item, label in map(read, probes)])
+        found = [(label, str(item.dtype), item.numpy().tobytes()) for item, label in map(items.read, probes)]
+        return repr((_READING, found))
 
     key = repr((name, f"{type(dataset).__module__}.{type(dataset).__qualname__}", count))
-    inputs, targets = gather(Samples(read, count, name, class_names, key, source), cache, max_memory, progress)
-    return _assemble(inputs, targets, preprocess, class_names, name, augmentation, cache)
+    gathered = gather(Samples(items.read, count, name, names, key, source), cache, max_memory, progress)
+    return _assemble(*gathered, preprocess, name, augmentation, cache)
 
 
 @own_surroundings()
@@ -136,7 +156,7 @@ def from_image_folder(
     path: str | Path,
     *,
     preprocess: str | Preprocess = "standardize",
-    size: tuple[int, int] | None = None,
+    size: int | tuple[int, int] | None = None,
     name: str | None = None,
     augmentation: str | None = None,
     cache: str | Path | None = None,
@@ -145,13 +165,14 @@ def from_image_folder(
 ) -> LabeledData:
     """Read a folder that holds one folder of images a class; classes are numbered in the order of their names.
 
-    Images are grey, ``(1, H, W)``, if every one of them is, and ``(3, H, W)`` otherwise.
+    Images are grey, ``(1, H, W)``, if every one of them is, and ``(3, H, W)`` otherwise. They are turned upright as
+    their EXIF says. Hidden folders and files are skipped; of others that are not read a note says what they are.
 
     Args:
         path: the folder.
         preprocess: see :func:`from_arrays`.
-        size: ``(height, width)`` that every image is resized to (bilinear, antialiased); ``None`` if they have one
-            size already.
+        size: ``(height, width)``, or one number for both, that every image is resized to (bilinear, antialiased);
+            ``None`` if they have one size already.
         name: short name, for provenance; ``None`` for that of the folder.
         augmentation: see :func:`from_arrays`.
         cache: folder for a file that holds the decoded images and is memory-mapped; the next call opens it without
@@ -163,31 +184,56 @@ def from_image_folder(
         The data, on the CPU.
 
     Raises:
-        DataError: no folder, no image, one class, an unreadable image, images of several sizes and no ``size``.
+        DataError: no folder, no image, one class, an unreadable image, images of several sizes and no ``size``; or the
+            folder holds the parts of a data set.
         OptionError: the size is not two positive numbers.
     """
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise OptionError(f"size is {size}; it must be (height, width), both at least 1 pixel")
-    folder = Folder(Path(path), size, progress)
+    folder = Folder(Path(path), sides_of(size), progress)
     name = name or folder.path.resolve().name
-    key = repr((str(folder.path.resolve()), size))
+    return read_folder(folder, preprocess, name, augmentation=augmentation, cache=cache, max_memory=max_memory)
+
+
+def sides_of(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return the height and the width that a size means; one number is both.
+
+    Raises:
+        OptionError: it is neither a positive number nor two.
+    """
+    if size is None:
+        return None
+    pair: Any = tuple(size) if np.ndim(size) else (size, size)  # type: ignore[arg-type]
+    sides = tuple(whole("size", side) for side in pair)
+    if len(sides) != 2 or min(sides) < 1:
+        raise OptionError(f"size is {size}; it must be (height, width) or one number for both, at least 1 pixel")
+    return sides[0], sides[1]
+
+
+def read_folder(
+    folder: Folder,
+    preprocess: str | Preprocess,
+    name: str,
+    *,
+    augmentation: str | None = None,
+    cache: str | Path | None = None,
+    max_memory: int = MAX_MEMORY,
+) -> LabeledData:
+    """Read a folder whose files are known; see :func:`from_image_folder`."""
     threads = min(8, os.cpu_count() or 1)
-    samples = Samples(folder.read, len(folder), name, folder.classes, key, folder.source, threads)
-    inputs, targets = gather(samples, cache, max_memory, progress)
-    return _assemble(inputs, targets, preprocess, folder.classes, name, augmentation, cache)
+    names = Names.given(folder.classes, name)
+    samples = Samples(folder.read, len(folder), name, names, folder.key, folder.source, threads)
+    return _assemble(*gather(samples, cache, max_memory, folder.progress), preprocess, name, augmentation, cache)
 
 
 def _assemble(
     inputs: Tensor,
     targets: Tensor,
+    names: tuple[str, ...],
     preprocess: str | Preprocess,
-    class_names: Sequence[str] | None,
     name: str,
     augmentation: str | None,
     cache: str | Path | None = None,
 ) -> LabeledData:
     """Put checked data together."""
-    names = tuple(map(str, class_names or range(int(targets.max()) + 1)))
     if augmentation is None:
         augmentation = ALL_OPERATIONS if inputs.ndim == 4 else ""
     fitted = fit(preprocess, inputs) if isinstance(preprocess, str) else preprocess
@@ -209,15 +255,3 @@ def _whole(dataset: Any) -> tuple[Any, Any] | None:
     method = getattr(type(dataset), "__getitem__", None)
     whole = _WHOLE.get(f"{getattr(method, '__module__', '')}.{getattr(method, '__qualname__', '')}")
     return None if whole is None else whole(dataset)
-
-
-def _read_item(dataset: Any, index: int, what: str) -> tuple[Tensor, int]:
-    """Read one item of a dataset; whatever goes wrong in there is the data's fault and named."""
-    try:
-        item, label = dataset[index]
-        if isinstance(item, Image.Image):
-            item = from_pil(item)
-    except Exception as error:
-        problem = f"{type(error).__name__}: {one_line(error)}"
-        raise DataError(f"{what} cannot be read: {problem}; mend the dataset") from error
-    return to_inputs(item, what).cpu(), to_label(label, what)

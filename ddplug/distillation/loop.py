@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ddplug import registry
 from ddplug._version import __version__
+from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation import checkpoint as checkpoints
 from ddplug.distillation.callbacks import Callback, preparing
@@ -29,6 +30,7 @@ from ddplug.distillation.storage import Start, Storage, check_sizable, storage_f
 from ddplug.errors import DivergedError, OptionError
 from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.ranges import ranges
 from ddplug.utils.checks import one_of, real, whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors
@@ -215,7 +217,7 @@ def _made(distiller: Distiller | str, options: Mapping[str, Any]) -> Distiller:
 
 @own_surroundings()
 def distill(
-    data: LabeledData,
+    data: Data,
     distiller: Distiller | str,
     *,
     nbytes: int | None = None,
@@ -235,7 +237,8 @@ def distill(
     numbers of a run that was never stopped, bit for bit.
 
     Args:
-        data: real training data.
+        data: real training data: labeled data, a torch ``Dataset``, a name or a folder; see
+            :func:`ddplug.data.as_labeled`.
         distiller: a method with its hyper-parameters, or a registered name for its defaults.
         nbytes: that the set may take, as :attr:`ddplug.synthetic.SyntheticSet.nbytes` counts. As many images of each
             class are made as fit, whatever ``images_per_class`` says, at most what the smallest class has. A method
@@ -282,7 +285,7 @@ def distill(
         if not 0 <= value < 2**63:
             raise OptionError(f"{what} is {value}; it must be at least 0 and below 2**63")
     place = pick_device(device)
-    data = data.to(place)
+    data = as_labeled(data).to(place)
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))
     before = path if path is not None and resume and os.path.exists(path) else None
     began = time.monotonic()
@@ -299,7 +302,7 @@ def distill(
     except KeyboardInterrupt:
         run.rescue()
         raise
-    provenance = {**run.account(), "steps": run.now.step}
+    provenance = {**run.account(), "steps": run.now.step, **ranges(data)}
     if storage is None:
         return _with(made, provenance)
     # what was coded while its size was looked for, unless steps were taken since

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from ddplug.data.anything import Data
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller
@@ -137,8 +138,8 @@ class Comparison:
 @own_surroundings()
 def compare(
     synthetic: SyntheticSet,
-    train: LabeledData,
-    test: LabeledData,
+    train: Data,
+    test: Data,
     *,
     network: Network = "convnet",
     repeats: int = 5,
@@ -163,7 +164,7 @@ def compare(
     Args:
         synthetic: the set.
         train: the real data it was made from.
-        test: real data it was not made from.
+        test: real data it was not made from, see :func:`ddplug.data.as_labeled`.
         network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
         repeats: networks to train on the set, and on each baseline, at least 1.
         recipe: how to train; the set's own if not given.

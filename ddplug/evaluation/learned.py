@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ddplug.data.labeled import LabeledData
+from ddplug.data.anything import Data
 from ddplug.errors import DivergedError, OptionError
 from ddplug.evaluation.results import Evaluation, accuracy
 from ddplug.functional.types import Tensors
@@ -99,7 +99,7 @@ def _check_finite(weights: Tensors, rates: Sequence[float]) -> None:
 @own_surroundings()
 def evaluate_as_learned(
     synthetic: SyntheticSet,
-    test: LabeledData,
+    test: Data,
     *,
     network: Network | None = None,
     repeats: int = 5,
@@ -110,7 +110,7 @@ def evaluate_as_learned(
 
     Args:
         synthetic: made by ``dd`` or ``soft-label-dd``.
-        test: real data that the set was not made from.
+        test: real data that the set was not made from, see :func:`ddplug.data.as_labeled`.
         network: see :func:`train_as_learned`.
         repeats: initial networks, at least 1, where the set is for any; a set for one is tested with that one.
         seed: of the initial networks.

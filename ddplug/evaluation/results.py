@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.errors import DataError
 from ddplug.evaluation.train import Trainable, train_each
@@ -156,7 +157,7 @@ def judge(
 @own_surroundings()
 def evaluate(
     synthetic: SyntheticSet,
-    test: LabeledData,
+    test: Data,
     *,
     network: Network = "convnet",
     repeats: int = 5,
@@ -171,7 +172,7 @@ def evaluate(
 
     Args:
         synthetic: the set.
-        test: real data that the set was not made from.
+        test: real data that the set was not made from, see :func:`ddplug.data.as_labeled`.
         network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
         repeats: networks to train, at least 1.
         recipe: how to train; the set's own if not given. :meth:`~ddplug.synthetic.Recipe.quick` is a fast one.
@@ -208,7 +209,7 @@ def evaluate(
 @own_surroundings()
 def cross_architecture(
     synthetic: SyntheticSet,
-    test: LabeledData,
+    test: Data,
     networks: Sequence[Network] = NETWORKS,
     *,
     repeats: int = 5,
@@ -221,7 +222,7 @@ def cross_architecture(
 
     Args:
         synthetic: the set.
-        test: real data that the set was not made from.
+        test: real data that the set was not made from, see :func:`ddplug.data.as_labeled`.
         networks: names with options, or functions that build one.
         repeats: networks to train of each architecture, at least 1.
         recipe: how to train; the set's own if not given.
@@ -237,6 +238,7 @@ def cross_architecture(
             trained.
         DataError: set and data do not fit together.
     """
+    test = as_labeled(test, "test")
     augment.check((recipe or synthetic.recipe).augment, synthetic.shape)
     for network in networks:
         build(network, synthetic.shape, synthetic.num_classes, seeded(seed))

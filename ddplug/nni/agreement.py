@@ -21,7 +21,7 @@ from nni.nas.space import SimplifiedModelSpace
 from nni.nas.strategy.base import Strategy
 from nni.runtime.log import _handlers
 
-from ddplug.data.labeled import LabeledData
+from ddplug.data.anything import Data
 from ddplug.errors import DataError, OptionError
 from ddplug.evaluation.figures import scatter
 from ddplug.evaluation.ranking import agreement, mean_rank
@@ -88,7 +88,7 @@ class Study:
         folder: str | Path,
         *,
         share: float,
-        data: LabeledData,
+        data: Data,
         validation: str | Path,
         zero: Sequence[str] = (),
         **options: Any,

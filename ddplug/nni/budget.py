@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ddplug import registry
+from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.loop import distill
 from ddplug.errors import OptionError
@@ -60,7 +61,7 @@ def epochs_within(budget: float, images: int, scored: int) -> int:
     return epochs
 
 
-def data_file(data: LabeledData, path: str | Path) -> Path:
+def data_file(data: Data, path: str | Path) -> Path:
     """Write real data as they are, unless the file holds them already.
 
     Args:
@@ -73,10 +74,11 @@ def data_file(data: LabeledData, path: str | Path) -> Path:
     Raises:
         OptionError: the file holds something else.
     """
+    data = as_labeled(data)
     return _kept(Path(path), data, METHOD, None, lambda: holdout(data))
 
 
-def selection_file(data: LabeledData, method: str, images_per_class: int, folder: str | Path, seed: int = 0) -> Path:
+def selection_file(data: Data, method: str, images_per_class: int, folder: str | Path, seed: int = 0) -> Path:
     """Write a selection of real samples, one byte a number, unless it is there already.
 
     Args:
@@ -92,6 +94,7 @@ def selection_file(data: LabeledData, method: str, images_per_class: int, folder
     Raises:
         OptionError: the file holds something else.
     """
+    data = as_labeled(data)
     chosen = registry.resolve("distiller", method)(images_per_class=images_per_class)
     place = Path(folder) / f"{method}-{images_per_class}-seed-{seed}.safetensors"
     return _kept(place, data, method, seed, lambda: distill(data, chosen, seed=seed, device="cpu").quantize())
@@ -110,7 +113,7 @@ def _kept(place: Path, data: LabeledData, method: str, seed: int | None, make: C
 
 
 def early_stopping(
-    data: LabeledData, folder: str | Path, validation: str | Path, budget: float, **options: Any
+    data: Data, folder: str | Path, validation: str | Path, budget: float, **options: Any
 ) -> ProxyEvaluator:
     """Make the evaluator that trains on the whole data, but stops at a cost.
 
@@ -127,6 +130,7 @@ def early_stopping(
     Raises:
         OptionError: the cost allows not a single image a class.
     """
+    data = as_labeled(data)
     number = int((budget - len(load_set(validation))) // 3)
     if number < data.num_classes:
         raise OptionError(f"a cost of {budget:.0f} image passes allows {number} images, less than one a class")

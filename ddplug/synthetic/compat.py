@@ -14,9 +14,11 @@ from typing import Any, Protocol
 
 import torch
 
+from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Preprocess
 from ddplug.errors import DataError
+from ddplug.synthetic.ranges import other_range
 
 __all__ = ["Space", "difference", "first_difference", "numbered", "places", "same_preprocess", "same_space"]
 
@@ -44,14 +46,14 @@ class Space(Protocol):
     def preprocess(self) -> Preprocess: ...
 
 
-def same_space(synthetic: Space, data: LabeledData, what: str, device: torch.device) -> LabeledData:
+def same_space(synthetic: Space, data: Data, what: str, device: torch.device) -> LabeledData:
     """Put real data into the model space of a set, and onto a device if they are in memory.
 
     Their classes are numbered as those of the set are, by their names.
 
     Args:
         synthetic: the set.
-        data: real data.
+        data: real data, see :func:`ddplug.data.as_labeled`.
         what: ``"test"`` or ``"train"``, for messages.
         device: to work on; memory-mapped data, which may be larger than it, stay where they are.
 
@@ -61,8 +63,10 @@ def same_space(synthetic: Space, data: LabeledData, what: str, device: torch.dev
     Raises:
         DataError: shapes or classes differ, or there are no data.
     """
+    data = as_labeled(data, what, what=f"the {what} data")
     shapes = first_difference([_shapes(synthetic, data)])
     problem = shapes or _in_classes(synthetic, data, "the set has", "the data have")
+    problem = problem or other_range(getattr(synthetic, "provenance", {}), synthetic.preprocess, data)
     if problem:
         raise DataError(
             f"the set and the {what} data {data.name!r} differ in {problem}; use the data that the set was made from"

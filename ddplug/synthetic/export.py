@@ -17,7 +17,9 @@ from PIL import Image
 from ddplug.errors import OptionError
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.pictures import grid, image_bytes
+from ddplug.synthetic.ranges import in_units, range_of
 from ddplug.utils.files import write_file
+from ddplug.utils.notes import note
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import os_reason
 
@@ -27,6 +29,8 @@ __all__ = ["holds_real_images", "inspect", "to_image_folder", "to_npz", "to_png"
 @own_surroundings()
 def to_png(synthetic: SyntheticSet, path: str | Path, per_row: int = 10) -> None:
     """Write the images as a grid, a class a row; see :func:`ddplug.synthetic.pictures.grid`.
+
+    A note says where values are scaled or clipped, as in :func:`to_image_folder`.
 
     Args:
         synthetic: a set of grey or RGB images.
@@ -40,6 +44,7 @@ def to_png(synthetic: SyntheticSet, path: str | Path, per_row: int = 10) -> None
     picture = io.BytesIO()
     grid(synthetic, per_row).savefig(picture, format="png", metadata={"Software": None})
     write_file(path, picture.getvalue())
+    _say_range(synthetic)
 
 
 @own_surroundings()
@@ -74,7 +79,8 @@ def to_image_folder(synthetic: SyntheticSet, directory: str | Path) -> None:
     """Write one PNG an image, ``CLASS/0000.png``, as ``torchvision.datasets.ImageFolder`` reads them.
 
     ``ImageFolder`` numbers classes by the order of their folders' names. Characters that do not suit a file name become
-    ``_``. Values outside ``[0, 1]`` are clipped, the rest is rounded to bytes; soft labels become the likeliest class.
+    ``_``. Values are rounded to bytes, from black to white in the range of the real images, which a set remembers, and
+    clipped outside it; a note says so. Soft labels become the likeliest class.
 
     Args:
         synthetic: a set of grey or RGB images.
@@ -108,6 +114,21 @@ def to_image_folder(synthetic: SyntheticSet, directory: str | Path) -> None:
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    _say_range(synthetic)
+
+
+def _say_range(synthetic: SyntheticSet) -> None:
+    """Say what pictures of a set cannot show as it is."""
+    black, white = range_of(synthetic)
+    said = []
+    if bool((black != 0).any() or (white != 1).any()):
+        said.append(f"values from {float(black.min()):.4g} to {float(white.max()):.4g} became black to white")
+    units, rounding = in_units(synthetic), 0.5 / 255
+    outside = float(((units < -rounding) | (units > 1 + rounding)).double().mean())
+    if outside > 0:
+        said.append(f"{100 * outside:.2g} % of the values lie outside black and white and were clipped")
+    if said:
+        note(f"pictures hold bytes: {'; '.join(said)} (npz keeps all)")
 
 
 def folder_names(class_names: tuple[str, ...]) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ddplug.data.labeled import LabeledData
+from ddplug.data.anything import Data, as_labeled
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.ranges import ranges
 from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["METHOD", "holdout"]
@@ -15,14 +16,14 @@ METHOD = "holdout"
 
 
 @own_surroundings()
-def holdout(data: LabeledData, cut_from: LabeledData | None = None) -> SyntheticSet:
+def holdout(data: Data, cut_from: Data | None = None) -> SyntheticSet:
     """Turn real data into a set, to be saved with the distilled one and judged by wherever the data are not at hand.
 
     Choose nothing by test data: take the second part of :meth:`LabeledData.split
     <ddplug.data.LabeledData.split>`, and distill the first.
 
     Args:
-        data: real data; all of them are held in memory as float32.
+        data: real data, see :func:`ddplug.data.as_labeled`; all of them are held in memory as float32.
         cut_from: the data that they are a part of; a set made from all of these has seen what it would be judged by,
             and is refused wherever this file judges.
 
@@ -35,15 +36,16 @@ def holdout(data: LabeledData, cut_from: LabeledData | None = None) -> Synthetic
         >>> len(rest) == len(holdout(rest)), holdout(rest).provenance["method"]
         (True, 'holdout')
     """
+    data = as_labeled(data)
     source = {"name": data.name, "fingerprint": data.fingerprint}
     if cut_from is not None:
-        source["cut_from"] = cut_from.fingerprint
+        source["cut_from"] = as_labeled(cut_from).fingerprint
     made = SyntheticSet(
         data.batch(torch.arange(len(data))).cpu(),
         data.targets.cpu(),
         data.num_classes,
         data.preprocess.to("cpu"),
         class_names=data.class_names,
-        provenance={"method": METHOD, "data": source},
+        provenance={"method": METHOD, "data": source, **ranges(data)},
     )
     return made.quantize() if data.inputs.dtype == torch.uint8 else made

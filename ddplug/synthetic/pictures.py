@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 
 from ddplug.errors import DataError
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.ranges import in_units
 from ddplug.utils.checks import values_at_least
 from ddplug.utils.surroundings import own_surroundings
 
@@ -37,7 +38,7 @@ _NAME = 28
 
 @own_surroundings()
 def image_bytes(synthetic: SyntheticSet) -> Tensor:
-    """Return the images of a set as bytes, clipped to what a picture can show.
+    """Return the images of a set as bytes, black to white in their own range, clipped to what a picture can show.
 
     Args:
         synthetic: a set of grey or RGB images.
@@ -58,7 +59,7 @@ def image_bytes(synthetic: SyntheticSet) -> Tensor:
         raise DataError(
             f"inputs of the shape {synthetic.shape} are not images of one or three channels; export to npz instead"
         )
-    shown = (synthetic.pixels().cpu() * 255).round_().clamp_(0, 255).to(torch.uint8)
+    shown = (in_units(synthetic) * 255).round_().clamp_(0, 255).to(torch.uint8)
     return shown[:, 0] if synthetic.shape[0] == 1 else shown.permute(0, 2, 3, 1)
 
 
@@ -66,7 +67,7 @@ def image_bytes(synthetic: SyntheticSet) -> Tensor:
 def grid(synthetic: SyntheticSet, per_row: int = 10) -> Figure:
     """Draw a set as a grid, a class a row, small images enlarged without smoothing.
 
-    Values outside ``[0, 1]`` are clipped. What does not fit is left out, and the figure says so.
+    Values are shown as :func:`image_bytes` has them. What does not fit is left out, and the figure says so.
 
     Args:
         synthetic: a set of grey or RGB images.

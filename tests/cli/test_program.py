@@ -397,7 +397,7 @@ def test_commands_and_options_that_are_not_known(made: str, capsys: pytest.Captu
     ("option", "value", "message"),
     [
         ("--images-per-class", "0", "images_per_class is 0; it must be at least 1"),
-        ("--images-per-class", "1000", "images per class is 1000, but class"),
+        ("--images-per-class", "1000", "images per class is 1000, but no class has more than "),
         ("--images-per-class", "two", "--images-per-class is 'two'; it must be a whole number"),
         ("--steps", "-1", "steps is -1"),
         ("--learning-rate", "-1", "learning_rate is -1"),
@@ -462,6 +462,8 @@ def test_folders_of_images_that_are_not_usable(capsys: pytest.CaptureFixture[str
     assert "class" in refusal(capsys, tmp_path, *argv, "imagefolder:images")
     Path("images/two").mkdir()
     assert "two" in refusal(capsys, tmp_path, *argv, "imagefolder:images")
+    for place in ("one/1", "two/1"):
+        Image.fromarray(np.zeros((4, 4), dtype=np.uint8)).save(f"images/{place}.png")
     Path("images/two/0.png").write_bytes(b"no picture")
     assert "0.png" in refusal(capsys, tmp_path, *argv, "imagefolder:images")
 

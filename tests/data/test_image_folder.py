@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ddplug.data.datasets import load
 from ddplug.data.loaders import from_image_folder
 from ddplug.errors import DataError, OptionError
+from ddplug.utils.notes import Note
 
 
 def pixels(seed: int, height: int = 6, width: int = 5, grey: bool = False) -> NDArray[np.uint8]:
@@ -137,10 +139,19 @@ def test_an_unreadable_image_is_named_and_leaves_no_cache(keep: int, cached: boo
     assert not list(cache.glob("*"))
 
 
-@pytest.mark.parametrize("size", [(0, 4), (4,), (4, -1)])
-def test_a_wrong_size_is_refused(size: tuple[int, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [(0, 4), (4,), (4, -1), 0, -3])
+def test_a_wrong_size_is_refused(size: Any, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="it must be \\(height, width\\)"):
         from_image_folder(write(tmp_path), size=size)
+    with pytest.raises(OptionError, match="size is 'b'; it must be a whole number"):
+        from_image_folder(tmp_path, size="b")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [4, np.int64(4), (4, 4), [4, 4], np.array([4, 4])])
+def test_one_number_is_both_sides(size: Any, tmp_path: Path) -> None:
+    folder = write(tmp_path / "insects", count=5)
+    assert from_image_folder(folder, size=size).shape[1:] == (4, 4)
+    assert load(f"imagefolder:{folder}", size=size).shape[1:] == (4, 4)
 
 
 def test_load_splits_a_folder_always_alike(tmp_path: Path) -> None:
@@ -164,5 +175,168 @@ def test_load_takes_train_and_test_folders(tmp_path: Path) -> None:
     assert (len(train), len(test), train.name) == (8, 4, tmp_path.name)
     assert train.preprocess.tensors()["mean"].tolist() == test.preprocess.tensors()["mean"].tolist()
     (tmp_path / "test" / "bee").rename(tmp_path / "test" / "wasp")
-    with pytest.raises(DataError, match=r"the classes ant, bee; test has \(3, 6, 5\) and ant, wasp: make them equal"):
+    with pytest.raises(DataError, match="train and test differ: bee only in train; make them equal"):
         load(f"imagefolder:{tmp_path}", split="test")
+
+
+@pytest.mark.parametrize(
+    ("train", "held"),
+    [
+        ("train", "val"),
+        ("Train", "VAL"),
+        ("training", "testing"),
+        ("TRAIN", "Valid"),
+        ("train", "validation"),
+        ("train2017", "val2017"),
+        ("training_set", "test_set"),
+    ],
+)
+def test_parts_go_by_many_names(train: str, held: str, tmp_path: Path) -> None:
+    write(tmp_path / train, count=3)
+    write(tmp_path / held, count=2)
+    parts = [load(f"imagefolder:{tmp_path}", split=split) for split in ("train", "test")]
+    assert [(len(part), part.class_names) for part in parts] == [(6, ("ant", "bee")), (4, ("ant", "bee"))]
+    assert load(tmp_path, split="test").fingerprint == parts[1].fingerprint
+
+
+def test_tests_are_judged_on_before_validation_data_if_they_have_classes(tmp_path: Path) -> None:
+    for name, count in (("train", 3), ("val", 2), ("test", 1)):
+        write(tmp_path / name, count=count)
+    assert len(load(tmp_path, split="test")) == 2
+    for path in list((tmp_path / "test").rglob("*.png")):
+        path.rename(tmp_path / "test" / f"{path.parent.name}-{path.name}")
+    for name in ("ant", "bee"):
+        (tmp_path / "test" / name).rmdir()
+    assert len(load(tmp_path, split="test")) == 4
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_two_readings_of_a_folder_are_refused_with_both_named(tmp_path: Path) -> None:
+    for name in ("train", "val"):
+        write(tmp_path / "parts" / name)
+    (tmp_path / "parts" / "labels").mkdir()
+    assert len(load(tmp_path / "parts")) == 8
+    write(tmp_path / "parts" / "unlabeled")
+    assert "two ways: train and val as parts of a data set, or as classes beside unlabeled" in refused(
+        tmp_path / "parts"
+    )
+    for name in ("train", "valid", "validation"):
+        write(tmp_path / "twice" / name)
+    assert "valid and validation mean the same part" in refused(tmp_path / "twice")
+    for name in ("test", "val"):
+        write(tmp_path / "half" / name)
+    assert "holds test and val but no train" in refused(tmp_path / "half")
+    write(tmp_path / "only" / "train")
+    assert f"give imagefolder:{tmp_path}/only/train to split it" in refused(tmp_path / "only")
+    write(tmp_path / "flat", ("train", "test"))
+    assert f"{tmp_path}/flat/train has no class folders" in refused(tmp_path / "flat")
+    for name in ("ant", "bee"):
+        write(tmp_path / "inside" / name, ("train", "test"))
+    assert f"as in {tmp_path}/inside/train/ant" in refused(tmp_path / "inside")
+    write(tmp_path / "outer" / "insects")
+    assert f"or is imagefolder:{tmp_path}/outer/insects meant?" in refused(tmp_path / "outer")
+    with pytest.raises(DataError, match="holds the parts train and val of a data set, not classes"):
+        (tmp_path / "parts" / "unlabeled").rename(tmp_path / "elsewhere")
+        from_image_folder(tmp_path / "parts")
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    assert load(write(tmp_path, ("bus", "train"), 5)).class_names == ("bus", "train")
+
+
+@pytest.mark.parametrize(
+    "name", [".ipynb_checkpoints", ".git", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found", "._ant", "#recycle"]
+)
+def test_what_systems_leave_behind_is_no_class(name: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "insects")
+    expected = from_image_folder(folder).fingerprint
+    (folder / name).mkdir()
+    (folder / "ant" / name).mkdir()
+    for place in (folder, folder / "ant"):
+        Image.fromarray(pixels(9)).save(place / name / "0.png")
+        for file in (".DS_Store", "Thumbs.db", "desktop.ini", "._0.png"):
+            (place / file).write_bytes(b"x")
+    data = from_image_folder(folder)
+    assert (data.class_names, data.fingerprint) == (("ant", "bee"), expected)
+
+
+def test_what_is_not_read_is_counted_and_named(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    for name in ("ant/a.heic", "ant/b.HEIC", "ant/noending", "bee/c.txt", "readme.md"):
+        (folder / name).write_bytes(b"x")
+    with pytest.warns(Note) as said:
+        from_image_folder(folder)
+    (text,) = (str(each.message) for each in said)
+    assert text.startswith(f"{folder}: 5 of 13 files are not read: 2 .heic (ant/a.heic), ")
+    assert "1 without an extension (ant/noending)" in text
+    for path in (folder / "bee").glob("*.png"):
+        path.unlink()
+    assert f"{folder}/bee has no image that Pillow reads, but 1 other files (c.txt)" in refused(folder)
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "avif", "jfif", "JPEG", "tif", "BMP", "jp2", "tga", "ppm", "ico"])
+def test_every_format_of_pillow_is_read(ending: str, tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    image = Image.fromarray(pixels(3)).resize((16, 16))
+    for number in range(3):
+        image.save(folder / "bee" / f"x{number}.{ending}")
+    assert len(from_image_folder(folder, size=(4, 4))) == 11
+
+
+def test_a_picture_is_never_run_as_a_program(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    with (folder / "bee" / "9.png").open("wb") as file:
+        Image.fromarray(pixels(3)).save(file, format="EPS")
+    with pytest.raises(DataError, match=r"cannot read the image .*9\.png \(cannot identify"):
+        from_image_folder(folder)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+def test_pictures_are_turned_upright(orientation: int, ending: str, tmp_path: Path) -> None:
+    stored = Image.fromarray(np.repeat(np.repeat(pixels(5), 8, 0), 8, 1))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        stored.save(tmp_path / name / f"0.{ending}", exif=exif)
+    with Image.open(tmp_path / "ant" / f"0.{ending}") as image:
+        expected = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    data = from_image_folder(tmp_path)
+    assert data.shape == (3, *((48, 40) if orientation < 5 else (40, 48)))
+    assert np.array_equal(data.inputs[0].permute(1, 2, 0).numpy(), expected)
+
+
+@pytest.mark.parametrize("grey_part", ["train", "test"])
+def test_the_test_part_is_read_as_the_training_part_is(grey_part: str, tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        write(tmp_path / "insects" / part, grey=part == grey_part)
+    for cache in (None, tmp_path / "cache"):
+        train, test = (load(tmp_path / "insects", split=split, cache=cache) for split in ("train", "test"))
+        assert train.shape == test.shape == ((1, 6, 5) if grey_part == "train" else (3, 6, 5))
+        assert test.preprocess.tensors()["mean"].tolist() == train.preprocess.tensors()["mean"].tolist()
+
+
+def test_a_class_of_one_picture_names_the_held_out_part(tmp_path: Path) -> None:
+    folder = write(tmp_path, count=5)
+    write(folder, ("cat",), 1)
+    assert "class 'cat' has 1 image; a fifth of each class is held out as the test part" in refused(folder)
+
+
+def test_a_picture_too_large_to_decode_is_refused_by_its_header(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    head = b"P6\n10000 9000\n255\n"
+    (folder / "bee" / "bomb.ppm").write_bytes(head + bytes(30))
+    assert "it has 10000 x 9000 pixels, more than 67 million" in refused(folder)
+
+
+def test_a_link_upward_ends_the_walk(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    (folder / "ant" / "again").symlink_to(folder / "ant")
+    assert len(from_image_folder(folder)) == 8

@@ -191,8 +191,8 @@ def test_a_method_without_a_number_of_images_is_refused() -> None:
 
 
 def test_a_factor_that_asks_for_more_than_a_class_has_is_refused() -> None:
-    with pytest.raises(OptionError, match=r"images per class is 1 \(4 small ones for each, with factor 2\), but class"):
-        ddplug.distill(toy_images((9, 3)), replace(SMALL_DM, factor=2), nbytes=10**5, device="cpu")
+    with pytest.raises(OptionError, match=r"images per class is 1 \(4 small ones for each, with factor 2\), but no"):
+        ddplug.distill(toy_images((3, 3)), replace(SMALL_DM, factor=2), nbytes=10**5, device="cpu")
 
 
 def test_the_number_that_is_too_few_says_what_suffices() -> None:

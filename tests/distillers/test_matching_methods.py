@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +15,15 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillers.dc import DC, loops
 from ddplug.distillers.dm import DM
 from ddplug.distillers.dsa import DSA
+from ddplug.distillers.idc import IDC
+from ddplug.distillers.ncfm import NCFM
 from ddplug.distillers.parts.images import balanced_labels
 from ddplug.errors import OptionError
 from ddplug.functional import augmentation as augment
 from ddplug.networks.factory import embed, has_batch_norm
 from ddplug.networks.functional import initial_parameters
 from ddplug.testing import toy_images, toy_table
+from ddplug.utils.notes import Note
 from tests.exact import double_convnet, exact_images, generator, moved, network_of, part, twin
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
@@ -214,10 +218,15 @@ def test_tables_are_distilled_too_and_refuse_image_operations(method: DM | DC) -
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_the_pool_of_dc_gives_the_published_step_on_the_networks_it_holds(norm: str) -> None:
     data = exact_images()
-    options = {"images_per_class": 1, "network": partial(double_convnet, 2, norm), "batch_real": 7, "init_from": "real"}
+    options: dict[str, Any] = {
+        "images_per_class": 1,
+        "network": partial(double_convnet, 2, norm),
+        "batch_real": 7,
+        "init_from": "real",
+    }
     rng = generator(3)
     other = twin(rng)
-    pooled, published = DC(**options, pool_size=1), DC(**options, pool_size=0)  # type: ignore[arg-type]
+    pooled, published = DC(**options, pool_size=1), DC(**options, pool_size=0)
     state, start = pooled.init(data, rng), published.init(data, other)
     ours, metrics = pooled.step(state, data, rng)
     theirs, expected = published.step(start, data, other)
@@ -244,9 +253,32 @@ def test_bad_options_name_the_value_and_the_limit(options: dict[str, object], me
         DC(**options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("start", ["real", "kmeans", "noise"])
+def test_a_small_class_is_started_from_more_than_once_and_it_is_said(start: str) -> None:
+    data = toy_images((6, 2))
+    with pytest.warns(
+        Note, match=r"1 of 2 classes have fewer than 5 samples, .* \('class1' has 2\): theirs serve more"
+    ):
+        state = DM(images_per_class=5, init_from=start, network="mlp:width=4").init(data, torch.Generator())
+    rows = state["inputs"][5:].flatten(1)
+    assert len(rows) == 5
+    assert len(rows.unique(dim=0)) == (5 if start == "noise" else 2)
+
+
+@pytest.mark.parametrize("method", [IDC, NCFM, DM])
+def test_advice_on_single_samples_can_be_followed(method: Callable[..., Any]) -> None:
+    data = toy_images((1, 1), size=12)
+    options = {"images_per_class": 1, "network": "mlp:width=4", "augment": ""}
+    with pytest.raises(OptionError, match=r"with factor 2\), but no class has more than 1 samples; use factor=1$"):
+        method(**options, factor=2).init(data, torch.Generator())
+    assert len(method(**options, factor=1).init(data, torch.Generator())["inputs"]) == 2
+
+
 def test_unknown_start_and_too_many_images() -> None:
     data = toy_images((6, 6))
     with pytest.raises(OptionError, match="unknown init_from 'reel'; did you mean 'real'"):
         DM(images_per_class=1, init_from="reel").init(data, generator())
-    with pytest.raises(OptionError, match="images per class is 7, but class 'class0' has only 6 samples"):
+    with pytest.raises(
+        OptionError, match="images per class is 7, but no class has more than 6 samples; ask for at most 6"
+    ):
         DM(images_per_class=7).init(data, generator())

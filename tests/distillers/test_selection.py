@@ -29,11 +29,12 @@ from ddplug.distillers.selection.herding import Herding, herd
 from ddplug.distillers.selection.kcenter import KCenter, farthest_first
 from ddplug.distillers.selection.kmeans import KMeans, KMeansCentroid
 from ddplug.distillers.selection.random_ import Random
-from ddplug.errors import OptionError
+from ddplug.errors import DataError, OptionError
 from ddplug.functional.clustering import clusters, nearest_rows
 from ddplug.networks.factory import build, embed
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.testing import toy_images, toy_table
+from ddplug.utils.notes import Note
 
 Array: TypeAlias = NDArray[np.float64]
 Keep: TypeAlias = Literal["easy", "hard"]
@@ -144,13 +145,16 @@ def test_other_seeds_other_sets(method: Selection) -> None:
 
 
 @pytest.mark.parametrize("method", REAL + MADE, ids=repr)
-def test_more_than_the_smallest_class_has_is_refused(method: Selection) -> None:
-    data = toy_images((12, 10, 8))
-    message = "images per class is 9, but class 'class2' has only 8 samples; ask for at most 8"
-    with pytest.raises(OptionError, match=message):
-        with_images(method, 9).init(data, generator())
-    everything = make(with_images(method, 8), data)
-    assert len(everything) == 24
+def test_a_class_gives_what_it_has_and_it_is_said(method: Selection) -> None:
+    data = toy_images((12, 10, 2))
+    everything = make(with_images(method, 2), data)
+    assert everything.targets.tolist() == [0, 0, 1, 1, 2, 2]
+    with pytest.warns(Note, match=r"toy-images: 2 of 3 classes have fewer than 11 samples, .* \('class2' has 2\): all"):
+        most = make(with_images(method, 11), data)
+    assert most.targets.bincount().tolist() == [11, 10, 2]
+    assert most.inputs.isfinite().all()
+    with pytest.raises(DataError, match="class 'class1' has no sample"):
+        make(method, data.subset((data.targets != 1).nonzero()[:, 0]))
 
 
 @pytest.mark.parametrize("method", REAL + MADE, ids=repr)

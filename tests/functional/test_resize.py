@@ -170,8 +170,10 @@ def test_what_cannot_be_small_is_refused_before_the_run() -> None:
     zca = replace(toy_images(), preprocess=fit("zca", toy_images().inputs))
     with pytest.raises(OptionError, match="does not go with zca"):
         DM(images_per_class=1, factor=2).init(zca, generator())
-    with pytest.raises(OptionError, match=r"images per class is 3 \(4 small ones .* only 8 samples; ask for at most 2"):
-        DM(images_per_class=3, factor=2).init(toy_images(), generator())
+    with pytest.raises(
+        OptionError, match=r"images per class is 4 \(4 small ones .* than 12 samples; ask for at most 3"
+    ):
+        DM(images_per_class=4, factor=2).init(toy_images(), generator())
     whitened = SyntheticSet(zca.batch(torch.arange(3)), torch.arange(3), 3, zca.preprocess)
     with pytest.raises(DataError, match="zca"):
         whitened.reduced(2)

@@ -10,6 +10,7 @@ import torch
 
 from ddplug import distill
 from ddplug.data.labeled import LabeledData
+from ddplug.data.loaders import from_arrays
 from ddplug.data.preprocess import Identity, Standardize
 from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import DataError
@@ -106,3 +107,35 @@ def test_sets_are_merged_class_by_class(soft: bool) -> None:
 def test_a_thousand_names_are_said_in_a_line() -> None:
     many = [replace(toy_images([2] * 60), class_names=tuple(f"{who}{k}" for k in range(60))) for who in "ab"]
     assert (difference(*many) or "").count("and 55 more") == 2
+
+
+UNIT = torch.rand(12, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+UNIT[0], UNIT[1] = 0, 1
+RANGES = {
+    "bytes": (UNIT * 255).round().to(torch.uint8),
+    "0..1": UNIT,
+    "0..255": UNIT * 255,
+    "-1..1": 2 * UNIT - 1,
+    "normalized": (UNIT - 0.4) / 0.25,
+    "16 levels": UNIT * 16,
+}
+
+
+MAY_BE_ONE = {("normalized", name) for name in RANGES} | {("16 levels", name) for name in RANGES}
+"""The values of a normalization are not known: only bytes are not of one."""
+
+
+@pytest.mark.parametrize("mine", RANGES)
+@pytest.mark.parametrize("theirs", RANGES)
+def test_real_images_in_another_range_are_refused(mine: str, theirs: str) -> None:
+    train, test = (from_arrays(RANGES[name], torch.arange(12) % 2) for name in (mine, theirs))
+    made = distill(train, Random(images_per_class=1), device="cpu")
+    same = mine == theirs or {mine, theirs} == {"bytes", "0..1"}
+    unsure = ((mine, theirs) in MAY_BE_ONE and theirs != "bytes") or (
+        (theirs, mine) in MAY_BE_ONE and mine not in ("bytes", "0..1")
+    )
+    if same or unsure:
+        assert same_space(made, test, "test", torch.device("cpu")).shape == made.shape
+        return
+    with pytest.raises(DataError, match=r"differ in the range of their values: .* and .*; use the data"):
+        same_space(made, test, "test", torch.device("cpu"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,20 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from ddplug.data.loaders import from_arrays
 from ddplug.data.preprocess import Identity, Standardize, Zca
+from ddplug.distillation.loop import distill
+from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import DataError, OptionError
 from ddplug.evaluation.figures import accuracy_curve
 from ddplug.synthetic.card import card
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.export import folder_names, inspect, to_image_folder, to_npz, to_png
+from ddplug.synthetic.held_out import holdout
 from ddplug.synthetic.pictures import grid, image_bytes
+from ddplug.synthetic.ranges import range_of
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.notes import Note
 
 
 def make(channels: int = 1, size: int = 4, **changes: Any) -> SyntheticSet:
@@ -308,3 +315,68 @@ def test_curve_refuses() -> None:
         accuracy_curve([])
     with pytest.raises(OptionError, match="budget is 'time'; it must be nbytes or images_per_class"):
         accuracy_curve([], budget="time")  # type: ignore[arg-type]
+
+
+def real_images(kind: str) -> Any:
+    """Images in the ranges that data sets come in, and the bytes that they are made of."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)
+    pixels[0], pixels[1] = 0, 255
+    mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in ([0.485, 0.4, 0.3], [0.2, 0.3, 0.4]))
+    unit = pixels.astype(np.float32) / 255
+    kinds = {
+        "uint8": pixels,
+        "0..1": unit,
+        "0..255": pixels.astype(np.float32),
+        "-1..1": 2 * unit - 1,
+        "normalized": (unit - mean) / std,
+    }
+    return kinds[kind], pixels
+
+
+RANGES = ["uint8", "0..1", "0..255", "-1..1", "normalized"]
+
+
+@pytest.mark.parametrize("preprocess", ["standardize", "identity", "zca"])
+@pytest.mark.parametrize("kind", RANGES)
+def test_pictures_are_those_of_the_real_bytes_whatever_their_range(kind: str, preprocess: str, tmp_path: Path) -> None:
+    images, pixels = real_images(kind)
+    data = from_arrays(images, np.arange(20) % 2, preprocess=preprocess)
+    for made in (distill(data, Random(images_per_class=10), device="cpu"), holdout(data)):
+        shown = image_bytes(made.merge(made)).permute(0, 3, 1, 2).numpy()
+        found = {image.tobytes(): image for image in shown}
+        assert len(found) == 20
+        nearest = [min(found.values(), key=lambda own: np.abs(own.astype(int) - each).max()) for each in pixels]
+        assert np.abs(np.stack(nearest).astype(int) - pixels).max() <= 1
+
+
+@pytest.mark.parametrize("kind", RANGES)
+def test_an_export_says_when_values_are_scaled(kind: str, tmp_path: Path) -> None:
+    data = from_arrays(real_images(kind)[0], np.arange(20) % 2)
+    made = distill(data, Random(images_per_class=10), device="cpu")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        to_image_folder(made, tmp_path / "out")
+        to_png(made, tmp_path / "out.png")
+    texts = [str(each.message) for each in said]
+    assert all("became black to white" in text and "clipped" not in text for text in texts)
+    assert len(texts) == (0 if kind in ("uint8", "0..1") else 2)
+
+
+def test_an_export_says_how_much_is_clipped(tmp_path: Path) -> None:
+    over = make(inputs=torch.tensor([-1.0, 0.0, 0.5, 1.0, 1.0, 1.5]).view(6, 1, 1, 1) * 4 - 2)
+    with pytest.warns(Note, match="33 % of the values lie outside black and white and were clipped"):
+        to_image_folder(over, tmp_path / "out")
+
+
+@pytest.mark.parametrize("said", [[[0.0], [255.0]], [[], []], [["a"], [1]], [[float("nan")], [1]], [[1], [0]], "x", 7])
+def test_a_range_that_a_file_says_is_not_trusted(said: Any) -> None:
+    own = make(provenance={"method": "dm", "data_range": said})
+    fine = said == [[0.0], [255.0]]
+    assert torch.equal(range_of(own)[:, 0], torch.tensor([0.0, 255.0 if fine else 1.0]))
+    assert image_bytes(own).max() == (1 if fine else 255)
+
+
+def test_a_set_that_does_not_say_is_judged_by_its_preprocessing() -> None:
+    bytes_ = Standardize(torch.tensor([127.0]), torch.tensor([60.0]))
+    own = make(inputs=torch.linspace(-2, 2, 6).view(6, 1, 1, 1).expand(6, 1, 4, 4), preprocess=bytes_)
+    assert image_bytes(own)[:, 0, 0].tolist() == [0, 51, 102, 153, 204, 255]

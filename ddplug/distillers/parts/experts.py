@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.images import pick_augmentation
 from ddplug.distillers.parts.training import ExpertTraining, structure, trajectory
@@ -225,7 +226,7 @@ def _generator(seed: int, number: int) -> torch.Generator:
 
 @own_surroundings()
 def train_experts(
-    data: LabeledData,
+    data: Data,
     folder: str | Path,
     network: Network = "convnet",
     training: ExpertTraining | None = None,
@@ -274,7 +275,7 @@ def train_experts(
         raise OptionError(f"the number of experts is {number}; it must lie between 1 and {_LIMIT}")
     if not 1 <= shard[0] <= shard[1]:
         raise OptionError(f"the shard is {shard[0]}/{shard[1]}; it must be K/N with K between 1 and N")
-    data = data.to(pick_device(device))
+    data = as_labeled(data).to(pick_device(device))
     training = training or ExpertTraining()
     training = replace(training, augment=pick_augmentation(training.augment, data))
     header = {

@@ -9,25 +9,47 @@ from torch import Tensor
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.features import cluster_means, pixels
-from ddplug.errors import OptionError
+from ddplug.errors import DataError, OptionError
 from ddplug.functional.resize import reduce, reduced_shape
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import one_of
+from ddplug.utils.notes import note
 
 __all__ = [
     "INITIAL_IMAGES",
+    "available",
     "balanced_labels",
     "check_images_per_class",
     "initial_images",
     "pick_augmentation",
+    "selected_labels",
     "small_images",
     "to_set",
 ]
 
 
+def available(data: LabeledData, images_per_class: int) -> list[int]:
+    """Return how many samples of each class there are to take, and say where a class has fewer than are wanted.
+
+    Args:
+        data: real data.
+        images_per_class: the number that is wanted of each class.
+
+    Returns:
+        That number, or all that a class has.
+
+    Raises:
+        OptionError: the number is below one.
+        DataError: a class has no sample.
+    """
+    counts = _counted(data, images_per_class)
+    _say_few(data, counts, images_per_class, "all of theirs are taken")
+    return [min(images_per_class, count) for count in counts]
+
+
 def check_images_per_class(data: LabeledData, images_per_class: int, factor: int = 1) -> None:
-    """Refuse a number of images per class below one or above the smallest class.
+    """Refuse a number of learned images per class that no class has samples for, and say which classes have fewer.
 
     Args:
         data: real data.
@@ -35,23 +57,50 @@ def check_images_per_class(data: LabeledData, images_per_class: int, factor: int
         factor: by which images are stored smaller, for the message.
 
     Raises:
-        OptionError: it is; the message names the class.
+        OptionError: it is below one, or above the largest class.
+        DataError: a class has no sample.
     """
+    counts = _counted(data, images_per_class)
+    most, whole = max(counts), images_per_class // factor**2
+    if images_per_class > most:
+        small = "" if factor == 1 else f" ({factor**2} small ones for each, with factor {factor})"
+        fitting = f"ask for at most {most // factor**2}"
+        if most < factor**2:
+            fitting = "use factor=1" if whole <= most else f"use factor=1 and ask for at most {most}"
+        raise OptionError(f"images per class is {whole}{small}, but no class has more than {most} samples; {fitting}")
+    _say_few(data, counts, images_per_class, "theirs serve more than once to start from")
+
+
+def _counted(data: LabeledData, images_per_class: int) -> list[int]:
+    """Count the samples of each class, of which there must be one."""
     if images_per_class < 1:
         raise OptionError(f"images per class is {images_per_class}; it must be at least 1")
     counts = [len(members) for members in data.class_indices]
-    least = min(range(data.num_classes), key=counts.__getitem__)
-    if images_per_class > counts[least]:
-        small = "" if factor == 1 else f" ({factor**2} small ones for each, with factor {factor})"
-        raise OptionError(
-            f"images per class is {images_per_class // factor**2}{small}, but class {data.class_names[least]!r} has "
-            f"only {counts[least]} samples; ask for at most {counts[least] // factor**2}"
+    if 0 in counts:
+        raise DataError(f"class {data.class_names[counts.index(0)]!r} has no sample; keep at least one of each class")
+    return counts
+
+
+def _say_few(data: LabeledData, counts: list[int], wanted: int, what: str) -> None:
+    """Say that classes have fewer samples than images are wanted."""
+    few = sum(count < wanted for count in counts)
+    if few:
+        least = min(range(len(counts)), key=counts.__getitem__)
+        note(
+            f"{data.name}: {few} of {len(counts)} classes have fewer than {wanted} samples, without those held out for "
+            f"tests ({data.class_names[least]!r} has {counts[least]}): {what}"
         )
 
 
 def balanced_labels(data: LabeledData, images_per_class: int) -> Tensor:
     """Return the labels ``[0, .., 0, 1, .., 1, ..]`` of a balanced set, ``(C * images_per_class,)`` int64."""
     return torch.arange(data.num_classes, device=data.device).repeat_interleave(images_per_class)
+
+
+def selected_labels(data: LabeledData, images_per_class: int) -> Tensor:
+    """Return the labels ``[0, .., 0, 1, ..]`` of a selection that takes what a class has, ``(M,)`` int64."""
+    counts = [min(images_per_class, len(members)) for members in data.class_indices]
+    return torch.arange(data.num_classes).repeat_interleave(torch.tensor(counts)).to(data.device)
 
 
 def pick_augmentation(augment: str, data: LabeledData) -> str:
@@ -92,7 +141,10 @@ def _real(data: LabeledData, images_per_class: int, rng: torch.Generator, factor
 
 def _kmeans(data: LabeledData, images_per_class: int, rng: torch.Generator, factor: int) -> Tensor:
     extract = pixels(data)
-    classes = [cluster_means(data, members, extract, images_per_class, rng) for members in data.class_indices]
+    classes = []
+    for members in data.class_indices:
+        means = cluster_means(data, members, extract, min(images_per_class, len(members)), rng)
+        classes.append(means[torch.arange(images_per_class) % len(means)])
     return reduce(torch.cat(classes).to(data.device), factor)
 
 

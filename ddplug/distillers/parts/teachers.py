@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.training import POOL, draw_pool, train
 from ddplug.errors import OptionError
@@ -42,7 +43,7 @@ _MICRO_BATCH = 256
 
 @own_surroundings()
 def train_teacher(
-    network: Network, data: LabeledData, *, epochs: int = 10, max_samples_per_class: int = POOL, rng: torch.Generator
+    network: Network, data: Data, *, epochs: int = 10, max_samples_per_class: int = POOL, rng: torch.Generator
 ) -> nn.Module:
     """Train a teacher on real data: SGD with learning rate 0.01, momentum 0.9, batches of 64, no augmentation.
 
@@ -66,6 +67,7 @@ def train_teacher(
         False
     """
     values_at_least(1, epochs=epochs, max_samples_per_class=max_samples_per_class)
+    data = as_labeled(data)
     module = build(network, data.shape, data.num_classes, rng).to(data.device)
     for _ in train(module, data, draw_pool(data, max_samples_per_class, rng), epochs, rng, batch_size=64):
         pass

@@ -13,7 +13,7 @@ from torch import Tensor
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillers.parts.features import extractor
-from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, to_set
+from ddplug.distillers.parts.images import available, balanced_labels, selected_labels, to_set
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import one_of
@@ -30,7 +30,7 @@ class Selection(metaclass=TakesFormerSpellings):
     in model space; both sorted by class. With ``{"labels": (M, C) float32}`` the set has these probabilities.
 
     Attributes:
-        images_per_class: samples to keep of each class.
+        images_per_class: samples to keep of each class, at most.
         steps: none are needed.
     """
 
@@ -52,7 +52,7 @@ class Selection(metaclass=TakesFormerSpellings):
             The state.
 
         Raises:
-            OptionError: ``images_per_class`` is below one or above the smallest class.
+            OptionError: ``images_per_class`` is below one.
         """
 
     @final
@@ -64,7 +64,7 @@ class Selection(metaclass=TakesFormerSpellings):
     def result(self, state: State, data: LabeledData) -> SyntheticSet:
         """Build the set; real samples stored as bytes stay bytes, bit for bit."""
         recipe = Recipe.paper(augment=data.augmentation)
-        targets = state["labels"] if "labels" in state else balanced_labels(data, self.images_per_class)
+        targets = state["labels"] if "labels" in state else self._labels(state, data)
         if "inputs" in state:
             return to_set(data, state["inputs"], targets, recipe)
         selected = to_set(data, data.batch(state["index"]), targets, recipe)
@@ -74,6 +74,12 @@ class Selection(metaclass=TakesFormerSpellings):
         levels = torch.tensor([0.0, 1.0], device=data.device)[:, None].repeat(1, data.shape[0])
         stored = replace(selected, levels=levels)
         return replace(stored, inputs=stored.decode(data.inputs[state["index"].to(data.device)]))
+
+    def _labels(self, state: State, data: LabeledData) -> Tensor:
+        """Return the classes of the samples: as many of each as are wanted, or as it has."""
+        labels = selected_labels(data, self.images_per_class)
+        taken = len(state["index" if "index" in state else "inputs"])
+        return labels if len(labels) == taken else balanced_labels(data, self.images_per_class)
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ class FeatureSelection(Selection):
         extract = extractor(self.features, self.train_epochs, data, rng)
 
         def choose(members: Tensor) -> Tensor:
-            return members[self.choose(extract(members), self.images_per_class, rng)]
+            return members[self.choose(extract(members), min(self.images_per_class, len(members)), rng)]
 
         return {"index": each_class(data, self.images_per_class, choose)}
 
@@ -115,16 +121,17 @@ def each_class(data: LabeledData, images_per_class: int, choose: Callable[[Tenso
 
     Args:
         data: real data.
-        images_per_class: number to be chosen in each class, for the check.
+        images_per_class: number to be chosen in each class, or all that it has; a note says where.
         choose: from the positions of a class to the positions (or inputs) chosen for it.
 
     Returns:
         The choices of all classes, joined along dimension 0, on the device of the data.
 
     Raises:
-        OptionError: ``images_per_class`` is below one or above the smallest class.
+        OptionError: ``images_per_class`` is below one.
+        DataError: a class has no sample.
     """
-    check_images_per_class(data, images_per_class)
+    available(data, images_per_class)
     return torch.cat([choose(members) for members in data.class_indices]).to(data.device)
 
 
@@ -156,7 +163,7 @@ def pick_pool(
 
     Args:
         data: real data.
-        pool: ``(n,)`` positions that were scored, at least ``images_per_class`` of each class.
+        pool: ``(n,)`` positions that were scored, at least ``images_per_class`` of each class, or all of it.
         scores: ``(n,)`` their difficulties, on the CPU.
         images_per_class: number to pick in each class.
         keep: see :func:`pick_by_score`.

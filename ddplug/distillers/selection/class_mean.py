@@ -38,7 +38,8 @@ class ClassMean(Selection):
 
     def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         def average(members: Tensor) -> Tensor:
-            parts = members[torch.randperm(len(members), generator=rng)].tensor_split(self.images_per_class)
+            number = min(self.images_per_class, len(members))
+            parts = members[torch.randperm(len(members), generator=rng)].tensor_split(number)
             return torch.stack([mean_input(data, part.sort().values) for part in parts])
 
         return {"inputs": each_class(data, self.images_per_class, average)}

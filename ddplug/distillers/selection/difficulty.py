@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.features import logits
-from ddplug.distillers.parts.images import check_images_per_class
+from ddplug.distillers.parts.images import available
 from ddplug.distillers.parts.teachers import Teacher, frozen, teacher_module, teacher_state
 from ddplug.distillers.parts.training import POOL
 from ddplug.distillers.selection.base import Selection
@@ -82,7 +82,7 @@ class Difficulty(Selection):
             raise OptionError(f"window is {self.window}; give two shares of the ranks, such as 0,0.5, within 0 and 1")
 
     def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
-        check_images_per_class(data, self.images_per_class)
+        available(data, self.images_per_class)
         ranked = self._ranked(data, rng)
         window = self.window or self._found(data, ranked, rng)
         picks = [_drawn(members, window, self.images_per_class, rng) for members in ranked]
@@ -111,7 +111,9 @@ class Difficulty(Selection):
             rest.append(members[stays])
         test = data.subset(torch.cat([members[out] for members, out in zip(ranked, apart, strict=True)]))
         fitting = [
-            window for window in WINDOWS if all(len(_inside(part, window)) >= self.images_per_class for part in rest)
+            window
+            for window in WINDOWS
+            if all(len(_inside(part, window)) >= min(self.images_per_class, len(part)) for part in rest)
         ]
         if len(test) == 0 or len(fitting) < 2:
             return WINDOWS[0]
@@ -137,7 +139,7 @@ def _drawn(members: Tensor, window: tuple[float, ...], number: int, rng: torch.G
     Raises:
         OptionError: it holds fewer.
     """
-    inside = _inside(members, window)
+    inside, number = _inside(members, window), min(number, len(members))
     if len(inside) < number:
         raise OptionError(
             f"window {window[0]:g},{window[1]:g} holds {len(inside)} of a class's {len(members)} samples, fewer than "

@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.features import logits
-from ddplug.distillers.parts.images import check_images_per_class
+from ddplug.distillers.parts.images import available
 from ddplug.distillers.parts.training import POOL, draw_pool, train
 from ddplug.distillers.selection.base import Selection, check_keep, pick_pool
 from ddplug.networks.factory import build
@@ -57,7 +57,7 @@ class El2n(Selection):
         at_least(self, networks=1, train_epochs=1, max_samples_per_class=1)
 
     def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
-        check_images_per_class(data, self.images_per_class)
+        available(data, self.images_per_class)
         pool = draw_pool(data, max(self.max_samples_per_class, self.images_per_class), rng)
         targets = data.targets.cpu()[pool]
         scores = torch.zeros(len(pool))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddplug.data.labeled import LabeledData
-from ddplug.distillers.parts.images import check_images_per_class
+from ddplug.distillers.parts.images import available
 from ddplug.distillers.parts.training import POOL, draw_pool, train
 from ddplug.distillers.selection.base import Selection, check_keep, pick_pool
 from ddplug.networks.factory import build
@@ -56,7 +56,7 @@ class Forgetting(Selection):
         at_least(self, train_epochs=1, max_samples_per_class=1)
 
     def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
-        check_images_per_class(data, self.images_per_class)
+        available(data, self.images_per_class)
         pool = draw_pool(data, max(self.max_samples_per_class, self.images_per_class), rng)
         module = build(self.network, data.shape, data.num_classes, rng).to(data.device)
         targets = data.targets.cpu()[pool]

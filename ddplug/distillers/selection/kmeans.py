@@ -64,6 +64,6 @@ class KMeansCentroid(Selection):
         extract = extractor(self.features, self.train_epochs, data, rng)
 
         def average(members: Tensor) -> Tensor:
-            return cluster_means(data, members, extract, self.images_per_class, rng)
+            return cluster_means(data, members, extract, min(self.images_per_class, len(members)), rng)
 
         return {"inputs": each_class(data, self.images_per_class, average)}

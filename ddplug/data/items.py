@@ -1,0 +1,173 @@
+"""Items of data sets, as PyTorch, torchvision and Hugging Face give them: which part is the input, which the label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+)
+
+from ddplug.data.checks import channels_first, to_inputs
+from ddplug.data.images import from_pil
+from ddplug.data.labels import Label, Names, to_label
+from ddplug.errors import DataError
+from ddplug.utils.text import one_line
+
+__all__ = ["Items", "unwrapped"]
+
+_INPUTS = ("image", "img", "pixel_values", "images", "input", "inputs", "x")
+_LABELS = ("label", "labels", "target", "targets", "class", "y", "fine_label")
+
+
+def unwrapped(dataset: Any, name: str) -> Any:
+    """Return the data set that a ``DataLoader`` reads, whole or as far as it reads it; anything else as it is.
+
+    Args:
+        dataset: a loader or a data set.
+        name: how to call it in an error.
+
+    Raises:
+        DataError: the loader draws in a way that is neither all of the data nor a subset.
+    """
+    if not isinstance(dataset, DataLoader):
+        return dataset
+    whole: Any = dataset.dataset
+    drawn: Any = dataset.batch_sampler or dataset
+    if isinstance(whole, IterableDataset) or isinstance(drawn, DataLoader):
+        drawn = dataset.sampler
+    elif type(drawn) is BatchSampler:
+        drawn = drawn.sampler
+    if isinstance(whole, IterableDataset) or isinstance(drawn, SequentialSampler):
+        return whole
+    if isinstance(drawn, SubsetRandomSampler):
+        return Subset(whole, sorted(map(int, drawn.indices)))
+    if isinstance(drawn, RandomSampler) and not drawn.replacement and drawn.num_samples == len(whole):
+        return whole
+    raise DataError(f"{name}: the DataLoader draws by a {type(drawn).__name__}; give the data set itself or a Subset")
+
+
+class Items:
+    """The items of a map-style data set, each an input and its label.
+
+    Args:
+        dataset: anything with ``__len__`` and ``__getitem__``, whose items are pairs, or dictionaries as Hugging Face
+            ``datasets`` have them.
+        name: how to call it in an error.
+
+    Raises:
+        DataError: its features name several inputs or labels.
+    """
+
+    def __init__(self, dataset: Any, name: str) -> None:
+        self._dataset, self._name = dataset, name
+        features = getattr(dataset, "features", None)
+        self._features: Mapping[str, Any] = features if isinstance(features, Mapping) else {}
+        self._columns = (self._column("Image", _INPUTS), self._column("ClassLabel", _LABELS))
+
+    def names(self) -> Names:
+        """Return the names that the data set has for its labels."""
+        label = self._columns[1]
+        if label is not None:
+            return Names.given(self._features[label].names, self._name, own=True)
+        return _names_of(self._dataset, self._name)
+
+    def read(self, index: int) -> tuple[Tensor, Label]:
+        """Read one item; whatever goes wrong in there is the data's fault and named."""
+        what = f"{self._name}, item {index}"
+        try:
+            item = self._dataset[index]
+        except Exception as error:
+            raise _unreadable(what, error) from error
+        value, label = self._pair(item, what)
+        if isinstance(value, Image.Image):
+            try:
+                value = from_pil(value)
+            except Exception as error:
+                raise _unreadable(what, error) from error
+        inputs = to_inputs(value, what).cpu()
+        return channels_first(inputs.unsqueeze(0))[0], to_label(label, what)
+
+    def _pair(self, item: Any, what: str) -> tuple[Any, Any]:
+        if isinstance(item, Mapping):
+            value, label = (
+                item[column] if column in item else _only(item, names, what)
+                for column, names in zip(self._columns, (_INPUTS, _LABELS), strict=True)
+            )
+            return value, label
+        if not isinstance(item, (tuple, list)):
+            raise DataError(f"{what} is a {type(item).__name__}; give (input, label) pairs or dictionaries")
+        if len(item) != 2:
+            raise DataError(f"{what} has {len(item)} parts; give (input, label) pairs or dictionaries")
+        return item[0], item[1]
+
+    def _column(self, kind: str, names: tuple[str, ...]) -> str | None:
+        """Return the one column of a kind of Hugging Face's features; ``None`` where there is none."""
+        found = [str(key) for key, feature in self._features.items() if type(feature).__name__ == kind]
+        if len(found) > 1 and names[0] not in found:
+            raise DataError(
+                f"{self._name}: {' and '.join(found)} are all of the kind {kind}; keep one, by "
+                f"dataset.remove_columns({found[1:]})"
+            )
+        return names[0] if len(found) > 1 else found[0] if found else None
+
+
+def _unreadable(what: str, error: Exception) -> DataError:
+    return DataError(f"{what} cannot be read: {type(error).__name__}: {one_line(error)}; mend the dataset")
+
+
+def _only(item: Mapping[Any, Any], names: tuple[str, ...], what: str) -> Any:
+    """Return the one value of a dictionary that goes by one of some names."""
+    found = [name for name in names if name in item]
+    if len(found) != 1:
+        has = " and ".join(found) if found else "none of " + ", ".join(names)
+        keys = ", ".join(repr(key) for key in list(item)[:8])
+        raise DataError(f"{what} is a dictionary (dict) of {keys}, with {has}; give (input, label) pairs, or keep one")
+    return item[found[0]]
+
+
+def _names_of(dataset: Any, name: str) -> Names:
+    """Return the names that a data set, or what it is a part or a union of, has for its labels."""
+    if isinstance(dataset, Subset):
+        return Items(dataset.dataset, name).names()
+    if isinstance(dataset, ConcatDataset):
+        tables = [table for part in dataset.datasets if (table := Items(part, name).names().table) is not None]
+        if any(table != tables[0] for table in tables):
+            raise DataError(
+                f"{name}: the parts of the ConcatDataset have other classes or number them differently; make them "
+                "equal, or give class_names for all of them"
+            )
+        return Names(tables[0], own=True) if tables else Names()
+    classes = getattr(dataset, "classes", None)
+    if classes is None or isinstance(classes, str) or not hasattr(classes, "__len__"):
+        return Names()
+    names = Names.given(classes, name, own=True)
+    change = getattr(dataset, "target_transform", None)
+    return names if change is None or names.table is None else _changed(names.table, change)
+
+
+def _changed(table: Mapping[Label, str], change: Callable[[Any], Any]) -> Names:
+    """Return the names by the labels after a ``target_transform``; none where it makes one of several."""
+    changed: dict[Label, str] = {}
+    for label, name in table.items():
+        try:
+            after = to_label(change(label), name)
+        except Exception:  # a label that no sample has may be beyond what the function takes
+            continue
+        if after in changed:
+            return Names()
+        changed[after] = name
+    try:
+        return Names(dict(sorted(changed.items())) or None, own=True)
+    except TypeError:  # texts and numbers
+        return Names()

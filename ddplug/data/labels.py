@@ -1,0 +1,227 @@
+"""Labels of any kind as classes ``0..C-1``, each of which keeps its name."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ddplug.errors import DataError
+from ddplug.utils.notes import note
+
+__all__ = ["Label", "Names", "to_label", "to_labels"]
+
+Label: TypeAlias = int | str
+
+
+def to_labels(values: Any, what: str) -> NDArray[Any]:
+    """Turn labels, integers or texts, into a ``(N,)`` array of int64 or of texts.
+
+    Args:
+        values: a tensor, or what :func:`numpy.asarray` takes; a column, ``(N, 1)``, is as good.
+        what: how to call the data in an error.
+
+    Raises:
+        DataError: they are neither integers nor texts, or not one a sample.
+    """
+    try:
+        array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    except ValueError:
+        raise DataError(f"{what}: the labels differ in shape; give one a sample, shape (N,)") from None
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.size == 0:
+        return np.zeros(len(array) if array.ndim else 0, np.int64)
+    if array.ndim != 1:
+        hint = "; of one-hot labels give labels.argmax(1)" if array.ndim == 2 else ""
+        raise DataError(f"{what}: the labels have the shape {array.shape}; give one a sample, shape (N,){hint}")
+    return _plain(array, what)
+
+
+def _plain(array: NDArray[Any], what: str) -> NDArray[Any]:
+    """Turn ``(N,)`` values of one type into int64 or texts."""
+    if array.dtype.kind == "O":
+        labels = [to_label(value, f"{what}, sample {index}") for index, value in enumerate(array.tolist())]
+        return joined(labels, what)
+    if array.dtype.kind == "S":
+        return np.char.decode(array, "utf-8", "replace")
+    if array.dtype.kind == "U":
+        return array
+    if array.dtype.kind not in "iub":
+        raise DataError(f"{what}: the labels are {array.dtype}; give integers, 0, 1, 2, ..., or texts")
+    return array.astype(np.int64)
+
+
+def to_label(value: Any, what: str) -> Label:
+    """Turn one label into an ``int`` or a text.
+
+    Args:
+        value: an integer or a text, or an array or a tensor that holds a single one.
+        what: how to call it in an error.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, (Tensor, np.ndarray, np.generic, list, tuple)):
+        found = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+        if found.size != 1:
+            raise DataError(
+                f"{what}: the label has the shape {found.shape}; give one integer or text (of a one-hot label, argmax)"
+            )
+        value = found.item()
+        if isinstance(value, str):
+            return value
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise DataError(f"{what}: the label is {value!r}; it must be an integer, 0, 1, 2, ..., or a text") from None
+
+
+def joined(labels: list[Label], what: str) -> NDArray[Any]:
+    """Make one array of labels that were read one by one.
+
+    Raises:
+        DataError: some are texts and others are not, or they do not fit int64.
+    """
+    texts = sum(isinstance(label, str) for label in labels)
+    if texts not in (0, len(labels)):
+        raise DataError(f"{what}: {texts} of {len(labels)} labels are texts and the others integers; give one kind")
+    try:
+        return np.array(labels, dtype=str if texts else np.int64)
+    except OverflowError:
+        raise DataError(f"{what}: the labels do not fit 64 bits; number the classes 0, 1, 2, ...") from None
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of labels.
+
+    Attributes:
+        table: label -> name, in the order of the classes; ``None`` where the labels are all there is.
+        own: whether the data brought them: such names may be of classes that are not there.
+    """
+
+    table: Mapping[Label, str] | None = None
+    own: bool = False
+
+    @staticmethod
+    def given(class_names: Any, what: str, own: bool = False) -> Names:
+        """Take names as they are given.
+
+        Args:
+            class_names: one name a label, counted from 0; or label -> name, as ``id2label`` has them; or
+                name -> label, as ``class_to_idx``; or ``None``.
+            what: how to call the data in an error.
+            own: see :class:`Names`.
+
+        Raises:
+            DataError: it is none of these.
+        """
+        if class_names is None:
+            return Names()
+        if isinstance(class_names, Mapping):
+            return Names(_table(class_names, what), own)
+        if isinstance(class_names, str) or not isinstance(class_names, Iterable):
+            raise DataError(f"{what}: class_names is {class_names!r}; give one name a class, such as ['cat', 'dog']")
+        names = [str(name) for name in class_names]
+        return Names(dict(enumerate(names)) if names else None, own)
+
+    def encode(self, labels: NDArray[Any], what: str) -> tuple[Tensor, tuple[str, ...]]:
+        """Number the labels ``0..C-1``, in the order of the names or, without any, of the labels.
+
+        Args:
+            labels: ``(N,)`` from :func:`to_labels`, at least one.
+            what: how to call the data in an error.
+
+        Returns:
+            ``(N,)`` int64 classes and their names.
+
+        Raises:
+            DataError: there are fewer than two classes, a label without a name, or a name without a sample.
+        """
+        values, inverse = np.unique(labels, return_inverse=True)
+        present: list[Label] = values.tolist()
+        table = self._for(present, what)
+        self._check_missing(table, present, what)
+        if len(present) < 2:
+            raise DataError(f"{what}: every sample has label {present[0]}; at least 2 classes are needed")
+        known = set(present)
+        classes = [label for label in table if label in known]
+        if classes == list(range(len(classes))):
+            targets = torch.from_numpy(labels)
+        else:
+            position = {label: number for number, label in enumerate(classes)}
+            targets = torch.from_numpy(np.array([position[label] for label in present])[inverse])
+        return targets, tuple(table[label] for label in classes)
+
+    def _for(self, present: list[Label], what: str) -> Mapping[Label, str]:
+        """Return the names by the labels that are there, all of which have one."""
+        table: Mapping[Label, str] | None = self.table
+        text = isinstance(present[0], str)
+        if table is not None and text and not all(isinstance(label, str) for label in table):
+            table = {name: name for name in table.values()}
+        if table is not None and text:
+            # names of a data set whose labels say something else
+            table = None if self.own and not set(present) <= set(table) else table
+        if table is None:
+            table = {label: str(label) for label in present}
+            return table if text else _not_negative(table, present, what)
+        if present == list(range(1, len(table) + 1)) and list(table) == list(range(len(table))):
+            return {number + 1: name for number, name in enumerate(table.values())}
+        nameless = [label for label in present if label not in table]
+        if nameless and not text:
+            _not_negative(table, nameless, what)
+        if nameless:
+            names = "names" if text else f"names ({min(table)}..{max(table)})"
+            raise DataError(f"{what}: label {nameless[-1]} is beyond the {len(table)} class {names}; name every class")
+        return table
+
+    def _check_missing(self, table: Mapping[Label, str], present: list[Label], what: str) -> None:
+        known = set(present)
+        missing = [label for label in table if label not in known]
+        if not missing:
+            return
+        some = ", ".join(_shown(label, table[label]) for label in islice(missing, 5))
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        if not self.own:
+            raise DataError(
+                f"{what}: no sample has label {some}{more}; add some, or give class_names as {{label: name}} of those "
+                "that are there"
+            )
+        note(f"{what}: no sample has label {some}{more}, of {len(table)} classes; the data are of {len(present)}")
+
+
+def _shown(label: Label, name: str) -> str:
+    return name if label == name else f"{label} ({name})"
+
+
+def _not_negative(table: Mapping[Label, str], present: list[Label], what: str) -> Mapping[Label, str]:
+    """Refuse negative labels, which often mean that there is none."""
+    low = present[0]
+    if isinstance(low, int) and low < 0:
+        raise DataError(f"{what}: label {low} is negative; drop samples without a label, or number the classes from 0")
+    return table
+
+
+def _table(names: Mapping[Any, Any], what: str) -> dict[Label, str]:
+    """Return label -> name of a mapping in either direction; JSON makes texts of numbers."""
+    pairs = list(names.items())
+    if all(isinstance(name, str) and not isinstance(label, str) for name, label in pairs):
+        pairs = [(label, name) for name, label in pairs]
+    try:
+        return dict(sorted((int(label), str(name)) for label, name in pairs))
+    except (TypeError, ValueError):
+        if all(isinstance(label, str) for label, _ in pairs):
+            return {label: str(name) for label, name in pairs}
+        raise DataError(f"{what}: class_names is {dict(names)!r}; give label -> name, such as {{0: 'cat'}}") from None

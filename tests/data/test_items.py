@@ -1,0 +1,167 @@
+"""Items, arrays and loaders as other libraries have them: the right reading, or one line."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+
+from ddplug.data.anything import as_labeled
+from ddplug.data.loaders import from_arrays, from_dataset
+from ddplug.errors import DataError, DdplugError, OptionError
+from ddplug.testing import toy_images
+
+RNG = np.random.default_rng(0)
+COLOR = RNG.integers(0, 256, (6, 12, 10, 3), dtype=np.uint8)
+"""Images as PIL, OpenCV and Keras lay them out."""
+FIRST = COLOR.transpose(0, 3, 1, 2)
+LABELS = [0, 1, 2] * 2
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float32", "float64"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_channels_that_come_last_are_put_first(kind: str, channels: int) -> None:
+    images = RNG.integers(0, 256, (6, 12, 10, channels)).astype(kind)
+    whole = from_arrays(images, LABELS)
+    assert whole.shape == (channels, 12, 10)
+    assert np.array_equal(whole.inputs.permute(0, 2, 3, 1).numpy(), images)
+    assert from_arrays(torch.from_numpy(images), LABELS).fingerprint == whole.fingerprint
+    assert from_dataset(list(zip(images, LABELS, strict=True))).fingerprint == whole.fingerprint
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 10), (1, 12, 3), (3, 32, 3), (512, 1, 1), (64, 3, 3), (12, 4, 4), (5, 4)])
+def test_channels_that_come_first_stay(shape: tuple[int, ...]) -> None:
+    assert from_arrays(RNG.random((6, *shape)), LABELS).shape == shape
+
+
+def test_grey_bytes_without_a_channel_get_one_and_many_bands_are_told() -> None:
+    assert from_arrays(COLOR[..., 0], LABELS).shape == (1, 12, 10)
+    assert from_arrays(RNG.integers(0, 256, (6, 16, 16, 13), dtype=np.uint8), LABELS).shape == (13, 16, 16)
+    assert from_arrays(RNG.integers(0, 256, (6, 40), dtype=np.uint8), LABELS).shape == (40,)
+
+
+Pair = namedtuple("Pair", "image label")
+
+
+class Image_:  # noqa: N801
+    """A feature of the kind that Hugging Face calls Image."""
+
+
+class ClassLabel:
+    """A feature of the kind that Hugging Face calls so."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = list(names)
+
+
+Image_.__name__ = "Image"
+
+
+class HuggingFace:
+    """What is used of a Hugging Face data set."""
+
+    def __init__(self, features: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+        self.features, self.rows = features, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.rows[index]
+
+
+def hugging_face(**more: Any) -> HuggingFace:
+    rows = [
+        {"id": i, "photo": Image.fromarray(pixels), "species": label}
+        for i, (pixels, label) in enumerate(zip(COLOR, LABELS, strict=True))
+    ]
+    return HuggingFace({"id": object(), "photo": Image_(), "species": ClassLabel("x", "y", "z"), **more}, rows)
+
+
+ITEMS: dict[str, Any] = {
+    "pairs": list(zip(FIRST, LABELS, strict=True)),
+    "lists": [[image, label] for image, label in zip(FIRST, LABELS, strict=True)],
+    "named": [Pair(image, label) for image, label in zip(FIRST, LABELS, strict=True)],
+    "pictures": [(Image.fromarray(image), label) for image, label in zip(COLOR, LABELS, strict=True)],
+    "MedMNIST": [(Image.fromarray(image), np.array([label])) for image, label in zip(COLOR, LABELS, strict=True)],
+    "dictionaries": [{"image": image, "label": label, "id": 3} for image, label in zip(COLOR, LABELS, strict=True)],
+    "img and labels": [{"img": image, "labels": label} for image, label in zip(COLOR, LABELS, strict=True)],
+    "features": hugging_face(),
+    "tensors": TensorDataset(torch.from_numpy(FIRST.copy()), torch.tensor(LABELS)),
+    "loader": DataLoader(TensorDataset(torch.from_numpy(FIRST.copy()), torch.tensor(LABELS)), 2, shuffle=True),
+    "union": ConcatDataset([Subset(list(zip(FIRST, LABELS, strict=True)), [0, 1, 2]), list(zip(FIRST, LABELS))[3:]]),  # type: ignore[list-item,arg-type] # noqa: B905
+    "arrays": (FIRST, LABELS),
+}
+
+
+@pytest.mark.parametrize("kind", ITEMS)
+def test_every_kind_of_item_gives_the_same_data(kind: str) -> None:
+    data = as_labeled(ITEMS[kind])
+    assert data.fingerprint == from_arrays(FIRST, LABELS).fingerprint
+    assert data.class_names == (("x", "y", "z") if kind == "features" else ("0", "1", "2"))
+
+
+def test_two_columns_of_labels_are_refused_with_both_named() -> None:
+    with pytest.raises(DataError, match="species and genus are all of the kind ClassLabel; keep one"):
+        as_labeled(hugging_face(genus=ClassLabel("u", "v")))
+
+
+def test_a_loader_of_a_subset_gives_the_subset() -> None:
+    whole: Any = TensorDataset(torch.from_numpy(FIRST.copy()), torch.tensor(LABELS))
+    state = torch.get_rng_state()
+    part = as_labeled(DataLoader(whole, 2, sampler=SubsetRandomSampler([5, 0, 4])))
+    assert part.fingerprint == from_dataset(Subset(whole, [0, 4, 5])).fingerprint
+    assert torch.equal(state, torch.get_rng_state())
+    with pytest.raises(DataError, match="draws by a WeightedRandomSampler; give the data set itself"):
+        as_labeled(DataLoader(whole, 2, sampler=WeightedRandomSampler([1.0] * 6, 6)))
+
+
+def test_labeled_data_and_names_and_folders_go_through(tmp_path: Any) -> None:
+    data = toy_images((3, 2))
+    assert as_labeled(data) is data
+    assert (len(as_labeled("digits")), len(as_labeled("digits", "test"))) == (1438, 359)
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(COLOR):
+            Image.fromarray(image).save(tmp_path / name / f"{i}.png")
+    assert len(as_labeled(tmp_path)) == len(as_labeled(str(tmp_path))) == len(as_labeled(f"imagefolder:{tmp_path}"))
+
+
+NO_DATA: dict[str, tuple[Any, str]] = {
+    "nothing": (None, "data: a NoneType holds no labeled data; give a torch Dataset"),
+    "inputs alone": (FIRST, r"a ndarray holds no labeled data; give ddplug\.from_arrays\(inputs, labels\)"),
+    "splits": ({"train": 1, "test": 2}, "a dict of 'train', 'test' is no data set; give one of its values"),
+    "a number": (3, "a int is no data set; give a torch Dataset"),
+    "misspelt": ("digitz", "unknown dataset 'digitz'; did you mean 'digits'"),
+    "elsewhere": ("no/such/folder", "no/such/folder is no folder that is there, nor the name of a data set"),
+    "needs a root": ("mnist", "give root=FOLDER to load_dataset"),
+}
+
+
+@pytest.mark.parametrize("case", NO_DATA)
+def test_what_holds_no_labeled_data_is_one_line_that_says_what_to_call(case: str) -> None:
+    data, message = NO_DATA[case]
+    with pytest.raises(DdplugError, match=message) as caught:
+        as_labeled(data)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("a.npz", "from_arrays"), ("a.zip", "unpack"), ("a.safetensors", "SyntheticSet.load")]
+)
+def test_a_file_says_what_to_do_with_it(name: str, hint: str, tmp_path: Any) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(OptionError, match=f"is a file, not a data set; .*{hint}"):
+        as_labeled(tmp_path / name)
