@@ -61,6 +61,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> OptionError:
         unknown distiller 'dmm'; did you mean 'dm'? Known: dc, dm, dsa
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return OptionError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known) or 'none'}")

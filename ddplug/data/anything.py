@@ -64,7 +64,9 @@ def as_labeled(data: Any, split: str = "train", *, what: str = "data") -> Labele
         raise DataError(f"{what}: a {kind} holds no labeled data; give {_WHAT_TO_CALL[kind]}")
     if isinstance(data, Mapping):
         keys = ", ".join(map(repr, list(data)[:5]))
-        raise DataError(f"{what}: a {kind} of {keys} is no data set; give one of its values, or the two arrays in it")
+        raise DataError(
+            f"{what}: a {kind} of {keys} is no data set; give one of its values, or ddplug.from_arrays(inputs, labels)"
+        )
     if isinstance(data, DataLoader) or hasattr(data, "__getitem__"):
         return from_dataset(data)
     raise DataError(

@@ -32,7 +32,7 @@ def to_inputs(values: Any, what: str) -> Tensor:
     if isinstance(values, Tensor):
         if values.dtype == torch.uint8 or values.is_floating_point():
             dtype = torch.uint8 if values.dtype == torch.uint8 else torch.float32
-            return values.detach().to(dtype).contiguous()
+            return values.detach().to_dense().to(dtype).contiguous()
     else:
         try:
             values = np.asarray(values)

@@ -19,7 +19,7 @@ from ddplug import registry
 from ddplug.data.decoding import MAX_MEMORY
 from ddplug.data.images import Folder
 from ddplug.data.labeled import LabeledData
-from ddplug.data.loaders import from_arrays, from_dataset, read_folder, sides_of
+from ddplug.data.loaders import from_arrays, from_dataset, read_folder, sides
 from ddplug.data.preprocess import Preprocess, Standardize, fit
 from ddplug.data.scan import parts
 from ddplug.errors import DataError, OptionError, unknown
@@ -98,7 +98,7 @@ def load(
         root: folder of the data, where the data set needs one.
         split: ``"train"`` or ``"test"``.
         download: fetch what is missing into ``root``.
-        size: ``(height, width)``, or one number for both, to resize to, for ``imagefolder:DIR`` only.
+        size: ``(height, width)`` to resize to, or one number for both, for ``imagefolder:DIR`` only.
         cache: folder for memory-mapped decoded images; see :func:`ddplug.data.from_dataset`. Data sets that come
             decoded have no use for it.
         max_memory: bytes that decoded images may take without a cache.
@@ -120,7 +120,7 @@ def load(
     options: dict[str, Any] = {"cache": cache, "max_memory": max_memory, "progress": progress}
     place = _folder_of(name)
     if place is not None:
-        return _image_folder(place, split, size=sides_of(size), **options)
+        return _image_folder(place, split, size=size, **options)
     name = os.fspath(name)
     if size is not None:
         raise OptionError(f"size is an option of imagefolder:DIR; {name!r} has the size it has: leave it out")
@@ -149,7 +149,7 @@ def _folder_of(name: str | os.PathLike[str]) -> Path | None:
         raise OptionError(f"{text} is a file, not a data set; {_FILES.get(kind, _FILES[''])}")
     if isinstance(name, os.PathLike) or os.sep in text:
         raise OptionError(f"{text} is no folder that is there, nor the name of a data set; give {_FOLDER}DIR")
-    raise unknown("dataset", text, [*registry.names("dataset"), f"{_FOLDER}DIR"])
+    raise unknown("dataset", one_line(text, most=100), [*registry.names("dataset"), f"{_FOLDER}DIR"])
 
 
 def _hold_out(whole: LabeledData, split: str) -> LabeledData:
@@ -160,8 +160,9 @@ def _hold_out(whole: LabeledData, split: str) -> LabeledData:
 
 
 def _image_folder(
-    path: Path, split: str, *, size: tuple[int, int] | None, progress: bool, **options: Any
+    path: Path, split: str, *, size: int | tuple[int, int] | None, progress: bool, **options: Any
 ) -> LabeledData:
+    size = sides(size)
     found, name = parts(path), path.resolve().name
     if not found:
         folder = Folder(path, size, progress)

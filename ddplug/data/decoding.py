@@ -139,7 +139,8 @@ def _stream(samples: Samples, progress: bool) -> Iterator[tuple[Tensor, Label]]:
             if sample.shape != first.shape or sample.dtype != first.dtype:
                 raise DataError(
                     f"{samples.name}: item {index} is {sample.dtype} of the shape {tuple(sample.shape)}, but item 0 "
-                    f"is {first.dtype} of the shape {tuple(first.shape)}; give the dataset a transform that resizes"
+                    f"is {first.dtype} of the shape {tuple(first.shape)}; give the dataset a transform that makes them "
+                    "equal"
                 )
             if not bool(sample.isfinite().all()):
                 raise DataError(f"{samples.name}: item {index} holds NaN or infinity; mend or drop it")

@@ -43,10 +43,8 @@ def unwrapped(dataset: Any, name: str) -> Any:
     if not isinstance(dataset, DataLoader):
         return dataset
     whole: Any = dataset.dataset
-    drawn: Any = dataset.batch_sampler or dataset
-    if isinstance(whole, IterableDataset) or isinstance(drawn, DataLoader):
-        drawn = dataset.sampler
-    elif type(drawn) is BatchSampler:
+    drawn: Any = dataset.sampler if dataset.batch_sampler is None else dataset.batch_sampler
+    if type(drawn) is BatchSampler:
         drawn = drawn.sampler
     if isinstance(whole, IterableDataset) or isinstance(drawn, SequentialSampler):
         return whole
@@ -95,6 +93,9 @@ class Items:
                 value = from_pil(value)
             except Exception as error:
                 raise _unreadable(what, error) from error
+        if isinstance(value, Mapping):
+            keys = ", ".join(map(repr, list(value)[:3]))
+            raise DataError(f"{what}: the input is a dictionary of {keys}; decode it, to a PIL image or an array")
         inputs = to_inputs(value, what).cpu()
         return channels_first(inputs.unsqueeze(0))[0], to_label(label, what)
 

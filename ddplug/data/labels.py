@@ -55,7 +55,9 @@ def _plain(array: NDArray[Any], what: str) -> NDArray[Any]:
     if array.dtype.kind == "U":
         return array
     if array.dtype.kind not in "iub":
-        raise DataError(f"{what}: the labels are {array.dtype}; give integers, 0, 1, 2, ..., or texts")
+        whole = array.dtype.kind == "f" and bool((array == np.floor(array)).all())
+        hint = " (labels.astype(int))" if whole else ""
+        raise DataError(f"{what}: the labels are {array.dtype}; give integers, 0, 1, 2, ..., or texts{hint}")
     return array.astype(np.int64)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 from torch import Tensor
 
 from ddplug.data.checks import channels_first, check, to_inputs
@@ -19,7 +19,6 @@ from ddplug.data.labels import Names, to_labels
 from ddplug.data.preprocess import Preprocess, fit, to_pixels
 from ddplug.errors import DataError, OptionError
 from ddplug.functional.augmentation import ALL_OPERATIONS
-from ddplug.utils.checks import whole
 from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["LabeledData", "from_arrays", "from_dataset", "from_image_folder"]
@@ -172,7 +171,7 @@ def from_image_folder(
     Args:
         path: the folder.
         preprocess: see :func:`from_arrays`.
-        size: ``(height, width)``, or one number for both, that every image is resized to (bilinear, antialiased);
+        size: ``(height, width)`` that every image is resized to (bilinear, antialiased), or one number for both;
             ``None`` if they have one size already.
         name: short name, for provenance; ``None`` for that of the folder.
         augmentation: see :func:`from_arrays`.
@@ -189,24 +188,26 @@ def from_image_folder(
             folder holds the parts of a data set.
         OptionError: the size is not two positive numbers.
     """
-    folder = Folder(Path(path), sides_of(size), progress)
+    folder = Folder(Path(path).expanduser(), sides(size), progress)
     name = name or folder.path.resolve().name
     return read_folder(folder, preprocess, name, augmentation=augmentation, cache=cache, max_memory=max_memory)
 
 
-def sides_of(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """Return the height and the width that a size means; one number is both.
+def sides(size: Any) -> tuple[int, int] | None:
+    """Return the height and width that a size means: two positive numbers, or one for both.
 
     Raises:
-        OptionError: it is neither a positive number nor two.
+        OptionError: it is something else.
     """
     if size is None:
         return None
-    pair: Any = tuple(size) if np.ndim(size) else (size, size)  # type: ignore[arg-type]
-    sides = tuple(whole("size", side) for side in pair)
-    if len(sides) != 2 or min(sides) < 1:
-        raise OptionError(f"size is {size}; it must be (height, width) or one number for both, at least 1 pixel")
-    return sides[0], sides[1]
+    try:
+        both = (index(size),) * 2 if not isinstance(size, Iterable) else tuple(map(index, size))
+    except TypeError:
+        both = ()
+    if len(both) != 2 or min(both) < 1:
+        raise OptionError(f"size is {size}; it must be (height, width), both at least 1 pixel, or one number for both")
+    return both[0], both[1]
 
 
 def read_folder(

@@ -129,7 +129,7 @@ def parts(path: Path) -> dict[str, Path]:
     Raises:
         DataError: it is no folder, or can be read in two ways, which are both named.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):  # the method of Path raises where a name is too long
         raise DataError(f"{path} is not a folder; give one that holds one folder of images a class")
     folders, _ = _listed(path)
     roles = _roles(folders)

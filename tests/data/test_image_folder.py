@@ -121,11 +121,7 @@ def test_unfit_folders_are_one_clear_line(tmp_path: Path) -> None:
     assert "give size=(height, width)" in refusal(sized)
     deep = write(tmp_path / "deep")
     Image.new("I;16", (5, 6)).save(deep / "ant" / "1.png")
-    says = "(an image of the mode I;16 is neither grey nor RGB in bytes; convert it to 8 bits a channel)"
-    assert f"cannot read the image {deep}/ant/1.png {says}" in refusal(deep)
-    (deep / "ant" / "1.png").unlink()
-    Image.new("LAB", (5, 6)).save(deep / "ant" / "1.tif")
-    assert "mode LAB is neither grey nor RGB in bytes; convert it to RGB)" in refusal(deep)
+    assert f"cannot read the image {deep}/ant/1.png (an image of the mode I;16" in refusal(deep)
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -139,19 +135,16 @@ def test_an_unreadable_image_is_named_and_leaves_no_cache(keep: int, cached: boo
     assert not list(cache.glob("*"))
 
 
-@pytest.mark.parametrize("size", [(0, 4), (4,), (4, -1), 0, -3])
+def test_one_number_is_a_square(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    for size in (4, np.int64(4), [4, 4]):
+        assert load(folder, size=size).shape == (3, 4, 4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(0, 4), (4,), (4, -1), 0, "4", 4.5, (4.0, 4.0)])
 def test_a_wrong_size_is_refused(size: Any, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="it must be \\(height, width\\)"):
         from_image_folder(write(tmp_path), size=size)
-    with pytest.raises(OptionError, match="size is 'b'; it must be a whole number"):
-        from_image_folder(tmp_path, size="b")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("size", [4, np.int64(4), (4, 4), [4, 4], np.array([4, 4])])
-def test_one_number_is_both_sides(size: Any, tmp_path: Path) -> None:
-    folder = write(tmp_path / "insects", count=5)
-    assert from_image_folder(folder, size=size).shape[1:] == (4, 4)
-    assert load(f"imagefolder:{folder}", size=size).shape[1:] == (4, 4)
 
 
 def test_load_splits_a_folder_always_alike(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from torch.utils.data import (
     ConcatDataset,
     DataLoader,
+    IterableDataset,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
@@ -139,9 +141,24 @@ def test_labeled_data_and_names_and_folders_go_through(tmp_path: Any) -> None:
     assert len(as_labeled(tmp_path)) == len(as_labeled(str(tmp_path))) == len(as_labeled(f"imagefolder:{tmp_path}"))
 
 
+class Stream(IterableDataset[int]):
+    """Without a length."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(())
+
+
 NO_DATA: dict[str, tuple[Any, str]] = {
     "nothing": (None, "data: a NoneType holds no labeled data; give a torch Dataset"),
     "inputs alone": (FIRST, r"a ndarray holds no labeled data; give ddplug\.from_arrays\(inputs, labels\)"),
+    "a stream": (DataLoader(Stream()), "Stream has no length; give a map-style dataset"),
+    "not decoded": (
+        [{"image": {"bytes": b"", "path": ""}, "label": 0}],
+        "item 0: the input is a dictionary of",
+    ),
+    "upper case": ("CIFAR10", "unknown dataset 'CIFAR10'; did you mean 'cifar10'"),
+    "a long name": ("x" * 5000, r"unknown dataset 'x{100}\.\.\.'"),
+    "a long folder": ("imagefolder:" + "x" * 5000, "is not a folder; give one that holds"),
     "splits": ({"train": 1, "test": 2}, "a dict of 'train', 'test' is no data set; give one of its values"),
     "a number": (3, "a int is no data set; give a torch Dataset"),
     "misspelt": ("digitz", "unknown dataset 'digitz'; did you mean 'digits'"),
