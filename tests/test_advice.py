@@ -15,6 +15,7 @@ from torch import nn
 
 import ddplug
 from ddplug import Recipe, SyntheticSet, distill, errors, evaluate, from_arrays
+from ddplug.auto import choose
 from ddplug.data import Identity
 from ddplug.distillers import DD, MTT, RDED, ImageDistiller, Random, SRe2L
 from ddplug.evaluation import evaluate_as_learned
@@ -273,3 +274,27 @@ def test_a_named_option_is_one() -> None:
     assert found is not None
     options: dict[str, Any] = {found[1]: 1}
     assert len(distill(SMALL, "random", device="cpu", **options)) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "says", "instead"),
+    [
+        (
+            {"network": "convnet"},
+            "convnet needs (C, H, W) images, not inputs of shape (6,); use mlp",
+            {"network": "mlp"},
+        ),
+        ({"network": "resnet18"}, "use mlp", {"network": "mlp"}),
+        ({"network": "mlp", "factor": 2}, "use factor=1", {"factor": 1, "network": "mlp"}),
+    ],
+)
+def test_rows_of_a_table(options: dict[str, Any], says: str, instead: dict[str, Any]) -> None:
+    with pytest.raises(errors.OptionError, match=re.escape(says)):
+        distill(ROWS, "dm", **{**DMS, **options})
+    assert len(distill(ROWS, "dm", **{**DMS, **instead})) == 2
+
+
+def test_auto_on_rows() -> None:
+    with pytest.raises(errors.OptionError, match=r"choose a method, e\.g\. kmeans, or dm with network=mlp"):
+        choose(ROWS, nbytes=100, device="cpu")
+    assert len(distill(ROWS, "kmeans", **OPTIONS)) == len(distill(ROWS, "dm", network="mlp", **DMS)) == 2
