@@ -31,7 +31,7 @@ from ddplug.errors import DivergedError, OptionError
 from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.ranges import ranges
-from ddplug.utils.checks import one_of, whole
+from ddplug.utils.checks import one_of, real, whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors
 from ddplug.utils.former import FORMER_SPELLINGS
@@ -280,9 +280,10 @@ def distill(
     config_of(method)
     total = whole("steps", method.steps if steps is None else steps)
     seed, nbytes = whole("seed", seed), None if nbytes is None else whole("nbytes", nbytes)
-    for what, number in (("steps", total), ("checkpoint_every", checkpoint_every), ("seed", seed)):
-        if not 0 <= number < 2**63:
-            raise OptionError(f"{what} is {number}; it must be at least 0 and below 2**63")
+    checkpoint_every = real("checkpoint_every", checkpoint_every)
+    for what, value in (("steps", total), ("checkpoint_every", checkpoint_every), ("seed", seed)):
+        if not 0 <= value < 2**63:
+            raise OptionError(f"{what} is {value}; it must be at least 0 and below 2**63")
     place = pick_device(device)
     data = as_labeled(data).to(place)
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))

@@ -9,7 +9,7 @@ from typing import Any
 
 from ddplug.errors import OptionError, unknown
 
-__all__ = ["at_least", "image_shape", "number", "one_of", "scalar", "values_at_least", "whole"]
+__all__ = ["at_least", "image_shape", "one_of", "real", "scalar", "values_at_least", "whole"]
 
 
 def at_least(options: object, **limits: float) -> None:
@@ -118,12 +118,12 @@ def whole(name: str, value: Any) -> int:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     try:
-        return operator.index(value)
+        return int(operator.index(value))
     except (TypeError, ValueError, RuntimeError):  # of a text, of an array, of a tensor
         raise OptionError(f"{name} is {value!r}; it must be a whole number") from None
 
 
-def number(name: str, value: Any) -> Any:
+def real(name: str, value: Any) -> Any:
     """Return a number as Python's own.
 
     Args:

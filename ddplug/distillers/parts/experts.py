@@ -38,6 +38,7 @@ from ddplug.distillers.parts.training import ExpertTraining, structure, trajecto
 from ddplug.errors import DataError, DivergedError, FormatError, OptionError
 from ddplug.functional.types import Tensors
 from ddplug.networks.factory import Network, name_of
+from ddplug.utils.checks import whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors, write_tensors
 from ddplug.utils.fingerprints import fingerprint
@@ -269,6 +270,7 @@ def train_experts(
         ...     [path.name for path in made], read_expert(made[0]).snapshots.shape
         (['expert-00000.safetensors', 'expert-00001.safetensors'], torch.Size([3, 373]))
     """
+    number, seed = whole("number", number), whole("seed", seed)
     if not 1 <= number <= _LIMIT:
         raise OptionError(f"the number of experts is {number}; it must lie between 1 and {_LIMIT}")
     if not 1 <= shard[0] <= shard[1]:
