@@ -13,10 +13,11 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddplug.cli.commands import Answer
-from ddplug.cli.data import add_data_options, add_run_options, load
+from ddplug.cli.data import add_data_options, add_run_options, data_words, load
 from ddplug.errors import CheckpointError, FormatError, OptionError
 from ddplug.utils.arguments import Parser, add_fields, given_fields, number, quantity
-from ddplug.utils.text import os_reason, table
+from ddplug.utils.arguments import path as as_path
+from ddplug.utils.text import command, os_reason, shown, table
 
 if TYPE_CHECKING:
     from ddplug.data.labeled import LabeledData
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["configure", "run"]
 
 _SIZE = quantity("a size", {"B": 1, "kB": 1e3, "MB": 1e6, "KiB": 2**10, "MiB": 2**20})
+
+_TIMES = {"s": 1, "m": 60, "h": 3600}
 
 AUTO = "auto"
 """In the place of a method's name: choose one."""
@@ -105,7 +108,7 @@ def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
     group = parser.add_argument_group("the budget")
     group.add_argument(
         "--budget",
-        type=quantity("a time", {"s": 1, "m": 60, "h": 3600}),
+        type=quantity("a time", _TIMES),
         default=60.0,
         metavar="TIME",
         help="that distilling may take, e.g. 90s, 5m or 1.5h (default: 60s)",
@@ -123,12 +126,23 @@ def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
 def _add_common(parser: Parser) -> None:
     add_data_options(parser)
     add_run_options(parser)
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
+    parser.add_argument(
+        "-o", "--output", type=as_path, required=True, metavar="FILE", help="the .safetensors file to write"
+    )
     group = parser.add_argument_group("the run")
-    group.add_argument("--checkpoint", metavar="FILE", help="(default: next to the output); removed at success")
+    group.add_argument(
+        "--checkpoint", type=as_path, metavar="FILE", help="(default: next to the output); removed at success"
+    )
+    group.add_argument(
+        "--checkpoint-every",
+        type=quantity("a time", _TIMES, least=0),
+        default=30.0,
+        metavar="TIME",
+        help="between two checkpoints, e.g. 10s or 5m; 0 for after each step (default: 30s)",
+    )
     group.add_argument("--no-resume", action="store_true", help="begin anew where a checkpoint exists")
-    group.add_argument("--csv", metavar="FILE", help="write the metrics of every step")
-    group.add_argument("--tensorboard", metavar="DIR", help="write TensorBoard events")
+    group.add_argument("--csv", type=as_path, metavar="FILE", help="write the metrics of every step")
+    group.add_argument("--tensorboard", type=as_path, metavar="DIR", help="write TensorBoard events")
 
 
 class _Plan(NamedTuple):
@@ -297,6 +311,7 @@ def _distill(arguments: argparse.Namespace, data: LabeledData, plan: _Plan, chec
         callbacks=_callbacks(arguments),
         checkpoint=checkpoint,
         resume=not arguments.no_resume,
+        checkpoint_every=arguments.checkpoint_every,
     )
     synthetic = synthetic.reduced(plan.reduced)
     return synthetic if plan.bits is None else synthetic.quantize(bits=plan.bits)
@@ -322,6 +337,6 @@ def _answer(arguments: argparse.Namespace, synthetic: SyntheticSet) -> Answer:
         rows.append(("quantized", f"{bits}root-mean-square error {made['quantisation_rmse']:.3g}"))
         if learned:  # 1.0 point of ten soft-labeled MNIST images, 7.1 of five
             rows.append(("careful", "rounding can cost sets with a learned training many points: compare without"))
-    protocol = " --protocol learned" if learned else ""
-    rows.append(("next", f"ddplug evaluate {arguments.output} --data {arguments.data}{protocol}"))
+    protocol = ["--protocol", "learned"] if learned else []
+    rows.append(("next", command("ddplug", "evaluate", shown(arguments.output), *data_words(arguments), *protocol)))
     return Answer(values, table(rows))

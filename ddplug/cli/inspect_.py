@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from ddplug.cli.commands import Answer
-from ddplug.utils.arguments import Parser
+from ddplug.utils.arguments import Parser, path
 from ddplug.utils.text import table
 
 __all__ = ["configure", "run"]
@@ -15,7 +15,7 @@ __all__ = ["configure", "run"]
 
 def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the file."""
-    parser.add_argument("file", metavar="FILE", help="a set made by `ddplug distill`")
+    parser.add_argument("file", type=path, metavar="FILE", help="a set made by `ddplug distill`")
     return argv
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
-import os
+import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -17,12 +17,14 @@ from ddplug.cli.commands import COMMANDS, Answer
 from ddplug.errors import DdplugError, OptionError
 from ddplug.utils.arguments import Parser
 from ddplug.utils.checks import one_of
+from ddplug.utils.signals import Stop, stoppable
+from ddplug.utils.streams import complain, disconnect, reconnect
 from ddplug.utils.text import one_line, os_reason
 
 __all__ = ["main"]
 
-_WRONG, _INTERRUPTED, _PIPE = 2, 130, 141
-"""Exit statuses: a mistake; stopped by Ctrl-C and by a closed pipe, as a shell counts signals 2 and 13."""
+_WRONG, _SIGNAL, _PIPE = 2, 128, 141
+"""Exit statuses: a mistake; what a shell adds to the number of a signal that ended a program; a closed pipe."""
 
 
 def _overview() -> Parser:
@@ -56,7 +58,7 @@ def _run(argv: Sequence[str]) -> tuple[Answer, bool]:
 
 
 def _fail(message: object, status: int = _WRONG) -> int:
-    print(f"ddplug: {one_line(message)}", file=sys.stderr, flush=True)
+    complain(f"ddplug: {one_line(message)}")
     return status
 
 
@@ -73,8 +75,30 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
 def _encodable(text: str) -> str:
     """Replace what standard output cannot encode."""
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return text.encode(encoding, "replace").decode(encoding)
+
+
+def _say(text: str) -> int:
+    """Print the answer, if there is anybody to read it; give the exit status."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        disconnect(sys.stdout)
+        return _PIPE
+    except OSError as error:
+        disconnect(sys.stdout)
+        return _fail(
+            f"error: the answer cannot be written to standard output: {os_reason(error)}; what the command made is kept"
+        )
+    except ValueError:  # it was closed
+        return 0
+    return 0
+
+
+def _stopped(message: str, stop: Stop) -> int:
+    how = "interrupted" if stop.name == "SIGINT" else f"stopped by {stop.name}"
+    return _fail(f"{how}; {message}" if message else how, _SIGNAL + stop.number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,7 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; ``None`` takes those of the process.
 
     Returns:
-        0 if all went well, 2 after a mistake that the user can mend, 130 after Ctrl-C, 141 after a closed pipe.
+        0 if all went well, 2 after a mistake that the user can mend, 128 and the number of the signal that stopped it
+        (130 after Ctrl-C, 143 after SIGTERM), 141 after a closed pipe.
 
     Raises:
         SystemExit: ``--help`` and ``--version`` were printed.
@@ -95,21 +120,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         ...
         SystemExit: 0
     """
-    try:
-        answer, as_json = _run(sys.argv[1:] if argv is None else argv)
-        print(json.dumps(answer.values, allow_nan=False) if as_json else _encodable(answer.text), flush=True)
-    except DdplugError as error:
-        return _fail(f"error: {error}")
-    except KeyboardInterrupt as stop:
-        return _fail(f"interrupted; {stop}" if str(stop) else "interrupted", _INTERRUPTED)
-    except BrokenPipeError:
-        # the interpreter flushes standard output once more when it ends; there is nobody left to read it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _PIPE
-    except OSError as error:
-        return _fail(_os_error(error))
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _out_of_memory(error):
-            raise
-        return _fail("error: out of memory; use smaller batches, a narrower network or fewer images")
-    return 0
+    reconnect()
+    # it tells where it keeps its fonts where the home folder cannot be written, which concerns no run
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    with stoppable(passing_on=False) as stop:
+        try:
+            answer, as_json = _run(sys.argv[1:] if argv is None else argv)
+        except DdplugError as error:
+            return _fail(f"error: {error}")
+        except KeyboardInterrupt as interrupt:
+            return _stopped(str(interrupt), stop)
+        except OSError as error:
+            return _fail(_os_error(error))
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _out_of_memory(error):
+                raise
+            return _fail("error: out of memory; use smaller batches, a narrower network or fewer images")
+    return _say(json.dumps(answer.values, allow_nan=False) if as_json else _encodable(answer.text))
