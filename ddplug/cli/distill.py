@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +17,8 @@ from ddplug.cli.data import add_data_options, add_run_options, data_words, load
 from ddplug.errors import CheckpointError, FormatError, OptionError
 from ddplug.utils.arguments import Parser, add_fields, given_fields, number, quantity
 from ddplug.utils.arguments import path as as_path
+from ddplug.utils.signals import saving
+from ddplug.utils.streams import complain
 from ddplug.utils.text import command, os_reason, shown, table
 
 if TYPE_CHECKING:
@@ -196,17 +198,18 @@ def _check_storage(arguments: argparse.Namespace, given: dict[str, Any]) -> None
         spec_of(arguments.codec)
 
 
-def _holds(kind: str, path: str) -> bool:
-    """Return whether a file is one of ours, so that writing over it loses nothing of somebody else's."""
+def _fault(kind: str, path: str) -> str | None:
+    """Say why a file is none of ours, if so: writing over one of ours loses nothing of somebody else's."""
     from ddplug.utils.files import read_tensors
 
     if kind == "log":
         with open(path, "rb") as file:
-            return file.read(12) in (b"step,seconds", b"")
+            return None if file.read(12) in (b"step,seconds", b"") else "it does not begin with step,seconds"
     try:
-        return bool(read_tensors(path, kind))
-    except FormatError:
-        return False
+        read_tensors(path, kind)
+    except FormatError as error:
+        return str(error).removeprefix(f"{path} is not a ddplug file that can be read: ")
+    return None
 
 
 def _probe(path: str, folder: Path) -> None:
@@ -228,8 +231,11 @@ def _check_outputs(arguments: argparse.Namespace, checkpoint: str) -> None:
         raise OptionError(f"the output, checkpoint and CSV files must differ: {', '.join(wanted.values())}")
     for kind, path in wanted.items():
         _probe(path, check_writable(path).parent)
-        if os.path.exists(path) and not _holds(kind, path):
-            raise OptionError(f"{path} exists and is not a {kind} of ddplug; choose another path, or remove it")
+        fault = _fault(kind, path) if os.path.exists(path) else None
+        if fault is not None:
+            raise OptionError(
+                f"{path} exists and is not a {kind} of ddplug ({fault}); choose another path, or remove it"
+            )
     folder = arguments.tensorboard
     if folder is not None and os.path.exists(folder) and not os.path.isdir(folder):
         raise OptionError(f"cannot write {folder}: it is not a folder; choose another path")
@@ -262,21 +268,43 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Distill, save, and remove the checkpoint."""
     from ddplug.functional.packing import check_bits
     from ddplug.functional.resize import reduced_shape
+    from ddplug.utils.files import check_space
+    from ddplug.utils.locks import locked
 
     checkpoint = arguments.checkpoint or f"{arguments.output}.checkpoint"
     with _saying_how_to_go_on(checkpoint):
         plan = _given(arguments)
         _check_outputs(arguments, checkpoint)
-        data = load(arguments, "train")
-        plan = plan or _chosen(arguments, data, checkpoint)
-        # refused before the work is done
-        reduced_shape(data.shape, plan.reduced)
-        check_bits(plan.bits or 8, data.shape, data.preprocess.kind)
-        synthetic = _distill(arguments, data, plan, checkpoint)
-        synthetic.save(arguments.output)
-    with suppress(FileNotFoundError):
-        os.unlink(checkpoint)
+        with locked(arguments.output):
+            data = load(arguments, "train")
+            plan = plan or _chosen(arguments, data, checkpoint)
+            # refused before the work is done
+            reduced_shape(data.shape, plan.reduced)
+            check_bits(plan.bits or 8, data.shape, data.preprocess.kind)
+            check_space(arguments.output, _least_bytes(plan, data))
+            synthetic = _distill(arguments, data, plan, checkpoint)
+            _save(synthetic, arguments.output, checkpoint)
+            with suppress(FileNotFoundError):
+                os.unlink(checkpoint)
     return _answer(arguments, synthetic)
+
+
+def _least_bytes(plan: _Plan, data: LabeledData) -> int:
+    """Count the bytes that the images of the set take at the least; 0 where a codec decides."""
+    if plan.codec is not None or plan.nbytes is not None:
+        return plan.nbytes or 0
+    numbers = plan.method.images_per_class * data.num_classes * math.prod(data.shape) // plan.reduced**2
+    return int(numbers) * (plan.bits or 32) // 8
+
+
+def _save(synthetic: SyntheticSet, output: str, checkpoint: str) -> None:
+    """Write the set; where that fails, say that the work is not lost."""
+    try:
+        with saving():
+            synthetic.save(output)
+    except OptionError as error:
+        kept = f"; the work is kept in {checkpoint}, and the same command goes on from there"
+        raise OptionError(f"{error}{kept if os.path.exists(checkpoint) else ''}") from None
 
 
 def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -> _Plan:
@@ -290,9 +318,9 @@ def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -
         choice = auto.choose(data, seconds=arguments.budget, nbytes=int(arguments.bytes), device=arguments.device)
         if choice.declined is not None:
             name, seconds = choice.declined
-            sys.stderr.write(f"auto: the next better, {name}, would take about {seconds:.0f} s\n")
+            complain(f"auto: the next better, {name}, would take about {seconds:.0f} s")
     how = "goes on with" if kept else f"expects {choice.seconds:.0f} s with"
-    sys.stderr.write(f"auto: {how} ddplug distill {auto.as_options(choice)}\n")
+    complain(f"auto: {how} ddplug distill {auto.as_options(choice)}")
     return _Plan(choice.distiller, choice.reduced, choice.bits)
 
 

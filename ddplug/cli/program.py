@@ -16,7 +16,7 @@ from ddplug._version import __version__
 from ddplug.cli.commands import COMMANDS, Answer
 from ddplug.errors import DdplugError, OptionError
 from ddplug.utils.arguments import Parser
-from ddplug.utils.checks import one_of
+from ddplug.utils.checks import one_of, out_of_memory
 from ddplug.utils.signals import Stop, stoppable
 from ddplug.utils.streams import complain, disconnect, reconnect
 from ddplug.utils.text import one_line, os_reason
@@ -66,11 +66,6 @@ def _os_error(error: OSError) -> str:
     where = f": {error.filename}" if error.filename else ""
     hint = "; free some space and run the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
     return f"error: {os_reason(error)}{where}{hint}"
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Return whether an allocation of torch failed; that has a class of its own on a GPU only."""
-    return type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
 
 
 def _encodable(text: str) -> str:
@@ -133,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             return _fail(_os_error(error))
         except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             return _fail("error: out of memory; use smaller batches, a narrower network or fewer images")
     return _say(json.dumps(answer.values, allow_nan=False) if as_json else _encodable(answer.text))

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,8 +40,9 @@ from ddplug.functional.resize import can_enlarge
 from ddplug.synthetic import checks, quantize
 from ddplug.synthetic.recipe import Recipe
 from ddplug.synthetic.stored import Stored
+from ddplug.utils.text import storable
 
-__all__ = ["KIND", "decode", "encode", "label_bytes"]
+__all__ = ["KIND", "check_names", "decode", "encode", "label_bytes"]
 
 KIND = "synthetic-set"
 """What the header of the file calls it."""
@@ -257,6 +258,23 @@ def _check(fields: Mapping[str, Any]) -> None:
     wrong = checks.problem(fields)
     if wrong:
         raise DataError(f"not a synthetic set: {wrong}")
+
+
+def check_names(class_names: Sequence[str]) -> None:
+    """Refuse class names that a file cannot hold, before the work of making a set.
+
+    Raises:
+        OptionError: one is too long, or not Unicode; the message shows it.
+
+    Example:
+        >>> check_names(["ant", "bee"])
+    """
+    for name in class_names:
+        if len(name) > _MAX_NAME or name != storable(name):
+            fault = (
+                f"has {len(name)} characters; the limit is {_MAX_NAME}" if name == storable(name) else "is not Unicode"
+            )
+            raise OptionError(f"class name {reprlib.repr(name)} {fault}, and cannot be stored; rename the class")
 
 
 _MAX_NAME = 255

@@ -216,8 +216,8 @@ def read_tensors(
         with safe_open(path, framework="pt") as file, open(path, "rb") as plain:
             metadata = file.metadata() or {}
             version = _version(metadata)
-            digests.check(plain, metadata, payload=whole)
             header = _header(metadata, kind)
+            digests.check(plain, metadata, payload=whole)
             # the parser lets the last of repeated names win, and knows types that ours does not store
             _unique(path)
             for name in file.keys():  # noqa: SIM118  not a mapping

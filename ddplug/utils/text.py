@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Sequence
 
-__all__ = ["command", "markdown", "one_line", "os_reason", "percent", "shown", "table"]
+__all__ = ["command", "markdown", "one_line", "os_reason", "percent", "shown", "storable", "table"]
 
 
 def one_line(value: object, *, most: int | None = None) -> str:
@@ -64,6 +64,16 @@ def shown(path: object) -> str:
         ('./-set', 'a/b')
     """
     return f"./{path}" if str(path).startswith("-") else str(path)
+
+
+def storable(name: str) -> str:
+    r"""Write a name as Unicode: those of files may be bytes that are no text.
+
+    Example:
+        >>> storable("caf\udce9")
+        'caf\\udce9'
+    """
+    return name.encode(errors="backslashreplace").decode()
 
 
 def percent(mean: float, std: float, n: int) -> str:

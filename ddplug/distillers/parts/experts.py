@@ -40,6 +40,7 @@ from ddplug.networks.factory import Network, name_of
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors, write_tensors
 from ddplug.utils.fingerprints import fingerprint
+from ddplug.utils.preparation import kept
 from ddplug.utils.progress import progress as progress_bar
 from ddplug.utils.text import os_reason
 
@@ -353,8 +354,11 @@ class ExpertSource:
                 self.epochs, self.epoch_steps, self.learning_rate, batch_size=_SOURCE_BATCH, augment=self.augment
             )
             numbers = progress_bar(range(self.number), "experts")
-            made = [torch.stack(list(trajectory(self.network, data, training, rng))) for _ in numbers]
-            return {"trajectories": torch.stack(made)}
+
+            def expert() -> Tensors:
+                return {"rows": torch.stack(list(trajectory(self.network, data, training, rng)))}
+
+            return {"trajectories": torch.stack([kept(rng, expert)["rows"] for _ in numbers])}
         experts = open_experts(self.folder, self.network, data, self.number)
         epochs = min(len(expert.snapshots) for expert in experts) - 1
         if epochs < self.epochs:
