@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ddplug.data.cache import open_cache, write_cache
 from ddplug.data.checks import check_labels
 from ddplug.errors import DataError
+from ddplug.utils.paths import local
 
 __all__ = ["MAX_MEMORY", "Samples", "gather"]
 
@@ -72,7 +73,7 @@ def gather(samples: Samples, cache: str | Path | None, max_memory: int, progress
     if cache is None:
         return _in_memory(samples, max_memory, progress)
     slug = re.sub(r"[^\w.-]+", "_", samples.name)[:40]
-    path = Path(cache) / f"{slug}-{_digest(samples.key)[:16]}.cache"
+    path = Path(local(cache)) / f"{slug}-{_digest(samples.key)[:16]}.cache"
     source = _digest(samples.source())
     found = open_cache(path, source) or _decode(samples, path, source, progress)
     if found is None:

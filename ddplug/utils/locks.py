@@ -42,11 +42,17 @@ def hold(file: IO[Any]) -> bool | None:
     return True
 
 
-def clean(folder: str | Path) -> None:
-    """Remove the temporary files and locks in a folder that no process holds: their processes were killed."""
+def clean(folder: str | Path, start: str = ".ddplug-", *ends: str) -> None:
+    """Remove the temporary files in a folder that no process holds: their processes were killed.
+
+    Args:
+        folder: to look in.
+        start: of their names.
+        ends: of their names; those of :func:`ddplug.utils.files.write_file` and of locks if not given.
+    """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".ddplug-") and entry.name.endswith((".tmp", ".lock")):
+            if entry.name.startswith(start) and entry.name.endswith(ends or (".tmp", ".lock")):
                 with contextlib.suppress(OSError):
                     _remove_stale(entry)
 

@@ -1,7 +1,7 @@
 """What is done before the first step of a run, in parts that are kept, so that a run that was stopped need not redo it.
 
-A method's ``init`` calls :func:`kept` for what takes long, say a network of a pool, or makes a :class:`Stage` of it, say
-of a teacher's epochs. Where nothing is to be kept, these only do the work. Where a run was stopped, the parts are
+A method's ``init`` calls :func:`kept` for what takes long, say a network of a pool, or makes a :class:`Stage` of it,
+say of a teacher's epochs. Where nothing is to be kept, these only do the work. Where a run was stopped, the parts are
 handed out again in the order in which they were made, each with the state that the generator had after it: the numbers
 are those of a run that was never stopped.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -155,7 +156,7 @@ def test_a_line_is_flat_and_lines_of_old_releases_are_read(journal: Journal) -> 
     assert second.result == Result(None, "diverged")
     journal.path.unlink()
     journal.append(first)
-    assert journal.path.read_text() == old
+    assert re.sub(r', "sum": "[0-9a-f]{16}"', "", journal.path.read_text()) == old
 
 
 @pytest.mark.parametrize("content", ["width,metric\n1,0.5\n", "\x89PNG\r\n", '{"width": 1}\n', "[1, 2]\n", "3\n"])
