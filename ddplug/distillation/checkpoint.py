@@ -112,7 +112,7 @@ def _parse(tensors: Mapping[str, Tensor], header: Mapping[str, Any], device: tor
     """Build the snapshot, or say that the file cannot be a checkpoint."""
     step = header["step"]
     if type(step) is not int or step < 0:
-        raise ValueError(f"step {step!r}")
+        raise ValueError(f"step {step!r} after {header.get('seconds')!r} seconds")
     state = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(_PREFIX)}
     # what a method keeps off the accelerator, counters and the like, must not land on it and make every step wait
     state = {name: tensor if name in header["on_cpu"] else tensor.to(device) for name, tensor in state.items()}
