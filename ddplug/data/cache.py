@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from ddplug.data.preprocess import pieces
 from ddplug.errors import DataError
-from ddplug.utils.locks import clean, hold
+from ddplug.utils.locks import clean, temporary
 from ddplug.utils.text import os_reason
 
 __all__ = ["SUBSET_LIMIT", "open_cache", "take", "write_cache"]
@@ -42,16 +41,11 @@ def _map(path: str | Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor
 @contextlib.contextmanager
 def _part_file(folder: str | Path, name: str) -> Iterator[BinaryIO]:
     """Open a temporary file in a folder that is made if need be; it is gone afterwards unless it was renamed."""
-    path = Path(folder) / f"{name}-{secrets.token_hex(8)}.part"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        clean(path.parent, f"{name}-", ".part")
-        try:
-            with path.open("xb") as file:
-                hold(file)
-                yield file
-        finally:
-            path.unlink(missing_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        clean(folder, f"{name}-", ".part")
+        with temporary(Path(folder), f"{name}-", ".part") as path, path.open("wb") as file:
+            yield file
     except OSError as error:
         reason = os_reason(error)
         raise DataError(f"cannot write the cache {folder}: {reason}; free space or choose another folder") from None

@@ -7,13 +7,11 @@ without NaN or repeated keys.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import re
 import reprlib
-import secrets
 import shutil
 import stat
 from collections.abc import Mapping
@@ -27,7 +25,7 @@ from torch import Tensor
 
 from ddplug.errors import FormatError, OptionError
 from ddplug.utils import digests
-from ddplug.utils.locks import hold
+from ddplug.utils.locks import temporary
 from ddplug.utils.paths import local
 from ddplug.utils.text import one_line, os_reason
 
@@ -60,7 +58,7 @@ def check_writable(path: str | Path) -> Path:
     target = Path(os.path.realpath(local(path)))
     try:
         regular = stat.S_ISREG(os.stat(target).st_mode)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         regular = not os.fspath(path).endswith(_SEPARATORS)
     except OSError as error:
         raise OptionError(f"cannot write {path}: {os_reason(error)}; choose another path") from None
@@ -84,22 +82,17 @@ def write_file(path: str | Path, content: bytes) -> None:
         OptionError: the path cannot be written or the disk is full.
     """
     target = check_writable(path)
-    temporary = target.with_name(f".ddplug-{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            hold(file)  # while it is ours nobody cleans it away
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        with temporary(target.parent) as made:
+            with made.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(made, target)
     except OSError as error:
         raise OptionError(
             f"cannot write {path}: {os_reason(error)}; nothing was changed: free space or choose another path"
         ) from None
-    finally:
-        # after a rename there is nothing left to remove; a failing disk must not hide the first error
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def write_tensors(

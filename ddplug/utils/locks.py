@@ -6,10 +6,10 @@ import contextlib
 import hashlib
 import os
 import platform
-import time
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from ddplug.errors import OptionError
 from ddplug.utils.text import one_line, os_reason
@@ -19,10 +19,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["clean", "hold", "locked"]
-
-_YOUNG = 2.0
-"""Seconds in which a new file may not have been locked yet by the process that made it."""
+__all__ = ["clean", "locked", "temporary"]
 
 
 def hold(file: IO[Any]) -> bool | None:
@@ -58,11 +55,53 @@ def clean(folder: str | Path, start: str = ".ddplug-", *ends: str) -> None:
 
 
 def _remove_stale(entry: os.DirEntry[str]) -> None:
-    if not entry.is_file(follow_symlinks=False) or time.time() - entry.stat().st_mtime < _YOUNG:
+    if not entry.is_file(follow_symlinks=False):
         return
     with open(entry.path, "rb") as file:
         if hold(file):
             os.unlink(entry.path)
+
+
+@contextlib.contextmanager
+def temporary(folder: Path, start: str = ".ddplug-", end: str = ".tmp") -> Iterator[Path]:
+    """Make an empty file that :func:`clean` leaves alone; it is gone after the block unless it was renamed.
+
+    Args:
+        folder: for the file.
+        start: of its name.
+        end: of its name.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, temporary(Path(folder)) as path:
+        ...     path.stat().st_size
+        0
+    """
+    path = folder / f"{start}{secrets.token_hex(8)}{end}"
+    guard = _guarded(path)
+    while guard is False:  # it was cleaned away before it could be locked
+        guard = _guarded(path)
+    try:
+        yield path
+    finally:
+        # after a rename there is nothing left to remove; a failing disk must not hide the first error
+        with contextlib.suppress(OSError):
+            path.unlink()
+        if guard is not None:
+            guard.close()
+
+
+def _guarded(path: Path) -> IO[bytes] | Literal[False] | None:
+    """Make a file and lock it; ``None`` where there are no locks, ``False`` where it is gone again."""
+    path.touch(exist_ok=False)
+    if fcntl is None:  # and open files cannot be renamed
+        return None
+    guard = open(path, "rb")  # noqa: SIM115  held open by the caller
+    with contextlib.suppress(FileNotFoundError):
+        if hold(guard) is not False and os.path.samestat(os.fstat(guard.fileno()), os.stat(path)):
+            return guard
+    guard.close()
+    return False
 
 
 @contextlib.contextmanager

@@ -197,7 +197,7 @@ SITUATIONS: dict[str, Callable[[Path], str | None]] = {
     "a folder": _unwritable("{folder}", "not a regular file"),
     "a folder that takes no files": _unwritable("/proc/o", "cannot write"),
     "no folder": _unwritable("{folder}/none/o", "does not exist"),
-    "a file for a folder": _unwritable("/etc/hosts/o", "Not a directory"),
+    "a file for a folder": _unwritable("/etc/hosts/o", "does not exist"),
     "too long a name": _unwritable("{folder}/" + "x" * 250, "File name too long"),
     "too long a path": _unwritable("{folder}/" + "y/" * 3000 + "o", "File name too long"),
     "a NUL": _unwritable("{folder}/a\0b", "NUL"),

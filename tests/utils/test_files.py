@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from ddplug.errors import FormatError, OptionError
 from ddplug.utils.files import check_header, check_space, is_checked, read_tensors, write_file, write_tensors
-from ddplug.utils.locks import clean, locked
+from ddplug.utils.locks import clean, locked, temporary
 
 OLD = Path(__file__).parents[1] / "files"
 
@@ -94,11 +94,10 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) 
     names = [".ddplug-0123.tmp", ".ddplug-4567.lock", "mine.tmp", ".ddplug-89.tmp", ".ddplug-x.txt"]
     for name in names:
         (tmp_path / name).write_text("")
-        os.utime(tmp_path / name, (0, 0))
-    os.utime(tmp_path / ".ddplug-89.tmp")  # only just made
-    with locked(tmp_path / "out"):
-        assert {path.name for path in tmp_path.iterdir()} - set(names)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".ddplug-89.tmp", ".ddplug-x.txt", "mine.tmp"]
+    with temporary(tmp_path) as held, locked(tmp_path / "out"):
+        assert held.exists()
+        assert len({path.name for path in tmp_path.iterdir()} - set(names)) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".ddplug-x.txt", "mine.tmp"]
     clean(tmp_path / "none")
 
 
@@ -106,8 +105,6 @@ def test_a_file_that_is_being_written_is_left_alone(tmp_path: Path, monkeypatch:
     flush = os.fsync
 
     def meanwhile(number: int) -> None:
-        for path in tmp_path.iterdir():
-            os.utime(path, (0, 0))
         clean(tmp_path)
         flush(number)
 

@@ -51,7 +51,7 @@ def test_what_cannot_be_written_is_refused_before(tmp_path: Path) -> None:
         tmp_path / "a" / ("y/" * 3000): "File name too long",
         tmp_path: "not a regular file",
         f"{tmp_path}/new/": "does not exist|not a regular file",
-        tmp_path / "file" / "x": "Not a directory",
+        tmp_path / "file" / "x": "does not exist",
         tmp_path / "none" / "x": "does not exist; create it first",
         "/dev/null": "not a regular file",
     }.items():
