@@ -57,6 +57,14 @@ def _run(argv: Sequence[str]) -> tuple[Answer, bool]:
     return module.run(arguments), arguments.json
 
 
+def _answered(argv: Sequence[str]) -> tuple[Answer, bool]:
+    """Run a command line; where it is left with ``--help``, see that the text arrives."""
+    try:
+        return _run(argv)
+    except SystemExit as leaving:
+        raise SystemExit(_say("", end="") or leaving.code) from None
+
+
 def _fail(message: object, status: int = _WRONG) -> int:
     complain(f"ddplug: {one_line(message)}")
     return status
@@ -74,10 +82,10 @@ def _encodable(text: str) -> str:
     return text.encode(encoding, "replace").decode(encoding)
 
 
-def _say(text: str) -> int:
+def _say(text: str, end: str = "\n") -> int:
     """Print the answer, if there is anybody to read it; give the exit status."""
     try:
-        print(text, flush=True)
+        print(text, end=end, flush=True)
     except BrokenPipeError:
         disconnect(sys.stdout)
         return _PIPE
@@ -120,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with stoppable(passing_on=False) as stop:
         try:
-            answer, as_json = _run(sys.argv[1:] if argv is None else argv)
+            answer, as_json = _answered(sys.argv[1:] if argv is None else argv)
         except DdplugError as error:
             return _fail(f"error: {error}")
         except KeyboardInterrupt as interrupt:

@@ -18,6 +18,7 @@ from typing import Any
 from ddplug.cli.program import main
 from ddplug.distillation import callbacks
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.locks import locked
 
 __all__ = ["campaign"]
 
@@ -166,6 +167,12 @@ def _raised(error: BaseException, *parts: str) -> Callable[[Path], str | None]:
     return situation
 
 
+def _two_runs(path: Path) -> str | None:
+    with locked(path):
+        fault = _told(_run(RANDOM, "-o", str(path)), "another run")
+    return fault or _right(_run(RANDOM, "-o", str(path)), path)
+
+
 def _export(kind: str, out: str) -> Callable[[Path], str | None]:
     def situation(folder: Path) -> str | None:
         _run(RANDOM, "-o", f"{folder}/o")
@@ -214,6 +221,7 @@ SITUATIONS: dict[str, Callable[[Path], str | None]] = {
     "memory": _raised(MemoryError(), "out of memory"),
     "memory of torch": _raised(RuntimeError("you tried to allocate memory"), "out of memory"),
     "an error of the system": _raised(OSError(5, "Input/output error"), "Input/output error"),
+    "two runs": lambda folder: _two_runs(folder / "o"),
     "export into no folder": _export("npz", "{folder}/none/o"),
     "export onto a folder": _export("png", "{folder}"),
 }

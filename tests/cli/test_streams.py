@@ -151,3 +151,10 @@ def test_inspect_says_what_is_checked(made: str, capsys: pytest.CaptureFixture[s
     new, before = (line for line in capsys.readouterr().out.splitlines() if line.startswith("checked"))
     assert "yes: every byte" in new
     assert "no: unchecked" in before
+
+
+def test_help_into_a_closed_pipe_is_quiet() -> None:
+    command = f"{shlex.quote(sys.executable)} -c 'from ddplug.cli import main; main()' --help"
+    shell = f"unset PYTHONUNBUFFERED; (sleep 0.1; {command}) | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("141", "")
