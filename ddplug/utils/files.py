@@ -137,8 +137,8 @@ def check_header(header: Mapping[str, Any], path: str | Path) -> str:
     try:
         text = json.dumps(header, ensure_ascii=False, allow_nan=False)
         _parse(text)
-    except UnicodeError as error:
-        found = ascii(error.object)[max(0, error.start - 30) : error.end + 10] if hasattr(error, "object") else ""
+    except UnicodeEncodeError as error:
+        found = ascii(error.object[max(0, error.start - 30) : error.end])
         raise OptionError(f"cannot store {path}: a name in it is not Unicode ({found}); rename it") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise OptionError(f"cannot store the header of {path}: {error}") from None

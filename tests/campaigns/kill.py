@@ -39,7 +39,8 @@ DATA = toy_images((40, 35, 30))
 
 def _method(name: str) -> Distiller:
     method: Any = made_small(registry.resolve("distiller", name)())
-    return replace(method, steps=STEPS) if method.steps else method
+    made: Distiller = replace(method, steps=STEPS) if method.steps else method
+    return made
 
 
 def _child(method: Distiller, folder: Path) -> int:

@@ -157,13 +157,13 @@ def test_signals_save_and_a_second_does_not_tear_that(
     def act() -> None:
         os.kill(os.getpid(), number)
 
-    write = files.os.fsync
+    write = os.fsync
 
     def again(descriptor: int) -> None:
         act()
         write(descriptor)
 
-    monkeypatch.setattr(files.os, "fsync", again)
+    monkeypatch.setattr(os, "fsync", again)
     with pytest.raises(KeyboardInterrupt), stoppable(passing_on=False):
         run(path, callbacks=[At(4, act)])
     monkeypatch.undo()
@@ -172,13 +172,13 @@ def test_signals_save_and_a_second_does_not_tear_that(
 
 
 def test_a_signal_in_the_middle_of_a_save_waits_for_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flush = files.os.fsync
+    flush = os.fsync
 
     def send(descriptor: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         flush(descriptor)
 
-    monkeypatch.setattr(files.os, "fsync", send)
+    monkeypatch.setattr(os, "fsync", send)
     with pytest.raises(KeyboardInterrupt), stoppable(passing_on=False):
         run(path, checkpoint_every=0)
     monkeypatch.undo()

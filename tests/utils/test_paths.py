@@ -46,7 +46,7 @@ def test_what_can_be_no_path_is_refused(path: str, message: str) -> None:
 
 def test_what_cannot_be_written_is_refused_before(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for path, message in {
+    refused: dict[str | Path, str] = {
         tmp_path / ("x" * 300): "File name too long",
         tmp_path / "a" / ("y/" * 3000): "File name too long",
         tmp_path: "not a regular file",
@@ -54,7 +54,8 @@ def test_what_cannot_be_written_is_refused_before(tmp_path: Path) -> None:
         tmp_path / "file" / "x": "does not exist",
         tmp_path / "none" / "x": "does not exist; create it first",
         "/dev/null": "not a regular file",
-    }.items():
+    }
+    for path, message in refused.items():
         with pytest.raises(OptionError, match=message):
             check_writable(path)
 
