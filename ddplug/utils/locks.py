@@ -22,6 +22,10 @@ except ImportError:  # Windows
 __all__ = ["clean", "locked", "temporary"]
 
 
+_TRIES = 20
+"""Times that a file is made again which others remove before it is locked; some file systems never agree."""
+
+
 def hold(file: IO[Any]) -> bool | None:
     """Lock an open file until it is closed, by which the system unlocks it however the process ends.
 
@@ -78,22 +82,24 @@ def temporary(folder: Path, start: str = ".ddplug-", end: str = ".tmp") -> Itera
         0
     """
     path = folder / f"{start}{secrets.token_hex(8)}{end}"
-    guard = _guarded(path)
-    while guard is False:  # it was cleaned away before it could be locked
+    guard: IO[bytes] | Literal[False] | None = False
+    for _ in range(_TRIES):  # it may be cleaned away before it can be locked
         guard = _guarded(path)
+        if guard is not False:
+            break
     try:
         yield path
     finally:
         # after a rename there is nothing left to remove; a failing disk must not hide the first error
         with contextlib.suppress(OSError):
             path.unlink()
-        if guard is not None:
+        if guard:
             guard.close()
 
 
 def _guarded(path: Path) -> IO[bytes] | Literal[False] | None:
     """Make a file and lock it; ``None`` where there are no locks, ``False`` where it is gone again."""
-    path.touch(exist_ok=False)
+    path.touch(exist_ok=True)
     if fcntl is None:  # and open files cannot be renamed
         return None
     guard = open(path, "rb")  # noqa: SIM115  held open by the caller
@@ -142,7 +148,7 @@ def locked(path: str | Path) -> Iterator[None]:
 
 def _acquired(lock: Path, path: str | Path) -> IO[str]:
     """Open and lock a lock's file; one that was removed meanwhile is made again."""
-    while True:
+    for last in range(_TRIES, 0, -1):
         file = open(lock, "a+", encoding="utf-8")  # noqa: SIM115  held open by the caller
         try:
             if hold(file) is False:
@@ -151,7 +157,7 @@ def _acquired(lock: Path, path: str | Path) -> IO[str]:
                 raise OptionError(
                     f"another run ({owner}) is writing {path}; wait until it ends, or choose another path"
                 )
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+            if last == 1 or os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {platform.node()}")
                 file.flush()
@@ -162,3 +168,4 @@ def _acquired(lock: Path, path: str | Path) -> IO[str]:
             file.close()
             raise
         file.close()
+    raise OSError(None, "its lock is removed again and again")
