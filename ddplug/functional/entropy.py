@@ -43,6 +43,12 @@ _LEAST = 32
 _MOST_NUMBERS_PER_BYTE = 12_000
 """No byte of a stream stands for more numbers, whatever they are: a certain bit costs at least 1/1420 of a bit."""
 
+_MOST_UNUSUAL = 256
+"""Bits of numbers that a byte may stand for on average where there are many: else a few bytes fill the memory."""
+
+_FEW = 1 << 22
+"""Bits of numbers that may be packed as tightly as they can."""
+
 _NEIGHBORS = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0), (-1, -2), (-1, 2), (-2, -1), (-2, 1))
 """Rows and columns of known neighbors from a position, the nearest first."""
 
@@ -219,7 +225,10 @@ def encode(codes: NDArray[Any], bits: int) -> bytes:
             constriction.stream.model.Bernoulli(perfect=False),
             np.concatenate(chances) / _ONE,
         )
-    return bytes(coder.get_compressed().astype("<u4").tobytes())
+    stream = bytes(coder.get_compressed().astype("<u4").tobytes())
+    # zeros at the end are what a decoder takes there anyway
+    least = codes.size * bits // _MOST_UNUSUAL if codes.size * bits > _FEW else 0
+    return stream.ljust(-(-least // 4) * 4, b"\0")
 
 
 def decode(stream: bytes, shape: tuple[int, int, int, int], bits: int) -> NDArray[np.uint8]:
@@ -237,7 +246,8 @@ def decode(stream: bytes, shape: tuple[int, int, int, int], bits: int) -> NDArra
         FormatError: the stream cannot hold as many numbers.
     """
     numbers = int(np.prod([int(size) for size in shape], dtype=object)) * bits
-    if len(stream) % 4 or numbers > _MOST_NUMBERS_PER_BYTE * len(stream):
+    most = min(_MOST_NUMBERS_PER_BYTE * len(stream), max(_FEW, _MOST_UNUSUAL * len(stream)))
+    if len(stream) % 4 or numbers > most:
         raise FormatError(f"a stream of {len(stream)} bytes cannot hold {numbers} bits")
     coder = constriction.stream.queue.RangeDecoder(np.frombuffer(stream, "<u4").astype(np.uint32))
     family = constriction.stream.model.Bernoulli(perfect=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -21,8 +22,10 @@ from ddplug.errors import OptionError
 from ddplug.evaluation.results import accuracy
 from ddplug.evaluation.train import train_each
 from ddplug.functional.augmentation import joint
+from ddplug.functional.types import Tensors
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
+from ddplug.utils.preparation import kept
 from ddplug.utils.progress import progress
 
 if TYPE_CHECKING:
@@ -144,9 +147,14 @@ class Difficulty(Selection):
         for window in progress(fitting, "windows"):
             index = torch.cat([_drawn(members, window, self.images_per_class, rng) for members in rest])
             own = torch.Generator().manual_seed(0)  # the same network and order for each
-            (module,) = train_each([data.subset(index)], self.judge, recipe, rng=own, device=data.device)
-            scores.append(accuracy(module, test))
+            judged = partial(self._judged, data.subset(index), test, recipe)
+            scores.append(float(kept(own, partial(judged, own))["score"]))
         return fitting[scores.index(max(scores))]
+
+    def _judged(self, chosen: LabeledData, test: LabeledData, recipe: Recipe, rng: torch.Generator) -> Tensors:
+        """Train a network on a selection; give its ``score``, the accuracy on the test part."""
+        (module,) = train_each([chosen], self.judge, recipe, rng=rng, device=test.device)
+        return {"score": torch.tensor(accuracy(module, test), dtype=torch.float64)}
 
 
 def _inside(members: Tensor, window: tuple[float, ...]) -> Tensor:

@@ -28,6 +28,9 @@ _BLOCK = 8
 _MOST_PIXELS = 1 << 24
 """Of one picture, 67 MB decoded: more tiles than fit go into the next."""
 
+_FEW, _MOST_UNUSUAL = 1 << 22, 1024
+"""Numbers that may be packed as tightly as can be; more a byte than this fills the memory from a few bytes."""
+
 _SPOILT = (OSError, SyntaxError, ValueError, RuntimeError)
 """What Pillow and its library raise where a picture is not whole."""
 
@@ -100,6 +103,9 @@ class Avif:
 
     def decode(self, payload: Payload, groups: Sequence[int], shape: tuple[int, ...]) -> Tensor:
         channels, height, width = shape
+        numbers, nbytes = sum(groups) * math.prod(shape), sum(stream.numel() for stream in payload.values())
+        if numbers > max(_FEW, _MOST_UNUSUAL * nbytes):
+            raise FormatError(f"codec avif: {numbers} numbers are more than {nbytes} bytes hold of any pictures")
         runs = list(self._pictures(groups, (height, width)))
         if set(payload) != {str(number) for number in range(len(runs))}:
             raise FormatError(f"codec avif: it has {len(payload)} streams for {len(runs)} pictures")
