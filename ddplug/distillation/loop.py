@@ -25,6 +25,7 @@ from ddplug.distillation.config import config_of
 from ddplug.distillation.memory import check as check_memory
 from ddplug.distillation.protocol import Distiller
 from ddplug.distillation.storage import Start, Storage, check_sizable, storage_for, with_recipe
+from ddplug.distillation.through import through
 from ddplug.errors import DivergedError, OptionError
 from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.dataset import SyntheticSet
@@ -257,7 +258,7 @@ def distill(
     method, chosen = _sized(method, data, seed, storage, before)
     identity = _identity(data, method, seed, storage)
     check_memory(method, data, place)
-    run = _Run(method, identity, place, path)
+    run = _Run(through(method, None if storage is None else storage.codec), identity, place, path)
     run.began = began  # finding how many images fit may be most of the work
     try:
         with preparing(callbacks):

@@ -109,6 +109,9 @@ class Avif:
             parts.append(_cut(picture, rows.stop - rows.start, height, width)[..., :channels])
         return to_pixels(torch.from_numpy(np.concatenate(parts)).permute(0, 3, 1, 2).contiguous())
 
+    def through(self, pixels: Tensor, groups: Sequence[int]) -> Tensor:
+        return self.decode(self.encode(pixels, groups), groups, tuple(pixels.shape[1:]))
+
     def keep(
         self, payload: Payload, groups: Sequence[int], shape: tuple[int, ...], kept: Sequence[int]
     ) -> dict[str, Tensor] | None:

@@ -51,6 +51,17 @@ class Codec(Protocol):
             The streams.
         """
 
+    def through(self, pixels: Tensor, groups: Sequence[int]) -> Tensor:
+        """Return what :meth:`decode` would give of what :meth:`encode` gives, for learning through the codec.
+
+        Args:
+            pixels: see :meth:`encode`.
+            groups: see :meth:`encode`.
+
+        Returns:
+            ``(M, *stored)`` float32 in pixel space.
+        """
+
     def keep(
         self, payload: Payload, groups: Sequence[int], shape: tuple[int, ...], kept: Sequence[int]
     ) -> dict[str, Tensor] | None:
