@@ -30,12 +30,6 @@ __all__ = ["Through", "through"]
 
 _IMAGES, _SEEN, _AGE = "inputs", "through.seen", "through.age"
 
-_EVERY = 5
-"""Steps between two round trips, in which what the codec changed is left as it is.
-
-Coding 1,530 photographs by AVIF takes as long as a step of distribution matching on them; a fifth of it hardly matters.
-"""
-
 
 @dataclass(frozen=True)
 class Through:
@@ -72,7 +66,7 @@ class Through:
         seen, age = state[_SEEN], int(state[_AGE]) + 1
         after, metrics = self.method.step({**_own(state), _IMAGES: seen}, data, rng)
         moved = state[_IMAGES] + (after[_IMAGES] - seen)
-        seen = after[_IMAGES] if age % _EVERY else self._decoded(moved, data)
+        seen = after[_IMAGES] if age % self.codec.every else self._decoded(moved, data)
         return {**after, _IMAGES: moved, _SEEN: seen, _AGE: torch.tensor(age)}, metrics
 
     def result(self, state: State, data: LabeledData) -> SyntheticSet:

@@ -74,7 +74,7 @@ class _Field:
 def _order(shape: tuple[int, int, int]) -> list[tuple[int, int, int, int]]:
     """Return channel, row, column and band of each frequency in the order of the stream: low ones first."""
     channels, height, width = shape
-    places = sorted(np.ndindex(height, width), key=lambda at: ((at[0] * 32 // height) ** 2 + (at[1] * 32 // width) ** 2))
+    places = sorted(np.ndindex(height, width), key=lambda at: (at[0] * 32 // height) ** 2 + (at[1] * 32 // width) ** 2)
     found = []
     for channel in range(channels):
         for u, v in places:

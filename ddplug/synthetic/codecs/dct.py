@@ -56,6 +56,7 @@ class Dct:
     """
 
     name: ClassVar[str] = "dct"
+    every: ClassVar[int] = 1
     step: int = 64
 
     def __post_init__(self) -> None:

@@ -47,6 +47,7 @@ class Pixels:
     """
 
     name: ClassVar[str] = "pixels"
+    every: ClassVar[int] = 1
     bits: int = 8
     side: int = 0
 

@@ -25,9 +25,11 @@ class Codec(Protocol):
 
     Attributes:
         name: that it is registered under.
+        every: steps of learning between two of :meth:`through`, in which what it changed is left as it is.
     """
 
     name: ClassVar[str]
+    every: ClassVar[int]
 
     def check(self, shape: tuple[int, ...], preprocess: str) -> None:
         """Refuse samples that the codec cannot hold.
