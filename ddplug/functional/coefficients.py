@@ -60,10 +60,13 @@ class _Field:
         found = 2 * (f[u + 1, v + 2] + f[u + 2, v + 1]) + f[u + 1, v + 1] + f[u, v + 2] + f[u + 2, v]
         for before in range(channel):
             found = found + (1 + before) * np.minimum(self.sizes[before, u + 2, v + 2], 2)
-        return np.minimum((found + 1) // 2, _NEAR - 1)
+        near: Array = np.minimum((found + 1) // 2, _NEAR - 1)
+        return near
 
     def activity(self, channel: int) -> Array:
-        return np.searchsorted(_EDGES, self.sums[channel], side="right")
+        """Return how much of the block is not zero so far, below :data:`_ACTIVE`."""
+        degree: Array = np.searchsorted(_EDGES, self.sums[channel], side="right")
+        return degree
 
     def take(self, channel: int, u: int, v: int, values: Array) -> None:
         sizes = np.minimum(np.abs(values), 3)
@@ -74,13 +77,11 @@ class _Field:
 def _order(shape: tuple[int, int, int]) -> list[tuple[int, int, int, int]]:
     """Return channel, row, column and band of each frequency in the order of the stream: low ones first."""
     channels, height, width = shape
-    places = sorted(np.ndindex(height, width), key=lambda at: (at[0] * 32 // height) ** 2 + (at[1] * 32 // width) ** 2)
-    found = []
-    for channel in range(channels):
-        for u, v in places:
-            radius = math.isqrt(4 * ((u * 32 // height) ** 2 + (v * 32 // width) ** 2))
-            found.append((channel, u, v, min(radius // 5, _BANDS - 1)))
-    return found
+    radii = {(u, v): (u * 32 // height) ** 2 + (v * 32 // width) ** 2 for u, v in np.ndindex(height, width)}
+    places = sorted(radii, key=radii.__getitem__)
+    return [
+        (c, *place, min(math.isqrt(4 * radii[place]) // 5, _BANDS - 1)) for c in range(channels) for place in places
+    ]
 
 
 def _used(values: Array, order: list[tuple[int, int, int, int]], visit: Visit, *, known: bool) -> Iterator[bool]:

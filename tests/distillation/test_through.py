@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +12,7 @@ from torch import Tensor
 
 import ddplug
 from ddplug.data.labeled import LabeledData
-from ddplug.distillation.protocol import Distiller
+from ddplug.distillation.protocol import Distiller, Metrics, State
 from ddplug.distillation.through import Through, through
 from ddplug.distillers import DM, NCFM, SRe2L
 from ddplug.distillers.parts.images import balanced_labels, to_set
@@ -36,14 +35,12 @@ class Averages:
     def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         return {"inputs": torch.cat([data.sample(k, self.images_per_class, rng) for k in range(data.num_classes)])}
 
-    def step(
-        self, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def step(self, state: State, data: LabeledData, rng: torch.Generator) -> tuple[State, Metrics]:
         gap = distance(state["inputs"], data)
         moved = state["inputs"] - self.rate * gap.repeat_interleave(self.images_per_class, 0)
         return {**state, "inputs": moved}, {"loss": gap.square().sum()}
 
-    def result(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
+    def result(self, state: State, data: LabeledData) -> SyntheticSet:
         return to_set(data, state["inputs"], balanced_labels(data, self.images_per_class), Recipe())
 
 

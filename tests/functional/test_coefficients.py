@@ -42,7 +42,7 @@ class Slow:
         self.coder = SlowRangeDecoder(stream)
         self.counts: dict[tuple[object, ...], list[int]] = {}
 
-    def bits(self, chains: list[list[tuple[int, tuple[object, ...]]]], prior: int) -> list[int]:
+    def bits(self, chains: list[Chain], prior: int) -> list[int]:
         """Decode a bit for each lane; all see the counts from before it."""
         found = []
         for chain in chains:
@@ -60,60 +60,66 @@ class Slow:
 PRIOR = [40_000, 20_000, 10_000, 6_000, 4_000, 2_500, 1_500, 1_000]
 
 
+Chain = list[tuple[int, tuple[object, ...]]]
+
+
+def surroundings(block: np.ndarray, c: int, u: int, v: int) -> tuple[int, int]:
+    """How large the neighbors of lower frequency are, and how busy the block is."""
+
+    def at(c: int, u: int, v: int) -> int:
+        return min(abs(int(block[c, u, v])), 3) if u >= 0 and v >= 0 else 0
+
+    near = 2 * (at(c, u - 1, v) + at(c, u, v - 1)) + at(c, u - 1, v - 1) + at(c, u - 2, v) + at(c, u, v - 2)
+    near += sum((1 + k) * min(at(k, u, v), 2) for k in range(c))
+    busy = int(np.minimum(np.abs(block[c]), 3).sum())
+    return min((near + 1) // 2, 11), min(int(math.log2(1 + busy)), 7)
+
+
+def slow_sizes(slow: Slow, number: int, c: int, near: dict[int, int], some: list[int]) -> dict[int, int]:
+    """Sizes of the coefficients that are not zero, by their rows."""
+    sizes, left = dict.fromkeys(some, 1), some
+    for size in range(1, 20):
+        k = min(size, 6)
+        chains: list[Chain] = [[(2, ("near", k, c, near[row])), (4, ("size", k, number))] for row in left]
+        left = [row for row, bit in zip(left, slow.bits(chains, 32768), strict=True) if bit]
+        sizes |= dict.fromkeys(left, size + 1)
+    rest = dict.fromkeys(left, 0)
+    for _ in range(16):
+        rest = {row: 2 * rest[row] + slow.coder.bit(32768) for row in left}
+    return {row: size + rest.get(row, 0) for row, size in sizes.items()}
+
+
 def slowly(stream: bytes, shape: tuple[int, int, int, int]) -> np.ndarray:
     rows, channels, height, width = shape
     slow, out = Slow(stream), np.zeros(shape, int)
-
-    def at(row: int, c: int, u: int, v: int) -> int:
-        return min(abs(int(out[row, c, u, v])), 3) if u >= 0 and v >= 0 else 0
-
-    def radius(u: int, v: int) -> int:
-        return (u * 32 // height) ** 2 + (v * 32 // width) ** 2
-
-    order = sorted(((u, v) for u in range(height) for v in range(width)), key=lambda place: radius(*place))
-    places = [(c, u, v, min(int(math.sqrt(4 * radius(u, v))) // 5, 7)) for c in range(channels) for u, v in order]
+    radius = {(u, v): (u * 32 // height) ** 2 + (v * 32 // width) ** 2 for u in range(height) for v in range(width)}
+    places = [(c, u, v) for c in range(channels) for u, v in sorted(radius, key=lambda place: radius[place])]
+    bands = {place: min(int(math.sqrt(4 * radius[place])) // 5, 7) for place in radius}
     used, before = [], (1, 1)
-    for place in places:
-        (bit,) = slow.bits([[(2, ("used", place[0], place[3], before))]], 32768)
+    for c, u, v in places:
+        (bit,) = slow.bits([[(2, ("used", c, bands[u, v], before))]], 32768)
         before = (before[1], bit)
-        used += [place] * bit
-    edges = [0, 1]
-    while edges[-1] < rows:
-        edges.append(2 * edges[-1])
-    for first, last in zip(edges, edges[1:], strict=False):
+        used += [(c, u, v)] * bit
+    first, last = 0, 1
+    while first < rows:
         group = range(first, min(last, rows))
-        for number, (c, u, v, band) in enumerate(used):
-            near, active = {}, {}
-            for row in group:
-                m = 2 * (at(row, c, u - 1, v) + at(row, c, u, v - 1)) + at(row, c, u - 1, v - 1)
-                m += at(row, c, u - 2, v) + at(row, c, u, v - 2)
-                m += sum((1 + k) * min(at(row, k, u, v), 2) for k in range(c))
-                near[row] = min((m + 1) // 2, 11)
-                active[row] = int(math.log2(1 + int(np.minimum(np.abs(out[row, c]), 3).sum())))
-                active[row] = min(active[row], 7)
-            chains = [
+        for number, (c, u, v) in enumerate(used):
+            around = {row: surroundings(out[row], c, u, v) for row in group}
+            chains: list[Chain] = [
                 [
-                    (4, ("band", c, band, near[row], active[row])),
-                    (8, ("place", number, near[row])),
-                    (12, ("both", number, near[row], min(active[row] // 2, 3))),
+                    (4, ("band", c, bands[u, v], near, busy)),
+                    (8, ("place", number, near)),
+                    (12, ("both", number, near, min(busy // 2, 3))),
                 ]
-                for row in group
+                for near, busy in around.values()
             ]
-            some = [row for row, bit in zip(group, slow.bits(chains, PRIOR[band]), strict=True) if bit]
+            bits = slow.bits(chains, PRIOR[bands[u, v]])
+            some = [row for row, bit in zip(group, bits, strict=True) if bit]
             signs = {row: 1 - 2 * slow.coder.bit(32768) for row in some}
-            left, size = some, 1
-            sizes = dict.fromkeys(some, 1)
-            while left and size < 20:
-                k = min(size, 6)
-                bits = slow.bits([[(2, ("near", k, c, near[row])), (4, ("size", k, number))] for row in left], 32768)
-                left = [row for row, bit in zip(left, bits, strict=True) if bit]
-                size += 1
-                sizes |= dict.fromkeys(left, size)
-            rest = dict.fromkeys(left, 0)
-            for _ in range(16 if left else 0):
-                rest = {row: 2 * rest[row] + slow.coder.bit(32768) for row in left}
+            sizes = slow_sizes(slow, number, c, {row: near for row, (near, _) in around.items()}, some)
             for row in some:
-                out[row, c, u, v] = signs[row] * (sizes[row] + rest.get(row, 0))
+                out[row, c, u, v] = signs[row] * sizes[row]
+        first, last = last, 2 * last
     return out
 
 

@@ -35,7 +35,7 @@ _MOST_STEP = 1000
 
 @dataclass(frozen=True)
 class Dct:
-    """Whole small images, or blocks of up to 32x32 pixels of larger ones, transformed and rounded to multiples of a step.
+    """Small images, or blocks of up to 32x32 pixels of larger ones, transformed and rounded to multiples of a step.
 
     What is rounded is chosen for the squared error and a price for each bit together. At equal error it takes about a
     tenth less than :class:`ddplug.synthetic.codecs.avif.Avif`, decodes to the same bits on every machine, and a class
