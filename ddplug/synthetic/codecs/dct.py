@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from ddplug.functional import coefficients, cosine
 from ddplug.synthetic.codecs.protocol import Payload
 
 __all__ = ["Dct"]
+
+Levels = NDArray[np.floating[Any]]
 
 _CHROMA = 1.4
 """Steps of chroma, in those of luma."""
@@ -101,9 +103,10 @@ class Dct:
 
     def _rounded(self, pixels: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
         """Return ``(M * blocks, C, h, w)`` multiples of the steps, and where sizes are best put back."""
-        exact = cosine.forward((pixels.detach().double().clamp(0, 1) * 255).numpy())
-        signs = np.sign(exact)
-        exact = np.abs(exact) / self._steps[: exact.shape[1], None, None]
+        coefficient = cosine.forward((pixels.detach().double().clamp(0, 1) * 255).numpy())
+        negative = coefficient < 0
+        # half the memory, and no decoder needs it the same to the last bit
+        exact = (np.abs(coefficient) / self._steps[: coefficient.shape[1], None, None]).astype(np.float32)
         sizes = np.floor(exact + 0.4)
         for _ in range(_TURNS):
             prices = _prices(sizes)
@@ -115,9 +118,9 @@ class Dct:
         for plane, channels in enumerate((slice(0, 1), slice(1, 3))):
             for large, which in enumerate((sizes[:, channels] == 1, sizes[:, channels] > 1)):
                 if which.any():
-                    mean = (exact[:, channels][which] - sizes[:, channels][which]).mean()
+                    mean = (exact[:, channels][which] - sizes[:, channels][which]).mean(dtype=np.float64)
                     points[plane, large] = np.clip(np.rint(mean * cosine.FINE), -128, 127)
-        return (signs * sizes).astype(np.int64), points
+        return np.where(negative, -sizes, sizes).astype(np.int64), points
 
     def _images(self, sizes: NDArray[np.int64], points: NDArray[np.int8], shape: tuple[int, ...]) -> Tensor:
         """Turn multiples of the steps into ``(M, *shape)`` pixels, in whole numbers."""
@@ -140,7 +143,7 @@ def _stream(content: bytes) -> Tensor:
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
-def _prices(sizes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _prices(sizes: Levels) -> tuple[Levels, Levels, Levels]:
     """Return the bits that a zero, a one, and each further step cost at every frequency, by how often they occur."""
     some = (sizes > 0).sum(0)
     share = np.clip(some / len(sizes), 1e-4, 0.999)
@@ -148,9 +151,7 @@ def _prices(sizes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np
     return -np.log2(1 - share), 1 - np.log2(share) - np.log2(1 - larger), -np.log2(larger)
 
 
-def _cheapest(
-    exact: NDArray[np.float64], prices: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
-) -> NDArray[np.float64]:
+def _cheapest(exact: Levels, prices: tuple[Levels, Levels, Levels]) -> Levels:
     """Choose for each coefficient the nearest size, one less, or zero, whichever has the least error and price."""
     zero, one, more = prices
     nearest = np.floor(exact + 0.5)
