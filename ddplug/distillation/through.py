@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -53,6 +53,12 @@ class Through:
     @property
     def images_per_class(self) -> int:
         return self.method.images_per_class
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the method says of itself, such as ``memory``."""
+        if name == "method":  # not there yet, while an object is copied
+            raise AttributeError(name)
+        return getattr(self.method, name)
 
     def init(self, data: LabeledData, rng: torch.Generator) -> State:
         state = self.method.init(data, rng)

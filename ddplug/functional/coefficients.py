@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddplug.errors import FormatError
-from ddplug.functional.entropy import MOST_NUMBERS_PER_BYTE, ContextModel, Reader, Writer, check_stream, doubling
+from ddplug.functional.entropy import ContextModel, Reader, Writer, check_stream, doubling, filled
 
 __all__ = ["MOST_SIZE", "decode", "encode"]
 
@@ -34,6 +34,9 @@ _UNARY = 20
 
 _PRIOR = (40_000, 20_000, 10_000, 6_000, 4_000, 2_500, 1_500, 1_000)
 """Chance that a coefficient of each band is not zero, times 2**16, before anything was seen."""
+
+_MOST_UNUSUAL = 1024
+"""Coefficients that a byte may stand for on average, where there are many; photographs have a hundred or two."""
 
 _NEAR, _ACTIVE, _BANDS = 12, 8, len(_PRIOR)
 
@@ -191,10 +194,7 @@ def encode(values: NDArray[Any]) -> bytes:
     """
     writer = Writer()
     _code(values.astype(np.int64), writer.visit, known=True)
-    stream = writer.finish()
-    # of blocks that are all alike hardly anything is left, too little for what a reader believes
-    least = -(-values.size // MOST_NUMBERS_PER_BYTE)
-    return stream.ljust(-(-least // 4) * 4, b"\0")
+    return filled(writer.finish(), values.size, _MOST_UNUSUAL)
 
 
 def decode(stream: bytes, shape: tuple[int, int, int, int]) -> Array:
@@ -210,7 +210,7 @@ def decode(stream: bytes, shape: tuple[int, int, int, int]) -> Array:
     Raises:
         FormatError: the stream cannot hold as many.
     """
-    check_stream(stream, shape, 1)
+    check_stream(stream, math.prod(map(int, shape)), _MOST_UNUSUAL)
     values = np.zeros(shape, np.int64)
     _code(values, Reader(stream).visit, known=False)
     if np.abs(values).max(initial=0) > MOST_SIZE:

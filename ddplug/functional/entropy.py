@@ -19,6 +19,7 @@ matching (Cleary & Witten 1984) with one interpolation weight an order. The rang
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 
 from ddplug.errors import FormatError
 
-__all__ = ["ContextModel", "Reader", "Writer", "check_stream", "decode", "doubling", "encode"]
+__all__ = ["ContextModel", "Reader", "Writer", "check_stream", "decode", "doubling", "encode", "filled"]
 
 Array = NDArray[np.int64]
 
@@ -42,8 +43,14 @@ _ONE = 1 << 16
 _LEAST = 32
 """Smallest probability of a bit, times :data:`_ONE`: a surprise costs 11 bits, a certainty a thousandth of one."""
 
-MOST_NUMBERS_PER_BYTE = 12_000
+_MOST_NUMBERS_PER_BYTE = 12_000
 """No byte of a stream stands for more numbers, whatever they are: a certain bit costs at least 1/1420 of a bit."""
+
+_MOST_UNUSUAL = 256
+"""Bits of numbers that a byte may stand for on average where there are many: else a few bytes fill the memory."""
+
+_FEW = 1 << 22
+"""Bits of numbers that may be packed as tightly as they can."""
 
 _NEIGHBORS = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0), (-1, -2), (-1, 2), (-2, -1), (-2, 1))
 """Rows and columns of known neighbors from a position, the nearest first."""
@@ -243,14 +250,31 @@ class Reader:
         return found
 
 
-def check_stream(stream: bytes, shape: Sequence[int], bits: int) -> None:
-    """Refuse a stream that cannot hold numbers of a shape.
+def filled(stream: bytes, numbers: int, unusual: int = _MOST_UNUSUAL) -> bytes:
+    """Add zeros at the end, which a reader takes there anyway, until :func:`check_stream` has nothing to say.
+
+    Args:
+        stream: of whole words.
+        numbers: bits of numbers that it holds.
+        unusual: that a byte may stand for on average, where there are many.
+    """
+    least = max(-(-numbers // _MOST_NUMBERS_PER_BYTE), -(-numbers // unusual) if numbers > _FEW else 0)
+    return stream.ljust(-(-least // 4) * 4, b"\0")
+
+
+def check_stream(stream: bytes, numbers: int, unusual: int = _MOST_UNUSUAL) -> None:
+    """Refuse a stream that cannot hold as many numbers, or that would fill the memory from a few bytes.
+
+    Args:
+        stream: not trusted.
+        numbers: see :func:`filled`.
+        unusual: see :func:`filled`.
 
     Raises:
         FormatError: it is too short for so many numbers, or not of whole words.
     """
-    numbers = int(np.prod([int(size) for size in shape], dtype=object)) * bits
-    if len(stream) % 4 or numbers > MOST_NUMBERS_PER_BYTE * len(stream):
+    most = min(_MOST_NUMBERS_PER_BYTE * len(stream), max(_FEW, unusual * len(stream)))
+    if len(stream) % 4 or numbers > most:
         raise FormatError(f"a stream of {len(stream)} bytes cannot hold {numbers} bits")
 
 
@@ -272,7 +296,7 @@ def encode(codes: NDArray[Any], bits: int) -> bytes:
     """
     writer = Writer()
     _code(codes.astype(np.int64), bits, writer.visit, known=True)
-    return writer.finish()
+    return filled(writer.finish(), codes.size * bits)
 
 
 def decode(stream: bytes, shape: tuple[int, int, int, int], bits: int) -> NDArray[np.uint8]:
@@ -289,7 +313,7 @@ def decode(stream: bytes, shape: tuple[int, int, int, int], bits: int) -> NDArra
     Raises:
         FormatError: the stream cannot hold as many numbers.
     """
-    check_stream(stream, shape, bits)
+    check_stream(stream, math.prod(map(int, shape)) * bits)
     codes = np.zeros(shape, np.int64)
     _code(codes, bits, Reader(stream).visit, known=False)
     return codes.astype(np.uint8)

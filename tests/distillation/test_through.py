@@ -119,3 +119,4 @@ def test_methods_that_select_and_states_without_images_stay_as_they_are() -> Non
     wrapped = through(Averages(), "pixels:bits=2")
     assert isinstance(wrapped, Through)
     assert (wrapped.steps, wrapped.images_per_class) == (60, 4)
+    assert through(DM(), "pixels").real_images is False  # type: ignore[attr-defined]
