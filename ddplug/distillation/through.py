@@ -99,7 +99,7 @@ def through(method: Distiller, codec: str | None) -> Distiller:
 
     Example:
         >>> from ddplug.distillers import DM, Random
-        >>> through(DM(), "pixels:bits=2").codec, through(Random(), "pixels:bits=2")
-        (Pixels(bits=2, side=0), Random(images_per_class=10))
+        >>> through(DM(), "pixels:bits=2").codec, through(Random(), "pixels:bits=2") == Random()
+        (Pixels(bits=2, side=0), True)
     """
     return method if codec is None or not method.steps else Through(method, codec_of(codec))

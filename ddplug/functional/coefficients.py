@@ -190,7 +190,7 @@ def encode(values: NDArray[Any]) -> bytes:
         >>> values[:, 0, 0, 0] = np.arange(40) - 20
         >>> stream = encode(values)
         >>> len(stream), bool((decode(stream, values.shape) == values).all())
-        (48, True)
+        (40, True)
     """
     writer = Writer()
     _code(values.astype(np.int64), writer.visit, known=True)
