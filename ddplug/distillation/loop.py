@@ -29,6 +29,7 @@ from ddplug.distillation.config import config_of
 from ddplug.distillation.memory import check as check_memory
 from ddplug.distillation.protocol import Distiller
 from ddplug.distillation.storage import Start, Storage, check_sizable, storage_for, with_recipe
+from ddplug.distillation.through import through
 from ddplug.errors import DivergedError, FormatError, MissingExtraError, OptionError
 from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.dataset import SyntheticSet
@@ -113,6 +114,7 @@ class _Run:
         self.method, chosen = _sized(self.method, data, self.identity["seed"], storage, header)
         check_memory(self.method, data, self.device)
         self.identity = _identity(data, self.method, self.identity["seed"], storage)
+        self.method = through(self.method, None if storage is None else storage.codec)
         self.start(data, total, bool(header) and not partly, chosen)
         return chosen
 

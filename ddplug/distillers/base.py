@@ -51,7 +51,8 @@ class ImageDistiller(metaclass=TakesFormerSpellings):
         steps: updates of the images.
         network: the architecture through whose instances images are compared.
         learning_rate: of the images.
-        init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
+        init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from, or a method that selects, by name with
+            options, as ``"difficulty"``.
         augment: operations for the Siamese augmentation joined by ``_``, ``"auto"`` for what suits the data, or ``""``.
         factor: in the place of one image, ``factor**2`` small ones in the same number of bytes
             (:mod:`ddplug.functional.resize`).

@@ -64,6 +64,8 @@ class Avif:
     """
 
     name: ClassVar[str] = "avif"
+    # coding 1,500 photographs takes as long as a step of distribution matching on them
+    every: ClassVar[int] = 5
     quality: int = 25
     mosaic: str = "all"
     speed: int = 6
@@ -114,6 +116,9 @@ class Avif:
             picture = _opened(bytes(payload[str(number)].numpy()), _grid(rows.stop - rows.start, height, width))
             parts.append(_cut(picture, rows.stop - rows.start, height, width)[..., :channels])
         return to_pixels(torch.from_numpy(np.concatenate(parts)).permute(0, 3, 1, 2).contiguous())
+
+    def through(self, pixels: Tensor, groups: Sequence[int]) -> Tensor:
+        return self.decode(self.encode(pixels, groups), groups, tuple(pixels.shape[1:]))
 
     def keep(
         self, payload: Payload, groups: Sequence[int], shape: tuple[int, ...], kept: Sequence[int]
