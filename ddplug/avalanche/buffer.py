@@ -18,9 +18,10 @@ The memory is replaced as a whole at the end: an error on the way leaves it as i
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -28,7 +29,9 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from ddplug.avalanche.allocation import Plan, images_in, shares
+from ddplug.avalanche.allocation import Plan, images_in, limit_of, shares
+from ddplug.avalanche.coded import Arrival
+from ddplug.avalanche.coder import Coder
 from ddplug.avalanche.groups import (
     ClassMemory,
     GroupKey,
@@ -44,6 +47,7 @@ from ddplug.avalanche.learner import with_heads_for, working_device
 from ddplug.avalanche.maker import Maker
 from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
 from ddplug.avalanche.reservoir import Reservoir, by_group, joined
+from ddplug.avalanche.rules import Choice
 from ddplug.avalanche.schema import Rows, Schema, read
 from ddplug.errors import OptionError
 from ddplug.functional.resize import reduced_shape
@@ -95,7 +99,7 @@ class DistilledBuffer(ExemplarsBuffer):
         self,
         max_size: int | None = None,
         *,
-        max_bytes: int | None = None,
+        max_bytes: int | str | None = None,
         options: MemoryOptions | None = None,
         **keywords: Unpack[MemoryKeywords],
     ) -> None:
@@ -104,20 +108,38 @@ class DistilledBuffer(ExemplarsBuffer):
         MemoryOptions.check_names(keywords)
         if options is not None and keywords:
             raise OptionError(f"{', '.join(keywords)} and options are given; put all into options, or give no options")
-        super().__init__(max_bytes if max_size is None else max_size)
-        self.max_bytes = max_bytes
-        at_least(self, **{"max_bytes" if max_size is None else "max_size": 1})
         self.options = MemoryOptions(**keywords) if options is None else options
-        self.groups: dict[GroupKey, GroupMemory] = {}
+        self._limit = None if max_bytes is None else limit_of(max_bytes)
+        number, unit = (max_size, "") if self._limit is None else self._limit
+        super().__init__(number)
+        self.max_bytes = number if unit == "B" else None
+        at_least(self, max_size=1)
+        self.coded = self.options.coded and max_size is None
+        if self.coded:
+            self.options.check_coded()
+        elif self.options.codec is not None:
+            raise OptionError(f"codec={self.options.codec!r} is for a memory of so many bytes; give max_bytes, not max_size")
+        self.choice: Choice | None = None
+        self._groups: dict[GroupKey, GroupMemory] = {}
+        self._arrivals: tuple[Arrival, ...] = ()
         self.images_allowed = max_size
         self.seconds = 0.0
         self.total_seconds = 0.0
         self.updates = 0
+        self._order: list[GroupKey] = []
         self._waiting: dict[GroupKey, Reservoir] = {}
         self._calls = 0
         self._plan = Plan(self.options)
         self._warned = False
         self._dataset: Any = None
+
+    @property
+    def groups(self) -> Mapping[GroupKey, GroupMemory]:
+        """The memory of each group, in the order they were first seen in."""
+        if not self._groups and self._arrivals:
+            decoded = {group: own for arrival in self._arrivals for group, own in arrival.memories().items()}
+            self._groups = {group: decoded[group] for group in self._order if group in decoded}
+        return self._groups
 
     @property
     def buffer(self) -> Any:
@@ -146,7 +168,8 @@ class DistilledBuffer(ExemplarsBuffer):
     def nbytes(self) -> int:
         """Bytes of the images with their levels and labels, and of the real samples that wait."""
         waiting = sum(reservoir.nbytes for reservoir in self._waiting.values())
-        return waiting + sum(memory.nbytes for memory in self.groups.values())
+        held: Iterable[Arrival | GroupMemory] = self._arrivals if self.coded else self.groups.values()
+        return waiting + sum(each.nbytes for each in held)
 
     def rows(self) -> Rows:
         """Return the whole memory as tensors, in the order of :attr:`buffer`."""
@@ -172,11 +195,11 @@ class DistilledBuffer(ExemplarsBuffer):
             return
         began = time.perf_counter()
         rows, schema = read(exp.dataset)
-        new = by_group(rows, self._plan.domain(exp, rows, self.groups, self._calls))
+        new = by_group(rows, self._plan.domain(exp, rows, self._order, self._calls))
         self._calls += 1
         if self.options.every > 1:
             self._waiting = joined(self._waiting, new, self.options.reservoir_size, self._rng(0, self._calls))
-            if self._calls % self.options.every and all(group in self.groups for group in new):
+            if self._calls % self.options.every and all(group in self._order for group in new):
                 return
             new = self._waiting
         learner = getattr(agent, "model", None)
@@ -197,13 +220,14 @@ class DistilledBuffer(ExemplarsBuffer):
         """
         values_at_least(1, new_size=new_size)
         self.max_size = self.images_allowed = new_size
-        self.max_bytes = None
+        self.max_bytes = new_size if self.coded else None
         if self.groups:
             schema = list(self.groups.values())[-1].schema
             self._update({}, schema, getattr(strategy, "model", None), strategy)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_dataset": None}
+        # what was decoded is no part of the memory
+        return {**vars(self), "_dataset": None, **({"_groups": {}} if self.coded else {})}
 
     def _rng(self, stage: int, counter: int) -> torch.Generator:
         """Return the generator of one event; none is kept, so that a copy draws what the original does."""
@@ -211,18 +235,37 @@ class DistilledBuffer(ExemplarsBuffer):
 
     def _update(self, new: Mapping[GroupKey, Reservoir], schema: Schema, learner: nn.Module | None, agent: Any) -> None:
         """Make the memories of groups with new data, and shrink the others to what is left for them."""
-        order = [*self.groups, *(group for group in new if group not in self.groups)]
+        order = [*self._order, *(group for group in new if group not in self._order)]
         maker = Maker(self.options, schema, learner, working_device(self.options.device, agent, learner))
+        if self.coded:
+            self._recode(new, maker)
+            self._order = order
+            return
         number = max(self.planned_groups or 0, len(order))
         allowed = self.max_size if self.max_bytes is None else self._fitting(self.max_bytes, number, new, maker)
         if allowed < len(order) and not self._warned:
             self._warned = True
             warnings.warn(f"{allowed} images for {len(order)} groups: some groups have none", stacklevel=3)
         images = dict(zip(order, shares(allowed, number), strict=False))
-        self.groups = maker.renewed(self.groups, new, images, self._rng(1, self.updates))
+        self._groups = maker.renewed(self._groups, new, images, self._rng(1, self.updates))
+        self._order = order
         self.images_allowed = allowed
         self.updates += 1
         self._dataset = None
+
+    def _recode(self, new: Mapping[GroupKey, Reservoir], maker: Maker) -> None:
+        """Code new samples, and drop layers of the others."""
+        if self.max_bytes is None:
+            number = 1 if self._limit is None else self._limit[0]
+            self.max_bytes = self.max_size = number * math.prod(maker.schema.shape)
+        coder = Coder(self.options, self.max_bytes, self._plan.steps, maker)
+        arrivals, choice = coder.renewed(self._arrivals, new, self.choice, self._rng(1, self.updates))
+        if not any(map(len, arrivals)):
+            raise OptionError(f"max_bytes is {self.max_bytes}, in which not one image fits; give more")
+        self._arrivals, self.choice = arrivals, choice
+        self._groups, self._dataset = {}, None
+        self.images_allowed = sum(map(len, arrivals))
+        self.updates += 1
 
     def _fitting(self, max_bytes: int, number: int, new: Mapping[GroupKey, Reservoir], maker: Maker) -> int:
         """Return how many images of ``number`` groups fit into a number of bytes."""

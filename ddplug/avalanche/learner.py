@@ -18,7 +18,7 @@ from ddplug.networks.factory import Network, linear_input
 from ddplug.utils.devices import pick_device
 from ddplug.utils.randomness import temporary_seed
 
-__all__ = ["LearnerCopy", "networks_for", "probabilities", "with_heads_for", "working_device"]
+__all__ = ["LearnerCopy", "losses", "networks_for", "probabilities", "with_heads_for", "working_device"]
 
 _CHUNK = 256
 """Samples passed through the learner at once."""
@@ -177,3 +177,8 @@ def probabilities(learner: nn.Module, x: Tensor, task: int, device: torch.device
         return torch.zeros(0, 0)
     with temporary_seed(0, device):  # should the learner draw in evaluation mode too
         return torch.cat([network(part.to(device).float()).softmax(1).cpu() for part in x.split(_CHUNK)])
+
+
+def losses(learner: nn.Module, x: Tensor, label: int, task: int, device: torch.device) -> Tensor:
+    """Return the learner's ``(n,)`` cross-entropies for samples of one class; see :func:`probabilities`."""
+    return -probabilities(learner, x, task, device)[:, label].clamp_min(1e-30).log()

@@ -170,9 +170,7 @@ class Maker:
             rng: generator on the CPU.
         """
         options, schema = self.options, self.schema
-        made: dict[GroupKey, tuple[Tensor, Recipe]] = {}
-        for part in self._parts(requests):
-            made |= self._distill(part, int(torch.randint(2**62, (), generator=rng)))
+        made = self._made(requests, rng)
         recipe = Recipe.paper(augmentation.resolve(options.augmentation, schema.shape))
         memories = {}
         for request in requests:
@@ -185,6 +183,17 @@ class Maker:
                 memory = replace(memory, soft=self.label(memory.inputs(), memory.group.task))
             memories[request.group] = memory
         return memories
+
+    def distilled(self, requests: Sequence[Request], rng: torch.Generator) -> dict[GroupKey, Tensor]:
+        """Return the distilled images of each group alone, in a random order."""
+        made = self._made(requests, rng)
+        return {group: _some(images, len(images), rng) for group, (images, _) in made.items()}
+
+    def _made(self, requests: Sequence[Request], rng: torch.Generator) -> dict[GroupKey, tuple[Tensor, Recipe]]:
+        made: dict[GroupKey, tuple[Tensor, Recipe]] = {}
+        for part in self._parts(requests):
+            made |= self._distill(part, int(torch.randint(2**62, (), generator=rng)))
+        return made
 
     def label(self, x: Tensor, task: int) -> Tensor:
         """Let the learner label ``(n, *shape)`` inputs of a task; ``(n, K)``.
