@@ -22,6 +22,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ from ddplug.avalanche.maker import Maker
 from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
 from ddplug.avalanche.reservoir import Reservoir, by_group, joined
 from ddplug.avalanche.rules import Choice
-from ddplug.avalanche.schema import Rows, Schema, read
+from ddplug.avalanche.schema import Rows, Schema, read, some_of_each
 from ddplug.errors import OptionError
 from ddplug.functional.resize import reduced_shape
 from ddplug.synthetic.recipe import Recipe
@@ -56,6 +57,10 @@ from ddplug.utils.checks import at_least, values_at_least
 from ddplug.utils.randomness import nth_generator
 
 __all__ = ["DistilledBuffer"]
+
+_READ, _LEAST_READ = 200, 1000
+"""Samples of a class that are read for each image of the memory's bytes, and at least: a coded one takes a hundredth of
+the bytes at the fewest."""
 
 
 @shows_memory_options
@@ -171,6 +176,31 @@ class DistilledBuffer(ExemplarsBuffer):
         held: Iterable[Arrival | GroupMemory] = self._arrivals if self.coded else self.groups.values()
         return waiting + sum(each.nbytes for each in held)
 
+    @property
+    def buffer_datasets(self) -> list[Any]:
+        """The memory of each class, as stock balanced buffers give it."""
+        return [memory.buffer for memory in self.buffer_groups.values()]
+
+    def get_group_lengths(self, num_groups: int) -> list[int]:
+        """Divide the present number of images over groups, as stock balanced buffers do."""
+        return shares(self.images_allowed or 0, num_groups)
+
+    def memory_report(self) -> str:
+        """Return in a line what the memory holds, and why."""
+        rows = sum(map(len, self.groups.values()))
+        held = f"{self.nbytes:,} bytes"
+        limit = f"{self.max_size} images" if self.max_bytes is None else f"{self.max_bytes:,} bytes"
+        how = f"{self.options.method().name}"
+        if self.choice is not None:
+            what = "real images" if self.options.distiller == "auto" else how
+            first, last = self.choice.window
+            how = f"{what}, codec {self.choice.codec}, ranks {first:g} to {last:g} of difficulty ({self.choice.why})"
+        return f"{rows:,} images of {len(self.groups)} groups in {held} of {limit}: {how}"
+
+    def update_from_dataset(self, new_data: Any) -> None:
+        """Take a dataset in, without a learner, as stock buffers do."""
+        self.post_adapt(None, SimpleNamespace(dataset=new_data))
+
     def rows(self) -> Rows:
         """Return the whole memory as tensors, in the order of :attr:`buffer`."""
         return rows_of(self.groups.values())
@@ -194,8 +224,10 @@ class DistilledBuffer(ExemplarsBuffer):
         if not len(exp.dataset):
             return
         began = time.perf_counter()
-        rows, schema = read(exp.dataset)
-        new = by_group(rows, self._plan.domain(exp, rows, self._order, self._calls))
+        looked_at = self._looked_at(exp.dataset)
+        rows, schema = read(looked_at)
+        every = len(exp.dataset) / len(looked_at)
+        new = by_group(rows, every, self._plan.domain(exp, rows, self._order, self._calls))
         self._calls += 1
         if self.options.every > 1:
             self._waiting = joined(self._waiting, new, self.options.reservoir_size, self._rng(0, self._calls))
@@ -225,6 +257,15 @@ class DistilledBuffer(ExemplarsBuffer):
             schema = list(self.groups.values())[-1].schema
             self._update({}, schema, getattr(strategy, "model", None), strategy)
 
+    def _looked_at(self, dataset: Any) -> Any:
+        """Return as much of a dataset as coded real images are chosen from: reading all of it would take longest."""
+        if not self.coded or self.options.distiller != "auto" or self._limit is None or not hasattr(dataset, "subset"):
+            return dataset
+        number, unit = self._limit
+        images = number if unit == "images" else number / math.prod(dataset[0][0].shape)
+        picks = some_of_each(dataset, max(_LEAST_READ, int(_READ * images)), self._rng(0, self._calls + 1))
+        return dataset if picks is None else dataset.subset(picks)
+
     def __getstate__(self) -> dict[str, Any]:
         # what was decoded is no part of the memory
         return {**vars(self), "_dataset": None, **({"_groups": {}} if self.coded else {})}
@@ -245,7 +286,9 @@ class DistilledBuffer(ExemplarsBuffer):
         allowed = self.max_size if self.max_bytes is None else self._fitting(self.max_bytes, number, new, maker)
         if allowed < len(order) and not self._warned:
             self._warned = True
-            warnings.warn(f"{allowed} images for {len(order)} groups: some groups have none", stacklevel=3)
+            domains = len({group.experience for group in order}) > 1
+            advice = "; groupby='class' keeps one for each class" if domains else ""
+            warnings.warn(f"{allowed} images for {len(order)} groups: some groups have none{advice}", stacklevel=3)
         images = dict(zip(order, shares(allowed, number), strict=False))
         self._groups = maker.renewed(self._groups, new, images, self._rng(1, self.updates))
         self._order = order
@@ -274,6 +317,6 @@ class DistilledBuffer(ExemplarsBuffer):
         label = max(label_bytes(group.label) for group in (*self.groups, *new))
         if options.soft_labels:
             widths = [memory.soft.shape[1] for memory in self.groups.values() if memory.soft is not None]
-            widths += [maker.label(samples.x[:1], group.task).shape[1] for group, samples in new.items()]
+            widths += [maker.label(samples.x[:1], group).shape[1] for group, samples in new.items()]
             label = 4 * max(widths)
         return images_in(max_bytes, number, (each + label) * options.factor**2, levels)

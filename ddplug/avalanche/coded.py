@@ -27,7 +27,7 @@ __all__ = ["Arrival", "arrive", "cuts", "image_bytes", "interleaved", "range_of"
 _COUNT_BYTES = 2
 """Of the number of images that a group has in a layer: all that is stored of their labels."""
 
-_RATIO = 1.4
+_RATIO = 1.9
 """Least growth from one cut to the next: a layer of few images takes more bytes for each."""
 
 _PROBE = 64
@@ -138,7 +138,7 @@ def cuts(groups: int, before: int, planned: Sequence[int]) -> list[float]:
 
     Example:
         >>> cuts(2, 0, [2, 4, 6, 8, 10]), cuts(10, 8, [2, 4, 6, 8, 10])
-        ([0.2, 0.3333333333333333, 0.5, 1.0], [1.0])
+        ([0.2, 0.5, 1.0], [1.0])
     """
     later = [number for number in planned if number > groups]
     if not planned:

@@ -28,7 +28,7 @@ from ddplug.avalanche.replay import (
     resolved,
     stored_rows,
 )
-from ddplug.avalanche.schema import Rows
+from ddplug.avalanche.schema import Rows, check_item, pairs_of
 from ddplug.errors import OptionError
 from ddplug.functional import augmentation
 from ddplug.utils.checks import one_of, values_at_least
@@ -36,8 +36,8 @@ from ddplug.utils.randomness import nth_generator
 
 __all__ = ["DistilledReplayPlugin"]
 
-FINETUNE = 100
-"""Steps of fine-tuning at most, unless they are said: three times as many gain half a point on Split-MNIST."""
+FINETUNE = 200
+"""Steps of fine-tuning, unless they are said."""
 
 _KEPT = 8
 """Last batches of an experience whose differences serve the fine-tuning after it."""
@@ -80,8 +80,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             them by their own batch and leaves the running statistics to the stream. Without effect on mixed batches.
         finetune_steps: steps of the learner's own optimizer on memory batches alone, in training mode, each time the
             memory has been updated (on online streams: made anew), unless it was empty before. Balanced fine-tuning:
-            Castro et al., "End-to-End Incremental Learning", ECCV 2018, section 3.2. ``"auto"`` is as many as the
-            experience had, at most :data:`FINETUNE`, with a memory of coded images, and else 0.
+            Castro et al., "End-to-End Incremental Learning", ECCV 2018, section 3.2. ``"auto"`` is
+            :data:`FINETUNE` with a memory of coded images, at most twice as many as the experience had, and else 0.
         **memory: fields of :class:`~ddplug.avalanche.options.MemoryOptions` for the new memory; ``seed`` is of every
             draw from it, too.
 
@@ -136,6 +136,10 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         self._moves: list[Tensor] = []
         self._factor = 0.0
 
+    def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
+        """Look at what is to be remembered, before anything is trained."""
+        check_item(strategy.experience.dataset)
+
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Bring the memory to the device, or mix it into the loader."""
         if len(self.storage_policy.buffer) == 0:
@@ -178,7 +182,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         if not isinstance(self.finetune_steps, str):
             return self.finetune_steps
         coded = isinstance(self.storage_policy, DistilledBuffer) and self.storage_policy.coded
-        return min(FINETUNE, strategy.clock.train_exp_iterations) if coded and self.mode == "loss" else 0
+        return min(FINETUNE, 2 * strategy.clock.train_exp_iterations) if coded and self.mode == "loss" else 0
 
     def _size(self, strategy: Any) -> int:
         return int(strategy.train_mb_size) if self.batch_size_mem is None else self.batch_size_mem
@@ -198,7 +202,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         if not isinstance(self.translate, str):
             return float(self.translate)
         online = isinstance(strategy.experience, OnlineCLExperience)
-        return float(online or not _pairs(strategy.experience.dataset) <= _pairs(self.storage_policy.buffer))
+        return float(online or not pairs_of(strategy.experience.dataset) <= pairs_of(self.storage_policy.buffer))
 
     def _weigh(self, strategy: Any, memory: MemoryBatches) -> float:
         """Return the weight of the memory's loss in the present experience."""
@@ -209,7 +213,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         policy, rows = self.storage_policy, memory.rows
         distilled = isinstance(policy, DistilledBuffer)
         stored = len(policy.groups) if distilled else torch.stack([rows.t, rows.y]).unique(dim=1).shape[1]
-        return stored / len(_pairs(strategy.experience.dataset))
+        return stored / len(pairs_of(strategy.experience.dataset))
 
     def _loss(self, strategy: Any, memory: MemoryBatches, moves: Tensor | None) -> Tensor:
         """Return the learner's loss on a memory batch."""
@@ -293,13 +297,6 @@ def _check_number(name: str, value: str | float, words: tuple[str, ...]) -> None
         one_of(name, value, words)
     elif not 0 <= value < math.inf:
         raise OptionError(f"{name} is {value}; it must be a finite number of at least 0, or {' or '.join(words)}")
-
-
-def _pairs(dataset: Any) -> set[tuple[int, int]]:
-    """Return the (task, class) pairs of a dataset, without loading it."""
-    labels = list(map(int, dataset.targets))
-    tasks = getattr(dataset, "targets_task_labels", None)
-    return set(zip([0] * len(labels) if tasks is None else map(int, tasks), labels, strict=True))
 
 
 def _batch(strategy: Any) -> tuple[Tensor, Tensor, Tensor]:

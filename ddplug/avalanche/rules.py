@@ -16,11 +16,8 @@ from ddplug.synthetic.codecs.rules import suited
 
 __all__ = ["Choice", "chosen"]
 
-_SMALL_SIDE = 20
-"""Pixels of a side from which on drawings are stored at half of it, if there is room for few."""
-
-_HALF_SIDE_BYTES = 30_000
-"""Bytes a class below which drawings are stored at half their side."""
+_FINER = 5_000
+"""Bytes a class from which on drawings are stored in two bits a number rather than one."""
 
 _EASY = ((6_000, (0.0, 0.3)), (60_000, (0.0, 0.6)))
 """Photographs: bytes a class (of 32x32 pixels), and the window of difficulty that is best below."""
@@ -61,8 +58,8 @@ def chosen(
     found = suited(data, round(nbytes))
     kind = "photographs" if found.startswith("avif") else "drawings" if found == "pixels:bits=1" else "numbers"
     if codec in (None, "auto"):
-        if kind == "drawings" and nbytes < _HALF_SIDE_BYTES and min(data.shape[1:]) >= _SMALL_SIDE:
-            found = f"pixels:bits=1,side={data.shape[1] // 2}"
+        if kind == "drawings" and nbytes >= _FINER:
+            found = "pixels:bits=2"
     else:
         found = spec_of(codec)
     easy = next((each for most, each in _EASY if nbytes < most), (0.0, 1.0)) if kind == "photographs" else (0.0, 1.0)
