@@ -14,7 +14,7 @@ from ddplug.avalanche.options import MemoryOptions
 from ddplug.avalanche.schema import Rows
 from ddplug.errors import OptionError
 
-__all__ = ["Plan", "images_in", "limit_of", "shares"]
+__all__ = ["Plan", "images_in", "is_online", "limit_of", "shares"]
 
 _UNITS = {"": 1, "B": 1, "kB": 1000, "MB": 1000**2, "KiB": 1024, "MiB": 1024**2, "images": 1}
 
@@ -24,7 +24,7 @@ _Pair = tuple[int, int]
 """A task label and a class label."""
 
 
-def _is_online(exp: Any) -> bool:
+def is_online(exp: Any) -> bool:
     """Tell whether an experience is a piece of a larger one, as ``split_online_stream`` makes them."""
     return isinstance(exp, OnlineCLExperience)
 
@@ -119,7 +119,7 @@ class Plan:
         if not self._looked:
             self._looked = True
             pairs = _stream_pairs(exp)
-            by = "class" if self._groupby == "auto" and _is_online(exp) else self._groupby
+            by = "class" if self._groupby == "auto" and is_online(exp) else self._groupby
             self.steps = [] if pairs is None else _count_groups(pairs, by)
             if not self._given:
                 self.groups = self.steps[-1] if self.steps else None
@@ -130,7 +130,7 @@ class Plan:
         if number not in self._domains:
             seen = {(group.task, group.label) for group in known}
             nothing_new = set(zip(rows.t.tolist(), rows.y.tolist(), strict=True)) <= seen
-            self._domains[number] = number if nothing_new and not _is_online(exp) else None
+            self._domains[number] = number if nothing_new and not is_online(exp) else None
         return self._domains[number]
 
 

@@ -30,7 +30,7 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from ddplug.avalanche.allocation import Plan, images_in, limit_of, shares
+from ddplug.avalanche.allocation import Plan, images_in, is_online, limit_of, shares
 from ddplug.avalanche.coded import Arrival
 from ddplug.avalanche.coder import Coder
 from ddplug.avalanche.groups import (
@@ -229,9 +229,11 @@ class DistilledBuffer(ExemplarsBuffer):
         every = len(exp.dataset) / len(looked_at)
         new = by_group(rows, every, self._plan.domain(exp, rows, self._order, self._calls))
         self._calls += 1
-        if self.options.every > 1:
-            self._waiting = joined(self._waiting, new, self.options.reservoir_size, self._rng(0, self._calls))
-            if self._calls % self.options.every and all(group in self._order for group in new):
+        times = self.options.waits_for(len(exp.dataset), online=is_online(exp))
+        if times > 1:
+            most = self.options.reservoir_size or (250 if self.coded else 50)
+            self._waiting = joined(self._waiting, new, most, self._rng(0, self._calls))
+            if self._calls % times and all(group in self._order for group in new):
                 return
             new = self._waiting
         learner = getattr(agent, "model", None)

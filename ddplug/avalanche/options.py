@@ -15,7 +15,7 @@ from ddplug.distillation.protocol import Distiller
 from ddplug.errors import OptionError
 from ddplug.functional import augmentation
 from ddplug.synthetic.codecs.protocol import Codec, codec_of
-from ddplug.utils.checks import at_least, one_of
+from ddplug.utils.checks import at_least, one_of, values_at_least
 
 __all__ = ["METHOD_OPTIONS", "MemoryOptions", "shows_memory_options"]
 
@@ -26,6 +26,9 @@ validated on Split-MNIST with fresh copies of a multi-layer perceptron."""
 IN_ROWS = "kmeans-centroid"
 """What ``distiller="auto"`` stands for where a memory's rows are counted: at ten images of MNIST two points better than
 DM, at ten of CIFAR-10 twenty."""
+
+PIECES = 1000
+"""Samples of an online stream after which a memory is made anew, unless ``every`` says it."""
 
 _WHOLE = ("network", "joint", "shrink", "real_share", "factor", "storage", "soft_labels", "augmentation")
 """Options of memories that hold whole images, or a distiller's; without effect on coded real images."""
@@ -74,10 +77,12 @@ class MemoryOptions:
         storage: ``"uint8"`` or ``"float32"``; see :func:`ddplug.avalanche.groups.pack`.
         soft_labels: let the learner label the images, once they are made; the labels travel as the data attribute
             ``"soft_targets"`` of the memory's dataset.
-        every: calls of ``post_adapt`` between two distillations, for online streams. Meanwhile a few real samples of
-            each group wait. A group never seen before is distilled at once, and so is whatever waits.
+        every: calls of ``post_adapt`` between two times that the memory is made anew, for online streams. Meanwhile a
+            few real samples of each group wait. A group never seen before is taken in at once, and so is whatever
+            waits. ``None`` for every whole experience, and in an online stream for pieces of about
+            :data:`PIECES` samples together.
         reservoir_size: real samples of a group that wait at most, drawn uniformly. They come on top of the memory's
-            size, and count in its bytes.
+            size, and count in its bytes. ``None`` for 250 where images are coded, and else 50.
         augmentation: operations of :mod:`ddplug.functional.augmentation` for a distiller's ``augment="auto"``;
             ``"auto"`` for what suits the shape. None by default: images matched under augmentations that the learner
             does not train with were worse.
@@ -107,8 +112,8 @@ class MemoryOptions:
     factor: int = 1
     storage: str = "uint8"
     soft_labels: bool = False
-    every: int = 1
-    reservoir_size: int = 50
+    every: int | None = None
+    reservoir_size: int | None = None
     augmentation: str = ""
     seed: int = 0
     device: str = "auto"
@@ -119,7 +124,9 @@ class MemoryOptions:
                 given = f"total_num_groups is {self.total_num_groups} with adaptive_size=True"
                 raise OptionError(f"{given}; give only one of them")
             at_least(self, total_num_groups=1)
-        at_least(self, every=1, reservoir_size=1, factor=1)
+        at_least(self, factor=1)
+        values_at_least(1, every=1 if self.every is None else self.every)
+        values_at_least(1, reservoir_size=1 if self.reservoir_size is None else self.reservoir_size)
         if not 0 <= self.real_share <= 1:
             raise OptionError(f"real_share is {self.real_share}; it must lie between 0 and 1")
         for name, known in _CHOICES.items():
@@ -156,6 +163,12 @@ class MemoryOptions:
     def coded(self) -> bool:
         """Whether a memory of so many bytes holds its images behind a codec."""
         return self.codec is not None or self.distiller == "auto"
+
+    def waits_for(self, samples: int, *, online: bool) -> int:
+        """Return the calls between two times that the memory is made anew, for experiences of so many samples."""
+        if self.every is not None:
+            return self.every
+        return max(1, PIECES // max(1, samples)) if online else 1
 
     def method(self) -> Distiller:
         """Return the distiller; one that is given by name stores images at full size, for the memory reduces them."""
@@ -195,8 +208,8 @@ class SharedKeywords(TypedDict, total=False):
     factor: int
     storage: str
     soft_labels: bool
-    every: int
-    reservoir_size: int
+    every: int | None
+    reservoir_size: int | None
     augmentation: str
     seed: int
 

@@ -39,6 +39,9 @@ __all__ = ["DistilledReplayPlugin"]
 FINETUNE = 200
 """Steps of fine-tuning, unless they are said."""
 
+ROWS = 100
+"""Rows a step of a memory of coded images, at least, unless they are said."""
+
 _KEPT = 8
 """Last batches of an experience whose differences serve the fine-tuning after it."""
 
@@ -62,7 +65,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         mem_bytes: bytes of the memory instead, also as ``"8kB"``.
         storage_policy: a memory to use instead of a new :class:`~ddplug.avalanche.buffer.DistilledBuffer`.
         mode: ``"loss"`` or ``"batch"``.
-        batch_size_mem: memory rows a step, the learner's ``train_mb_size`` by default. A memory that is no larger is
+        batch_size_mem: memory rows a step, the learner's ``train_mb_size`` by default, and of coded images no fewer
+            than :data:`ROWS`: a loss of ten rows is too noisy for its weight. A memory that is no larger is
             used whole; a larger one is gone through in a random order, every row before any comes again.
         weight: of the memory's loss. ``"experiences"``: the number of experiences that were put into the memory, so
             that each weighs as much as the present one. ``"classes"``: groups in the memory over groups in the present
@@ -181,11 +185,17 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         """Return the steps of fine-tuning after the present experience."""
         if not isinstance(self.finetune_steps, str):
             return self.finetune_steps
-        coded = isinstance(self.storage_policy, DistilledBuffer) and self.storage_policy.coded
-        return min(FINETUNE, 2 * strategy.clock.train_exp_iterations) if coded and self.mode == "loss" else 0
+        return min(FINETUNE, 2 * strategy.clock.train_exp_iterations) if self._coded and self.mode == "loss" else 0
+
+    @property
+    def _coded(self) -> bool:
+        """Whether the memory holds many coded images."""
+        return isinstance(self.storage_policy, DistilledBuffer) and self.storage_policy.coded
 
     def _size(self, strategy: Any) -> int:
-        return int(strategy.train_mb_size) if self.batch_size_mem is None else self.batch_size_mem
+        if self.batch_size_mem is not None:
+            return self.batch_size_mem
+        return max(int(strategy.train_mb_size), ROWS if self._coded else 0)
 
     def _take(self, strategy: Any, translate: float) -> MemoryBatches:
         """Bring the memory to the learner's device, with a generator of its own."""

@@ -174,7 +174,7 @@ def test_the_signature_shows_the_options_of_the_memory() -> None:
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
 
-    assert made(Mine, real_share=0.5, storage="float32").storage_policy.options.every == 1
+    assert made(Mine, real_share=0.5, storage="float32").storage_policy.options.every is None
 
 
 def scratch(start: Any, memory: Any, rate: float, momentum: float, steps: int) -> Any:
