@@ -49,7 +49,7 @@ def main(epochs: int = 4, images: int = 10) -> None:
         ("DistilledReplay", DistilledReplay, {"mem_size": images}),
     ):
         accuracy, seconds = train(strategy, benchmark, epochs, **options)
-        print(f"{name:16} {options.get('mem_size', 0):3} images  accuracy {accuracy:.3f}  making the memory {seconds:4.1f} s")
+        print(f"{name:16} {options.get('mem_size', 0):3} images  accuracy {accuracy:.3f}  storing {seconds:4.1f} s")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,9 @@ class DistilledBuffer(ExemplarsBuffer):
         if self.coded:
             self.options.check_coded()
         elif self.options.codec is not None:
-            raise OptionError(f"codec={self.options.codec!r} is for a memory of so many bytes; give max_bytes, not max_size")
+            raise OptionError(
+                f"codec={self.options.codec!r} is for a memory of so many bytes; give max_bytes, not max_size"
+            )
         self.choice: Choice | None = None
         self._groups: dict[GroupKey, GroupMemory] = {}
         self._arrivals: tuple[Arrival, ...] = ()

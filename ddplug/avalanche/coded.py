@@ -1,4 +1,4 @@
-"""What a memory keeps of one experience as bytes: real or distilled images behind a codec, in layers that can be dropped.
+"""What a memory keeps of one experience as bytes: images behind a codec, in layers that can be dropped.
 
 As classes come, each has a smaller share of the memory's bytes. Coded images are not coded again for that, which would
 lose more of photographs each time: an arrival is cut into layers of images, the first of which fits into the share that

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddplug.avalanche.coded import Arrival, arrive, cuts, image_bytes, interleaved, range_of
 from ddplug.avalanche.groups import GroupKey
@@ -17,7 +17,6 @@ from ddplug.avalanche.maker import Maker, Request
 from ddplug.avalanche.options import MemoryOptions
 from ddplug.avalanche.reservoir import Reservoir
 from ddplug.avalanche.rules import Choice, chosen
-from ddplug.avalanche.schema import Schema
 from ddplug.functional import augmentation
 from ddplug.functional.augmentation import joint
 from ddplug.synthetic.recipe import Recipe
@@ -93,7 +92,13 @@ class Coder:
         some = torch.cat([reservoir.x[:200] for reservoir in new.values()])
         each = self.max_bytes / max(total, *self.planned, options.total_num_groups or 0)
         choice = chosen(some, range_of([some]), each, options.codec, options.window)
-        _logger.info("memory of %d bytes: %s: codec %s, ranks %g to %g of difficulty", self.max_bytes, choice.why, choice.codec, *choice.window)
+        _logger.info(
+            "memory of %d bytes: %s: codec %s, ranks %g to %g of difficulty",
+            self.max_bytes,
+            choice.why,
+            choice.codec,
+            *choice.window,
+        )
         return choice
 
     def _samples(

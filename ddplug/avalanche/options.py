@@ -133,7 +133,9 @@ class MemoryOptions:
             one_of(f"value of option {name!r},", getattr(self, name), known)
         augmentation.resolve(self.augmentation, (3, 8, 8))
         if self.window is not None and not (len(self.window) == 2 and 0 <= self.window[0] < self.window[1] <= 1):
-            raise OptionError(f"window is {self.window}; give two shares of the ranks, such as (0, 0.5), within 0 and 1")
+            raise OptionError(
+                f"window is {self.window}; give two shares of the ranks, such as (0, 0.5), within 0 and 1"
+            )
         if self.codec not in (None, "auto"):
             codec_of(self.codec)
         method = self.method()
@@ -150,7 +152,9 @@ class MemoryOptions:
         Raises:
             OptionError: the message names them, and what to give instead.
         """
-        without = [name for name in _WHOLE if self.distiller == "auto" or name not in ("network", "joint", "augmentation")]
+        without = [
+            name for name in _WHOLE if self.distiller == "auto" or name not in ("network", "joint", "augmentation")
+        ]
         defaults = {field.name: field.default for field in fields(self)}
         given = [name for name in without if getattr(self, name) != defaults[name]]
         if given:

@@ -30,7 +30,6 @@ from ddplug.avalanche.replay import (
 )
 from ddplug.avalanche.schema import Rows, check_item, pairs_of
 from ddplug.errors import OptionError
-from ddplug.functional import augmentation
 from ddplug.utils.checks import one_of, values_at_least
 from ddplug.utils.randomness import nth_generator
 
@@ -78,8 +77,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             Without effect on mixed batches.
         augment: how memory rows are varied: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, drawn
             for each row, or a function of one input ``(*shape)``, such as a torchvision transform; ``""`` for none.
-            ``"auto"`` varies them in the fine-tuning alone, see :func:`ddplug.avalanche.replay.mild`: beside samples of the stream that are not varied, rows that are would be
-            told apart by that. Without effect on mixed batches.
+            ``"auto"`` varies coded ones in the fine-tuning alone, see :func:`ddplug.avalanche.replay.mild`: beside samples of
+            the stream, which are not, they would be told apart by that. Without effect on mixed batches.
         batch_norm: ``"update"`` lets memory rows move running statistics, as stock replay does; ``"keep"`` normalizes
             them by their own batch and leaves the running statistics to the stream. Without effect on mixed batches.
         finetune_steps: steps of the learner's own optimizer on memory batches alone, in training mode, each time the
@@ -240,7 +239,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
 
     def _finetune(self, strategy: Any, steps: int, translate: float) -> None:
         memory, training = self._take(strategy, translate), strategy.model.training
-        if self.augment == "auto":
+        if self.augment == "auto" and self._coded:
             memory.augment = mild
         moves = torch.cat(self._moves) if self._moves else None
         strategy.model.train()
@@ -281,7 +280,10 @@ def make_policy(policy: Any, mem_size: int | None, mem_bytes: int | str | None, 
         return DistilledBuffer(max_bytes=f"{size} images" if mem_bytes is None else mem_bytes, options=memory)
     if not isinstance(policy, ExemplarsBuffer):
         raise OptionError(f"storage_policy is a {type(policy).__name__}; it must be an avalanche ExemplarsBuffer")
-    given = {*options, *(name for name, value in (("mem_size", mem_size), ("mem_bytes", mem_bytes)) if value is not None)}
+    given = {
+        *options,
+        *(name for name, value in (("mem_size", mem_size), ("mem_bytes", mem_bytes)) if value is not None),
+    }
     extra = ", ".join(sorted(given - {"seed"}))
     if extra:
         raise OptionError(f"{extra} would make a new memory beside storage_policy; give them to the policy itself")
@@ -296,7 +298,7 @@ def update(policy: Any, strategy: Any, **kwargs: Any) -> None:
         policy.update(strategy, **kwargs)
 
 
-def _check_integer(name: str, value: int, low: int) -> None:
+def _check_integer(name: str, value: Any, low: int) -> None:
     """Refuse what is not an integer from ``low`` on."""
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise OptionError(f"{name} is {value!r}; it must be an integer of at least {low}")

@@ -30,7 +30,7 @@ __all__ = [
     "stored_rows",
 ]
 
-Augment: TypeAlias = str | Callable[[Tensor], Tensor]
+Augment: TypeAlias = str | Callable[..., Tensor]
 """Operations of :mod:`ddplug.functional.augmentation`, or a function of one input."""
 
 _TURN, _STRETCH, _MOVE = math.pi / 12, 0.1, 0.1

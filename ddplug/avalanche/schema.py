@@ -164,7 +164,9 @@ def read(dataset: Any) -> tuple[Rows, Schema]:
 def _schema(dataset: Any, item: Any) -> Schema:
     """Look at one item."""
     if not isinstance(item, (tuple, list)) or len(item) < 2:
-        raise DataError(f"the experience's items are {type(item).__name__}, not (x, y); a memory holds inputs and labels")
+        raise DataError(
+            f"the experience's items are {type(item).__name__}, not (x, y); a memory holds inputs and labels"
+        )
     x, y = item[0], item[1]
     attribute = getattr(dataset, "targets_task_labels", None)
     task_labels = isinstance(attribute, DataAttribute) and bool(attribute.use_in_getitem)

@@ -95,7 +95,8 @@ class DistilledReplay(SupervisedTemplate):
         :param model: the model.
         :param optimizer: the optimizer.
         :param criterion: the loss; soft labels of the memory are met by a cross-entropy of their own.
-        :param mem_size: the memory may take the bytes of so many images, at a byte a number; not used with ``mem_bytes``.
+        :param mem_size: the memory may take the bytes of so many images, at a byte a number; 200 unless ``mem_bytes``
+            is given.
         :param mem_bytes: bytes of the memory instead, also as ``"8kB"``.
         :param storage_policy: a memory to use instead of a new distilled one.
         :param mode: ``"loss"`` for a loss of its own, ``"batch"`` for mixed batches.
@@ -185,7 +186,8 @@ class DistilledGDumb(SupervisedTemplate):
         :param model: the model; its weights at the first experience are those it is set back to.
         :param optimizer: the optimizer; its state is forgotten with the weights.
         :param criterion: the loss, on hard labels.
-        :param mem_size: the memory may take the bytes of so many images, at a byte a number; not used with ``mem_bytes``.
+        :param mem_size: the memory may take the bytes of so many images, at a byte a number; 200 unless ``mem_bytes``
+            is given.
         :param mem_bytes: bytes of the memory instead, also as ``"8kB"``.
         :param storage_policy: a memory to use instead of a new distilled one.
         :param augment: operations drawn for each sample of a batch, ``"auto"`` or ``""``, or a function of one.
