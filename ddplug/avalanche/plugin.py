@@ -77,8 +77,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             Without effect on mixed batches.
         augment: how memory rows are varied: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, drawn
             for each row, or a function of one input ``(*shape)``, such as a torchvision transform; ``""`` for none.
-            ``"auto"`` varies coded ones in the fine-tuning alone, see :func:`ddplug.avalanche.replay.mild`: beside samples of
-            the stream, which are not, they would be told apart by that. Without effect on mixed batches.
+            ``"auto"`` varies coded ones in the fine-tuning alone, see :func:`ddplug.avalanche.replay.mild`: beside
+            samples of the stream, which are not, they would be told apart by that. Without effect on mixed batches.
         batch_norm: ``"update"`` lets memory rows move running statistics, as stock replay does; ``"keep"`` normalizes
             them by their own batch and leaves the running statistics to the stream. Without effect on mixed batches.
         finetune_steps: steps of the learner's own optimizer on memory batches alone, in training mode, each time the

@@ -15,7 +15,11 @@ from torch import Tensor
 from ddplug.avalanche import DistilledBuffer, DistilledReplayPlugin
 from ddplug.avalanche.coded import Arrival, arrive, cuts, interleaved, range_of, spread
 from ddplug.avalanche.groups import GroupKey
-from ddplug.avalanche.schema import Schema, read
+from ddplug.avalanche.learner import networks_for
+from ddplug.avalanche.options import MemoryOptions
+from ddplug.avalanche.replay import augmented, mild
+from ddplug.avalanche.schema import Schema, check_item, read
+from ddplug.distillers.dm import DM
 from ddplug.errors import DataError, OptionError
 from ddplug.synthetic.recipe import Recipe
 from tests.avalanche.streams import SCENARIOS, dataset, learner, nc, toy
@@ -235,9 +239,66 @@ def test_one_byte_is_too_few() -> None:
 
 
 def test_training_on_another_size_is_refused_before_training() -> None:
-    from ddplug.avalanche.schema import check_item
-
     data = nc(train_transform=lambda x: x[:, :6, :6]).train_stream[0].dataset
     with pytest.raises(DataError, match=r"\(1, 6, 6\) in training and \(1, 8, 8\)"):
         check_item(data)
     check_item(nc(data=toy()).train_stream[0].dataset)
+
+
+def test_soft_labels_leave_the_known_class_the_most_probable() -> None:
+    model = learner(nc().train_stream)
+    with torch.no_grad():
+        model.classifier.bias.copy_(torch.tensor([9.0, 0, 0, 0, 0, 0]))
+    made = DistilledBuffer(12, distiller="class-mean", soft_labels=True, device="cpu")
+    for experience in nc().train_stream:
+        made.post_adapt(SimpleNamespace(model=model), experience)
+    soft = made.soft_targets()
+    assert soft is not None
+    assert soft.argmax(1).tolist() == made.rows().y.tolist()
+    assert soft.sum(1).allclose(torch.ones(12))
+
+
+def test_frozen_layers_are_not_drawn_anew() -> None:
+    first, second = torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)
+    first.requires_grad_(False)
+    with networks_for("fresh", torch.nn.Sequential(first, second)) as make:
+        assert callable(make)
+        fresh: Any = make()
+    assert torch.equal(fresh.learner[0].weight, first.weight)
+    assert not torch.equal(fresh.learner[1].weight, second.weight)
+
+
+def test_a_distiller_that_diverges_leaves_centroids() -> None:
+    made = DistilledBuffer(4, distiller=DM(steps=4, learning_rate=1e30, pool_size=1), network="learner", device="cpu")
+    stream = list(nc(1).train_stream)
+    with pytest.warns(UserWarning, match=r"diverged.*k-means centroids"):
+        made.post_adapt(SimpleNamespace(model=learner(stream)), stream[0])
+    assert len(made.rows()) == 4
+    assert bool(made.rows().x.isfinite().all())
+
+
+def test_pieces_of_an_online_stream_are_taken_in_together() -> None:
+    options = MemoryOptions()
+    assert [options.waits_for(10, online=True), options.waits_for(5000, online=True)] == [100, 1]
+    assert options.waits_for(10, online=False) == 1
+    assert MemoryOptions(every=7).waits_for(10, online=True) == 7
+
+
+def test_rows_are_varied_by_a_function_of_one() -> None:
+    x, rng = dots(6), torch.Generator().manual_seed(0)
+    before = torch.get_rng_state()
+    turned = augmented(x, lambda row: row.flip(2) + torch.rand(1), rng)
+    assert torch.equal(torch.get_rng_state(), before)
+    added = (turned - x.flip(3)).flatten(1)
+    assert added.std(1).max() < 1e-6
+    assert len(added[:, 0].unique()) == 6
+
+
+def test_drawings_are_moved_over_their_background() -> None:
+    x = 5 - 3 * dots(40)
+    moved = augmented(x, mild, torch.Generator().manual_seed(0), x.new_full((1, 1, 1), 5.0))
+    assert moved.shape == x.shape
+    assert not torch.equal(moved, x)
+    assert float(moved.max()) <= 5 + 1e-5
+    assert float(moved.min()) >= 2 - 1e-5
+    assert torch.equal(mild(x.flatten(1), torch.Generator()), x.flatten(1))

@@ -160,16 +160,8 @@ def test_a_storage_policy_of_the_callers(cls: Any) -> None:
 
 
 def test_options_reach_the_memory_and_the_template() -> None:
-    strategy = made(
-        DistilledReplay,
-        mem_size=None,
-        mem_bytes=300,
-        distiller="kmeans-centroid",
-        real_share=0.5,
-        peval_mode="iteration",
-        seed=5,
-        storage="float32",
-    )
+    options = {"mem_size": None, "mem_bytes": 300, "real_share": 0.5, "peval_mode": "iteration", "seed": 5}
+    strategy = made(DistilledReplay, **options, storage="float32")
     policy = strategy.storage_policy
     assert isinstance(policy, DistilledBuffer)
     assert (policy.max_bytes, policy.options.seed) == (300, 5)
