@@ -30,6 +30,7 @@ from ddplug.utils.surroundings import own_surroundings
 __all__ = ["check_class_symmetry", "check_distiller", "made_small", "toy_images", "toy_table"]
 
 
+@own_surroundings()
 def _toy(counts: Sequence[int], shape: tuple[int, ...], seed: int, name: str, images: bool) -> LabeledData:
     """Draw classes around centers that lie apart, interleaved so that the rows are not sorted by class."""
     rng = torch.Generator().manual_seed(seed)

@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes side by side share the cores, and so do what they start
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
 from ddplug.data.datasets import load
 from ddplug.data.labeled import LabeledData
 

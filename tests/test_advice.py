@@ -15,6 +15,8 @@ from torch import nn
 
 import ddplug
 from ddplug import Recipe, SyntheticSet, distill, errors, evaluate, from_arrays
+from ddplug.auto import choose
+from ddplug.data import Identity
 from ddplug.distillers import DD, MTT, RDED, ImageDistiller, Random, SRe2L
 from ddplug.evaluation import evaluate_as_learned
 from ddplug.functional.packing import check_bits
@@ -76,6 +78,9 @@ def trained(network: str, shape: tuple[int, ...]) -> object:
     data = from_arrays(torch.rand(8, *shape, generator=RNG()), torch.arange(8) % 2)
     return distill(data, "dm", network=network, **DMS)
 
+
+MADE_OF_FOUR = SyntheticSet(torch.zeros(2, 4, 4, 4), torch.arange(2), 2, Identity())
+LEARNED = learned(DD, "convnet:width=4,depth=1")
 
 # module -> the call that is refused, what the message must advise, and calls that do what it says
 CASES: dict[tuple[str, str], tuple[Callable[[], object], str, list[Callable[[], object]]]] = {
@@ -203,8 +208,6 @@ CASES: dict[tuple[str, str], tuple[Callable[[], object], str, list[Callable[[], 
         [lambda: evaluate_as_learned(LEARNED, SMALL, repeats=1, device="cpu")],
     ),
 }
-MADE_OF_FOUR = SyntheticSet(torch.zeros(2, 4, 4, 4), torch.arange(2), 2, ddplug.data.Identity())
-LEARNED = learned(DD, "convnet:width=4,depth=1")
 
 
 @pytest.mark.parametrize(("module", "advice"), CASES)
@@ -269,4 +272,29 @@ def test_a_named_option_is_one() -> None:
         distill(SMALL, "random", images_per_clas=1, device="cpu")
     found = re.search(r"did you mean '(\w+)'", str(caught.value))
     assert found is not None
-    distill(SMALL, "random", device="cpu", **{found[1]: 1})
+    options: dict[str, Any] = {found[1]: 1}
+    assert len(distill(SMALL, "random", device="cpu", **options)) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "says", "instead"),
+    [
+        (
+            {"network": "convnet"},
+            "convnet needs (C, H, W) images, not inputs of shape (6,); use mlp",
+            {"network": "mlp"},
+        ),
+        ({"network": "resnet18"}, "use mlp", {"network": "mlp"}),
+        ({"network": "mlp", "factor": 2}, "use factor=1", {"factor": 1, "network": "mlp"}),
+    ],
+)
+def test_rows_of_a_table(options: dict[str, Any], says: str, instead: dict[str, Any]) -> None:
+    with pytest.raises(errors.OptionError, match=re.escape(says)):
+        distill(ROWS, "dm", **{**DMS, **options})
+    assert len(distill(ROWS, "dm", **{**DMS, **instead})) == 2
+
+
+def test_auto_on_rows() -> None:
+    with pytest.raises(errors.OptionError, match=r"choose a method, e\.g\. kmeans, or dm with network=mlp"):
+        choose(ROWS, nbytes=100, device="cpu")
+    assert len(distill(ROWS, "kmeans", **OPTIONS)) == len(distill(ROWS, "dm", network="mlp", **DMS)) == 2

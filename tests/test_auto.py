@@ -15,15 +15,13 @@ import ddplug
 from ddplug import auto, distill
 from ddplug.cli.program import main
 from ddplug.data.labeled import LabeledData
-from ddplug.data.preprocess import Identity, fit
+from ddplug.data.preprocess import Identity
+from ddplug.distillation.config import config_of
 from ddplug.distillers.dm import DM
 from ddplug.distillers.ncfm import NCFM
 from ddplug.distillers.selection.base import Selection
-from ddplug.errors import CheckpointError, OptionError
-from ddplug.functional.packing import BITS
-from ddplug.synthetic.budget import bytes_of, rows_within
+from ddplug.errors import OptionError
 from ddplug.synthetic.dataset import SyntheticSet
-from ddplug.testing import toy_images
 
 
 def images(side: int, channels: int = 1, each: int = 40) -> LabeledData:
@@ -97,21 +95,21 @@ def test_time_of_a_selection_grows_with_the_data(clock: Clock) -> None:
 def costing(seconds: dict[str, float]) -> Any:
     def pace(distiller: Any, data: LabeledData) -> auto.Pace:
         CLOCK.now += 1
-        parts = {"views": 0.0, "training steps": 0.0}
-        return auto.Pace(seconds[distiller.name], parts, seconds[distiller.name])
+        each = seconds[distiller.name]
+        return auto.Pace(each, dict.fromkeys(distiller.work(), each), each)
 
     return pace
 
 
 @pytest.mark.parametrize(
     ("seconds", "name", "steps"),
-    [(0.5, "random", 0), (3.5, "kmeans-centroid", 0), (180, "dm", 100), (400, "dm", 300), (2e4, "ncfm", 500)],
+    [(0.5, "random", 0), (3.5, "kmeans-centroid", 0), (180, "dm", 100), (450, "dm", 300), (2e4, "ncfm", 500)],
 )
 def test_the_last_level_that_fits_is_taken(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: float, name: str, steps: int
 ) -> None:
-    monkeypatch.setattr(auto, "pace_of", costing({"kmeans-centroid": 1, "dm": 1, "ncfm": 10}))
-    choice = auto.choose(images(16), seconds=seconds, nbytes=5000, device="cpu")
+    monkeypatch.setattr(auto, "pace_of", costing({"kmeans-centroid": 1, "dm": 1, "ncfm": 1}))
+    choice = auto.choose(images(16, each=10), seconds=seconds, nbytes=3000, device="cpu")
     assert (choice.distiller.name, choice.distiller.steps) == (name, steps)
     assert clock.now + choice.seconds <= max(1.0, seconds)
     assert (choice.declined is None) == (seconds == 2e4)
@@ -120,122 +118,114 @@ def test_the_last_level_that_fits_is_taken(
 def test_what_does_not_fit_in_memory_is_not_taken(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "pace_of", lambda *_: auto.Pace(0, {"views": 0, "training steps": 0}))
     monkeypatch.setattr("ddplug.distillation.memory.available", lambda device: 10_000)
-    assert auto.choose(images(16), nbytes=5000, device="cpu").distiller.name == "kmeans-centroid"
+    assert auto.choose(images(16, each=10), nbytes=3000, device="cpu").distiller.name == "kmeans-centroid"
 
 
 def test_levels_become_dearer() -> None:
     pace = auto.Pace(1, {"views": 1, "training steps": 0.1}, 0.1)
-    costs = [pace.seconds(level) if level.steps else 0 for level in auto.LEVELS]
+    costs = [pace.seconds(level) if level.steps else 0 for level in auto.LEARNED]
     assert costs == sorted(costs)
 
 
+@pytest.mark.parametrize("level", [*auto.REAL, *auto.LEARNED])
+def test_each_part_of_the_work_is_tried_apart(level: Any) -> None:
+    for part in level.work():
+        little, more = (level.trial(**{part: number}) for number in (0, 4))
+        assert config_of(little) != config_of(more)
+    assert level.trial().steps == level.steps
+
+
+def test_many_real_images_are_selected_and_few_are_learned() -> None:
+    data = images(16, each=200)
+    many, few = (auto.candidates(data, nbytes) for nbytes in (20_000, 400))
+    assert [choice.distiller.name for choice in many] == ["random", "difficulty"]
+    assert [choice.distiller.name for choice in few] == ["random", "kmeans-centroid", "dm", "dm", "ncfm"]
+    assert many[0].distiller.images_per_class > auto.FEW >= few[0].distiller.images_per_class
+    assert {choice.nbytes for choice in few} == {400}
+
+
+@pytest.mark.parametrize("nbytes", [600, 20_000])
+def test_sets_without_real_images(nbytes: int) -> None:
+    choices = auto.candidates(images(16, each=200), nbytes, real=False)
+    assert choices
+    assert not any(choice.distiller.real_images for choice in choices)
+
+
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (15, 3), (16, 1), (29, 3)])
-def test_sets_fill_the_room_and_no_more(side: int, channels: int) -> None:
-    data = images(side, channels, each=200)
-    factor, bits = auto.factor_for(data), auto.bits_for(data)
-    assert factor == (2 if side >= 16 else 1)
-    for nbytes in (bytes_of(3, data, factor, bits), bytes_of(3, data), 3 * bytes_of(3, data) + 100):
-        for choice in auto.candidates(data, nbytes):
-            distiller: Any = choice.distiller
-            assert choice.bits == bits
-            if distiller.name in ("dm", "ncfm"):
-                distiller = replace(distiller, steps=0, pool_size=1, network="convnet:width=2,depth=1")
-            if distiller.name == "ncfm":
-                distiller = replace(distiller, networks=1, train_steps=0)
-            made = choice.stored(distill(data, distiller, device="cpu"))
-            assert made.nbytes <= nbytes
-            one_more = len(made) + 3 * (factor**2 if choice.reduced == 1 else 1)
-            assert bytes_of(one_more, data, factor, bits) > nbytes
-            assert made.shape == data.shape
+def test_sets_fill_the_bytes_and_no_more(side: int, channels: int) -> None:
+    data = images(side, channels)
+    for choice in auto.candidates(data, 2500):
+        distiller: Any = choice.distiller
+        assert getattr(distiller, "factor", 1) == (2 if side >= 16 and distiller.steps else 1)
+        if distiller.name in ("dm", "ncfm"):
+            distiller = replace(distiller, steps=0, pool_size=1, network="convnet:width=2,depth=1")
+        if distiller.name == "ncfm":
+            distiller = replace(distiller, networks=1, train_steps=0)
+        if distiller.name == "difficulty":
+            distiller = replace(distiller, teacher="convnet:width=2,depth=1", teacher_epochs=1, window=(0.0, 1.0))
+        made = distill(data, distiller, nbytes=choice.nbytes, codec=choice.codec, device="cpu")
+        assert made.shape == data.shape
+        assert made.nbytes <= 2500
+        if distiller.name == "random":
+            assert made.nbytes > 1700 or len(made) == len(data)
 
 
-def test_rows_are_the_most_that_fit() -> None:
-    data = toy_images()
-    for bits in BITS:
-        for nbytes in range(8, 400, 7):
-            rows = rows_within(nbytes, data, bits=bits)
-            assert bytes_of(rows + 1, data, bits=bits) > nbytes
-            assert rows == 0 or bytes_of(rows, data, bits=bits) <= nbytes
+def test_learned_photographs_are_not_held_by_a_codec_of_photographs() -> None:
+    codecs = {choice.distiller.name: choice.codec for choice in auto.candidates(images(32, 3), 1500)}
+    assert codecs == {
+        "random": "avif:quality=5",
+        "kmeans-centroid": "avif:quality=5",
+        "dm": "pixels:bits=2",
+        "ncfm": "pixels:bits=2",
+    }
 
 
-def test_methods_that_learn_want_the_room_of_a_whole_image() -> None:
-    data = images(16)
-    bits = auto.bits_for(data)
-    names = [choice.distiller.name for choice in auto.candidates(data, bytes_of(9, data, 2, bits))]
-    assert names == ["random", "kmeans-centroid"]
-    assert len(auto.candidates(data, bytes_of(12, data, 2, bits))) == len(auto.LEVELS)
-
-
-def test_more_room_than_there_are_samples() -> None:
-    data = images(16, each=4)
-    for choice in auto.candidates(data, 10**9):
-        assert choice.distiller.images_per_class * getattr(choice.distiller, "factor", 1) ** 2 <= 4
-        assert choice.bits == 8
-    for bits in (2, 4):  # then they need not be so coarse
-        for nbytes in (bytes_of(12, data, 2, bits), bytes_of(12, data, 2, 2 * bits) - 1):
-            assert {choice.bits for choice in auto.candidates(data, nbytes)} == {bits}
-
-
-def coarse(*, levels: int, noise: float = 0.0) -> LabeledData:
-    """Return images of a few equal levels, each as frequent as the others."""
-    data = images(8, each=400)
-    rng = torch.Generator().manual_seed(1)
-    stray = noise * torch.randn(data.inputs.shape, generator=rng)
-    return replace(data, inputs=(data.inputs * levels).floor() / (levels - 1) + stray)
-
-
-def test_bits_are_the_fewest_that_keep_what_is_there() -> None:
-    assert auto.bits_for(coarse(levels=2)) == 1
-    # a deviation of 1/2, and so an error of 0.45 of all at a noise of 0.25
-    assert [auto.bits_for(coarse(levels=2, noise=noise)) for noise in (0.15, 0.35)] == [1, 2]
-    # rounded to two levels even ones keep an error of 1/2 of their deviation, to four of 1/4
-    assert auto.bits_for(images(8, each=400)) == 2
-    # wherever the values lie, and whatever is done to them before
-    moved = replace(coarse(levels=2), inputs=coarse(levels=2).inputs * 4000 - 1000)
-    assert auto.bits_for(moved) == auto.bits_for(replace(moved, preprocess=fit("standardize", moved.inputs))) == 1
-    assert auto.bits_for(replace(coarse(levels=2), preprocess=fit("zca", coarse(levels=2).inputs))) == 8
-    assert auto.bits_for(ddplug.load_dataset("digits")) == 1
+def test_tables_get_what_selects() -> None:
+    rng = torch.Generator().manual_seed(0)
+    table = LabeledData(torch.randn(90, 5, generator=rng), torch.arange(90) % 3, 3, Identity(), ("a", "b", "c"), "t")
+    assert {choice.distiller.name for choice in auto.candidates(table, 100)} == {"random", "difficulty"}
+    assert {choice.distiller.name for choice in auto.candidates(table, 100, real=False)} == {"kmeans-centroid"}
 
 
 def test_too_few_bytes_name_what_suffices() -> None:
     data = images(20)
-    with pytest.raises(OptionError, match=r"80 bytes are too few for an image of each of 3 classes; allow (\d+)") as e:
-        auto.choose(data, nbytes=80, device="cpu")
-    enough = int(str(e.value).split("allow ")[1].split(",")[0])
+    with pytest.raises(
+        OptionError, match=r"20 bytes are too few for one image of each of 3 classes, which take (\d+)"
+    ) as e:
+        auto.choose(data, nbytes=20, device="cpu")
+    enough = int(str(e.value).split("which take ")[1].split(" ")[0])
     assert auto.candidates(data, enough)
     with pytest.raises(OptionError):
         auto.candidates(data, enough - 1)
 
 
-def test_tables_and_no_time_are_refused() -> None:
-    table = LabeledData(torch.eye(20)[:, :5], torch.arange(20) % 2, 2, Identity(), ("a", "b"), "table")
-    with pytest.raises(OptionError, match=r"rules for images only, not for inputs of shape \(5,\)"):
-        auto.choose(table, device="cpu")
+def test_no_time_is_refused() -> None:
     with pytest.raises(OptionError, match="seconds is 0; it must be above 0"):
         auto.choose(images(8), seconds=0, device="cpu")
 
 
-def test_whitened_images_stay_whole() -> None:
-    data = images(20)
-    assert auto.factor_for(data) == 2
-    assert auto.factor_for(replace(data, preprocess=fit("zca", data.inputs))) == 1
-
-
-AUTO = ["distill", "auto", "--data", "digits", "--device", "cpu", "--bytes", "1kB"]
+AUTO = ["distill", "auto", "--data", "digits", "--device", "cpu", "--bytes", "300B"]
 
 
 def test_command_repeats_itself_by_the_options_it_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auto, "LEVELS", (auto.LEVELS[0], auto.LEVELS[1], DM(steps=3, pool_size=2)))
+    monkeypatch.setattr(auto, "LEARNED", (DM(steps=3, pool_size=2),))
     first, second = str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")
     assert main([*AUTO, "--budget", "1h", "-o", first]) == 0
     said = capsys.readouterr().err.split("ddplug distill ")[1].split("\n")[0]
-    assert said == "dm --images-per-class 11 --steps 3 --pool-size 2 --bits 1"
+    assert said == "dm --steps 3 --pool-size 2 --bytes 300B --codec pixels:bits=2"
     assert main(["distill", *said.split(), "--data", "digits", "--device", "cpu", "-o", second]) == 0
     one, two = SyntheticSet.load(first), SyntheticSet.load(second)
-    assert one.nbytes <= 1000
+    assert one.nbytes <= 300
     assert torch.equal(one.inputs, two.inputs)
+
+
+def test_command_without_real_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "a.safetensors")
+    assert main([*AUTO, "--no-real", "--budget", "1s", "-o", out]) == 0
+    made = SyntheticSet.load(out)
+    assert (made.provenance["method"], made.provenance["real_images"]) == ("kmeans-centroid", False)
 
 
 def test_command_reduces_what_selections_give(
@@ -260,27 +250,27 @@ def test_interrupted_choice_goes_on_and_another_one_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, straight = str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")
-    level = DM(steps=4, pool_size=2, network="convnet:width=4,depth=1")
-    monkeypatch.setattr(auto, "LEVELS", (auto.LEVELS[0], level))
+    monkeypatch.setattr(auto, "LEARNED", (DM(steps=4, pool_size=2, network="convnet:width=4,depth=1"),))
     data = ddplug.load_dataset("digits")
-    choice = auto.candidates(data, 1000)[1]
-    distiller = choice.distiller
-    distill(data, distiller, steps=2, device="cpu", checkpoint=f"{out}.checkpoint")
+    choice = auto.candidates(data, 300)[1]
+
+    def run(steps: int | None, path: str | None) -> SyntheticSet:
+        options: Any = {"nbytes": choice.nbytes, "codec": choice.codec, "device": "cpu", "checkpoint": path}
+        return distill(data, choice.distiller, steps=steps, **options)
+
+    run(2, f"{out}.checkpoint")
 
     def refuse(*given: Any, **options: Any) -> None:
         raise AssertionError("chosen again")
 
     with monkeypatch.context() as patched:
         patched.setattr(auto, "choose", refuse)
-        assert main([*AUTO[:-1], "2kB", "-o", out]) == 2
-        assert "dm is not what auto takes for 2000 bytes" in capsys.readouterr().err
+        assert main([*AUTO[:-1], "400B", "-o", out]) == 2
+        assert "dm is not what auto takes for 400 bytes" in capsys.readouterr().err
         assert main([*AUTO, "-o", out]) == 0
     assert "goes on with ddplug distill dm" in capsys.readouterr().err
-    choice.stored(distill(data, distiller, device="cpu")).save(straight)
+    run(None, None).save(straight)
     assert torch.equal(SyntheticSet.load(out).inputs, SyntheticSet.load(straight).inputs)
-    with pytest.raises(CheckpointError):
-        distill(data, distiller, steps=1, device="cpu", checkpoint=f"{straight}.checkpoint")
-        auto.resumed(f"{straight}.checkpoint", data, 3000)
 
 
 @pytest.mark.parametrize(

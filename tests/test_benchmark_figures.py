@@ -10,7 +10,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from examples.benchmarks.figures import draw, matrices, over_memory, ranking
+from examples.benchmarks.figures import PUBLISHED, draw, matrices, over_bytes, over_memory, ranking
 
 
 def result() -> dict[str, Any]:
@@ -53,6 +53,19 @@ def test_matrices_hold_means_over_seeds() -> None:
     shown = figure.axes[0].images[0].get_array()
     assert shown is not None
     assert shown.tolist() == [[99, 0], [45, 92]]
+
+
+def test_accuracy_is_drawn_over_bytes_beside_what_is_published() -> None:
+    rows = [
+        {"stored": "random", "network": "mlp", "bytes": nbytes, "accuracy (%)": accuracy, "deviation": None}
+        for nbytes, accuracy in ((9000, 60.0), (900, 50.0), (900, 48.0))  # two codecs in the same bytes
+    ]
+    figure = over_bytes([{"title": "CIFAR-10 in 9 kB", "rows": rows}])
+    axes = dict(zip(PUBLISHED, figure.axes, strict=True))
+    (line,) = axes["CIFAR-10"].containers
+    assert (line[0].get_xdata().tolist(), line[0].get_ydata().tolist()) == ([900, 9000], [50, 60])
+    assert not axes["MNIST"].containers
+    assert [np.asarray(line.get_ydata()).tolist() for line in axes["MNIST"].lines] == [[95.8, 97.6]]
 
 
 RANKING = {

@@ -55,10 +55,10 @@ def test_held_out_data_judge_what_is_to_be_chosen(monkeypatch: pytest.MonkeyPatc
     row = Entry("random", {"images_per_class": 4}, 1, reduced=2)
     use(monkeypatch)
     assert measure(row, arguments())["bytes"] == 40 * 17 + 8
-    use(monkeypatch, held_out=True, epochs=7)
-    measure(row, arguments())
+    use(monkeypatch, epochs=7)
+    measure(row, arguments(validate=True))
     few = replace(row, bits=1, epochs=5)
-    assert measure(few, arguments())["bytes"] == 40 * 3 + 8
+    assert measure(few, arguments(validate=True))["bytes"] == 40 * 3 + 8
     test = len(load_dataset("digits", split="test"))
     held = len(load_dataset("digits").split(0.1)[1])
     assert sizes == [(test, 1001), (held, 7), (held, 5)]

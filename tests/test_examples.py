@@ -88,7 +88,7 @@ def test_your_own_loop(capsys: pytest.CaptureFixture[str]) -> None:
 def test_avalanche_replay(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("avalanche", reason="Avalanche is not installed")
     with torch.random.fork_rng():
-        example("avalanche_replay").main(epochs=1, distiller="kmeans")
+        example("avalanche_replay").main(epochs=1)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[:2] for line in lines] == [["Naive", "0"], ["Replay", "10"], ["DistilledReplay", "10"]]
     naive, stock, distilled = (float(line[4]) for line in lines)

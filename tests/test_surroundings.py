@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -19,77 +18,8 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Identity
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
-from ddplug.testing import made_small, toy_images
-
-Surroundings = Callable[[], AbstractContextManager[object]]
-
-
-@contextmanager
-def dtype(name: torch.dtype) -> Iterator[None]:
-    torch.set_default_dtype(name)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-@contextmanager
-def device(name: str) -> Iterator[None]:
-    torch.set_default_device(name)
-    try:
-        yield
-    finally:
-        torch.set_default_device(None)
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would first import a compiler
-    try:
-        yield
-    finally:
-        torch.set_deterministic_debug_mode("default")
-
-
-@contextmanager
-def without_gradients() -> Iterator[None]:
-    torch.set_grad_enabled(False)
-    try:
-        yield
-    finally:
-        torch.set_grad_enabled(True)
-
-
-@contextmanager
-def everything() -> Iterator[None]:
-    with ExitStack() as stack:
-        for one in (
-            dtype(torch.float64),
-            device("meta"),
-            deterministic(),
-            torch.inference_mode(),
-            torch.autocast("cpu"),
-            np.errstate(all="raise"),
-        ):
-            stack.enter_context(one)
-        yield
-
-
-SURROUNDINGS: Mapping[str, Surroundings] = {
-    "float64": lambda: dtype(torch.float64),
-    "float16": lambda: dtype(torch.float16),
-    "bfloat16": lambda: dtype(torch.bfloat16),
-    "device meta": lambda: device("meta"),
-    "device cpu": lambda: device("cpu"),
-    "inside a device": lambda: torch.device("meta"),
-    "no_grad": torch.no_grad,
-    "gradients off": without_gradients,
-    "inference_mode": torch.inference_mode,
-    "autocast": lambda: torch.autocast("cpu"),
-    "deterministic": deterministic,
-    "numpy raises": lambda: np.errstate(all="raise"),
-    "everything": everything,
-}
+from ddplug.testing import made_small, toy_images, toy_table
+from tests.surroundings import SURROUNDINGS, everything
 
 
 def same(one: Any, other: Any) -> bool:
@@ -238,6 +168,8 @@ CALLS: Mapping[str, Callable[[], Any]] = {
     "networks.name_of": lambda: networks.name_of(NETWORK),
     "networks.sgd_step": lambda: networks.sgd_step(MODULE, WEIGHTS, X, LABELS[:4], 0.1),
     "networks.stateless": lambda: networks.stateless("mlp:width=3", (1, 6, 6), 2),
+    "testing.toy_images": lambda: toy_images((3, 4), channels=3),
+    "testing.toy_table": lambda: toy_table((3, 4)),
     "synthetic.SyntheticSet.codes": lambda: MADE.codes(),
     "synthetic.SyntheticSet.compress": lambda: MADE.compress("pixels:bits=2"),
     "synthetic.SyntheticSet.merge": lambda: MADE.merge(MADE),
@@ -305,10 +237,10 @@ def test_files_are_read_and_written(tmp_path: Path) -> None:
     with everything():
         ZCA.save(tmp_path / "made.safetensors")
         back = SyntheticSet.load(tmp_path / "made.safetensors")
-        folder = data.from_image_folder(tmp_path / "images")
+        read = data.from_image_folder(tmp_path / "images")
         distillers.train_experts(IMAGES, tmp_path / "experts", NETWORK, training, number=1, device="cpu")
     assert same(back, ZCA)
-    assert same(folder, data.from_image_folder(tmp_path / "images"))
+    assert same(read, data.from_image_folder(tmp_path / "images"))
 
 
 def test_tensors_of_inference_mode_are_learned_from() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,13 +14,17 @@ from ddplug.avalanche.options import MemoryOptions
 from ddplug.avalanche.schema import Rows
 from ddplug.errors import OptionError
 
-__all__ = ["Plan", "images_in", "shares"]
+__all__ = ["Plan", "images_in", "is_online", "limit_of", "shares"]
+
+_UNITS = {"": 1, "B": 1, "kB": 1000, "MB": 1000**2, "KiB": 1024, "MiB": 1024**2, "images": 1}
+
+_LIMIT = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)")
 
 _Pair = tuple[int, int]
 """A task label and a class label."""
 
 
-def _is_online(exp: Any) -> bool:
+def is_online(exp: Any) -> bool:
     """Tell whether an experience is a piece of a larger one, as ``split_online_stream`` makes them."""
     return isinstance(exp, OnlineCLExperience)
 
@@ -64,8 +69,8 @@ def _dataset_pairs(dataset: Any) -> set[_Pair] | None:
     return {(int(task), int(label)) for task, label in zip(tasks, labels, strict=True)}
 
 
-def _count_groups(pairs: Iterable[set[_Pair]], groupby: str) -> int:
-    """Count the groups that a stream will bring.
+def _count_groups(pairs: Iterable[set[_Pair]], groupby: str) -> list[int]:
+    """Count the groups that a stream will have brought after each experience.
 
     Args:
         pairs: the (task, class) pairs of each experience.
@@ -75,15 +80,15 @@ def _count_groups(pairs: Iterable[set[_Pair]], groupby: str) -> int:
     Example:
         >>> stream = [{(0, 0), (0, 1)}, {(0, 0), (0, 1)}, {(0, 1), (0, 2)}]
         >>> [_count_groups(stream, by) for by in ("class", "experience", "auto")]
-        [3, 6, 5]
+        [[2, 2, 3], [2, 4, 6], [2, 4, 5]]
     """
     seen: set[_Pair] = set()
-    count = 0
+    counts = [0]
     for new in pairs:
         own = groupby == "experience" or (groupby == "auto" and new <= seen)
-        count += len(new) if own else len(new - seen)
+        counts.append(counts[-1] + (len(new) if own else len(new - seen)))
         seen |= new
-    return count
+    return counts[1:]
 
 
 class Plan:
@@ -95,8 +100,11 @@ class Plan:
 
     def __init__(self, options: MemoryOptions) -> None:
         self.groups = options.total_num_groups
+        self.steps: list[int] = []
+        """Groups that there will be after each experience, if that is known from the stream's labels."""
         self._groupby = options.groupby
-        self._counted = options.adaptive_size or self.groups is not None
+        self._given = options.adaptive_size or self.groups is not None
+        self._looked = False
         self._domains: dict[int, int | None] = {}
 
     def domain(self, exp: Any, rows: Rows, known: Iterable[GroupKey], call: int) -> int | None:
@@ -108,11 +116,13 @@ class Plan:
             known: the groups in the memory.
             call: number of the experience, should it not know that itself.
         """
-        if not self._counted:
-            self._counted = True
+        if not self._looked:
+            self._looked = True
             pairs = _stream_pairs(exp)
-            by = "class" if self._groupby == "auto" and _is_online(exp) else self._groupby
-            self.groups = None if pairs is None else max(1, _count_groups(pairs, by))
+            by = "class" if self._groupby == "auto" and is_online(exp) else self._groupby
+            self.steps = [] if pairs is None else _count_groups(pairs, by)
+            if not self._given:
+                self.groups = self.steps[-1] if self.steps else None
         number = _experience_number(exp)
         number = call if number is None else number
         if self._groupby != "auto":
@@ -120,7 +130,7 @@ class Plan:
         if number not in self._domains:
             seen = {(group.task, group.label) for group in known}
             nothing_new = set(zip(rows.t.tolist(), rows.y.tolist(), strict=True)) <= seen
-            self._domains[number] = number if nothing_new and not _is_online(exp) else None
+            self._domains[number] = number if nothing_new and not is_online(exp) else None
         return self._domains[number]
 
 
@@ -132,6 +142,24 @@ def shares(size: int, groups: int) -> list[int]:
         [3, 3, 2]
     """
     return [size // groups + (position < size % groups) for position in range(groups)]
+
+
+def limit_of(limit: int | str) -> tuple[int, str]:
+    """Read a limit such as ``8000``, ``"8kB"`` or ``"10 images"``; return its number and unit, ``"B"`` or ``"images"``.
+
+    Raises:
+        OptionError: it is no such limit, or less than one.
+
+    Example:
+        >>> limit_of("8kB"), limit_of("10 images"), limit_of(300)
+        ((8000, 'B'), (10, 'images'), (300, 'B'))
+    """
+    found = _LIMIT.fullmatch(str(limit).strip())
+    number, unit = found.groups() if found else ("0", "")
+    value = round(float(number) * _UNITS.get(unit, 0))
+    if value < 1:
+        raise OptionError(f"max_bytes is {limit!r}; give a whole number of at least 1, or a size such as '8kB'")
+    return value, "images" if unit == "images" else "B"
 
 
 def images_in(max_bytes: int, groups: int, image: int, levels: int) -> int:

@@ -18,9 +18,11 @@ The memory is replaced as a whole at the end: an error on the way leaves it as i
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -28,7 +30,9 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from ddplug.avalanche.allocation import Plan, images_in, shares
+from ddplug.avalanche.allocation import Plan, images_in, is_online, limit_of, shares
+from ddplug.avalanche.coded import Arrival
+from ddplug.avalanche.coder import Coder
 from ddplug.avalanche.groups import (
     ClassMemory,
     GroupKey,
@@ -44,7 +48,8 @@ from ddplug.avalanche.learner import with_heads_for, working_device
 from ddplug.avalanche.maker import Maker
 from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
 from ddplug.avalanche.reservoir import Reservoir, by_group, joined
-from ddplug.avalanche.schema import Rows, Schema, read
+from ddplug.avalanche.rules import Choice
+from ddplug.avalanche.schema import Rows, Schema, read, some_of_each
 from ddplug.errors import OptionError
 from ddplug.functional.resize import reduced_shape
 from ddplug.synthetic.recipe import Recipe
@@ -53,6 +58,10 @@ from ddplug.utils.randomness import nth_generator
 from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["DistilledBuffer"]
+
+_READ, _LEAST_READ = 200, 1000
+"""Samples of a class that are read for each image of the memory's bytes, and at least: a coded one takes a hundredth of
+the bytes at the fewest."""
 
 
 @shows_memory_options
@@ -96,7 +105,7 @@ class DistilledBuffer(ExemplarsBuffer):
         self,
         max_size: int | None = None,
         *,
-        max_bytes: int | None = None,
+        max_bytes: int | str | None = None,
         options: MemoryOptions | None = None,
         **keywords: Unpack[MemoryKeywords],
     ) -> None:
@@ -105,20 +114,40 @@ class DistilledBuffer(ExemplarsBuffer):
         MemoryOptions.check_names(keywords)
         if options is not None and keywords:
             raise OptionError(f"{', '.join(keywords)} and options are given; put all into options, or give no options")
-        super().__init__(max_bytes if max_size is None else max_size)
-        self.max_bytes = max_bytes
-        at_least(self, **{"max_bytes" if max_size is None else "max_size": 1})
         self.options = MemoryOptions(**keywords) if options is None else options
-        self.groups: dict[GroupKey, GroupMemory] = {}
+        self._limit = None if max_bytes is None else limit_of(max_bytes)
+        number, unit = (max_size, "") if self._limit is None else self._limit
+        super().__init__(number)
+        self.max_bytes = number if unit == "B" else None
+        at_least(self, max_size=1)
+        self.coded = self.options.coded and max_size is None
+        if self.coded:
+            self.options.check_coded()
+        elif self.options.codec is not None:
+            raise OptionError(
+                f"codec={self.options.codec!r} is for a memory of so many bytes; give max_bytes, not max_size"
+            )
+        self.choice: Choice | None = None
+        self._groups: dict[GroupKey, GroupMemory] = {}
+        self._arrivals: tuple[Arrival, ...] = ()
         self.images_allowed = max_size
         self.seconds = 0.0
         self.total_seconds = 0.0
         self.updates = 0
+        self._order: list[GroupKey] = []
         self._waiting: dict[GroupKey, Reservoir] = {}
         self._calls = 0
         self._plan = Plan(self.options)
         self._warned = False
         self._dataset: Any = None
+
+    @property
+    def groups(self) -> Mapping[GroupKey, GroupMemory]:
+        """The memory of each group, in the order they were first seen in."""
+        if not self._groups and self._arrivals:
+            decoded = {group: own for arrival in self._arrivals for group, own in arrival.memories().items()}
+            self._groups = {group: decoded[group] for group in self._order if group in decoded}
+        return self._groups
 
     @property
     def buffer(self) -> Any:
@@ -147,7 +176,33 @@ class DistilledBuffer(ExemplarsBuffer):
     def nbytes(self) -> int:
         """Bytes of the images with their levels and labels, and of the real samples that wait."""
         waiting = sum(reservoir.nbytes for reservoir in self._waiting.values())
-        return waiting + sum(memory.nbytes for memory in self.groups.values())
+        held: Iterable[Arrival | GroupMemory] = self._arrivals if self.coded else self.groups.values()
+        return waiting + sum(each.nbytes for each in held)
+
+    @property
+    def buffer_datasets(self) -> list[Any]:
+        """The memory of each class, as stock balanced buffers give it."""
+        return [memory.buffer for memory in self.buffer_groups.values()]
+
+    def get_group_lengths(self, num_groups: int) -> list[int]:
+        """Divide the present number of images over groups, as stock balanced buffers do."""
+        return shares(self.images_allowed or 0, num_groups)
+
+    def memory_report(self) -> str:
+        """Return in a line what the memory holds, and why."""
+        rows = sum(map(len, self.groups.values()))
+        held = f"{self.nbytes:,} bytes"
+        limit = f"{self.max_size} images" if self.max_bytes is None else f"{self.max_bytes:,} bytes"
+        how = f"{self.options.method().name}"
+        if self.choice is not None:
+            what = "real images" if self.options.distiller == "auto" else how
+            first, last = self.choice.window
+            how = f"{what}, codec {self.choice.codec}, ranks {first:g} to {last:g} of difficulty ({self.choice.why})"
+        return f"{rows:,} images of {len(self.groups)} groups in {held} of {limit}: {how}"
+
+    def update_from_dataset(self, new_data: Any) -> None:
+        """Take a dataset in, without a learner, as stock buffers do."""
+        self.post_adapt(None, SimpleNamespace(dataset=new_data))
 
     def rows(self) -> Rows:
         """Return the whole memory as tensors, in the order of :attr:`buffer`."""
@@ -173,12 +228,16 @@ class DistilledBuffer(ExemplarsBuffer):
         if not len(exp.dataset):
             return
         began = time.perf_counter()
-        rows, schema = read(exp.dataset)
-        new = by_group(rows, self._plan.domain(exp, rows, self.groups, self._calls))
+        looked_at = self._looked_at(exp.dataset)
+        rows, schema = read(looked_at)
+        every = len(exp.dataset) / len(looked_at)
+        new = by_group(rows, every, self._plan.domain(exp, rows, self._order, self._calls))
         self._calls += 1
-        if self.options.every > 1:
-            self._waiting = joined(self._waiting, new, self.options.reservoir_size, self._rng(0, self._calls))
-            if self._calls % self.options.every and all(group in self.groups for group in new):
+        times = self.options.waits_for(len(exp.dataset), online=is_online(exp))
+        if times > 1:
+            most = self.options.reservoir_size or (250 if self.coded else 50)
+            self._waiting = joined(self._waiting, new, most, self._rng(0, self._calls))
+            if self._calls % times and all(group in self._order for group in new):
                 return
             new = self._waiting
         learner = getattr(agent, "model", None)
@@ -200,13 +259,23 @@ class DistilledBuffer(ExemplarsBuffer):
         """
         values_at_least(1, new_size=new_size)
         self.max_size = self.images_allowed = new_size
-        self.max_bytes = None
+        self.max_bytes = new_size if self.coded else None
         if self.groups:
             schema = list(self.groups.values())[-1].schema
             self._update({}, schema, getattr(strategy, "model", None), strategy)
 
+    def _looked_at(self, dataset: Any) -> Any:
+        """Return as much of a dataset as coded real images are chosen from: reading all of it would take longest."""
+        if not self.coded or self.options.distiller != "auto" or self._limit is None or not hasattr(dataset, "subset"):
+            return dataset
+        number, unit = self._limit
+        images = number if unit == "images" else number / math.prod(dataset[0][0].shape)
+        picks = some_of_each(dataset, max(_LEAST_READ, int(_READ * images)), self._rng(0, self._calls + 1))
+        return dataset if picks is None else dataset.subset(picks)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_dataset": None}
+        # what was decoded is no part of the memory
+        return {**vars(self), "_dataset": None, **({"_groups": {}} if self.coded else {})}
 
     def _rng(self, stage: int, counter: int) -> torch.Generator:
         """Return the generator of one event; none is kept, so that a copy draws what the original does."""
@@ -214,18 +283,39 @@ class DistilledBuffer(ExemplarsBuffer):
 
     def _update(self, new: Mapping[GroupKey, Reservoir], schema: Schema, learner: nn.Module | None, agent: Any) -> None:
         """Make the memories of groups with new data, and shrink the others to what is left for them."""
-        order = [*self.groups, *(group for group in new if group not in self.groups)]
+        order = [*self._order, *(group for group in new if group not in self._order)]
         maker = Maker(self.options, schema, learner, working_device(self.options.device, agent, learner))
+        if self.coded:
+            self._recode(new, maker)
+            self._order = order
+            return
         number = max(self.planned_groups or 0, len(order))
         allowed = self.max_size if self.max_bytes is None else self._fitting(self.max_bytes, number, new, maker)
         if allowed < len(order) and not self._warned:
             self._warned = True
-            warnings.warn(f"{allowed} images for {len(order)} groups: some groups have none", stacklevel=3)
+            domains = len({group.experience for group in order}) > 1
+            advice = "; groupby='class' keeps one for each class" if domains else ""
+            warnings.warn(f"{allowed} images for {len(order)} groups: some groups have none{advice}", stacklevel=3)
         images = dict(zip(order, shares(allowed, number), strict=False))
-        self.groups = maker.renewed(self.groups, new, images, self._rng(1, self.updates))
+        self._groups = maker.renewed(self._groups, new, images, self._rng(1, self.updates))
+        self._order = order
         self.images_allowed = allowed
         self.updates += 1
         self._dataset = None
+
+    def _recode(self, new: Mapping[GroupKey, Reservoir], maker: Maker) -> None:
+        """Code new samples, and drop layers of the others."""
+        if self.max_bytes is None:
+            number = 1 if self._limit is None else self._limit[0]
+            self.max_bytes = self.max_size = number * math.prod(maker.schema.shape)
+        coder = Coder(self.options, self.max_bytes, self._plan.steps, maker)
+        arrivals, choice = coder.renewed(self._arrivals, new, self.choice, self._rng(1, self.updates))
+        if not any(map(len, arrivals)):
+            raise OptionError(f"max_bytes is {self.max_bytes}, in which not one image fits; give more")
+        self._arrivals, self.choice = arrivals, choice
+        self._groups, self._dataset = {}, None
+        self.images_allowed = sum(map(len, arrivals))
+        self.updates += 1
 
     def _fitting(self, max_bytes: int, number: int, new: Mapping[GroupKey, Reservoir], maker: Maker) -> int:
         """Return how many images of ``number`` groups fit into a number of bytes."""
@@ -234,6 +324,6 @@ class DistilledBuffer(ExemplarsBuffer):
         label = max(label_bytes(group.label) for group in (*self.groups, *new))
         if options.soft_labels:
             widths = [memory.soft.shape[1] for memory in self.groups.values() if memory.soft is not None]
-            widths += [maker.label(samples.x[:1], group.task).shape[1] for group, samples in new.items()]
+            widths += [maker.label(samples.x[:1], group).shape[1] for group, samples in new.items()]
             label = 4 * max(widths)
         return images_in(max_bytes, number, (each + label) * options.factor**2, levels)

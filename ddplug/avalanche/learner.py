@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +19,7 @@ from ddplug.networks.factory import Network, linear_input
 from ddplug.utils.devices import pick_device
 from ddplug.utils.randomness import temporary_seed
 
-__all__ = ["LearnerCopy", "networks_for", "probabilities", "with_heads_for", "working_device"]
+__all__ = ["LearnerCopy", "labels_of", "losses", "networks_for", "probabilities", "with_heads_for", "working_device"]
 
 _CHUNK = 256
 """Samples passed through the learner at once."""
@@ -38,7 +39,9 @@ class LearnerCopy(nn.Module):
         self, learner: nn.Module, task: int, labels: Sequence[int] = (), shape: tuple[int, ...] | None = None
     ) -> None:
         super().__init__()
-        self.learner = copy.deepcopy(learner).cpu().float().requires_grad_(True)
+        self.learner = copy.deepcopy(learner).cpu().float()
+        self.frozen = {name for name, parameter in self.learner.named_parameters() if not parameter.requires_grad}
+        self.learner.requires_grad_(True)
         for parameter in self.learner.parameters():
             parameter.grad = None
         self.task = task
@@ -72,14 +75,22 @@ class LearnerCopy(nn.Module):
 
 
 @torch.no_grad()
-def _redraw(model: nn.Module) -> None:
-    """Initialize every module anew, by its own ``reset_parameters`` or else with its present mean and deviation."""
-    for module in model.modules():
+def _redraw(model: nn.Module, frozen: AbstractSet[str]) -> None:
+    """Initialize every module anew, by its own ``reset_parameters`` or else with its present mean and deviation.
+
+    Args:
+        model: the network.
+        frozen: names of parameters that are not trained; modules that have one stay as they are.
+    """
+    for prefix, module in model.named_modules():
+        own = dict(module.named_parameters(prefix, recurse=False))
+        if not frozen.isdisjoint(own) or (frozen and not own):
+            continue
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):
             reset()
             continue
-        for parameter in module.parameters(recurse=False):
+        for parameter in own.values():
             if parameter.is_floating_point() and parameter.numel():
                 parameter.normal_(float(parameter.mean()), float(parameter.std(correction=0)))
 
@@ -121,7 +132,7 @@ def networks_for(
     def make() -> nn.Module:
         made = copy.deepcopy(template)
         if choice == "fresh":
-            _redraw(made.learner)
+            _redraw(made.learner, made.frozen)
         return made
 
     yield make
@@ -162,6 +173,17 @@ def with_heads_for(learner: nn.Module, exp: Any) -> nn.Module:
     return grown
 
 
+def labels_of(learner: nn.Module, x: Tensor, label: int, task: int, device: torch.device) -> Tensor:
+    """Return soft labels of samples of one class: half the known class, half the learner's :func:`probabilities`.
+
+    So the known class is the most probable one, however badly the learner is trained.
+    """
+    soft = 0.5 * probabilities(learner, x, task, device)
+    if len(soft):
+        soft[:, label] += 0.5
+    return soft
+
+
 @torch.no_grad()
 def probabilities(learner: nn.Module, x: Tensor, task: int, device: torch.device) -> Tensor:
     """Return the learner's ``(n, K)`` class probabilities in evaluation mode, float32 on the CPU.
@@ -177,3 +199,8 @@ def probabilities(learner: nn.Module, x: Tensor, task: int, device: torch.device
         return torch.zeros(0, 0)
     with temporary_seed(0, device):  # should the learner draw in evaluation mode too
         return torch.cat([network(part.to(device).float()).softmax(1).cpu() for part in x.split(_CHUNK)])
+
+
+def losses(learner: nn.Module, x: Tensor, label: int, task: int, device: torch.device) -> Tensor:
+    """Return the learner's ``(n,)`` cross-entropies for samples of one class; see :func:`probabilities`."""
+    return -probabilities(learner, x, task, device)[:, label].clamp_min(1e-30).log()

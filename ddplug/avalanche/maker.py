@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,17 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from ddplug.avalanche.groups import GroupKey, GroupMemory, pack
-from ddplug.avalanche.learner import networks_for, probabilities
+from ddplug.avalanche.learner import labels_of, networks_for
 from ddplug.avalanche.options import MemoryOptions
 from ddplug.avalanche.reservoir import Reservoir
 from ddplug.avalanche.schema import Schema
 from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Identity
 from ddplug.distillation.loop import distill
-from ddplug.errors import OptionError
+from ddplug.distillers.selection.kmeans import KMeansCentroid
+from ddplug.errors import DivergedError, OptionError
 from ddplug.functional import augmentation
 from ddplug.functional.resize import reduce
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.text import one_line
 
 __all__ = ["Maker", "Request", "combine", "fewer"]
 
@@ -170,9 +173,7 @@ class Maker:
             rng: generator on the CPU.
         """
         options, schema = self.options, self.schema
-        made: dict[GroupKey, tuple[Tensor, Recipe]] = {}
-        for part in self._parts(requests):
-            made |= self._distill(part, int(torch.randint(2**62, (), generator=rng)))
+        made = self._made(requests, rng)
         recipe = Recipe.paper(augmentation.resolve(options.augmentation, schema.shape))
         memories = {}
         for request in requests:
@@ -182,19 +183,30 @@ class Maker:
             real = len(request.real)
             memory = GroupMemory(request.group, stored, levels, None, request.seen, real, own, schema)
             if options.soft_labels:
-                memory = replace(memory, soft=self.label(memory.inputs(), memory.group.task))
+                memory = replace(memory, soft=self.label(memory.inputs(), memory.group))
             memories[request.group] = memory
         return memories
 
-    def label(self, x: Tensor, task: int) -> Tensor:
-        """Let the learner label ``(n, *shape)`` inputs of a task; ``(n, K)``.
+    def distilled(self, requests: Sequence[Request], rng: torch.Generator) -> dict[GroupKey, Tensor]:
+        """Return the distilled images of each group alone, in a random order."""
+        made = self._made(requests, rng)
+        return {group: _some(images, len(images), rng) for group, (images, _) in made.items()}
+
+    def _made(self, requests: Sequence[Request], rng: torch.Generator) -> dict[GroupKey, tuple[Tensor, Recipe]]:
+        made: dict[GroupKey, tuple[Tensor, Recipe]] = {}
+        for part in self._parts(requests):
+            made |= self._distill(part, int(torch.randint(2**62, (), generator=rng)))
+        return made
+
+    def label(self, x: Tensor, group: GroupKey) -> Tensor:
+        """Let the learner label ``(n, *shape)`` inputs of a group; ``(n, K)``, see :func:`labels_of`.
 
         Raises:
             OptionError: there is no learner.
         """
         if self.learner is None:
             raise OptionError("soft_labels=True needs the model being trained as agent.model; set it, or say False")
-        return probabilities(self.learner, x, task, self.device)
+        return labels_of(self.learner, x, group.label, group.task, self.device)
 
     def _parts(self, requests: Iterable[Request]) -> list[list[Request]]:
         """Put together what is distilled together."""
@@ -227,6 +239,11 @@ class Maker:
             if network is not None:
                 fields["network"] = network
             method = replace(method, **fields)  # type: ignore[type-var]
-            made = distill(data, method, seed=seed, device=self.device)
+            try:
+                made = distill(data, method, seed=seed, device=self.device)
+            except DivergedError as error:
+                warnings.warn(f"{one_line(error)}; the memory of these classes holds k-means centroids", stacklevel=6)
+                fallback = KMeansCentroid(images_per_class=part[0].distilled)
+                made = distill(data, fallback, seed=seed, device=self.device)
         own = made.hard_targets
         return {request.group: (made.inputs[own == k], made.recipe) for k, request in enumerate(part)}

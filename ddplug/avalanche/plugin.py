@@ -18,14 +18,28 @@ from typing_extensions import Unpack
 
 from ddplug.avalanche.buffer import DistilledBuffer
 from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
-from ddplug.avalanche.replay import MemoryBatches, match_width, repeat_to_size, stored_rows
-from ddplug.avalanche.schema import Rows
+from ddplug.avalanche.replay import (
+    Augment,
+    MemoryBatches,
+    check_augment,
+    match_width,
+    mild,
+    repeat_to_size,
+    resolved,
+    stored_rows,
+)
+from ddplug.avalanche.schema import Rows, check_item, pairs_of
 from ddplug.errors import OptionError
-from ddplug.functional import augmentation
-from ddplug.utils.checks import one_of
+from ddplug.utils.checks import one_of, values_at_least
 from ddplug.utils.randomness import nth_generator
 
 __all__ = ["DistilledReplayPlugin"]
+
+FINETUNE = 200
+"""Steps of fine-tuning, unless they are said."""
+
+ROWS = 100
+"""Rows a step of a memory of coded images, at least, unless they are said."""
 
 _KEPT = 8
 """Last batches of an experience whose differences serve the fine-tuning after it."""
@@ -45,11 +59,13 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
     nothing but the policy and a few numbers is kept between experiences, so the plugin can be pickled there.
 
     Args:
-        mem_size: images in the memory; ``None`` if ``max_bytes`` is given. Not used with ``storage_policy``.
-        max_bytes: bytes of the memory instead.
+        mem_size: the memory may take the bytes of so many images of the stream, at a byte a number; without
+            ``distiller`` and ``codec`` as many coded images as fit (200 if nothing is said).
+        mem_bytes: bytes of the memory instead, also as ``"8kB"``.
         storage_policy: a memory to use instead of a new :class:`~ddplug.avalanche.buffer.DistilledBuffer`.
         mode: ``"loss"`` or ``"batch"``.
-        batch_size_mem: memory rows a step, the learner's ``train_mb_size`` by default. A memory that is no larger is
+        batch_size_mem: memory rows a step, the learner's ``train_mb_size`` by default, and of coded images no fewer
+            than :data:`ROWS`: a loss of ten rows is too noisy for its weight. A memory that is no larger is
             used whole; a larger one is gone through in a random order, every row before any comes again.
         weight: of the memory's loss. ``"experiences"``: the number of experiences that were put into the memory, so
             that each weighs as much as the present one. ``"classes"``: groups in the memory over groups in the present
@@ -59,13 +75,16 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             :mod:`ddplug.avalanche.translation`; 0 for not at all. ``"auto"`` is 1 where the present experience brings
             classes that are new, and 0 where it brings another domain of known ones, which vary in another way.
             Without effect on mixed batches.
-        augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, drawn for each memory row;
-            ``"auto"`` for what suits the shape, ``""`` for none. Without effect on mixed batches.
+        augment: how memory rows are varied: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, drawn
+            for each row, or a function of one input ``(*shape)``, such as a torchvision transform; ``""`` for none.
+            ``"auto"`` varies coded ones in the fine-tuning alone, see :func:`ddplug.avalanche.replay.mild`: beside
+            samples of the stream, which are not, they would be told apart by that. Without effect on mixed batches.
         batch_norm: ``"update"`` lets memory rows move running statistics, as stock replay does; ``"keep"`` normalizes
             them by their own batch and leaves the running statistics to the stream. Without effect on mixed batches.
         finetune_steps: steps of the learner's own optimizer on memory batches alone, in training mode, each time the
-            memory has been updated (on online streams: distilled anew), unless it was empty before. Balanced
-            fine-tuning: Castro et al., "End-to-End Incremental Learning", ECCV 2018, section 3.2.
+            memory has been updated (on online streams: made anew), unless it was empty before. Balanced fine-tuning:
+            Castro et al., "End-to-End Incremental Learning", ECCV 2018, section 3.2. ``"auto"`` is
+            :data:`FINETUNE` with a memory of coded images, at most twice as many as the experience had, and else 0.
         **memory: fields of :class:`~ddplug.avalanche.options.MemoryOptions` for the new memory; ``seed`` is of every
             draw from it, too.
 
@@ -82,17 +101,17 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
 
     def __init__(
         self,
-        mem_size: int | None = 200,
+        mem_size: int | None = None,
         *,
-        max_bytes: int | None = None,
+        mem_bytes: int | str | None = None,
         storage_policy: Any = None,
         mode: str = "loss",
         batch_size_mem: int | None = None,
         weight: str | float = "experiences",
         translate: str | float = "auto",
-        augment: str = "",
+        augment: Augment = "auto",
         batch_norm: str = "update",
-        finetune_steps: int = 0,
+        finetune_steps: int | str = "auto",
         **memory: Unpack[MemoryKeywords],
     ) -> None:
         super().__init__()
@@ -101,9 +120,10 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         _check_number("weight", weight, ("classes", "experiences"))
         _check_number("translate", translate, ("auto",))
         _check_integer("batch_size_mem", 1 if batch_size_mem is None else batch_size_mem, 1)
-        _check_integer("finetune_steps", finetune_steps, 0)
-        augmentation.resolve(augment, (1, 1, 1))
-        self.storage_policy = make_policy(storage_policy, mem_size, max_bytes, memory)
+        if finetune_steps != "auto":
+            _check_integer("finetune_steps", finetune_steps, 0)
+        check_augment(augment)
+        self.storage_policy = make_policy(storage_policy, mem_size, mem_bytes, memory)
         self.mode = mode
         self.batch_size_mem = batch_size_mem
         self.weight = weight
@@ -118,6 +138,10 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         self._memory: MemoryBatches | None = None
         self._moves: list[Tensor] = []
         self._factor = 0.0
+
+    def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
+        """Look at what is to be remembered, before anything is trained."""
+        check_item(strategy.experience.dataset)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Bring the memory to the device, or mix it into the loader."""
@@ -151,19 +175,33 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         update(policy, strategy, **kwargs)
         self.experiences += not online and len(strategy.experience.dataset) > 0
         renewed = not online if updates is None else policy.updates != updates
-        if self.finetune_steps and filled and renewed:
-            self._finetune(strategy, 0.0 if memory is None else memory.translate)
+        steps = self._steps(strategy)
+        if steps and filled and renewed:
+            self._finetune(strategy, steps, 0.0 if memory is None else memory.translate)
         self._moves = []
 
+    def _steps(self, strategy: Any) -> int:
+        """Return the steps of fine-tuning after the present experience."""
+        if not isinstance(self.finetune_steps, str):
+            return self.finetune_steps
+        return min(FINETUNE, 2 * strategy.clock.train_exp_iterations) if self._coded and self.mode == "loss" else 0
+
+    @property
+    def _coded(self) -> bool:
+        """Whether the memory holds many coded images."""
+        return isinstance(self.storage_policy, DistilledBuffer) and self.storage_policy.coded
+
     def _size(self, strategy: Any) -> int:
-        return int(strategy.train_mb_size) if self.batch_size_mem is None else self.batch_size_mem
+        if self.batch_size_mem is not None:
+            return self.batch_size_mem
+        return max(int(strategy.train_mb_size), ROWS if self._coded else 0)
 
     def _take(self, strategy: Any, translate: float) -> MemoryBatches:
         """Bring the memory to the learner's device, with a generator of its own."""
         rows, soft = stored_rows(self.storage_policy)
         self._draws += 1
         rng = nth_generator(self.seed, self._draws)
-        chosen = augmentation.resolve(self.augment, tuple(rows.x.shape[1:]))
+        chosen = resolved("" if self.augment == "auto" else self.augment, tuple(rows.x.shape[1:]))
         rows = Rows(*(tensor.to(strategy.device) for tensor in (rows.x, rows.y, rows.t)))
         soft = None if soft is None else soft.to(strategy.device)
         return MemoryBatches(rows, soft, self._size(strategy), chosen, rng, translate)
@@ -173,7 +211,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         if not isinstance(self.translate, str):
             return float(self.translate)
         online = isinstance(strategy.experience, OnlineCLExperience)
-        return float(online or not _pairs(strategy.experience.dataset) <= _pairs(self.storage_policy.buffer))
+        return float(online or not pairs_of(strategy.experience.dataset) <= pairs_of(self.storage_policy.buffer))
 
     def _weigh(self, strategy: Any, memory: MemoryBatches) -> float:
         """Return the weight of the memory's loss in the present experience."""
@@ -184,7 +222,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         policy, rows = self.storage_policy, memory.rows
         distilled = isinstance(policy, DistilledBuffer)
         stored = len(policy.groups) if distilled else torch.stack([rows.t, rows.y]).unique(dim=1).shape[1]
-        return stored / len(_pairs(strategy.experience.dataset))
+        return stored / len(pairs_of(strategy.experience.dataset))
 
     def _loss(self, strategy: Any, memory: MemoryBatches, moves: Tensor | None) -> Tensor:
         """Return the learner's loss on a memory batch."""
@@ -199,11 +237,13 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         loss: Tensor = strategy._criterion(out, y) if soft is None else cross_entropy(out, match_width(soft, out))
         return loss
 
-    def _finetune(self, strategy: Any, translate: float) -> None:
+    def _finetune(self, strategy: Any, steps: int, translate: float) -> None:
         memory, training = self._take(strategy, translate), strategy.model.training
+        if self.augment == "auto" and self._coded:
+            memory.augment = mild
         moves = torch.cat(self._moves) if self._moves else None
         strategy.model.train()
-        for _ in range(self.finetune_steps):
+        for _ in range(steps):
             strategy.optimizer.zero_grad()
             self._loss(strategy, memory, moves).backward()
             strategy.optimizer.step()
@@ -218,19 +258,33 @@ class _Fixed:
     max_size: int
 
 
-def make_policy(policy: Any, mem_size: int | None, max_bytes: int | None, options: Mapping[str, Any]) -> Any:
-    """Return the policy, or a new distilled memory with the options.
+MEM_SIZE = 200
+"""Images whose bytes a memory may take if nothing is said."""
+
+
+def make_policy(policy: Any, mem_size: int | None, mem_bytes: int | str | None, options: Mapping[str, Any]) -> Any:
+    """Return the policy, or a new memory with the options.
 
     Raises:
         OptionError: both are given, the policy is none, or an option is unknown.
     """
     MemoryOptions.check_names(options)
     if policy is None:
-        return DistilledBuffer(mem_size, max_bytes=max_bytes, **options)
+        if mem_bytes is not None and mem_size is not None:
+            raise OptionError(f"mem_size is {mem_size} and mem_bytes is {mem_bytes}; give only one of them")
+        size = MEM_SIZE if mem_size is None else mem_size
+        memory = MemoryOptions(**options)
+        if mem_bytes is None and not memory.coded:  # whole images are counted as such
+            return DistilledBuffer(size, options=memory)
+        values_at_least(1, mem_size=size)
+        return DistilledBuffer(max_bytes=f"{size} images" if mem_bytes is None else mem_bytes, options=memory)
     if not isinstance(policy, ExemplarsBuffer):
         raise OptionError(f"storage_policy is a {type(policy).__name__}; it must be an avalanche ExemplarsBuffer")
-    given = {*options, *(() if max_bytes is None else ("max_bytes",))}
-    extra = ", ".join(sorted(given - {"distiller", "seed"}))
+    given = {
+        *options,
+        *(name for name, value in (("mem_size", mem_size), ("mem_bytes", mem_bytes)) if value is not None),
+    }
+    extra = ", ".join(sorted(given - {"seed"}))
     if extra:
         raise OptionError(f"{extra} would make a new memory beside storage_policy; give them to the policy itself")
     return policy
@@ -244,7 +298,7 @@ def update(policy: Any, strategy: Any, **kwargs: Any) -> None:
         policy.update(strategy, **kwargs)
 
 
-def _check_integer(name: str, value: int, low: int) -> None:
+def _check_integer(name: str, value: Any, low: int) -> None:
     """Refuse what is not an integer from ``low`` on."""
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise OptionError(f"{name} is {value!r}; it must be an integer of at least {low}")
@@ -255,13 +309,6 @@ def _check_number(name: str, value: str | float, words: tuple[str, ...]) -> None
         one_of(name, value, words)
     elif not 0 <= value < math.inf:
         raise OptionError(f"{name} is {value}; it must be a finite number of at least 0, or {' or '.join(words)}")
-
-
-def _pairs(dataset: Any) -> set[tuple[int, int]]:
-    """Return the (task, class) pairs of a dataset, without loading it."""
-    labels = list(map(int, dataset.targets))
-    tasks = getattr(dataset, "targets_task_labels", None)
-    return set(zip([0] * len(labels) if tasks is None else map(int, tasks), labels, strict=True))
 
 
 def _batch(strategy: Any) -> tuple[Tensor, Tensor, Tensor]:

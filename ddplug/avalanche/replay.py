@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import affine_grid, grid_sample, pad
 
 from ddplug.avalanche.buffer import DistilledBuffer
 from ddplug.avalanche.schema import Rows, read
 from ddplug.avalanche.translation import differences, translated
 from ddplug.functional import augmentation as operations
+from ddplug.utils.randomness import temporary_seed
 
-__all__ = ["MemoryBatches", "augmented", "match_width", "repeat_to_size", "stored_rows"]
+__all__ = [
+    "Augment",
+    "MemoryBatches",
+    "augmented",
+    "check_augment",
+    "match_width",
+    "mild",
+    "repeat_to_size",
+    "resolved",
+    "stored_rows",
+]
+
+Augment: TypeAlias = str | Callable[..., Tensor]
+"""Operations of :mod:`ddplug.functional.augmentation`, or a function of one input."""
+
+_TURN, _STRETCH, _MOVE = math.pi / 12, 0.1, 0.1
+"""Most of what drawings are turned by, and of what they are stretched and moved by, as a share of their side."""
+
+_LOOKED_AT = 500
+"""Images that the background is found in."""
 
 
 @dataclass
@@ -34,10 +56,16 @@ class MemoryBatches:
     rows: Rows
     soft: Tensor | None
     size: int
-    augment: str
+    augment: Augment
     rng: torch.Generator
     translate: float = 0.0
     _upcoming: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+    @cached_property
+    def background(self) -> Tensor | None:
+        """The most usual value of each channel of images, ``(C, 1, 1)``: drawings stand on it."""
+        x = self.rows.x[:_LOOKED_AT]
+        return x.transpose(0, 1).flatten(1).median(1).values.view(-1, 1, 1) if x.ndim == 4 else None
 
     def batch(self, moves: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Return inputs, labels, task labels and, where there are any, soft labels.
@@ -50,7 +78,7 @@ class MemoryBatches:
         if moves is not None and len(moves):
             index = index.repeat(max(1, self.size // len(index)))
         index = index.to(self.rows.y.device)
-        x = augmented(self.rows.x[index], self.augment, self.rng)
+        x = augmented(self.rows.x[index], self.augment, self.rng, self.background)
         if moves is not None:
             x = translated(x, moves, self.translate, self.rng)
         return x, self.rows.y[index], self.rows.t[index], None if self.soft is None else self.soft[index]
@@ -78,9 +106,55 @@ def repeat_to_size(memory: Any, size: int, *, exactly: bool = False) -> Any:
     return memory.subset(list(range(n)) * times) if times > 1 else memory
 
 
-def augmented(x: Tensor, augment: str, rng: torch.Generator) -> Tensor:
-    """Transform ``(n, C, H, W)`` images, each by an operation of its own."""
-    return operations.apply(x, operations.draw(augment, len(x), rng, common=False)) if augment else x
+def check_augment(augment: Augment) -> None:
+    """Refuse operations that are not known."""
+    if not callable(augment):
+        operations.resolve(augment, (1, 1, 1))
+
+
+def resolved(augment: Augment, shape: tuple[int, ...]) -> Augment:
+    """Return the operations for inputs of a shape; a function is given back."""
+    return augment if callable(augment) else operations.resolve(augment, shape)
+
+
+def mild(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Vary ``(n, *shape)`` inputs as ordinary training does, and no more.
+
+    Images of one channel are turned by up to 15 degrees, and stretched and moved by up to a tenth, all in one
+    interpolation: three in a row, as in :mod:`ddplug.functional.augmentation`, blur small images. Those of more
+    channels are cropped and mirrored, and other inputs stay as they are.
+    """
+    n = len(x)
+    if x.ndim != 4:
+        return x
+    if x.shape[1] > 1:
+        return operations.apply(x, operations.draw("crop+flip", n, rng))
+    angle, across, down, *moves = (2 * torch.rand(5, n, generator=rng) - 1).to(x).unbind()
+    angle, across, down = angle * _TURN, 1 + _STRETCH * across, 1 + _STRETCH * down
+    right, low = (2 * _MOVE * move for move in moves)
+    rows = [angle.cos() * across, -angle.sin() * down, right, angle.sin() * across, angle.cos() * down, low]
+    grid = affine_grid(torch.stack(rows, 1).view(n, 2, 3), list(x.shape), align_corners=False)
+    return grid_sample(x, grid, "bilinear", "zeros", align_corners=False)
+
+
+def augmented(x: Tensor, augment: Augment, rng: torch.Generator, background: Tensor | None = None) -> Tensor:
+    """Transform ``(n, *shape)`` inputs, each by an operation of its own.
+
+    Args:
+        x: the inputs.
+        augment: operations, which are for images ``(C, H, W)``, or a function of one input.
+        rng: generator on the CPU; a function finds the global one seeded from it.
+        background: ``(C, 1, 1)`` that images are filled up with; ``None`` for 0.
+    """
+    if not augment:
+        return x
+    ground = x.new_zeros(()) if background is None else background
+    if augment is mild:
+        return mild(x - ground, rng) + ground
+    if callable(augment):
+        with temporary_seed(int(torch.randint(2**31, (), generator=rng))):
+            return torch.stack([augment(row) for row in x])
+    return operations.apply(x - ground, operations.draw(augment, len(x), rng, common=False)) + ground
 
 
 def stored_rows(policy: Any) -> tuple[Rows, Tensor | None]:

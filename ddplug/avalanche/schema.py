@@ -22,7 +22,7 @@ from ddplug.errors import DataError
 from ddplug.utils.randomness import temporary_seed
 from ddplug.utils.text import one_line
 
-__all__ = ["SOFT_TARGETS", "Rows", "Schema", "read", "write"]
+__all__ = ["SOFT_TARGETS", "Rows", "Schema", "check_item", "pairs_of", "read", "some_of_each", "write"]
 
 SOFT_TARGETS = "soft_targets"
 """Name of the data attribute that carries soft labels."""
@@ -86,6 +86,48 @@ class _Stored(Dataset[tuple[Tensor, Any]]):
         return self.x[index], self.y[index]
 
 
+def some_of_each(dataset: Any, most: int, rng: torch.Generator) -> list[int] | None:
+    """Draw positions of at most so many samples of each class, in ascending order.
+
+    Args:
+        dataset: of a stream.
+        most: of a class.
+        rng: generator on the CPU.
+
+    Returns:
+        ``None`` where the dataset does not know its labels, or has no more.
+    """
+    labels = getattr(dataset, "targets", None)
+    if labels is None:
+        return None
+    targets = torch.as_tensor([int(label) for label in labels])
+    if int(targets.bincount().max()) <= most:
+        return None
+    order = torch.randperm(len(targets), generator=rng)
+    picks = [(targets[order] == label).nonzero()[:most, 0] for label in targets.unique()]
+    found: list[int] = order[torch.cat(picks)].sort().values.tolist()
+    return found
+
+
+def check_item(dataset: Any) -> None:
+    """Refuse what a memory could not take after training, before it: items are looked at as they are trained on too.
+
+    Raises:
+        DataError: see :func:`read`; or training items have another shape than those of ``eval``.
+    """
+    if not len(dataset):
+        return
+    with temporary_seed(0):
+        looked = dataset.eval() if isinstance(dataset, AvalancheDataset) else dataset
+        remembered = _schema(looked, looked[0])
+        trained = _schema(dataset, dataset[0])
+    if trained.shape != remembered.shape:
+        raise DataError(
+            f"inputs have the shape {trained.shape} in training and {remembered.shape} under the eval transforms, by "
+            "which they are remembered; give both transforms the same size"
+        )
+
+
 def read(dataset: Any) -> tuple[Rows, Schema]:
     """Read a dataset of a stream, each item once, under its ``eval`` transforms.
 
@@ -124,6 +166,10 @@ def read(dataset: Any) -> tuple[Rows, Schema]:
 
 def _schema(dataset: Any, item: Any) -> Schema:
     """Look at one item."""
+    if not isinstance(item, (tuple, list)) or len(item) < 2:
+        raise DataError(
+            f"the experience's items are {type(item).__name__}, not (x, y); a memory holds inputs and labels"
+        )
     x, y = item[0], item[1]
     attribute = getattr(dataset, "targets_task_labels", None)
     task_labels = isinstance(attribute, DataAttribute) and bool(attribute.use_in_getitem)
@@ -132,12 +178,30 @@ def _schema(dataset: Any, item: Any) -> Schema:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         what = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise DataError(f"the experience's inputs are {what}, not floating-point tensors; add a transform to eval")
-    whole = not y.is_floating_point() and y.ndim == 0 if isinstance(y, Tensor) else int(y) == y
-    if not whole:
-        raise DataError(f"the experience's labels are like {y}, not whole numbers; give class indices")
+    if not _is_whole(y):
+        raise DataError(f"the experience's labels are like {one_line(y)}, not whole numbers; give class indices")
     kind = next((kind for kind in _KINDS if isinstance(dataset, kind)), AvalancheDataset)
     label_dtype = y.dtype if isinstance(y, Tensor) else torch.int64
     return Schema(tuple(x.shape), x.dtype, isinstance(y, Tensor), label_dtype, task_labels, kind)
+
+
+def _is_whole(label: Any) -> bool:
+    """Say whether a label is one class index."""
+    if isinstance(label, Tensor):
+        return not label.is_floating_point() and label.ndim == 0
+    try:
+        return bool(int(label) == label)
+    except (TypeError, ValueError):
+        return False
+
+
+def pairs_of(dataset: Any) -> set[tuple[int, int]]:
+    """Return the (task, class) pairs of a dataset, without loading it where it knows its labels."""
+    labels, tasks = getattr(dataset, "targets", None), getattr(dataset, "targets_task_labels", None)
+    if labels is None:
+        rows = read(dataset)[0]
+        return set(zip(rows.t.tolist(), rows.y.tolist(), strict=True))
+    return set(zip([0] * len(labels) if tasks is None else map(int, tasks), map(int, labels), strict=True))
 
 
 def _task_labels(tasks: list[int]) -> Any:

@@ -14,9 +14,8 @@ from typing_extensions import Unpack
 
 from ddplug.avalanche.options import MemoryOptions, SharedKeywords, shows_memory_options
 from ddplug.avalanche.plugin import DistilledReplayPlugin, make_policy, update
-from ddplug.avalanche.replay import augmented, repeat_to_size
+from ddplug.avalanche.replay import Augment, augmented, check_augment, repeat_to_size, resolved
 from ddplug.errors import unknown
-from ddplug.functional import augmentation
 from ddplug.utils.randomness import nth_generator
 
 __all__ = ["DistilledGDumb", "DistilledReplay"]
@@ -72,16 +71,16 @@ class DistilledReplay(SupervisedTemplate):
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         criterion: Any = _CROSS_ENTROPY,
-        mem_size: int | None = 200,
-        max_bytes: int | None = None,
+        mem_size: int | None = None,
+        mem_bytes: int | str | None = None,
         storage_policy: Any = None,
         mode: str = "loss",
         batch_size_mem: int | None = None,
         weight: str | float = "experiences",
         translate: str | float = "auto",
-        augment: str = "",
+        augment: Augment = "auto",
         batch_norm: str = "update",
-        finetune_steps: int = 0,
+        finetune_steps: int | str = "auto",
         train_mb_size: int = 1,
         train_epochs: int = 1,
         eval_mb_size: int | None = None,
@@ -96,16 +95,18 @@ class DistilledReplay(SupervisedTemplate):
         :param model: the model.
         :param optimizer: the optimizer.
         :param criterion: the loss; soft labels of the memory are met by a cross-entropy of their own.
-        :param mem_size: images in the memory; ``None`` if ``max_bytes`` is given.
-        :param max_bytes: bytes of the memory instead.
+        :param mem_size: the memory may take the bytes of so many images, at a byte a number; 200 unless ``mem_bytes``
+            is given.
+        :param mem_bytes: bytes of the memory instead, also as ``"8kB"``.
         :param storage_policy: a memory to use instead of a new distilled one.
         :param mode: ``"loss"`` for a loss of its own, ``"batch"`` for mixed batches.
         :param batch_size_mem: memory rows a step; ``train_mb_size`` if None.
         :param weight: of the memory's loss: ``"experiences"``, ``"classes"`` or a number.
         :param translate: strength of moving memory rows as the present classes vary, or ``"auto"``.
-        :param augment: operations drawn for each memory row, ``"auto"`` or ``""``.
+        :param augment: operations or a function for each memory row, ``""`` for none, or ``"auto"`` for what suits
+            the shape, in the fine-tuning alone.
         :param batch_norm: ``"update"`` or ``"keep"`` running statistics when memory rows pass.
-        :param finetune_steps: steps on the memory alone after each experience.
+        :param finetune_steps: steps on the memory alone after each experience, or ``"auto"``.
         :param train_mb_size: mini-batch size for training.
         :param train_epochs: epochs an experience.
         :param eval_mb_size: mini-batch size for evaluation; ``train_mb_size`` if None.
@@ -121,7 +122,7 @@ class DistilledReplay(SupervisedTemplate):
         memory, rest = _split(base_kwargs)
         plugin = DistilledReplayPlugin(
             mem_size,
-            max_bytes=max_bytes,
+            mem_bytes=mem_bytes,
             storage_policy=storage_policy,
             mode=mode,
             batch_size_mem=batch_size_mem,
@@ -166,10 +167,10 @@ class DistilledGDumb(SupervisedTemplate):
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         criterion: Any = _CROSS_ENTROPY,
-        mem_size: int | None = 200,
-        max_bytes: int | None = None,
+        mem_size: int | None = None,
+        mem_bytes: int | str | None = None,
         storage_policy: Any = None,
-        augment: str = "",
+        augment: Augment = "",
         learning_rate: str | None = None,
         train_mb_size: int = 1,
         train_epochs: int = 1,
@@ -185,10 +186,11 @@ class DistilledGDumb(SupervisedTemplate):
         :param model: the model; its weights at the first experience are those it is set back to.
         :param optimizer: the optimizer; its state is forgotten with the weights.
         :param criterion: the loss, on hard labels.
-        :param mem_size: images in the memory; ``None`` if ``max_bytes`` is given.
-        :param max_bytes: bytes of the memory instead.
+        :param mem_size: the memory may take the bytes of so many images, at a byte a number; 200 unless ``mem_bytes``
+            is given.
+        :param mem_bytes: bytes of the memory instead, also as ``"8kB"``.
         :param storage_policy: a memory to use instead of a new distilled one.
-        :param augment: operations drawn for each sample of a batch, ``"auto"`` or ``""``.
+        :param augment: operations drawn for each sample of a batch, ``"auto"`` or ``""``, or a function of one.
         :param learning_rate: None keeps the optimizer's own; ``"recipe"`` trains at the rate of the memory's recipe,
             for distillers that learn it with the images. The optimizer's own comes back after each experience.
         :param train_mb_size: mini-batch size for training.
@@ -204,7 +206,7 @@ class DistilledGDumb(SupervisedTemplate):
         :raises OptionError: an option is unknown or outside its range.
         """
         memory, rest = _split(base_kwargs)
-        self.storage_policy = make_policy(storage_policy, mem_size, max_bytes, memory)
+        self.storage_policy = make_policy(storage_policy, mem_size, mem_bytes, memory)
         """The memory."""
         plugin = _FromScratch(self.storage_policy, augment, learning_rate, memory.get("seed", 0))
         super().__init__(
@@ -225,8 +227,8 @@ class DistilledGDumb(SupervisedTemplate):
 class _FromScratch(GDumbPlugin, supports_distributed=False):  # type: ignore[call-arg]
     """The stock plugin, which sets the model back, with our memory, augmentation and learning rate."""
 
-    def __init__(self, policy: Any, augment: str, learning_rate: str | None, seed: int) -> None:
-        augmentation.resolve(augment, (1, 1, 1))
+    def __init__(self, policy: Any, augment: Augment, learning_rate: str | None, seed: int) -> None:
+        check_augment(augment)
         if learning_rate not in ("recipe", None):
             raise unknown("learning_rate", str(learning_rate), ("recipe", "None"))
         super().__init__()
@@ -259,7 +261,7 @@ class _FromScratch(GDumbPlugin, supports_distributed=False):  # type: ignore[cal
         """Augment the batch."""
         if self._rng is not None:
             x = strategy.mbatch[0]
-            strategy.mbatch[0] = augmented(x, augmentation.resolve(self.augment, tuple(x.shape[1:])), self._rng)
+            strategy.mbatch[0] = augmented(x, resolved(self.augment, tuple(x.shape[1:])), self._rng)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Return the optimizer its own learning rate back."""

@@ -16,6 +16,8 @@ from ddplug.cli.commands import Answer
 from ddplug.cli.data import add_data_options, add_run_options, check_held_out, load, require_validation
 from ddplug.errors import OptionError
 from ddplug.utils.arguments import Parser, number
+from ddplug.utils.arguments import path as as_path
+from ddplug.utils.streams import complain
 from ddplug.utils.text import table
 
 if TYPE_CHECKING:
@@ -44,7 +46,9 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         metavar="NAME=FILE",
         help="a set to rank with, made with the same --validation; again for several",
     )
-    parser.add_argument("--folder", required=True, metavar="DIR", help="for results; the same one goes on where it was")
+    parser.add_argument(
+        "--folder", type=as_path, required=True, metavar="DIR", help="for results; the same one goes on where it was"
+    )
     parser.add_argument(
         "-n", "--architectures", type=number(int, 2), default=40, metavar="N", help="to sample (default: 40)"
     )
@@ -83,7 +87,7 @@ def _named(text: str) -> tuple[str, str]:
     name, _, path = text.partition("=")
     if not name or not path:
         raise argparse.ArgumentTypeError(f"is {text!r}; give a name and a file, as dm=dm.safetensors")
-    return name, path
+    return name, as_path(path)
 
 
 def _listed(kind: type) -> Callable[[str], list[Any]]:
@@ -119,7 +123,7 @@ def _run(arguments: argparse.Namespace) -> Answer:
 
     train, rest = load(arguments, "train"), load(arguments, "test")
     study = _study(arguments, train, rest)
-    study.run(say=lambda line: sys.stderr.write(f"{line}\n"))
+    study.run(say=complain)
     rows, scores = study.rows(seed=arguments.seed), study.scores()
     folder = Path(study.folder)
     values = {"folder": str(folder), "architectures": len(study.samples), "share": arguments.share, "rows": rows}

@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from ddplug.errors import DataError, OptionError
-from ddplug.utils.arguments import SEED_LIMIT, Parser, number
+from ddplug.utils.arguments import SEED_LIMIT, Parser, number, path
+from ddplug.utils.streams import is_terminal
 
 if TYPE_CHECKING:
     from ddplug.data.labeled import LabeledData
@@ -17,6 +18,7 @@ __all__ = [
     "add_data_options",
     "add_run_options",
     "check_held_out",
+    "data_words",
     "load",
     "load_whole",
     "require_validation",
@@ -33,10 +35,14 @@ def add_data_options(parser: Parser) -> None:
         metavar="NAME",
         help="a data set (see `ddplug list`), or a folder of images, imagefolder:DIR",
     )
-    group.add_argument("--data-root", metavar="DIR", help="folder that data sets from the network are kept in")
+    group.add_argument(
+        "--data-root", type=path, metavar="DIR", help="folder that data sets from the network are kept in"
+    )
     group.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
     group.add_argument("--size", type=_size, metavar="N|HxW", help="resize the pictures of imagefolder:DIR")
-    group.add_argument("--cache", metavar="DIR", help="decode images once into files here; memory use stays bounded")
+    group.add_argument(
+        "--cache", type=path, metavar="DIR", help="decode images once into files here; memory use stays bounded"
+    )
     group.add_argument(
         "--validation",
         type=number(float, 0, 1),
@@ -64,7 +70,21 @@ def _size(text: str) -> tuple[int, int]:
 
 def show_progress() -> bool:
     """Return whether somebody is looking at standard error."""
-    return sys.stderr.isatty()
+    return is_terminal(sys.stderr)
+
+
+def data_words(arguments: argparse.Namespace) -> list[str]:
+    """Return the options that name the same data in another command, whatever is not as it is by default."""
+    words = ["--data", arguments.data]
+    if arguments.data_root is not None:
+        words += ["--data-root", arguments.data_root]
+    if arguments.size is not None:
+        words += ["--size", "x".join(map(str, arguments.size))]
+    if arguments.cache is not None:
+        words += ["--cache", arguments.cache]
+    if arguments.validation is not None:
+        words += ["--validation", str(arguments.validation)]
+    return words
 
 
 def load(arguments: argparse.Namespace, split: str) -> LabeledData:

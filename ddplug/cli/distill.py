@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,10 +13,13 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddplug.cli.commands import Answer
-from ddplug.cli.data import add_data_options, add_run_options, load
+from ddplug.cli.data import add_data_options, add_run_options, data_words, load
 from ddplug.errors import CheckpointError, FormatError, OptionError
 from ddplug.utils.arguments import Parser, add_fields, given_fields, number, quantity
-from ddplug.utils.text import os_reason, table
+from ddplug.utils.arguments import path as as_path
+from ddplug.utils.signals import saving
+from ddplug.utils.streams import complain
+from ddplug.utils.text import command, os_reason, shown, table
 
 if TYPE_CHECKING:
     from ddplug.data.labeled import LabeledData
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["configure", "run"]
 
 _SIZE = quantity("a size", {"B": 1, "kB": 1e3, "MB": 1e6, "KiB": 2**10, "MiB": 2**20})
+
+_TIMES = {"s": 1, "m": 60, "h": 3600}
 
 AUTO = "auto"
 """In the place of a method's name: choose one."""
@@ -100,15 +105,15 @@ def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
     """Add the budget, instead of a method's options."""
     parser.prog = f"ddplug distill {AUTO}"
     parser.usage = f"{parser.prog} --data NAME -o FILE --budget TIME --bytes SIZE [options]"
-    parser.description = "Choose method, number and size of images by measured rules, for a time and a size; distill."
+    parser.description = "Choose codec, method and number of images by measured rules, for a time and a size; distill."
     parser.set_defaults(name=AUTO, method=None, preset=None)
     group = parser.add_argument_group("the budget")
     group.add_argument(
         "--budget",
-        type=quantity("a time", {"s": 1, "m": 60, "h": 3600}),
-        default=60.0,
+        type=quantity("a time", _TIMES),
+        default=300.0,
         metavar="TIME",
-        help="that distilling may take, e.g. 90s, 5m or 1.5h (default: 60s)",
+        help="that distilling may take, e.g. 90s, 5m or 1.5h (default: 5m)",
     )
     group.add_argument(
         "--bytes",
@@ -117,18 +122,32 @@ def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
         metavar="SIZE",
         help="that the set may take, e.g. 20kB (default: 20kB)",
     )
+    group.add_argument(
+        "--no-real", action="store_true", help="make no set that holds real images, which may show people or secrets"
+    )
     return argv
 
 
 def _add_common(parser: Parser) -> None:
     add_data_options(parser)
     add_run_options(parser)
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
+    parser.add_argument(
+        "-o", "--output", type=as_path, required=True, metavar="FILE", help="the .safetensors file to write"
+    )
     group = parser.add_argument_group("the run")
-    group.add_argument("--checkpoint", metavar="FILE", help="(default: next to the output); removed at success")
+    group.add_argument(
+        "--checkpoint", type=as_path, metavar="FILE", help="(default: next to the output); removed at success"
+    )
+    group.add_argument(
+        "--checkpoint-every",
+        type=quantity("a time", _TIMES, least=0),
+        default=30.0,
+        metavar="TIME",
+        help="between two checkpoints, e.g. 10s or 5m; 0 for after each step (default: 30s)",
+    )
     group.add_argument("--no-resume", action="store_true", help="begin anew where a checkpoint exists")
-    group.add_argument("--csv", metavar="FILE", help="write the metrics of every step")
-    group.add_argument("--tensorboard", metavar="DIR", help="write TensorBoard events")
+    group.add_argument("--csv", type=as_path, metavar="FILE", help="write the metrics of every step")
+    group.add_argument("--tensorboard", type=as_path, metavar="DIR", help="write TensorBoard events")
 
 
 class _Plan(NamedTuple):
@@ -182,17 +201,18 @@ def _check_storage(arguments: argparse.Namespace, given: dict[str, Any]) -> None
         spec_of(arguments.codec)
 
 
-def _holds(kind: str, path: str) -> bool:
-    """Return whether a file is one of ours, so that writing over it loses nothing of somebody else's."""
+def _fault(kind: str, path: str) -> str | None:
+    """Say why a file is none of ours, if so: writing over one of ours loses nothing of somebody else's."""
     from ddplug.utils.files import read_tensors
 
     if kind == "log":
         with open(path, "rb") as file:
-            return file.read(12) in (b"step,seconds", b"")
+            return None if file.read(12) in (b"step,seconds", b"") else "it does not begin with step,seconds"
     try:
-        return bool(read_tensors(path, kind))
-    except FormatError:
-        return False
+        read_tensors(path, kind)
+    except FormatError as error:
+        return str(error).removeprefix(f"{path} is not a ddplug file that can be read: ")
+    return None
 
 
 def _probe(path: str, folder: Path) -> None:
@@ -214,8 +234,11 @@ def _check_outputs(arguments: argparse.Namespace, checkpoint: str) -> None:
         raise OptionError(f"the output, checkpoint and CSV files must differ: {', '.join(wanted.values())}")
     for kind, path in wanted.items():
         _probe(path, check_writable(path).parent)
-        if os.path.exists(path) and not _holds(kind, path):
-            raise OptionError(f"{path} exists and is not a {kind} of ddplug; choose another path, or remove it")
+        fault = _fault(kind, path) if os.path.exists(path) else None
+        if fault is not None:
+            raise OptionError(
+                f"{path} exists and is not a {kind} of ddplug ({fault}); choose another path, or remove it"
+            )
     folder = arguments.tensorboard
     if folder is not None and os.path.exists(folder) and not os.path.isdir(folder):
         raise OptionError(f"cannot write {folder}: it is not a folder; choose another path")
@@ -248,21 +271,43 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Distill, save, and remove the checkpoint."""
     from ddplug.functional.packing import check_bits
     from ddplug.functional.resize import reduced_shape
+    from ddplug.utils.files import check_space
+    from ddplug.utils.locks import locked
 
     checkpoint = arguments.checkpoint or f"{arguments.output}.checkpoint"
     with _saying_how_to_go_on(checkpoint):
         plan = _given(arguments)
         _check_outputs(arguments, checkpoint)
-        data = load(arguments, "train")
-        plan = plan or _chosen(arguments, data, checkpoint)
-        # refused before the work is done
-        reduced_shape(data.shape, plan.reduced)
-        check_bits(plan.bits or 8, data.shape, data.preprocess.kind)
-        synthetic = _distill(arguments, data, plan, checkpoint)
-        synthetic.save(arguments.output)
-    with suppress(FileNotFoundError):
-        os.unlink(checkpoint)
+        with locked(arguments.output):
+            data = load(arguments, "train")
+            plan = plan or _chosen(arguments, data, checkpoint)
+            # refused before the work is done
+            reduced_shape(data.shape, plan.reduced)
+            check_bits(plan.bits or 8, data.shape, data.preprocess.kind)
+            check_space(arguments.output, _least_bytes(plan, data))
+            synthetic = _distill(arguments, data, plan, checkpoint)
+            _save(synthetic, arguments.output, checkpoint)
+            with suppress(FileNotFoundError):
+                os.unlink(checkpoint)
     return _answer(arguments, synthetic)
+
+
+def _least_bytes(plan: _Plan, data: LabeledData) -> int:
+    """Count the bytes that the images of the set take at the least; 0 where a codec decides."""
+    if plan.codec is not None or plan.nbytes is not None:
+        return plan.nbytes or 0
+    numbers = plan.method.images_per_class * data.num_classes * math.prod(data.shape) // plan.reduced**2
+    return int(numbers) * (plan.bits or 32) // 8
+
+
+def _save(synthetic: SyntheticSet, output: str, checkpoint: str) -> None:
+    """Write the set; where that fails, say that the work is not lost."""
+    try:
+        with saving():
+            synthetic.save(output)
+    except OptionError as error:
+        kept = f"; the work is kept in {checkpoint}, and the same command goes on from there"
+        raise OptionError(f"{error}{kept if os.path.exists(checkpoint) else ''}") from None
 
 
 def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -> _Plan:
@@ -272,16 +317,22 @@ def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -
 
     kept = None if arguments.no_resume or not os.path.exists(checkpoint) else checkpoint
     if kept is not None:
-        choice = auto.resumed(kept, data, int(arguments.bytes))
+        choice = auto.resumed(kept, data, int(arguments.bytes), real=not arguments.no_real)
     else:
-        choice = auto.choose(data, seconds=arguments.budget, nbytes=int(arguments.bytes), device=arguments.device)
+        choice = auto.choose(
+            data,
+            seconds=arguments.budget,
+            nbytes=int(arguments.bytes),
+            real=not arguments.no_real,
+            device=arguments.device,
+        )
         if choice.declined is not None:
             name, seconds = choice.declined
             needed = f"would take about {duration(seconds)}, more than choosing left of {duration(arguments.budget)}"
-            sys.stderr.write(f"auto: the next better, {name}, {needed}; allow a longer --budget\n")
+            complain(f"auto: the next better, {name}, {needed}; allow a longer --budget")
     how = "goes on with" if kept else f"expects {duration(choice.seconds)} with"
-    sys.stderr.write(f"auto: {how} ddplug distill {auto.as_options(choice)}\n")
-    return _Plan(choice.distiller, choice.reduced, choice.bits)
+    complain(f"auto: {how} ddplug distill {auto.as_options(choice)}")
+    return _Plan(choice.distiller, 1, None, choice.codec, choice.nbytes)
 
 
 def _distill(arguments: argparse.Namespace, data: LabeledData, plan: _Plan, checkpoint: str) -> SyntheticSet:
@@ -299,6 +350,7 @@ def _distill(arguments: argparse.Namespace, data: LabeledData, plan: _Plan, chec
         callbacks=_callbacks(arguments),
         checkpoint=checkpoint,
         resume=not arguments.no_resume,
+        checkpoint_every=arguments.checkpoint_every,
     )
     synthetic = synthetic.reduced(plan.reduced)
     return synthetic if plan.bits is None else synthetic.quantize(bits=plan.bits)
@@ -324,6 +376,6 @@ def _answer(arguments: argparse.Namespace, synthetic: SyntheticSet) -> Answer:
         rows.append(("quantized", f"{bits}root-mean-square error {made['quantisation_rmse']:.3g}"))
         if learned:  # 1.0 point of ten soft-labeled MNIST images, 7.1 of five
             rows.append(("careful", "rounding can cost sets with a learned training many points: compare without"))
-    protocol = " --protocol learned" if learned else ""
-    rows.append(("next", f"ddplug evaluate {arguments.output} --data {arguments.data}{protocol}"))
+    protocol = ["--protocol", "learned"] if learned else []
+    rows.append(("next", command("ddplug", "evaluate", shown(arguments.output), *data_words(arguments), *protocol)))
     return Answer(values, table(rows))

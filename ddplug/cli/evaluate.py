@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddplug.cli.commands import Answer
 from ddplug.cli.data import add_data_options, add_run_options, check_held_out, load, show_progress
-from ddplug.utils.arguments import Parser, known_name, number
+from ddplug.utils.arguments import Parser, known_name, number, path
 from ddplug.utils.text import table
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ LEARNED = "learned"
 
 def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the file, the data and what to do."""
-    parser.add_argument("file", metavar="FILE", help="a set made by `ddplug distill`")
+    parser.add_argument("file", type=path, metavar="FILE", help="a set made by `ddplug distill`")
     add_data_options(parser)
     add_run_options(parser)
     parser.add_argument(

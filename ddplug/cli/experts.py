@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ddplug.cli.commands import Answer
-from ddplug.cli.data import add_data_options, add_run_options, load, show_progress
-from ddplug.errors import OptionError
-from ddplug.utils.arguments import Parser, add_fields, given_fields, number
-from ddplug.utils.text import table
+from ddplug.cli.data import add_data_options, add_run_options, data_words, load, show_progress
+from ddplug.utils.arguments import Parser, add_fields, given_fields, number, path
+from ddplug.utils.text import command, shown, table
 
 __all__ = ["configure", "run"]
 
@@ -22,7 +21,9 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the data, the network, how it is trained, and which experts."""
     add_data_options(parser)
     add_run_options(parser)
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for the experts, a file each")
+    parser.add_argument(
+        "-o", "--output", type=path, required=True, metavar="DIR", help="folder for the experts, a file each"
+    )
     parser.add_argument("--network", default="convnet", metavar="NAME", help="architecture (default: convnet)")
     parser.add_argument(
         "-n", "--number", type=number(int, 1), default=100, metavar="N", help="experts in all (default: 100)"
@@ -60,8 +61,6 @@ def run(arguments: argparse.Namespace) -> Answer:
     from ddplug.distillers.parts.experts import train_experts
     from ddplug.distillers.parts.training import ExpertTraining
 
-    if not arguments.output:
-        raise OptionError("the folder is ''; name one: -o experts")
     began = time.monotonic()
     with _saying_how_to_go_on(arguments.output):
         paths = train_experts(
@@ -78,11 +77,10 @@ def run(arguments: argparse.Namespace) -> Answer:
         )
     size, seconds = sum(Path(path).stat().st_size for path in paths), time.monotonic() - began
     values = {"folder": arguments.output, "experts": [str(path) for path in paths], "bytes": size, "seconds": seconds}
-    data = arguments.data if arguments.validation is None else f"{arguments.data} --validation {arguments.validation}"
-    command = f"ddplug distill mtt --data {data} --network {arguments.network} --experts {arguments.output}"
+    more = ["--network", arguments.network, "--experts", shown(arguments.output)]
     rows = [
         ("folder", arguments.output),
         ("holds", f"{len(paths)} of {arguments.number} experts of this command, {size} bytes, after {seconds:.1f} s"),
-        ("next", f"{command} -o FILE"),
+        ("next", f"{command('ddplug', 'distill', 'mtt', *data_words(arguments), *more)} -o FILE"),
     ]
     return Answer(values, table(rows))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ddplug.cli.commands import Answer
 from ddplug.errors import OptionError
-from ddplug.utils.arguments import Parser, known_name
+from ddplug.utils.arguments import Parser, known_name, path
 
 if TYPE_CHECKING:
     from ddplug.synthetic.dataset import SyntheticSet
@@ -53,7 +53,7 @@ KINDS: Mapping[str, Callable[[SyntheticSet, argparse.Namespace], None]] = {
 
 def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the file, the kind and the place."""
-    parser.add_argument("file", metavar="FILE", help="a set made by `ddplug distill`")
+    parser.add_argument("file", type=path, metavar="FILE", help="a set made by `ddplug distill`")
     parser.add_argument(
         "--to",
         required=True,
@@ -61,7 +61,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         metavar="{" + ",".join(KINDS) + "}",
         help="a grid of the images, one picture an image, plain arrays, or a card in Markdown",
     )
-    parser.add_argument("out", metavar="OUT", help="the file or, for imagefolder, the new folder to write")
+    parser.add_argument("out", type=path, metavar="OUT", help="the file or, for imagefolder, the new folder to write")
     return argv
 
 

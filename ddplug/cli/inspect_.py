@@ -7,15 +7,17 @@ import os
 from typing import Any
 
 from ddplug.cli.commands import Answer
-from ddplug.utils.arguments import Parser
+from ddplug.utils.arguments import Parser, path
 from ddplug.utils.text import table
 
 __all__ = ["configure", "run"]
 
+_UNCHECKED = "no: unchecked, since it was written before files had checksums; load and save it to add them"
+
 
 def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the file."""
-    parser.add_argument("file", metavar="FILE", help="a set made by `ddplug distill`")
+    parser.add_argument("file", type=path, metavar="FILE", help="a set made by `ddplug distill`")
     return argv
 
 
@@ -35,6 +37,8 @@ def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
             continue
         if key == "provenance":
             rows += [(f"made: {name}", _line(item)) for name, item in value.items()]
+        elif key == "checked":
+            rows.append((key, "yes: every byte is as it was written" if value else _UNCHECKED))
         elif key == "samples_per_class" and len(set(value)) == 1:
             rows.append((key.replace("_", " "), str(value[0])))
         else:
@@ -45,6 +49,13 @@ def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
 def run(arguments: argparse.Namespace) -> Answer:
     """Read a set and describe it."""
     from ddplug.synthetic.export import inspect
+    from ddplug.utils.files import is_checked
 
-    values = {"file": arguments.file, **inspect(arguments.file), "file_bytes": os.path.getsize(arguments.file)}
+    about = inspect(arguments.file)
+    values = {
+        "file": arguments.file,
+        **about,
+        "file_bytes": os.path.getsize(arguments.file),
+        "checked": is_checked(arguments.file),
+    }
     return Answer(values, table(_rows(values)))

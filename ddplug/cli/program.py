@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
-import os
+import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -16,14 +16,16 @@ from ddplug._version import __version__
 from ddplug.cli.commands import COMMANDS, Answer
 from ddplug.errors import DdplugError, OptionError
 from ddplug.utils.arguments import Parser
-from ddplug.utils.checks import one_of
+from ddplug.utils.checks import one_of, out_of_memory
 from ddplug.utils.notes import notes_on_stderr
+from ddplug.utils.signals import Stop, stoppable
+from ddplug.utils.streams import complain, disconnect, reconnect
 from ddplug.utils.text import one_line, os_reason
 
 __all__ = ["main"]
 
-_WRONG, _INTERRUPTED, _PIPE = 2, 130, 141
-"""Exit statuses: a mistake; stopped by Ctrl-C and by a closed pipe, as a shell counts signals 2 and 13."""
+_WRONG, _SIGNAL, _PIPE = 2, 128, 141
+"""Exit statuses: a mistake; what a shell adds to the number of a signal that ended a program; a closed pipe."""
 
 
 def _overview() -> Parser:
@@ -57,8 +59,16 @@ def _run(argv: Sequence[str]) -> tuple[Answer, bool]:
         return module.run(arguments), arguments.json
 
 
+def _answered(argv: Sequence[str]) -> tuple[Answer, bool]:
+    """Run a command line; where it is left with ``--help``, see that the text arrives."""
+    try:
+        return _run(argv)
+    except SystemExit as leaving:
+        raise SystemExit(_say("", end="") or leaving.code) from None
+
+
 def _fail(message: object, status: int = _WRONG) -> int:
-    print(f"ddplug: {one_line(message)}", file=sys.stderr, flush=True)
+    complain(f"ddplug: {one_line(message)}")
     return status
 
 
@@ -68,15 +78,32 @@ def _os_error(error: OSError) -> str:
     return f"error: {os_reason(error)}{where}{hint}"
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Return whether an allocation of torch failed; that has a class of its own on a GPU only."""
-    return type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
-
-
 def _encodable(text: str) -> str:
     """Replace what standard output cannot encode."""
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return text.encode(encoding, "replace").decode(encoding)
+
+
+def _say(text: str, end: str = "\n") -> int:
+    """Print the answer, if there is anybody to read it; give the exit status."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        disconnect(sys.stdout)
+        return _PIPE
+    except OSError as error:
+        disconnect(sys.stdout)
+        return _fail(
+            f"error: the answer cannot be written to standard output: {os_reason(error)}; what the command made is kept"
+        )
+    except ValueError:  # it was closed
+        return 0
+    return 0
+
+
+def _stopped(message: str, stop: Stop) -> int:
+    how = "interrupted" if stop.name == "SIGINT" else f"stopped by {stop.name}"
+    return _fail(f"{how}; {message}" if message else how, _SIGNAL + stop.number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,7 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; ``None`` takes those of the process.
 
     Returns:
-        0 if all went well, 2 after a mistake that the user can mend, 130 after Ctrl-C, 141 after a closed pipe.
+        0 if all went well, 2 after a mistake that the user can mend, 128 and the number of the signal that stopped it
+        (130 after Ctrl-C, 143 after SIGTERM), 141 after a closed pipe.
 
     Raises:
         SystemExit: ``--help`` and ``--version`` were printed.
@@ -97,21 +125,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         ...
         SystemExit: 0
     """
-    try:
-        answer, as_json = _run(sys.argv[1:] if argv is None else argv)
-        print(json.dumps(answer.values, allow_nan=False) if as_json else _encodable(answer.text), flush=True)
-    except DdplugError as error:
-        return _fail(f"error: {error}")
-    except KeyboardInterrupt as stop:
-        return _fail(f"interrupted; {stop}" if str(stop) else "interrupted", _INTERRUPTED)
-    except BrokenPipeError:
-        # the interpreter flushes standard output once more when it ends; there is nobody left to read it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _PIPE
-    except OSError as error:
-        return _fail(_os_error(error))
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _out_of_memory(error):
-            raise
-        return _fail("error: out of memory; use smaller batches, a narrower network or fewer images")
-    return 0
+    reconnect()
+    # it tells where it keeps its fonts where the home folder cannot be written, which concerns no run
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    with stoppable(passing_on=False) as stop:
+        try:
+            answer, as_json = _answered(sys.argv[1:] if argv is None else argv)
+        except DdplugError as error:
+            return _fail(f"error: {error}")
+        except KeyboardInterrupt as interrupt:
+            return _stopped(str(interrupt), stop)
+        except OSError as error:
+            return _fail(_os_error(error))
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            return _fail("error: out of memory; use smaller batches, a narrower network or fewer images")
+    return _say(json.dumps(answer.values, allow_nan=False) if as_json else _encodable(answer.text))

@@ -1,16 +1,17 @@
 """Arrays that lie in files and are mapped, not read: memory holds only the pages in use, and the system drops those.
 
-A cache file is the raw samples one after the other, then a JSON header, then the length of the header as eight
-little-endian bytes. It is written under a temporary name (``*.part``, safe to delete when no ddplug runs) and renamed.
+A cache file is the raw samples one after the other, a JSON header with their SHA-256, that of the header (32 bytes) and
+the length of the header (eight little-endian bytes). It is written under a temporary name (``*.part``; those that
+killed processes left are removed) and renamed. A file that is not what was written is made again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from ddplug.data.preprocess import pieces
 from ddplug.errors import DataError
+from ddplug.utils.locks import clean, temporary
 from ddplug.utils.text import os_reason
 
 __all__ = ["SUBSET_LIMIT", "open_cache", "take", "write_cache"]
@@ -27,7 +29,7 @@ __all__ = ["SUBSET_LIMIT", "open_cache", "take", "write_cache"]
 SUBSET_LIMIT = 256 << 20
 """A subset of memory-mapped data with more bytes than this is mapped as well; a smaller one is copied into memory."""
 
-_FORMAT = "ddplug-cache/1"
+_FORMAT = "ddplug-cache/2"
 _DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
 
 
@@ -39,14 +41,11 @@ def _map(path: str | Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor
 @contextlib.contextmanager
 def _part_file(folder: str | Path, name: str) -> Iterator[BinaryIO]:
     """Open a temporary file in a folder that is made if need be; it is gone afterwards unless it was renamed."""
-    path = Path(folder) / f"{name}-{secrets.token_hex(8)}.part"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with path.open("xb") as file:
-                yield file
-        finally:
-            path.unlink(missing_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        clean(folder, f"{name}-", ".part")
+        with temporary(Path(folder), f"{name}-", ".part") as path, path.open("wb") as file:
+            yield file
     except OSError as error:
         reason = os_reason(error)
         raise DataError(f"cannot write the cache {folder}: {reason}; free space or choose another folder") from None
@@ -85,32 +84,63 @@ def write_cache(path: Path, samples: Iterable[Tensor], header: dict[str, Any]) -
         DataError: the folder cannot be written or the disk is full.
     """
     with _part_file(path.parent, path.stem) as file:
+        digest = hashlib.sha256()
         for sample in samples:
+            digest.update(sample.numpy().data)
             file.write(sample.numpy().data)
-        text = json.dumps({"format": _FORMAT, **header}).encode()
-        file.write(text + len(text).to_bytes(8, "little"))
+        text = json.dumps({"format": _FORMAT, "sha256": digest.hexdigest(), **header}).encode()
+        file.write(_ended(text))
         file.flush()
         os.fsync(file.fileno())
         os.replace(file.name, path)
 
 
+_END = 32 + 8
+"""Bytes behind the header: its SHA-256 and its length."""
+
+
+def _ended(text: bytes) -> bytes:
+    """Return a header with what stands behind it."""
+    length = len(text).to_bytes(8, "little")
+    return text + hashlib.sha256(text + length).digest() + length
+
+
 def _read_header(path: Path) -> dict[str, Any]:
-    """Read what stands behind the samples.
+    """Read what stands behind the samples, and look whether all is as it was written.
 
     Raises:
-        OSError, ValueError: it is not there.
+        OSError, ValueError, KeyError, TypeError, RecursionError: it is not.
     """
     with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END) - 8
-        file.seek(end)
-        length = int.from_bytes(file.read(8), "little")
-        if length > end:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 8))
+        start = size - _END - int.from_bytes(file.read(8), "little")
+        if start < 0:
             raise ValueError("truncated")
-        file.seek(end - length)
-        header = json.loads(file.read(length))
-    if end - length != math.prod(header["shape"]) * _DTYPES[header["dtype"]].itemsize:
-        raise ValueError("truncated")
+        file.seek(start)
+        tail = file.read()
+        text = tail[:-_END]
+        if tail != _ended(text):
+            raise ValueError("its header was altered")
+        header = json.loads(text)
+        shape, targets = header["shape"], header["targets"]
+        if not all(type(number) is int and number > 0 for number in shape) or len(targets) != shape[0]:
+            raise ValueError("no samples, or other labels")
+        if start != math.prod(shape) * _DTYPES[header["dtype"]].itemsize:
+            raise ValueError("truncated")
+        file.seek(0)
+        if _sum(file, start) != header["sha256"]:
+            raise ValueError("its samples were altered")
     return dict(header)
+
+
+def _sum(file: BinaryIO, size: int) -> str:
+    """Return the SHA-256 of the next bytes of a file, which are never all in memory."""
+    digest = hashlib.sha256()
+    while size and (part := file.read(min(size, 1 << 20))):
+        digest.update(part)
+        size -= len(part)
+    return digest.hexdigest()
 
 
 def open_cache(path: Path, source: str) -> tuple[Tensor, dict[str, Any]] | None:
@@ -125,7 +155,7 @@ def open_cache(path: Path, source: str) -> tuple[Tensor, dict[str, Any]] | None:
     """
     try:
         header = _read_header(path)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     if header.get("format") != _FORMAT or header.get("source") != source:
         return None

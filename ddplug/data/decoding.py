@@ -19,6 +19,7 @@ from ddplug.data.cache import open_cache, write_cache
 from ddplug.data.labels import Label, Names, joined
 from ddplug.errors import DataError
 from ddplug.utils.notes import Note
+from ddplug.utils.paths import local
 
 __all__ = ["MAX_MEMORY", "Samples", "gather"]
 
@@ -79,7 +80,7 @@ def gather(
 
 def _cached(samples: Samples, cache: str | Path, progress: bool) -> tuple[Tensor, list[Label]]:
     slug = re.sub(r"[^\w.-]+", "_", samples.name)[:40]
-    path = Path(cache) / f"{slug}-{_digest(samples.key)[:16]}.cache"
+    path = Path(local(cache)) / f"{slug}-{_digest(samples.key)[:16]}.cache"
     source = _digest(samples.source())
     found = open_cache(path, source) or _decode(samples, path, source, progress)
     if found is None:

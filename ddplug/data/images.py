@@ -87,8 +87,8 @@ def mode_of(image: Image.Image) -> str:
         DataError: it is neither in 8 bits.
     """
     if image.mode not in _GREY | _COLOR:
-        what = "is no picture in grey or color" if image.mode == "LAB" else "has more than 8 bits a channel"
-        raise DataError(f"an image of the mode {image.mode} {what}; convert it to RGB or to grey of 8 bits")
+        wanted = "RGB" if image.mode == "LAB" else "8 bits a channel"
+        raise DataError(f"an image of the mode {image.mode} is neither grey nor RGB in bytes; convert it to {wanted}")
     return "L" if image.mode in _GREY else "RGB"
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ddplug.errors import MissingExtraError, OptionError
 from ddplug.utils.checks import values_at_least
 from ddplug.utils.files import check_writable, write_file
-from ddplug.utils.progress import _HIDDEN
+from ddplug.utils.progress import _HIDDEN, hidden
 from ddplug.utils.text import os_reason
 
 __all__ = ["Callback", "CsvLog", "ProgressBar", "TensorBoardLog", "preparing"]
@@ -61,8 +61,7 @@ class ProgressBar:
         self._shown = 0.0
 
     def start(self, total: int, done: int, name: str) -> None:
-        # tqdm reads None as "unless it is a terminal"
-        disable = True if total == 0 else False if self.force else None
+        disable = total == 0 or hidden(self.force)
         self._bar = tqdm(
             total=total,
             initial=done,
@@ -95,7 +94,7 @@ class ProgressBar:
 def preparing(callbacks: Sequence[Callback]) -> Iterator[None]:
     """Let what is done before the first step show its progress, if one of the callbacks is a progress bar."""
     bar = next((callback for callback in callbacks if isinstance(callback, ProgressBar)), None)
-    token = _HIDDEN.set(True if bar is None else False if bar.force else None)
+    token = _HIDDEN.set(bar is None or hidden(bar.force))
     try:
         yield
     finally:

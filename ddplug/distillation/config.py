@@ -59,6 +59,7 @@ def config_of(distiller: Distiller) -> dict[str, Any]:
     """
     if isinstance(distiller, type) or not is_dataclass(distiller):
         what = getattr(distiller, "__name__", type(distiller).__name__)
-        raise OptionError(f"{what} is not an instance of a dataclass; pass a distiller such as {what}(...), or a name")
+        such = what if isinstance(distiller, type) and is_dataclass(distiller) else "DM"
+        raise OptionError(f"{what} is not an instance of a dataclass; pass a distiller such as {such}(...), or a name")
     config: dict[str, Any] = {f.name: _plain(getattr(distiller, f.name), f.name) for f in fields(distiller)}
     return config

@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import os
 import platform
+import secrets
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,17 +29,26 @@ from ddplug.distillation.config import config_of
 from ddplug.distillation.memory import check as check_memory
 from ddplug.distillation.protocol import Distiller
 from ddplug.distillation.storage import Start, Storage, check_sizable, storage_for, with_recipe
-from ddplug.errors import DivergedError, OptionError
+from ddplug.distillation.through import through
+from ddplug.errors import DivergedError, FormatError, MissingExtraError, OptionError
 from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.file_format import check_names
 from ddplug.synthetic.ranges import ranges
-from ddplug.utils.checks import one_of, whole
+from ddplug.utils.checks import one_of, out_of_memory, real, whole
 from ddplug.utils.devices import pick_device
-from ddplug.utils.files import check_writable, read_tensors
+from ddplug.utils.files import check_header, check_space, check_writable, read_tensors
 from ddplug.utils.former import FORMER_SPELLINGS
+from ddplug.utils.locks import locked
+from ddplug.utils.preparation import Keeper, Part, keeping
+from ddplug.utils.signals import saving, stoppable
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.text import storable
 
 __all__ = ["distill"]
+
+_OURS = (OptionError, FormatError, DivergedError, MissingExtraError)
+"""Errors that name what is wrong; a :class:`~ddplug.errors.DataError` may come of what a checkpoint holds."""
 
 _CHECK_EVERY = 25
 """Steps between two looks at the losses where a look means waiting for an accelerator."""
@@ -55,15 +66,21 @@ def _versions() -> dict[str, str]:
 class _Run:
     """One call of :func:`distill`: where it stands, what of it is known to be sound, and where that is kept."""
 
-    def __init__(self, method: Distiller, identity: dict[str, Any], device: torch.device, path: str | None) -> None:
+    def __init__(
+        self, method: Distiller, identity: dict[str, Any], device: torch.device, path: str | None, every: float
+    ) -> None:
         self.method = method
-        self.identity = identity
+        self.identity = self.asked = identity  # with the images that fit, and as it was asked for
         self.device = device
         self.path = path
+        self.every = every
+        self.parts = Keeper(self.keep_parts, every)
+        self.resumed = False  # whether a step of this method has not been taken yet on what was read
         self.rng = torch.Generator().manual_seed(identity["seed"])
         self.began = self.saved = time.monotonic()
         self.kept = False  # whether the checkpoint on disk is of this run
         self.now = Snapshot({}, self.rng.get_state(), 0)  # after the last complete step
+        self.written: Snapshot | None = None  # what the checkpoint on disk holds
         self.sound: Snapshot | None = None  # the last one that gave a finite loss or was checked as a whole
         self.losses: list[Tensor] = []  # of the steps that have not been looked at
 
@@ -75,29 +92,80 @@ class _Run:
         """Say what is being done, where, with what and for how long."""
         return {**self.identity, "versions": _versions(), "device": str(self.device), "seconds": self.seconds}
 
-    def start(self, data: LabeledData, total: int, resume: bool, chosen: Start | None) -> None:
+    @property
+    def expected(self) -> dict[str, Any]:
+        """What a checkpoint must be of."""
+        return {**self.identity, "versions": _versions(), "anneals": getattr(self.method, "anneals", False)}
+
+    def prepared(self, header: Mapping[str, Any]) -> bool:
+        """Take up the parts of a preparation, if that is what the checkpoint holds."""
+        if self.path is None or checkpoints.PARTS not in header:
+            return False
+        self.parts.parts, seconds = checkpoints.load_parts(self.path, self.expected, self.device)
+        self.began -= seconds
+        self.kept = self.resumed = True
+        return True
+
+    def begin(self, data: LabeledData, total: int, storage: Storage | None, *, resume: bool) -> Start | None:
+        """Fit the number of images to the bytes, and start; give what was chosen, where fitting has chosen."""
+        found = self.path is not None and resume and os.path.exists(self.path)
+        header = read_tensors(self.path, checkpoints.KIND)[1] if found and self.path is not None else {}
+        partly = self.prepared(header)
+        self.method, chosen = _sized(self.method, data, self.identity["seed"], storage, header)
+        check_memory(self.method, data, self.device)
+        self.identity = _identity(data, self.method, self.identity["seed"], storage)
+        self.method = through(self.method, None if storage is None else storage.codec)
+        self.start(data, total, bool(header) and not partly, chosen)
+        return chosen
+
+    def start(self, data: LabeledData, total: int, taken_up: bool, chosen: Start | None) -> None:
         """Take up the checkpoint, or begin at step 0, with what was chosen already if anything was."""
-        if self.path is not None and resume and os.path.exists(self.path):
-            self.now, seconds = checkpoints.load(self.path, self.identity, self.device, total)
+        if self.path is not None and taken_up:
+            self.now, seconds = checkpoints.load(self.path, self.expected, self.device, total)
             self.rng.set_state(self.now.generator)
             self.began -= seconds
-            self.kept = True
+            self.kept = self.resumed = True
+            self.check_taken_up(data)
         elif chosen is not None:
             self.rng.set_state(chosen.generator)
             self.now = Snapshot(chosen.state, chosen.generator, 0)
         else:
-            state = self.method.init(data, self.rng)
+            with self.blaming_the_file():
+                state = self.method.init(data, self.rng)
+            self.resumed = False
             self.now = Snapshot(state, self.rng.get_state(), 0)
         self.sound = self.now
+        self.written = self.now if taken_up else None
+        if self.path is not None:
+            check_space(self.path, sum(tensor.nbytes for tensor in self.now.state.values()))
+
+    def check_taken_up(self, data: LabeledData) -> None:
+        """Refuse a state of which the method cannot make a set."""
+        with self.blaming_the_file():
+            made = self.method.result(self.now.state, data)
+            if (made.num_classes, made.shape) != (data.num_classes, data.shape):
+                raise ValueError(f"its images have the shape {made.shape}")
+
+    @contextmanager
+    def blaming_the_file(self) -> Iterator[None]:
+        """Say of what fails on what was just read that the checkpoint is to blame; our own errors say what is."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, RuntimeError, AssertionError) as error:
+            if not self.resumed or self.path is None or isinstance(error, _OURS) or out_of_memory(error):
+                raise
+            raise checkpoints.unsound(self.path, error) from error
 
     def step(self, data: LabeledData, callbacks: Sequence[Callback]) -> None:
         """Take one step; an interrupt at any point leaves ``now`` at a complete one."""
         before = self.now
         number = before.step + 1
         try:
-            state, metrics = self.method.step(before.state, data, self.rng)
+            with self.blaming_the_file():
+                state, metrics = self.method.step(before.state, data, self.rng)
         except DivergedError as error:
             self.diverged(f"{error} at step {number}")
+        self.resumed = False
         if "loss" in metrics:
             self.losses.append(metrics["loss"].detach())
             if self.device.type == "cpu" or len(self.losses) >= _CHECK_EVERY:
@@ -131,9 +199,18 @@ class _Run:
 
     def keep(self, snapshot: Snapshot) -> None:
         """Write a snapshot to the checkpoint, unless there is nowhere to or it is not finite."""
-        if self.path is not None and snapshot.finite:
-            checkpoints.save(self.path, snapshot, self.account())
-            self.kept = True
+        if self.path is not None and snapshot is not self.written and snapshot.finite:
+            with saving():
+                checkpoints.save(self.path, snapshot, self.account())
+                self.written = snapshot
+                self.kept = True
+
+    def keep_parts(self, parts: Mapping[int, Part]) -> None:
+        """Write what is done of the preparation to the checkpoint, unless there is nowhere to."""
+        if self.path is not None:
+            with saving():
+                checkpoints.save_parts(self.path, parts, {**self.account(), **self.asked})
+                self.kept = True
 
     def save(self) -> None:
         """Make sure that all is finite so far, and write the checkpoint."""
@@ -146,11 +223,39 @@ class _Run:
 
     def rescue(self) -> None:
         """Write the last complete step after an interrupt; if that turns out to have diverged, the last sound one."""
-        if self.sound is not None:  # else it came before there was any state
+        if self.sound is None:  # it came before there was any state
+            self.parts.flush()
+        else:
             clean = all(bool(loss.isfinite()) for loss in self.losses)
             self.keep(self.now if clean and self.now.finite else self.sound)
 
-    def loop(self, data: LabeledData, total: int, callbacks: Sequence[Callback], every: float) -> SyntheticSet:
+    def rescue_after(self, error: BaseException) -> None:
+        """Keep what is sound after an error; where the checkpoint cannot be written any more, somewhere else.
+
+        Raises:
+            OptionError: the checkpoint cannot be written; the message says where the run is kept.
+        """
+        try:
+            with saving():
+                self.rescue()
+        except OptionError as failed:
+            raise OptionError(f"{failed}; {self.kept_elsewhere()}") from None
+        except Exception:
+            # memory is short, say: the checkpoint on disk is what is left, and the first error what counts
+            if isinstance(error, KeyboardInterrupt):
+                raise
+
+    def kept_elsewhere(self) -> str:
+        """Write the run to the folder for temporary files; say how to go on from there."""
+        name = f"ddplug-{secrets.token_hex(4)}.checkpoint"
+        self.path = os.path.join(tempfile.gettempdir(), name)
+        try:
+            self.rescue()
+        except OptionError:
+            return "nor could the run be kept elsewhere"
+        return f"the run is kept in {self.path}: go on with that checkpoint (--checkpoint {self.path})"
+
+    def loop(self, data: LabeledData, total: int, callbacks: Sequence[Callback]) -> SyntheticSet:
         """Go on to step ``total`` and give the result, on the CPU."""
         with ExitStack() as closing:
             for callback in callbacks:
@@ -158,7 +263,7 @@ class _Run:
                 callback.start(total, self.now.step, self.method.name)
             while self.now.step < total:
                 self.step(data, callbacks)
-                if time.monotonic() - self.saved >= every:
+                if time.monotonic() - self.saved >= self.every:
                     self.save()
             self.save()
         return self.method.result(self.now.state, data).to("cpu")
@@ -170,7 +275,7 @@ def _identity(data: LabeledData, method: Distiller, seed: int, storage: Storage 
         "method": method.name,
         "config": config_of(method),
         "seed": seed,
-        "data": {"name": data.name, "fingerprint": data.fingerprint, "size": len(data)},
+        "data": {"name": storable(data.name), "fingerprint": data.fingerprint, "size": len(data)},
         **({} if storage is None else storage.to_json()),
         **({"real_images": method.real_images} if hasattr(method, "real_images") else {}),
     }
@@ -181,14 +286,14 @@ def _with(made: SyntheticSet, provenance: dict[str, Any]) -> SyntheticSet:
 
 
 def _sized(
-    method: Distiller, data: LabeledData, seed: int, storage: Storage | None, before: str | None
+    method: Distiller, data: LabeledData, seed: int, storage: Storage | None, before: Mapping[str, Any]
 ) -> tuple[Distiller, Start | None]:
-    """Fit the number of images to the bytes; a checkpoint tells what was found for its run."""
+    """Fit the number of images to the bytes; the header of a checkpoint tells what was found for its run."""
     if storage is None or storage.nbytes is None:
         return method, None
     check_sizable(method)
-    if before is not None:
-        config = read_tensors(before, checkpoints.KIND)[1].get("config")
+    if before and checkpoints.PARTS not in before:
+        config = before.get("config")
         number = config.get("images_per_class") if isinstance(config, dict) else None
         if type(number) is int and number >= 1:
             sized: Any = method
@@ -280,27 +385,28 @@ def distill(
     config_of(method)
     total = whole("steps", method.steps if steps is None else steps)
     seed, nbytes = whole("seed", seed), None if nbytes is None else whole("nbytes", nbytes)
-    for what, number in (("steps", total), ("checkpoint_every", checkpoint_every), ("seed", seed)):
-        if not 0 <= number < 2**63:
-            raise OptionError(f"{what} is {number}; it must be at least 0 and below 2**63")
+    checkpoint_every = real("checkpoint_every", checkpoint_every)
+    for what, value in (("steps", total), ("checkpoint_every", checkpoint_every), ("seed", seed)):
+        if not 0 <= value < 2**63:
+            raise OptionError(f"{what} is {value}; it must be at least 0 and below 2**63")
     place = pick_device(device)
     data = as_labeled(data).to(place)
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))
-    before = path if path is not None and resume and os.path.exists(path) else None
-    began = time.monotonic()
     storage = storage_for(data, codec, nbytes)
-    method, chosen = _sized(method, data, seed, storage, before)
-    identity = _identity(data, method, seed, storage)
-    check_memory(method, data, place)
-    run = _Run(method, identity, place, path)
-    run.began = began  # finding how many images fit may be most of the work
-    try:
-        with preparing(callbacks):
-            run.start(data, total, resume, chosen)
-        made = run.loop(data, total, callbacks, checkpoint_every)
-    except KeyboardInterrupt:
-        run.rescue()
-        raise
+    run = _Run(method, _identity(data, method, seed, storage), place, path, checkpoint_every)
+    if path is not None:  # what no file can hold is refused before the work
+        check_header(run.account(), "the set")
+        check_names(data.class_names)
+    with stoppable(), nullcontext() if path is None else locked(path):
+        try:
+            with preparing(callbacks), keeping(run.parts):
+                chosen = run.begin(data, total, storage, resume=resume)
+            made = run.loop(data, total, callbacks)
+        except DivergedError:
+            raise
+        except BaseException as error:
+            run.rescue_after(error)
+            raise
     provenance = {**run.account(), "steps": run.now.step, **ranges(data)}
     if storage is None:
         return _with(made, provenance)

@@ -161,6 +161,7 @@ def check(method: Any, data: LabeledData, device: torch.device) -> None:
 def _sizes_for(method: Any, data: LabeledData) -> Sizes | None:
     """Measure what a method works with, if there is such a thing."""
     if hasattr(method, "network"):
+        stateless(method.network, data.shape, data.num_classes)  # which refuses what is no network for such data
         return sizes_of(method.network, data)
     if not hasattr(method, "teacher"):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from ddplug.data.labeled import LabeledData
 from ddplug.synthetic.dataset import SyntheticSet
 
-__all__ = ["Distiller", "Metrics", "State"]
+__all__ = ["Distiller", "Metrics", "Prepares", "State"]
 
 State: TypeAlias = Mapping[str, Tensor]
 """Everything a method carries from step to step: detached, finite tensors by name, on the data's device or the CPU."""
@@ -29,7 +29,9 @@ class Distiller(Protocol):
     (:mod:`ddplug.distillation.memory`); carry published options as the class attribute ``presets``
     (:mod:`ddplug.distillers.presets`); quick ones for tests as ``small`` (:func:`ddplug.testing.made_small`); by
     ``real_images`` whether its sets hold real images or parts of them, for the account of how a set was made; and by
-    ``soft_labels`` whether they have soft labels, so that a number of bytes is filled well.
+    ``soft_labels`` whether they have soft labels, so that a number of bytes is filled well; and by ``anneals`` whether
+    a step depends on how many there are to be, so that a run is not resumed with another number. What takes long in
+    ``init`` is kept by :func:`ddplug.utils.preparation.kept`, part by part.
 
     Attributes:
         name: the name it is registered under.
@@ -56,3 +58,14 @@ class Distiller(Protocol):
 
     def result(self, state: State, data: LabeledData) -> SyntheticSet:
         """Turn a state into a set; :func:`ddplug.distillation.distill` fills in its provenance."""
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A method with costly work that its number of images does not change, so that finding that number repeats none."""
+
+    def prepare(self, data: LabeledData, rng: torch.Generator) -> State:
+        """Do that work, such as ranking the data by a teacher."""
+
+    def init(self, data: LabeledData, rng: torch.Generator, prepared: State | None = None) -> State:
+        """Return the state before the first step, from what :meth:`prepare` gave or after doing it."""

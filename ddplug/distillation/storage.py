@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ddplug.data.labeled import LabeledData
-from ddplug.distillation.protocol import Distiller, State
+from ddplug.distillation.protocol import Distiller, Prepares, State
 from ddplug.errors import OptionError
 from ddplug.functional.augmentation import joint
 from ddplug.functional.resize import reduce_to, reduced_shape
@@ -153,11 +153,14 @@ class Storage:
         if method.steps:
             return replace(options, images_per_class=number), None
         starts: dict[int, Start] = {}
+        rng = seeded(seed)
+        prepared = method.prepare(data, rng) if isinstance(method, Prepares) else None
+        ready = rng.get_state()
 
         def select(number: int) -> SyntheticSet:
-            rng = seeded(seed)
-            sized: Distiller = replace(options, images_per_class=number)
-            state = sized.init(data, rng)
+            rng.set_state(ready)
+            sized: Any = replace(options, images_per_class=number)
+            state = sized.init(data, rng) if prepared is None else sized.init(data, rng, prepared)
             coded = self._coded(sized.result(state, data).to("cpu"))
             starts[number] = Start(state, rng.get_state(), coded)
             return coded

@@ -33,6 +33,7 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
 from ddplug.utils.former import TakesFormerSpellings
+from ddplug.utils.preparation import kept
 from ddplug.utils.progress import progress
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class ImageDistiller(metaclass=TakesFormerSpellings):
         steps: updates of the images.
         network: the architecture through whose instances images are compared.
         learning_rate: of the images.
-        init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
+        init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from, or a method that selects, by name with
+            options, as ``"difficulty"``.
         augment: operations for the Siamese augmentation joined by ``_``, ``"auto"`` for what suits the data, or ``""``.
         factor: in the place of one image, ``factor**2`` small ones in the same number of bytes
             (:mod:`ddplug.functional.resize`).
@@ -238,7 +240,8 @@ class RenewedPool(ImageDistiller):
         return replace(self, init_from="noise", pool_size=1 + more.get("views", 0))
 
     def _kept(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
-        views = [dict(self.view(state, data, rng)) for _ in progress(range(self.pool_size), "pool")]
+        new = partial(self.view, state, data, rng)
+        views = [kept(rng, new) for _ in progress(range(self.pool_size), "pool")]
         return {"done": torch.tensor(0), **stack_views(views)}
 
     def _drawn(
@@ -300,7 +303,7 @@ class AgedPool(ImageDistiller):
 
     def _kept(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
         make = partial(self._aged_view, state=state, data=data, rng=rng)
-        return staggered_pool(self.pool_size, self._first_ages, make)
+        return staggered_pool(self.pool_size, self._first_ages, make, rng)
 
     def _drawn(
         self, state: State, data: LabeledData, rng: torch.Generator

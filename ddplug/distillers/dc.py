@@ -32,6 +32,7 @@ from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
 from ddplug.networks.functional import initial_parameters, prefixed, unprefixed
 from ddplug.utils.checks import at_least, one_of
+from ddplug.utils.preparation import kept
 from ddplug.utils.progress import progress
 
 __all__ = ["DC", "loops"]
@@ -155,7 +156,10 @@ class DC(Momentum):
     def _kept(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
         if not self._pooled:
             return {"done": torch.tensor(0), **self._new_network(data, rng)}
-        views = [self.view(self._new_network(data, rng), data, rng) for _ in progress(range(self.pool_size), "pool")]
+        views = [
+            kept(rng, lambda: self.view(self._new_network(data, rng), data, rng))
+            for _ in progress(range(self.pool_size), "pool")
+        ]
         return {"done": torch.tensor(0), **stack_views(views)}
 
     def _new_network(self, data: LabeledData, rng: torch.Generator) -> Tensors:

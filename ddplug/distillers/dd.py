@@ -219,6 +219,11 @@ class DD(metaclass=TakesFormerSpellings):
             "batch_real": self.batch_real * sizes.activations,
         }
 
+    @property
+    def anneals(self) -> bool:
+        """Whether an update depends on how many there are to be."""
+        return not self.halve_every
+
     def _left(self, done: int) -> float:
         """Return the share of the learning rate that is left after ``done`` updates."""
         if self.halve_every:

@@ -96,6 +96,7 @@ class FRePo(AgedPool):
     """
 
     name: ClassVar[str] = "frepo"
+    anneals: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     steps: int = 1500
     max_age: int = 300

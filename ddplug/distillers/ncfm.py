@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -34,6 +35,7 @@ from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
 from ddplug.networks.functional import initial_parameters, prefixed, unprefixed
 from ddplug.utils.checks import at_least
+from ddplug.utils.preparation import kept
 from ddplug.utils.progress import progress
 
 if TYPE_CHECKING:
@@ -144,11 +146,9 @@ class NCFM(RenewedPool):
         module, begun, trained = self._module(data), [], []
         for _ in progress(range(self.networks), "networks"):
             begun.append(initial_parameters(self.network, data, rng))
+            train = partial(trained_on_real, module, begun[-1], data, self._strategy(data))
             rate = self.network_learning_rate
-            network = trained_on_real(
-                module, begun[-1], data, self._strategy(data), steps=self.train_steps, rate=rate, rng=rng
-            )
-            trained.append(network)
+            trained.append(kept(rng, partial(train, steps=self.train_steps, rate=rate, rng=rng)))
         networks = {**_stacked("begun.", begun), **_stacked("trained.", trained)}
         return {**networks, **super()._kept({**state, **networks}, data, rng)}
 

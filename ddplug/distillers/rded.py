@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
@@ -33,6 +34,7 @@ from ddplug.errors import OptionError
 from ddplug.functional.crops import check_images, draw_boxes, resample
 from ddplug.functional.types import Tensors
 from ddplug.utils.checks import at_least
+from ddplug.utils.preparation import kept
 from ddplug.utils.progress import progress
 
 __all__ = ["RDED", "cells"]
@@ -114,8 +116,8 @@ class RDED(Selection):
         tensors = teacher_state(self.teacher, data, self.train_epochs, self.max_samples_per_class, rng)
         with frozen(structure, tensors, data.device) as teacher:
             classes = progress(range(data.num_classes), "classes")
-            best = [self._best(label, tiles, teacher, data, rng) for label in classes]
-            inputs = torch.cat([self._tile(*chosen, tiles, data) for chosen in best])
+            best = [kept(rng, partial(self._best, label, tiles, teacher, data, rng)) for label in classes]
+            inputs = torch.cat([self._tile(chosen["index"], chosen["boxes"], tiles, data) for chosen in best])
             soft = {"labels": predict(teacher, inputs).softmax(1)} if self.labels == "soft" else {}
         return {"inputs": inputs, **soft}
 
@@ -133,10 +135,8 @@ class RDED(Selection):
         return tiles
 
     @torch.no_grad()
-    def _best(
-        self, label: int, tiles: int, teacher: nn.Module, data: LabeledData, rng: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Choose the crops of a class: positions ``(K,)`` and boxes ``(K, 4)``, ``K = images_per_class * tiles**2``.
+    def _best(self, label: int, tiles: int, teacher: nn.Module, data: LabeledData, rng: torch.Generator) -> Tensors:
+        """Choose a class's crops, ``index`` ``(K,)`` and ``boxes`` ``(K, 4)``; ``K = images_per_class * tiles**2``.
 
         The lowest loss comes first. A class of fewer than ``K`` images is gone through again.
         """
@@ -151,7 +151,7 @@ class RDED(Selection):
             losses.append(least)
             boxes.append(drawn.view(len(part), self.crops, 4)[torch.arange(len(part)), which])
         order = torch.cat(losses).argsort(stable=True)[:number]
-        return index[order], torch.cat(boxes)[order]
+        return {"index": index[order], "boxes": torch.cat(boxes)[order]}
 
     def _seen(self, images: Tensor, boxes: Tensor, tiles: int) -> Tensor:
         """Return what the teacher sees of the crops: at the size they will have, in the middle of an empty image."""

@@ -119,6 +119,7 @@ class SRe2L(metaclass=TakesFormerSpellings):
     """
 
     name: ClassVar[str] = "sre2l"
+    anneals: ClassVar[bool] = True
     real_images: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     small: ClassVar[Mapping[str, Any]] = {"images_per_class": 2, "teacher": "convnet:width=8,depth=1,norm=batch"}

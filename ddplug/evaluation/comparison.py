@@ -17,6 +17,7 @@ from ddplug.distillation.storage import BudgetError, Storage, reduced_to
 from ddplug.errors import OptionError
 from ddplug.evaluation.results import Evaluation, judge
 from ddplug.networks.factory import Network, name_of
+from ddplug.networks.functional import stateless
 from ddplug.registry import resolve
 from ddplug.synthetic.budget import images_within
 from ddplug.synthetic.compat import same_space
@@ -201,7 +202,8 @@ def compare(
     values_at_least(1, whole_steps=whole_steps, repeats=repeats)
     place, recipe = pick_device(device), recipe or synthetic.recipe
     train, test = same_space(synthetic, train, "train", place), same_space(synthetic, test, "test", place)
-    # before minutes of training, so that a misspelt name costs none
+    # before minutes of training, so that a misspelt name costs none, nor does a network that does not fit
+    stateless(network, synthetic.shape, synthetic.num_classes, training=False)
     known = [resolve("distiller", name)() if isinstance(name, str) else name for name in baselines]
     sized = _coded if synthetic.stored is not None else _quantized
     methods = [sized(method, synthetic, train, seed) for method in known]

@@ -17,7 +17,8 @@ from ddplug.errors import DataError
 from ddplug.evaluation.train import Trainable, train_each
 from ddplug.functional import augmentation as augment
 from ddplug.networks.batching import batch_pieces
-from ddplug.networks.factory import Network, build, name_of
+from ddplug.networks.factory import Network, name_of
+from ddplug.networks.functional import stateless
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
@@ -241,6 +242,6 @@ def cross_architecture(
     test = as_labeled(test, "test")
     augment.check((recipe or synthetic.recipe).augment, synthetic.shape)
     for network in networks:
-        build(network, synthetic.shape, synthetic.num_classes, seeded(seed))
+        stateless(network, synthetic.shape, synthetic.num_classes, training=False)  # which refuses what does not fit
     options: dict[str, Any] = {"recipe": recipe, "seed": seed, "device": device, "progress": progress}
     return [evaluate(synthetic, test, network=network, repeats=repeats, **options) for network in networks]

@@ -19,6 +19,7 @@ matching (Cleary & Witten 1984) with one interpolation weight an order. The rang
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,9 +31,11 @@ from numpy.typing import NDArray
 
 from ddplug.errors import FormatError
 
-__all__ = ["decode", "encode"]
+__all__ = ["ContextModel", "Reader", "Writer", "check_stream", "decode", "doubling", "encode", "filled"]
 
 Array = NDArray[np.int64]
+
+_BERNOULLI = constriction.stream.model.Bernoulli(perfect=False)
 
 _ONE = 1 << 16
 """Probabilities are multiples of its inverse; it is a power of two, so that they are exact as floating point."""
@@ -42,6 +45,12 @@ _LEAST = 32
 
 _MOST_NUMBERS_PER_BYTE = 12_000
 """No byte of a stream stands for more numbers, whatever they are: a certain bit costs at least 1/1420 of a bit."""
+
+_MOST_UNUSUAL = 256
+"""Bits of numbers that a byte may stand for on average where there are many: else a few bytes fill the memory."""
+
+_FEW = 1 << 22
+"""Bits of numbers that may be packed as tightly as they can."""
 
 _NEIGHBORS = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0), (-1, -2), (-1, 2), (-2, -1), (-2, 1))
 """Rows and columns of known neighbors from a position, the nearest first."""
@@ -126,18 +135,27 @@ def _chain(shape: Sequence[int], bits: int) -> Callable[[_Place], Contexts]:
     return _binary if bits == 1 else _tonal
 
 
-class _Model:
+class ContextModel:
     """Counts of the bits seen in each context; what both directions of the coder share."""
 
     def __init__(self) -> None:
         self.ones: list[Array] = []
         self.all: list[Array] = []
 
-    def probability(self, contexts: Contexts, node: Array, bits: int) -> tuple[Array, list[Array]]:
-        """Compute the probabilities ``(lanes,)`` of a one, times :data:`_ONE`, and where to count what comes."""
+    def probability(
+        self, contexts: Contexts, node: Array, bits: int, prior: int = _ONE // 2
+    ) -> tuple[Array, list[Array]]:
+        """Compute the probabilities ``(lanes,)`` of a one, times 2**16, and where to count what comes.
+
+        Args:
+            contexts: a chain, see :data:`Contexts`.
+            node: ``(lanes,)`` which of the bits of a number it is, below ``2**bits``.
+            bits: of a number.
+            prior: the probability of a one where nothing was seen, times 2**16.
+        """
         if not self.all:
             self.ones, self.all = ([np.zeros(size << bits, np.int64) for _, size, _ in contexts] for _ in range(2))
-        chance = np.full(len(node), _ONE // 2, np.int64)
+        chance = np.full(len(node), prior, np.int64)
         places = []
         for (weight, _, context), ones, seen in zip(contexts, self.ones, self.all, strict=True):
             place = (context << bits) + node
@@ -152,7 +170,7 @@ class _Model:
             np.add.at(ones, place, bit)
 
 
-def _groups(rows: int) -> Iterator[slice]:
+def doubling(rows: int) -> Iterator[slice]:
     """Cut rows into groups, each as large as all before it."""
     edges = [0, 1]
     while edges[-1] < rows:
@@ -170,8 +188,8 @@ def _code(codes: Array, bits: int, visit: Callable[[Array, Array | None], Array]
         known: whether the codes are.
     """
     rows, channels, height, width = codes.shape
-    chain, seen = _chain((channels, height, width), bits), _Model()
-    for group in _groups(rows):
+    chain, seen = _chain((channels, height, width), bits), ContextModel()
+    for group in doubling(rows):
         lanes = codes[group]
         field = np.zeros((len(lanes), channels, height + 2, width + 4), np.int64)
         for row, column, channel in np.ndindex(height, width, channels):
@@ -184,6 +202,80 @@ def _code(codes: Array, bits: int, visit: Callable[[Array, Array | None], Array]
                 node = node * 2 + bit
             field[:, channel, row + 2, column + 2] = node - (1 << bits)
         codes[group] = field[:, :, 2:, 2:-2]
+
+
+class Writer:
+    """Collects bits with their probabilities, and codes them."""
+
+    def __init__(self) -> None:
+        self._chances: list[Array] = []
+        self._bits: list[Array] = []
+
+    def visit(self, chance: Array, bit: Array | None) -> Array:
+        """Take bits ``(lanes,)`` whose probabilities of being one, times 2**16, are given; return them."""
+        assert bit is not None
+        self._chances.append(chance)
+        self._bits.append(bit)
+        return bit
+
+    def finish(self) -> bytes:
+        """Return the stream of all bits."""
+        coder = constriction.stream.queue.RangeEncoder()
+        if self._bits:
+            bits = np.concatenate(self._bits).astype(np.int32)
+            coder.encode(bits, _BERNOULLI, np.concatenate(self._chances) / _ONE)
+        return bytes(coder.get_compressed().astype("<u4").tobytes())
+
+
+class Reader:
+    """Reads bits again, in the order in which they were written.
+
+    Args:
+        stream: of whole words of 4 bytes, see :func:`check_stream`.
+    """
+
+    def __init__(self, stream: bytes) -> None:
+        self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(stream, "<u4").astype(np.uint32))
+
+    def visit(self, chance: Array, _: Array | None) -> Array:
+        """Read bits ``(lanes,)`` whose probabilities of being one, times 2**16, are given.
+
+        Raises:
+            FormatError: the stream was altered.
+        """
+        try:
+            found: Array = self._coder.decode(_BERNOULLI, chance / _ONE).astype(np.int64)
+        except AssertionError:
+            raise FormatError("a stream is not one of numbers: it was altered") from None
+        return found
+
+
+def filled(stream: bytes, numbers: int, unusual: int = _MOST_UNUSUAL) -> bytes:
+    """Add zeros at the end, which a reader takes there anyway, until :func:`check_stream` has nothing to say.
+
+    Args:
+        stream: of whole words.
+        numbers: bits of numbers that it holds.
+        unusual: that a byte may stand for on average, where there are many.
+    """
+    least = max(-(-numbers // _MOST_NUMBERS_PER_BYTE), -(-numbers // unusual) if numbers > _FEW else 0)
+    return stream.ljust(-(-least // 4) * 4, b"\0")
+
+
+def check_stream(stream: bytes, numbers: int, unusual: int = _MOST_UNUSUAL) -> None:
+    """Refuse a stream that cannot hold as many numbers, or that would fill the memory from a few bytes.
+
+    Args:
+        stream: not trusted.
+        numbers: see :func:`filled`.
+        unusual: see :func:`filled`.
+
+    Raises:
+        FormatError: it is too short for so many numbers, or not of whole words.
+    """
+    most = min(_MOST_NUMBERS_PER_BYTE * len(stream), max(_FEW, unusual * len(stream)))
+    if len(stream) % 4 or numbers > most:
+        raise FormatError(f"a stream of {len(stream)} bytes cannot hold {numbers} bits")
 
 
 def encode(codes: NDArray[Any], bits: int) -> bytes:
@@ -202,24 +294,9 @@ def encode(codes: NDArray[Any], bits: int) -> bytes:
         >>> len(stream), bool((decode(stream, (50, 1, 8, 8), 1) == stripes).all())
         (20, True)
     """
-    chances: list[Array] = []
-    found: list[Array] = []
-
-    def visit(chance: Array, bit: Array | None) -> Array:
-        assert bit is not None
-        chances.append(chance)
-        found.append(bit)
-        return bit
-
-    _code(codes.astype(np.int64), bits, visit, known=True)
-    coder = constriction.stream.queue.RangeEncoder()
-    if found:
-        coder.encode(
-            np.concatenate(found).astype(np.int32),
-            constriction.stream.model.Bernoulli(perfect=False),
-            np.concatenate(chances) / _ONE,
-        )
-    return bytes(coder.get_compressed().astype("<u4").tobytes())
+    writer = Writer()
+    _code(codes.astype(np.int64), bits, writer.visit, known=True)
+    return filled(writer.finish(), codes.size * bits)
 
 
 def decode(stream: bytes, shape: tuple[int, int, int, int], bits: int) -> NDArray[np.uint8]:
@@ -236,19 +313,7 @@ def decode(stream: bytes, shape: tuple[int, int, int, int], bits: int) -> NDArra
     Raises:
         FormatError: the stream cannot hold as many numbers.
     """
-    numbers = int(np.prod([int(size) for size in shape], dtype=object)) * bits
-    if len(stream) % 4 or numbers > _MOST_NUMBERS_PER_BYTE * len(stream):
-        raise FormatError(f"a stream of {len(stream)} bytes cannot hold {numbers} bits")
-    coder = constriction.stream.queue.RangeDecoder(np.frombuffer(stream, "<u4").astype(np.uint32))
-    family = constriction.stream.model.Bernoulli(perfect=False)
-
-    def visit(chance: Array, _: Array | None) -> Array:
-        try:
-            found: Array = coder.decode(family, chance / _ONE).astype(np.int64)
-        except AssertionError:
-            raise FormatError("a stream is not one of numbers: it was altered") from None
-        return found
-
+    check_stream(stream, math.prod(map(int, shape)) * bits)
     codes = np.zeros(shape, np.int64)
-    _code(codes, bits, visit, known=False)
+    _code(codes, bits, Reader(stream).visit, known=False)
     return codes.astype(np.uint8)

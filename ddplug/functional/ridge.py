@@ -66,7 +66,7 @@ def _solved(kernel: Tensor, right: Tensor) -> Tensor:
     """
     try:
         solved: Tensor = torch.linalg.solve(kernel, right)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         raise DivergedError("the ridge regression has no solution: all features are zero, or NaN or infinite") from None
     return solved
 

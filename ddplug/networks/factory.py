@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddplug.errors import OptionError
+from ddplug.errors import DdplugError, OptionError
 from ddplug.registry import resolve
 from ddplug.utils import specs
 from ddplug.utils.randomness import temporary_seed
@@ -52,7 +52,8 @@ def build(
         Linear(in_features=72, out_features=10, bias=True)
     """
     seed = int(torch.randint(2**63 - 1, (), generator=rng))
-    make = (_factory if isinstance(network, str) else _call)(network, tuple(shape), num_classes)
+    known = (tuple(shape), num_classes)
+    make = _factory(network, *known) if isinstance(network, str) else _call(network, *known)
     with temporary_seed(seed):
         module = make()
     if not isinstance(module, nn.Module):
@@ -73,7 +74,19 @@ def _call(network: Any, shape: tuple[int, ...], num_classes: int) -> Callable[[]
             f"network {name_of(network)} needs {needed} arguments; it must need none, or two: the shape of an input "
             "and the number of classes"
         )
-    return network if needed == 0 else lambda: network(shape, num_classes)
+
+    def call() -> Any:
+        try:
+            return network() if needed == 0 else network(shape, num_classes)
+        except DdplugError:
+            raise
+        except Exception as error:  # a user's function may raise anything
+            raise OptionError(
+                f"network {name_of(network)} cannot be built for inputs of shape {shape} and {num_classes} classes "
+                f"({type(error).__name__}: {one_line(error, most=200)}); mend the function"
+            ) from error
+
+    return call
 
 
 def _needed(function: Callable[..., Any]) -> int:
@@ -207,4 +220,4 @@ the shape of an input and the number of classes."""
 
 def name_of(network: Network) -> str:
     """Return a network's name for a table."""
-    return network if isinstance(network, str) else getattr(network, "__qualname__", type(network).__qualname__)
+    return str(network) if isinstance(network, str) else getattr(network, "__qualname__", type(network).__qualname__)

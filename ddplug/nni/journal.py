@@ -2,7 +2,8 @@
 
 A journal is a file of JSON lines, one :class:`Record` a line. Every record is appended with one ``O_APPEND`` write and
 flushed to the disk, so that many processes may share a journal on a local disk, and a crash costs the line being
-written at most. Nothing here needs NNI.
+written at most. A line ends in the first digits of the SHA-256 of what stands before; one that was altered is left out,
+and those of earlier versions, which have none, are taken as they are. Nothing here needs NNI.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -119,6 +121,28 @@ def key(sample: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
 _START = b'{"key": "'
 """How every line begins, torn ones included."""
 
+_SEAL = re.compile(rb', "sum": "([^"]*)"}')
+_DIGITS = 16
+
+
+def _sealed(line: bytes) -> bytes:
+    """Add the checksum to a line."""
+    return line[:-1] + b', "sum": "' + _sum(line) + b'"}'
+
+
+def _sum(line: bytes) -> bytes:
+    return hashlib.sha256(line).hexdigest()[:_DIGITS].encode()
+
+
+def _sound(line: bytes) -> bool:
+    """Return whether a line is what was written, as far as it says what that was."""
+    found = _SEAL.fullmatch(line[-_DIGITS - 12 :])
+    if found is None:
+        return b'"sum"' not in line[-_DIGITS - 12 :]
+    before = line[: len(line) - len(found[0])] + b"}"
+    return _sum(before) == found[1]
+
+
 _REQUIRED = {"key", "sample", "metric"}
 """What every line has."""
 
@@ -151,7 +175,7 @@ class Journal:
             OptionError: something in it is not JSON-ready or not finite, or the file cannot be written.
         """
         try:
-            line = json.dumps(record.to_json(), allow_nan=False).encode() + b"\n"
+            line = _sealed(json.dumps(record.to_json(), allow_nan=False).encode()) + b"\n"
         except (TypeError, ValueError) as error:
             raise OptionError(
                 f"a record of {dict(record.sample)} cannot be written as JSON: {error}; use numbers and text"
@@ -189,30 +213,27 @@ class Journal:
             if line := line.strip(b"\0\r "):
                 yield number, line
 
-    def _parse(self, number: int, line: bytes) -> Record | None:
-        """Build a record of a line, ``None`` of a torn one.
-
-        Raises:
-            FormatError: the line is none of ours.
-        """
+    def _parse(self, line: bytes) -> Record | None:
+        """Build a record of a line, ``None`` of one that is torn, altered or none of ours."""
+        if not _sound(line):
+            return None
         try:
             values = json.loads(line)
-        except ValueError:
-            if line.startswith(_START[: len(line)]):
-                return None
-            raise FormatError(f"{self.path} is not a journal: see line {number}; choose another path") from None
-        if not isinstance(values, dict) or not values.keys() >= _REQUIRED:
-            raise FormatError(f"{self.path} is not a journal: line {number} has no {', '.join(sorted(_REQUIRED))}")
-        return Record.from_json(values)
+            return Record.from_json(values) if values.keys() >= _REQUIRED else None
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            return None
 
     def read(self) -> list[Record]:
-        """Return every record, oldest first; an absent file is an empty journal, and torn lines are left out.
+        """Return every record, oldest first; an absent file is an empty journal, and bad lines are left out.
 
         Raises:
             OptionError: the file cannot be read.
-            FormatError: it is not a journal.
+            FormatError: it is not a journal: it has lines, and none begins as ours do.
         """
-        records = (self._parse(number, line) for number, line in self._lines())
+        lines = list(self._lines())
+        if lines and not any(line.startswith(_START[: len(line)]) for _, line in lines):
+            raise FormatError(f"{self.path} is not a journal: see line {lines[0][0]}; choose another path")
+        records = (self._parse(line) for _, line in lines)
         return [record for record in records if record is not None]
 
     def of(self, key: str) -> list[Record]:
@@ -223,7 +244,7 @@ class Journal:
             FormatError: it is not a journal.
         """
         start = _START + key.encode() + b'"'
-        records = (self._parse(number, line) for number, line in self._lines() if line.startswith(start))
+        records = (self._parse(line) for _, line in self._lines() if line.startswith(start))
         return [record for record in records if record is not None]
 
     def find(self, key: str) -> Record | None:

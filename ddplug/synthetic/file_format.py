@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,8 +40,9 @@ from ddplug.functional.resize import can_enlarge
 from ddplug.synthetic import checks, quantize
 from ddplug.synthetic.recipe import Recipe
 from ddplug.synthetic.stored import Stored
+from ddplug.utils.text import storable
 
-__all__ = ["KIND", "decode", "encode", "label_bytes"]
+__all__ = ["KIND", "check_names", "decode", "encode", "label_bytes"]
 
 KIND = "synthetic-set"
 """What the header of the file calls it."""
@@ -183,12 +184,10 @@ def _decode_held(
     if not _sizes(shape, 1) or len(shape) not in (1, 3):
         raise FormatError(f"stored_shape is {reprlib.repr(shape)}, not the sizes of a sample")
     num_classes = header["num_classes"]
-    targets = _targets(tensors, num_classes)
+    targets = _targets(tensors, num_classes, math.prod(shape))
     groups = header.get("groups", tensors["counts"].tolist() if "counts" in tensors else None)
     if not _sizes(groups, 0) or sum(groups) != len(targets):
         raise FormatError(f"groups is {reprlib.repr(groups)}, not the numbers of samples that make {len(targets)}")
-    if len(targets) * math.prod(shape) > _MOST_NUMBERS:
-        raise FormatError(f"its images are {len(targets) * math.prod(shape)} numbers; the limit is {_MOST_NUMBERS}")
     if not isinstance(header["codec"], str) or len(header["codec"]) > _MAX_NAME:
         raise FormatError(f"codec is {reprlib.repr(header['codec'])}, not a short name with options")
     preprocess = _preprocess(header["preprocess"], fields, tuple(shape))
@@ -233,8 +232,13 @@ def _sizes(values: Any, least: int) -> bool:
     return fine and all(type(value) is int and least <= value <= _MOST_NUMBERS for value in values)
 
 
-def _targets(tensors: Mapping[str, Tensor], num_classes: int) -> Tensor:
+def _targets(tensors: Mapping[str, Tensor], num_classes: int, numbers: int) -> Tensor:
     """Read the labels of a set that a codec holds: int64, or soft ones as they are stored.
+
+    Args:
+        tensors: of the file.
+        num_classes: number of classes.
+        numbers: in a sample.
 
     Raises:
         FormatError: they are of the wrong type or shape, or too many.
@@ -243,20 +247,45 @@ def _targets(tensors: Mapping[str, Tensor], num_classes: int) -> Tensor:
         targets = tensors["targets"]
         if targets.ndim != 2 or targets.dtype not in (torch.float16, torch.float32) or len(targets) == 0:
             raise FormatError(f"targets are {targets.dtype} {tuple(targets.shape)}, not soft labels")
+        _check_numbers(len(targets) * numbers)
         return targets
     counts = tensors["counts"]
     if counts.dtype not in (torch.uint8, torch.int32) or tuple(counts.shape) != (num_classes,):
         raise FormatError(f"counts are {counts.dtype} {tuple(counts.shape)}, not one for each of {num_classes} classes")
     counts = counts.long()
-    if int(counts.min()) < 0 or not 1 <= int(counts.sum()) <= _MOST_NUMBERS:
+    if int(counts.min()) < 0 or int(counts.sum()) < 1:
         raise FormatError("counts are negative, or not those of any samples")
+    _check_numbers(int(counts.sum()) * numbers)
     return torch.arange(num_classes).repeat_interleave(counts)
+
+
+def _check_numbers(numbers: int) -> None:
+    """Refuse more numbers than a computer is likely to hold, before room is made for any."""
+    if numbers > _MOST_NUMBERS:
+        raise FormatError(f"its images are {numbers} numbers; the limit is {_MOST_NUMBERS}")
 
 
 def _check(fields: Mapping[str, Any]) -> None:
     wrong = checks.problem(fields)
     if wrong:
         raise DataError(f"not a synthetic set: {wrong}")
+
+
+def check_names(class_names: Sequence[str]) -> None:
+    """Refuse class names that a file cannot hold, before the work of making a set.
+
+    Raises:
+        OptionError: one is too long, or not Unicode; the message shows it.
+
+    Example:
+        >>> check_names(["ant", "bee"])
+    """
+    for name in class_names:
+        if len(name) > _MAX_NAME or name != storable(name):
+            fault = (
+                f"has {len(name)} characters; the limit is {_MAX_NAME}" if name == storable(name) else "is not Unicode"
+            )
+            raise OptionError(f"class name {reprlib.repr(name)} {fault}, and cannot be stored; rename the class")
 
 
 _MAX_NAME = 255

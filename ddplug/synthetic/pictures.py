@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -15,6 +14,11 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.ranges import in_units
 from ddplug.utils.checks import values_at_least
 from ddplug.utils.surroundings import own_surroundings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# matplotlib is imported where something is drawn: it writes to the home folder, and most commands draw nothing
 
 __all__ = ["grid", "image_bytes"]
 
@@ -122,6 +126,8 @@ def _notes(members: list[tuple[int, Tensor]], rows: int, columns: int) -> list[s
 
 def _shown(name: str) -> str:
     """Shorten a class name and replace what the font cannot draw."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
     font = get_font(findfont(FontProperties()))
     drawable = "".join(c if c.isprintable() and font.get_char_index(ord(c)) else "?" for c in name[: _NAME + 1])
     return drawable if len(name) <= _NAME else drawable[: _NAME - 1] + "..."
@@ -129,6 +135,8 @@ def _shown(name: str) -> str:
 
 def _framed(canvas: Tensor, names: list[str], notes: list[str]) -> Figure:
     """Put the names next to the rows and the notes below; one canvas pixel is one screen pixel."""
+    from matplotlib.figure import Figure
+
     left = 2 * _MARGIN + 9 * max(map(len, names))
     height, width = canvas.shape[0] + 2 * _MARGIN + 2 * _TEXT * len(notes), canvas.shape[1] + left + _MARGIN
     width = max(width, left + max([9 * len(note) for note in notes], default=0))

@@ -14,8 +14,19 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 from ddplug.errors import OptionError, unknown
 from ddplug.utils.checks import one_of
 from ddplug.utils.former import FORMER_SPELLINGS
+from ddplug.utils.paths import local
 
-__all__ = ["Parser", "add_fields", "field_help", "given_fields", "known_name", "number", "plain", "quantity"]
+__all__ = [
+    "Parser",
+    "add_fields",
+    "field_help",
+    "given_fields",
+    "known_name",
+    "number",
+    "path",
+    "plain",
+    "quantity",
+]
 
 SEED_LIMIT = 2**63 - 1
 
@@ -77,12 +88,21 @@ def _plain_number(kind: type[int] | type[float], text: str) -> Any:
     return value
 
 
-def quantity(what: str, units: Mapping[str, float]) -> Callable[[str], float]:
+def path(text: str) -> str:
+    """Take a path, an argument type; ``~`` is the home folder, see :func:`ddplug.utils.paths.local`."""
+    try:
+        return local(text)
+    except OptionError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def quantity(what: str, units: Mapping[str, float], *, least: float | None = None) -> Callable[[str], float]:
     """Return an argument type that takes positive numbers with or without a unit.
 
     Args:
         what: it measures, for complaints.
         units: name -> what it is worth; a number without a unit counts as it is.
+        least: the smallest that is taken; all above 0 if not given.
 
     Example:
         >>> quantity("a time", {"s": 1, "m": 60})("1.5m")
@@ -91,11 +111,11 @@ def quantity(what: str, units: Mapping[str, float]) -> Callable[[str], float]:
 
     def convert(text: str) -> float:
         parts = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+) ?([A-Za-z]*)", text)
-        value = 0.0 if parts is None else float(parts[1]) * {**units, "": 1}.get(parts[2], 0)
-        if not 0 < value < math.inf:
-            known = ", ".join(units)
+        value = -1.0 if parts is None else float(parts[1]) * {**units, "": 1}.get(parts[2], -1)
+        if not (value > 0 if least is None else least <= value) or value == math.inf:
+            known, limit = ", ".join(units), "above 0" if least is None else f"of at least {least:g}"
             raise argparse.ArgumentTypeError(
-                f"is {text!r}; it must be {what} above 0, as a number with {known} or none"
+                f"is {text!r}; it must be {what} {limit}, as a number with {known} or none"
             )
         return value
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ddplug.errors import OptionError, unknown
 
-__all__ = ["at_least", "image_shape", "number", "one_of", "scalar", "values_at_least", "whole"]
+__all__ = ["at_least", "image_shape", "one_of", "out_of_memory", "real", "scalar", "values_at_least", "whole"]
 
 
 def at_least(options: object, **limits: float) -> None:
@@ -24,6 +24,18 @@ def at_least(options: object, **limits: float) -> None:
     """
     for name, least in limits.items():
         values_at_least(least, **{name: getattr(options, name)})
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocation failed; one of torch has a class of its own on a GPU only.
+
+    Example:
+        >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("shapes do not fit"))
+        (True, False)
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
 def values_at_least(least: float, **values: float | None) -> None:
@@ -118,12 +130,12 @@ def whole(name: str, value: Any) -> int:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     try:
-        return operator.index(value)
+        return int(operator.index(value))
     except (TypeError, ValueError, RuntimeError):  # of a text, of an array, of a tensor
         raise OptionError(f"{name} is {value!r}; it must be a whole number") from None
 
 
-def number(name: str, value: Any) -> Any:
+def real(name: str, value: Any) -> Any:
     """Return a number as Python's own.
 
     Args:

@@ -30,7 +30,7 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
         return torch.device(next(kind for kind, count in counts.items() if count))
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise OptionError(f"unknown device {str(name)!r}; use auto, cpu, cuda, cuda:N or mps") from None
     present = counts.get(device.type, 0)
     if (device.index or 0) >= present:

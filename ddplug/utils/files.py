@@ -7,13 +7,12 @@ without NaN or repeated keys.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import re
 import reprlib
-import secrets
+import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,15 +24,20 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from ddplug.errors import FormatError, OptionError
+from ddplug.utils import digests
+from ddplug.utils.locks import temporary
+from ddplug.utils.paths import local
 from ddplug.utils.text import one_line, os_reason
 
-__all__ = ["check_writable", "read_tensors", "write_file", "write_tensors"]
+__all__ = ["check_header", "check_space", "check_writable", "is_checked", "read_tensors", "write_file", "write_tensors"]
 
 _VERSION = 4
 """The newest that is read. Files without anything new are written as version 1, which older readers take."""
 _MAX_HEADER = 8 << 20
 """Bytes of the safetensors header, ours included: enough for 20,000 class names, and little to parse."""
 _MAX_DEPTH = 64
+_BLANK_PAYLOAD = f'"payload":"{digests.BLANK}"'.encode()
+_SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
 _DTYPES = (torch.float16, torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool)
 _STORED = {"F32": 1, "F64": 1, "I64": 1, "I32": 1, "U8": 1, "BOOL": 1, "F16": 2}
 """Type -> the first version of the format that has it."""
@@ -51,11 +55,16 @@ def check_writable(path: str | Path) -> Path:
     Raises:
         OptionError: the folder is missing or not writable, or the path is something other than a regular file.
     """
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(local(path)))
+    try:
+        regular = stat.S_ISREG(os.stat(target).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        regular = not os.fspath(path).endswith(_SEPARATORS)
+    except OSError as error:
+        raise OptionError(f"cannot write {path}: {os_reason(error)}; choose another path") from None
     if not os.path.isdir(target.parent):
         raise OptionError(f"cannot write {path}: the folder {target.parent} does not exist; create it first")
-    # os.path: the methods of Path raise where a name is too long
-    if os.path.exists(target) and not os.path.isfile(target):
+    if not regular:
         raise OptionError(f"cannot write {path}: it is not a regular file; choose another path")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise OptionError(f"cannot write {path}: the folder {target.parent} is not writable; choose another path")
@@ -73,21 +82,17 @@ def write_file(path: str | Path, content: bytes) -> None:
         OptionError: the path cannot be written or the disk is full.
     """
     target = check_writable(path)
-    temporary = target.with_name(f".ddplug-{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        with temporary(target.parent) as made:
+            with made.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(made, target)
     except OSError as error:
         raise OptionError(
             f"cannot write {path}: {os_reason(error)}; nothing was changed: free space or choose another path"
         ) from None
-    finally:
-        # after a rename there is nothing left to remove; a failing disk must not hide the first error
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def write_tensors(
@@ -108,37 +113,88 @@ def write_tensors(
     for name, tensor in tensors.items():
         if tensor.dtype not in _DTYPES:
             raise OptionError(f"cannot store {name!r}: {tensor.dtype} is none of {', '.join(map(str, _DTYPES))}")
-    try:
-        text = json.dumps(header, ensure_ascii=False, allow_nan=False)
-        _parse(text)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise OptionError(f"cannot store the header of {path}: {error}") from None
+    text = check_header(header, path)
     # clones: safetensors refuses tensors that share memory, which states may well do
     own = {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()}
     version = max(version, 2 if any(tensor.dtype == torch.float16 for tensor in own.values()) else 1)
-    content = _ordered(to_bytes(own, {"format": f"ddplug/{version}", "kind": kind, "header": text}))
+    sums = dict.fromkeys(digests.NAMES, digests.BLANK)
+    content = _ordered(to_bytes(own, {"format": f"ddplug/{version}", "kind": kind, "header": text, **sums}))
     if int.from_bytes(content[:8], "little") > _MAX_HEADER:
         raise OptionError(f"cannot store {path}: its header is longer than {_MAX_HEADER} bytes; shorten the provenance")
     write_file(path, content)
 
 
+def check_header(header: Mapping[str, Any], path: str | Path) -> str:
+    """Write a header as JSON, or say what in it cannot be stored.
+
+    Args:
+        header: what is to be stored with tensors.
+        path: where, for the message.
+
+    Raises:
+        OptionError: a value is not JSON-ready, NaN, not Unicode or nested too deep.
+    """
+    try:
+        text = json.dumps(header, ensure_ascii=False, allow_nan=False)
+        _parse(text)
+    except UnicodeEncodeError as error:
+        found = ascii(error.object[max(0, error.start - 30) : error.end])
+        raise OptionError(f"cannot store {path}: a name in it is not Unicode ({found}); rename it") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OptionError(f"cannot store the header of {path}: {error}") from None
+    return text
+
+
+def check_space(path: str | Path, nbytes: int) -> None:
+    """Check that the disk has room for a file, before work that would be lost without it.
+
+    Args:
+        path: the file to be written; its folder exists.
+        nbytes: that it takes, at the least.
+
+    Raises:
+        OptionError: there is less room.
+    """
+    free = shutil.disk_usage(Path(os.path.realpath(path)).parent).free
+    if free < nbytes:
+        raise OptionError(
+            f"cannot write {path}: it takes {nbytes / 1e6:,.1f} MB and the disk has {free / 1e6:,.1f} MB left; free "
+            "some space or choose another path"
+        )
+
+
+def is_checked(path: str | Path) -> bool:
+    """Return whether a file of :func:`write_tensors` has checksums; those written before there were any load unchecked.
+
+    Args:
+        path: a file that :func:`read_tensors` takes.
+    """
+    with safe_open(str(local(path)), framework="pt") as file:
+        return set(file.metadata() or {}) >= digests.NAMES
+
+
 def _ordered(content: bytes) -> bytes:
-    """Order the metadata: safetensors draws their order anew each time, and what is equal should be equal files."""
+    """Order the metadata, which safetensors draws anew each time: equal content is equal files. Add the checksums."""
     end = 8 + int.from_bytes(content[:8], "little")
     head = json.loads(content[8:end])
     head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
     text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
     size = -(-len(text) // 8) * 8  # the tensors stay aligned
-    return b"".join([size.to_bytes(8, "little"), text.ljust(size), content[end:]])
+    payload = memoryview(content)[end:]
+    text = text.replace(_BLANK_PAYLOAD, f'"payload":"{digests.sum_of(payload)}"'.encode())
+    return b"".join([digests.sealed(size.to_bytes(8, "little") + text.ljust(size)), payload])
 
 
-def read_tensors(path: str | Path, kind: str, *, mapped: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(
+    path: str | Path, kind: str, *, mapped: bool = False, whole: bool = True
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`write_tensors` wrote; the content is not trusted.
 
     Args:
         path: the file.
         kind: what it must hold.
         mapped: leave the tensors in the file, mapped into memory; for files that are replaced, never changed.
+        whole: look at every byte, as the checksum of the tensors asks for; without, at the header alone.
 
     Returns:
         Tensors on the CPU, and the header.
@@ -147,12 +203,14 @@ def read_tensors(path: str | Path, kind: str, *, mapped: bool = False) -> tuple[
         OptionError: the file does not exist or cannot be read.
         FormatError: it is not a ddplug file, of another kind, truncated, altered or from a newer version.
     """
+    path = local(path)
     try:
         _check_file(path)
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(path, framework="pt") as file, open(path, "rb") as plain:
             metadata = file.metadata() or {}
             version = _version(metadata)
             header = _header(metadata, kind)
+            digests.check(plain, metadata, payload=whole)
             # the parser lets the last of repeated names win, and knows types that ours does not store
             _unique(path)
             for name in file.keys():  # noqa: SIM118  not a mapping

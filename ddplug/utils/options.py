@@ -8,23 +8,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from ddplug.utils.checks import number, scalar, whole
+from ddplug.utils.checks import real, scalar, whole
 
 __all__ = ["TakesNumbers"]
 
-_KINDS: Mapping[object, Callable[[str, Any], Any]] = {"int": whole, int: whole, "float": number, float: number}
+_KINDS: Mapping[object, Callable[[str, Any], Any]] = {"int": whole, int: whole, "float": real, float: real}
 """Annotation of a field -> what makes a value of it."""
+
+
+def _plain(name: str, value: Any) -> Any:
+    return scalar(value)
 
 
 class TakesNumbers(ABCMeta):
     """Class of dataclasses whose fields become Python's own numbers when an object is made, or are refused."""
 
     def __call__(cls, *args: Any, **options: Any) -> Any:
-        kinds = {field.name: _KINDS.get(field.type, lambda name, value: scalar(value)) for field in fields(cls)}  # type: ignore[arg-type]
-        names = [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
-        plain = [kinds[name](name, value) for name, value in zip(names, args, strict=False)]
-        named = {name: kinds[name](name, value) if name in kinds else value for name, value in options.items()}
-        return super().__call__(*plain, *args[len(plain) :], **named)
+        own = [field for field in fields(cls) if field.init]  # type: ignore[arg-type]
+        kinds = {field.name: _KINDS.get(field.type, _plain) for field in own}
+        placed = [kinds[field.name](field.name, value) for field, value in zip(own, args, strict=False)]
+        named = {name: kinds.get(name, _plain)(name, value) for name, value in options.items()}
+        return super().__call__(*placed, *args[len(placed) :], **named)
 
     @property
     def __signature__(cls) -> inspect.Signature:

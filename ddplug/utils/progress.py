@@ -9,10 +9,21 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["progress"]
+from ddplug.utils.streams import is_terminal
 
-_HIDDEN: ContextVar[bool | None] = ContextVar("hidden", default=True)
-"""Whether progress before the first step is hidden; ``None`` for unless standard error is a terminal."""
+__all__ = ["hidden", "progress"]
+
+_HIDDEN: ContextVar[bool] = ContextVar("hidden", default=True)
+"""Whether progress before the first step is hidden."""
+
+
+def hidden(forced: bool = False) -> bool:
+    """Return whether a progress bar has nobody to look at it.
+
+    Args:
+        forced: whether it is wanted where standard error is not a terminal too.
+    """
+    return sys.stderr is None or not (forced or is_terminal(sys.stderr))
 
 
 def progress(items: Sequence[Any], what: str) -> Iterator[Any]:

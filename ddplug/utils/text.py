@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 
-__all__ = ["duration", "markdown", "one_line", "os_reason", "percent", "table"]
+__all__ = ["command", "duration", "markdown", "one_line", "os_reason", "percent", "shown", "storable", "table"]
 
 
 def one_line(value: object, *, most: int | None = None) -> str:
     r"""Write a value on one line that a terminal shows as it stands: a file's names may hold control sequences.
+
+    Spaces stay as they are where there is nothing but text on one line: names may have two in a row.
 
     Args:
         value: an exception, say.
@@ -18,7 +22,9 @@ def one_line(value: object, *, most: int | None = None) -> str:
         >>> one_line("red: \x1b[31m")
         'red: ?[31m'
     """
-    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(value).split()))
+    text = str(value)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     return text if most is None or len(text) <= most else f"{text[:most]}..."
 
 
@@ -30,6 +36,44 @@ def os_reason(error: OSError) -> str:
         'No such file or directory'
     """
     return str(error.strerror or error)
+
+
+def command(*words: object) -> str:
+    r"""Write a command so that it can be pasted into a shell, whatever its words hold.
+
+    Example:
+        >>> command("ddplug", "inspect", "my set.safetensors"), command("rm", "-- a\n")
+        ("ddplug inspect 'my set.safetensors'", "rm $'-- a\\x0a'")
+    """
+    return " ".join(map(_quoted, map(str, words)))
+
+
+def _quoted(word: str) -> str:
+    """Quote a word; bytes that are no text, or would break the line, as bash and zsh write them."""
+    if word.isprintable():
+        return shlex.quote(word)
+    plain = {chr(k) for k in range(32, 127)} - set("'\\")
+    return "$'" + "".join(chr(b) if chr(b) in plain else f"\\x{b:02x}" for b in os.fsencode(word)) + "'"
+
+
+def shown(path: object) -> str:
+    """Write a path as a word of a command: one that begins with a dash would be taken for an option.
+
+    Example:
+        >>> shown("-set"), shown("a/b")
+        ('./-set', 'a/b')
+    """
+    return f"./{path}" if str(path).startswith("-") else str(path)
+
+
+def storable(name: str) -> str:
+    r"""Write a name as Unicode: those of files may be bytes that are no text.
+
+    Example:
+        >>> storable("caf\udce9")
+        'caf\\udce9'
+    """
+    return name.encode(errors="backslashreplace").decode()
 
 
 def percent(mean: float, std: float, n: int) -> str:

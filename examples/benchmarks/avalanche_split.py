@@ -64,7 +64,8 @@ def _rows(memories: tuple[int, ...], ours: Callable[[int], list[Entry]], seeds: 
     """The rows of a class-incremental table: bounds, stock strategies, and our strategy with several memories."""
     rows = [Entry("Naive", seeds=seeds), Entry("joint training", seeds=seeds)]
     for memory in memories:
-        rows += [Entry("Replay", memory, seeds=seeds), Entry("GDumb", memory, 50, seeds=seeds), *ours(memory)]
+        rows += [Entry("Replay", memory, seeds=seeds), Entry("GDumb", memory, 50, seeds=seeds)]
+        rows += [Entry("DistilledReplay", memory, seeds=3), *ours(memory)]  # first by its defaults
     return tuple(rows)
 
 
@@ -99,8 +100,8 @@ def _ours(memory: int, distiller: str, factor: int, epochs: int = 1) -> Entry:
 BENCHMARKS = {
     "mnist": Benchmark(
         "Split-MNIST, class-incremental",
-        "Wanted: 90 % with 10 images, 94 % with 100 and 95.5 % with 500 after one epoch an experience; 88 % with 10 "
-        "images after four.",
+        "Wanted of the defaults, in the bytes of 10, 100 and 500 images: 92.5, 95 and 96 %; of distilled whole images: "
+        "90, 94 and 95.5 % after one epoch an experience, and 88 % with 10 images after four.",
         "mnist",
         "SimpleMLP",
         0.05,
@@ -116,7 +117,8 @@ BENCHMARKS = {
     ),
     "cifar10": Benchmark(
         "Split-CIFAR-10 (a slightly lossy JPEG copy), class-incremental",
-        "Wanted: 8 points above the best stock policy with 10, 100 and 500 images.",
+        "Wanted of the defaults, in the bytes of 10, 100 and 500 images: 43, 48 and 49.5 %; of distilled whole images: "
+        "8 points above the best stock policy.",
         "cifar10",
         "convnet:width=16",
         0.05,
@@ -273,7 +275,7 @@ def measure(name: str, entry: Entry, seed: int, arguments: argparse.Namespace) -
 
 def _label(entry: Entry) -> str:
     if not entry.options:
-        return entry.strategy
+        return f"{entry.strategy}, defaults" if entry.strategy == "DistilledReplay" else entry.strategy
     factor = entry.options["factor"]
     model = entry.options.get("model", "").partition(":")[0]
     details = [

@@ -26,9 +26,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ddplug.auto import LEVELS
-from ddplug.distillers.ncfm import NCFM
-
 NETWORK = "convnet"
 """ConvNet-3 of width 128: what the papers evaluate with."""
 
@@ -77,7 +74,6 @@ class Benchmark:
         rows: of the table.
         judges: architectures; with several, labels are made hard and every set is trained on in the same way.
         epochs: of training the judges, where not those of the recipe.
-        held_out: whether a tenth of the training data judges, and the test data are left alone.
         as_learned: whether distilled sets are trained on by the steps and learning rates that were learned with them.
         published: accuracies in the literature by name of the method, with where they were read.
     """
@@ -87,7 +83,6 @@ class Benchmark:
     rows: tuple[Entry, ...]
     judges: tuple[str, ...] = (NETWORK,)
     epochs: int | None = None
-    held_out: bool = False
     as_learned: bool = False
     published: dict[str, str] = field(default_factory=dict)
 
@@ -96,8 +91,6 @@ def _baselines(n: int, networks: int) -> tuple[Entry, ...]:
     names = ("random", "kmeans-centroid", "kmeans")
     return tuple(Entry(name, {"images_per_class": n}, networks) for name in names)
 
-
-_TITLES = {"digits": "Digits", "mnist": "MNIST", "cifar10": "CIFAR-10 (a slightly lossy JPEG copy)"}
 
 _BANK = {"network": "convnet:width=32", "batch_real": 64, "init_from": "kmeans", "pool_size": 60}
 _GRADIENTS = {
@@ -145,56 +138,7 @@ _EVERY = (
 """Every method, in the bytes of one image a class, in a few minutes at most."""
 
 
-_FEW_BITS = {_TITLES["digits"]: (1, 7), _TITLES["mnist"]: (1, 30), _TITLES["cifar10"]: (2, 15)}
-"""Bits a number that `auto` takes, and as many images as then fit in the bytes of one, labels counted."""
-
-
-def _chosen_from(data: str, n: int) -> Benchmark:
-    """What `ddplug distill auto` chooses from, and whole images and class means."""
-    factor = 1 if data == "Digits" else 2  # the other one for DM, to see
-    whole = {"images_per_class": n}
-    small = {"images_per_class": 4 * n}
-    bits, stored = _FEW_BITS[data]
-    levels = (*LEVELS, NCFM(steps=150, pool_size=15, networks=2, train_steps=200))  # the last was found wanting
-    selections = [level.name for level in levels if level.steps == 0]
-    default = {level.name: type(level)() for level in levels}
-    changed = [
-        {key: value for key, value in vars(level).items() if value != getattr(default[level.name], key)}
-        for level in levels
-    ]
-    return Benchmark(
-        f"{data}, the bytes of {n} image{'s' if n > 1 else ''} per class: what to choose for a budget",
-        "Judged on a held-out tenth of the training data by two networks of each kind after 300 epochs.",
-        (
-            *(Entry(name, whole, 2) for name in selections),
-            *([Entry("class-mean", whole, 1)] if n == 1 else []),
-            *(Entry(name, small, 2, reduced=2) for name in selections),
-            Entry("dm", {**whole, "steps": 300, "pool_size": 30, "factor": 3 - factor}, 2),
-            *(
-                Entry(level.name, {**whole, **options, "factor": factor}, 2)
-                for level, options in zip(levels, changed, strict=True)
-                if level.steps
-            ),
-            *(
-                Entry(level.name, {"images_per_class": stored * n}, 1 if n > 1 else 2, reduced=factor, bits=bits)
-                if level.steps == 0
-                else Entry(
-                    level.name,
-                    {"images_per_class": stored * n // factor**2, **options, "factor": factor},
-                    1 if n > 1 else 2,
-                    bits=bits,
-                )
-                for level, options in zip(LEVELS, changed, strict=False)
-            ),
-        ),
-        ("convnet:width=16", "mlp"),
-        epochs=300,
-        held_out=True,
-    )
-
-
 BENCHMARKS = {
-    **{f"auto-{data}-{n}": _chosen_from(title, n) for data, title in _TITLES.items() for n in (1, 10)},
     "cross": Benchmark(
         "MNIST, the bytes of 1 image per class, other architectures",
         "Every method, for a few minutes at most, judged with hard labels on two architectures that it was not "
@@ -292,7 +236,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
     where = {"root": arguments.data_root, "cache": arguments.cache}
     pair = [load(arguments.data, split=split, **where) for split in ("train", "test")]
-    if not (arguments.validate or BENCHMARKS[arguments.benchmark].held_out):
+    if not arguments.validate:
         return pair[0], pair[1]
     train, held = pair[0].split(0.1)
     return train, held

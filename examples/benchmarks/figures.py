@@ -1,4 +1,4 @@
-"""Draw the results in docs/benchmarks/avalanche-*.json and docs/benchmarks/nni-ranking-*.json.
+"""Draw the results in docs/benchmarks: stored-*.json, avalanche-*.json and nni-ranking-*.json.
 
 python examples/benchmarks/figures.py docs/benchmarks OUT
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,64 @@ from matplotlib.figure import Figure
 
 from ddplug.evaluation.figures import scatter
 
-__all__ = ["draw", "matrices", "over_memory"]
+__all__ = ["PUBLISHED", "draw", "matrices", "over_bytes", "over_memory"]
+
+PUBLISHED: Mapping[str, Mapping[str, tuple[tuple[int, float], ...]]] = {
+    "MNIST": {"FreD": ((25_000, 95.8), (251_000, 97.6))},
+    "CIFAR-10": {
+        "MTT": ((98_304, 46.3), (983_040, 65.3)),
+        "IDC": ((98_304, 50.0), (983_040, 67.5)),
+        "FreD": ((98_304, 60.6), (983_040, 70.3)),
+        "SPEED": ((98_304, 63.2), (983_040, 73.5)),
+        "HMN": ((98_304, 65.7), (983_040, 73.7)),
+        "RTP": ((98_304, 66.4), (983_040, 71.2)),
+        "DDiF": ((98_304, 66.5), (983_040, 74.0)),
+        "NSD": ((98_304, 68.5), (983_040, 73.4)),
+        "TM-RUO": ((107_000, 70.3), (770_000, 77.5)),
+    },
+}
+"""Data -> method -> (bits a class, accuracy in %), read off figures of Bao et al., ICCV 2025; width 128, best epoch."""
 
 _SHOWN = 3
 """Matrices side by side."""
+
+
+def over_bytes(results: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw accuracy on test data over the bytes of a set, with published figures in gray.
+
+    Args:
+        results: of ``stored_bytes.py``; those whose titles begin with the same name of data share a panel.
+    """
+    figure = Figure(figsize=(10, 4.6), dpi=100, layout="constrained")
+    for axes, (data, published) in zip(figure.subplots(1, len(PUBLISHED)), PUBLISHED.items(), strict=True):
+        rows = [row for result in results if result["title"].startswith(data) for row in result["rows"]]
+        for name, points in published.items():
+            sizes = [10 * bits / 8 for bits, _ in points]
+            heights = [accuracy for _, accuracy in points]
+            axes.plot(sizes, heights, color="0.6", linewidth=0.8, marker=".", linestyle=":")
+            axes.annotate(name, (sizes[0], heights[0]), ha="right", va="center", fontsize="x-small", color="0.35")
+        lines = dict.fromkeys((row["stored"], row["network"]) for row in rows)
+        for k, (stored, network) in enumerate(lines):
+            line = [row for row in rows if (row["stored"], row["network"]) == (stored, network)]
+            best = {row["bytes"]: row for row in sorted(line, key=lambda row: row["accuracy (%)"])}
+            own = [best[size] for size in sorted(best)]
+            axes.errorbar(
+                [row["bytes"] for row in own],
+                [row["accuracy (%)"] for row in own],
+                [row["deviation"] or 0.0 for row in own],
+                label=f"{stored}, {network}",
+                marker="os^DvPX"[k % 7],
+                linestyle="--" if stored == "random" else "-",
+                capsize=3,
+            )
+        axes.set_xscale("log")
+        axes.set_title(data)
+        axes.set_xlabel("bytes of the set")
+        axes.grid(alpha=0.3)
+        if lines:
+            axes.legend(loc="lower right", fontsize="x-small")
+    figure.axes[0].set_ylabel("accuracy on test data, %")
+    return figure
 
 
 def over_memory(result: Mapping[str, Any]) -> Figure:
@@ -97,6 +151,9 @@ def ranking(result: Mapping[str, Any]) -> Figure:
 def draw(folder: Path, out: Path) -> None:
     """Write the figures of every result of a folder as PNG."""
     out.mkdir(parents=True, exist_ok=True)
+    stored = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("stored-*.json"))]
+    if stored:
+        over_bytes([result for result in stored if not result["held out"]]).savefig(out / "stored-bytes.png")
     for path in sorted(folder.glob("avalanche-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         over_memory(result).savefig(out / f"{path.stem}-memory.png")

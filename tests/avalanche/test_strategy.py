@@ -151,15 +151,17 @@ def test_the_callers_objects_stay_as_they_are(cls: Any) -> None:
 @pytest.mark.parametrize("cls", [DistilledReplay, DistilledGDumb])
 def test_a_storage_policy_of_the_callers(cls: Any) -> None:
     policy = ClassBalancedBuffer(4)
-    strategy = run(made(cls, storage_policy=policy), stream(task_labels=True).train_stream)
+    model = seeded(mlp)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    own = cls(model=model, optimizer=optimizer, storage_policy=policy, train_mb_size=16, evaluator=None)
+    strategy = run(own, stream(task_labels=True).train_stream)
     assert strategy.storage_policy is policy
     assert len(policy.buffer) == 4
 
 
 def test_options_reach_the_memory_and_the_template() -> None:
-    strategy = made(
-        DistilledReplay, mem_size=None, max_bytes=300, real_share=0.5, peval_mode="iteration", seed=5, storage="float32"
-    )
+    options = {"mem_size": None, "mem_bytes": 300, "real_share": 0.5, "peval_mode": "iteration", "seed": 5}
+    strategy = made(DistilledReplay, **options, storage="float32")
     policy = strategy.storage_policy
     assert isinstance(policy, DistilledBuffer)
     assert (policy.max_bytes, policy.options.seed) == (300, 5)
@@ -168,13 +170,13 @@ def test_options_reach_the_memory_and_the_template() -> None:
 def test_the_signature_shows_the_options_of_the_memory() -> None:
     for cls in (DistilledReplay, DistilledGDumb):
         names = inspect.signature(cls).parameters
-        assert set(names) >= {"model", "mem_size", "network", "max_bytes", "every", "base_kwargs"}
+        assert set(names) >= {"model", "mem_size", "network", "mem_bytes", "every", "base_kwargs"}
 
     class Mine(DistilledReplay):
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
 
-    assert made(Mine, real_share=0.5, storage="float32").storage_policy.options.every == 1
+    assert made(Mine, real_share=0.5, storage="float32").storage_policy.options.every is None
 
 
 def scratch(start: Any, memory: Any, rate: float, momentum: float, steps: int) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ddplug.data.cache import _ended
 from ddplug.data.labeled import LabeledData
 from ddplug.data.loaders import from_dataset
 from ddplug.errors import DataError
@@ -201,3 +204,58 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
     assert size == 300_000_000
     # decoding, fitting, splitting and fingerprinting together
     assert growth < size / 2
+
+
+def test_a_changed_bit_is_never_taken(tmp_path: Path) -> None:
+    expected = cached(Counted(), tmp_path).fingerprint
+    path = cache_file(tmp_path)
+    whole, rng = path.read_bytes(), torch.Generator().manual_seed(0)
+    for place in torch.randint(8 * len(whole), (40,), generator=rng).tolist():
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        again = Counted()
+        assert cached(again, tmp_path).fingerprint == expected
+        assert again.reads >= 60
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"shape": [10**9, 0], "targets": []},
+        {"shape": [2**40, 0, 7], "targets": [0] * 3},
+        {"shape": [-1, -60], "targets": [0]},
+        {"shape": [10**12, 3, 5, 4], "targets": [0, 1, 2]},
+        {"shape": [True], "targets": [0]},
+        {"shape": 7, "targets": []},
+        {"shape": [[1]], "targets": [0]},
+    ],
+)
+def test_a_header_is_not_believed(claim: dict[str, Any], tmp_path: Path) -> None:
+    expected = cached(Counted(), tmp_path).fingerprint
+    path = cache_file(tmp_path)
+    content = path.read_bytes()
+    size = int.from_bytes(content[-8:], "little")
+    header = json.loads(content[-40 - size : -40])
+    empty = hashlib.sha256(b"").hexdigest()
+    path.write_bytes(_ended(json.dumps({**header, **claim, "sha256": empty}).encode()))
+    assert cached(Counted(), tmp_path).fingerprint == expected
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    cached(Counted(), tmp_path)
+    path = cache_file(tmp_path)
+    left, other = tmp_path / f"{path.stem}-0123456789abcdef.part", tmp_path / "film.part"
+    path.unlink()
+    left.write_text("")
+    other.write_text("")
+    cached(Counted(), tmp_path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted([path.name, other.name])
+
+
+def test_a_home_folder_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    from_dataset(Counted(), name="a/b", cache="~/c")
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]

@@ -279,7 +279,7 @@ def test_an_interrupt_does_not_keep_a_state_that_is_not_finite(tmp_path: Path) -
 
 def test_on_an_accelerator_losses_are_looked_at_every_25_steps() -> None:
     data, method = toy_images(), Bad(at=7)
-    run = _Run(method, _identity(data, method, 0), torch.device("cuda"), None)
+    run = _Run(method, _identity(data, method, 0), torch.device("cuda"), None, 1e9)
     run.now = run.sound = Snapshot(method.init(data, run.rng), run.rng.get_state(), 0)
     for _ in range(24):
         run.step(data, ())
@@ -289,10 +289,10 @@ def test_on_an_accelerator_losses_are_looked_at_every_25_steps() -> None:
 
 def test_what_the_loop_does_not_look_at_every_step_it_looks_at_before_the_end() -> None:
     data, method = toy_images(), Bad(at=7)
-    run = _Run(method, _identity(data, method, 0), torch.device("cuda"), None)
+    run = _Run(method, _identity(data, method, 0), torch.device("cuda"), None, 1e9)
     run.now = run.sound = Snapshot(method.init(data, run.rng), run.rng.get_state(), 0)
     with pytest.raises(DivergedError, match="the loss is nan at step 7;"):
-        run.loop(data, 10, (), 1e9)
+        run.loop(data, 10, ())
 
 
 def test_hyper_parameters_are_given_beside_a_name() -> None:

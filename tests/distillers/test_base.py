@@ -16,6 +16,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillation.protocol import State
 from ddplug.distillers.base import AgedPool, ImageDistiller, Momentum, RenewedPool
 from ddplug.distillers.selection.base import FeatureSelection
+from ddplug.distillers.selection.herding import Herding
 from ddplug.errors import OptionError
 from ddplug.functional.resize import enlarge
 from ddplug.testing import check_distiller, made_small, toy_images, toy_table
@@ -132,3 +133,25 @@ def test_common_options_are_checked() -> None:
         MomentumPull(momentum=-1)
     with pytest.raises(OptionError, match="pool_size is -1; it must be at least 0"):
         RenewedPull(pool_size=-1)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_images_start_from_what_a_method_selects(factor: int) -> None:
+    data = toy_images((9, 10, 11))
+    chosen = distill(data, Herding(2 * factor**2), device="cpu")
+    made = distill(data, Pull(images_per_class=2, init_from="herding", factor=factor), steps=0, device="cpu")
+    torch.testing.assert_close(made.inputs, chosen.reduced(factor).inputs)
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("herdin", "unknown init_from 'herdin'; did you mean 'herding'"),
+        ("dm", "init_from is 'dm', which learns; give a method that selects"),
+        ("herding:depth=2", "unknown option of init_from 'herding', 'depth'"),
+    ],
+)
+def test_what_images_cannot_start_from_is_refused(start: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message) as caught:
+        distill(toy_images(), Pull(images_per_class=1, init_from=start), device="cpu")
+    assert "\n" not in str(caught.value)

@@ -226,7 +226,7 @@ def test_the_pool_of_dc_gives_the_published_step_on_the_networks_it_holds(norm: 
     }
     rng = generator(3)
     other = twin(rng)
-    pooled, published = DC(**options, pool_size=1), DC(**options, pool_size=0)  # type: ignore[arg-type]
+    pooled, published = DC(**options, pool_size=1), DC(**options, pool_size=0)
     state, start = pooled.init(data, rng), published.init(data, other)
     ours, metrics = pooled.step(state, data, rng)
     theirs, expected = published.step(start, data, other)

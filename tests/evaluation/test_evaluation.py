@@ -305,6 +305,14 @@ def test_cross_architecture_evaluates_each_network_in_order() -> None:
 def test_cross_architecture_names_an_unsuitable_network_first() -> None:
     with pytest.raises(errors.OptionError, match="vgg11 needs images of at least 28x28 pixels, not 8x8"):
         cross_architecture(make_set(recipe=Recipe(epochs=10**9)), toy_images(), ("mlp", "vgg11"), device="cpu")
+    for says, network in {
+        r"into \(1, 7\); it must give \(1, 3\)": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 7)),
+        r"Linear cannot take an input of shape \(1, 8, 8\)": lambda: nn.Linear(9, 3),
+    }.items():
+        with pytest.raises(errors.OptionError, match=says):
+            cross_architecture(make_set(recipe=Recipe(epochs=10**9)), toy_images(), ("mlp", network), device="cpu")
+        with pytest.raises(errors.OptionError, match=says):
+            compare(make_set(recipe=Recipe(epochs=10**9)), toy_images(), toy_images(), network=network, device="cpu")
 
 
 def watch_training(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Any]]:

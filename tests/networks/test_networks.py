@@ -339,6 +339,11 @@ def test_a_function_is_called_as_it_wants_to_be(name: str) -> None:
         (lambda: Plain((1, 6, 6), 5), r"network Plain turns one input into \(1, 5\); it must give \(1, 2\)"),
         (lambda: nn.Conv2d(1, 2, 3), r"network Conv2d turns one input into \(1, 2, 4, 4\); it must give \(1, 2\)"),
         (lambda: nn.LSTM(6, 2), "network LSTM (cannot take|turns one input into tuple)"),
+        (
+            lambda: 1 / 0,
+            r"<lambda> cannot be built for inputs of shape \(1, 6, 6\) and 2 classes \(ZeroDivisionError: ",
+        ),
+        (lambda *, width: Plain((1, 6, 6), 2), "cannot be built .* missing 1 required keyword-only argument"),
         (lambda: "mlp", "made a str; it must return a torch.nn.Module"),
         (Plain((1, 6, 6), 2), "network is a Plain; give a name, or a function that builds a new one"),
         (3, "network is a int; give a name, or a function"),
@@ -349,10 +354,7 @@ def test_what_is_no_network_for_the_data_is_refused_before_the_work(network: Any
     data = toy_images((5, 6), size=6)
     made = distill(data, "random", images_per_class=2, device="cpu")
     calls: list[Callable[[], object]] = [lambda: evaluate(made, data, network=network, device="cpu")]
-    if not isinstance(network, nn.Module):  # which a method would take for a trained one
-        calls += [
-            partial(distill, data, cls(images_per_class=1, network=network), device="cpu") for cls in (DM, El2n, MTT)
-        ]
+    calls += [partial(distill, data, cls(images_per_class=1, network=network), device="cpu") for cls in (DM, El2n, MTT)]
     for call in calls:
         with pytest.raises(errors.OptionError, match=says) as caught:
             call()

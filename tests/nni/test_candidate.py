@@ -20,9 +20,11 @@ from ddplug.networks.factory import build
 from ddplug.nni import candidate
 from ddplug.nni.candidate import INTERIM_SHARE, train_and_score
 from ddplug.nni.protocol import Protocol, Result
+from ddplug.nni.zero_cost import SCORES, zero_cost
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.testing import toy_images
+from tests.surroundings import everything
 
 RECIPE = Recipe(epochs=6, learning_rate=0.05, schedule="constant", batch_size=1000)
 CPU = Protocol(device="cpu")
@@ -339,3 +341,14 @@ def test_what_does_not_suit_set_or_machine_is_refused_and_not_recorded() -> None
         run(protocol=replace(CPU, augment="warp"))
     with pytest.raises(OptionError, match="tpu"):
         run(protocol=Protocol(device="tpu"))
+
+
+def test_a_candidate_is_judged_alike_whatever_the_caller_has_set() -> None:
+    plain = run()
+    with everything():
+        found = run()
+    assert (found.failure, found.accuracies, found.intermediate) == (None, plain.accuracies, plain.intermediate)
+    x, y = TRAIN.inputs, TRAIN.targets
+    scores = {name: zero_cost(name, lambda: linear(Generator()), x, y) for name in SCORES}
+    with everything():
+        assert scores == {name: zero_cost(name, lambda: linear(Generator("cpu")), x, y) for name in SCORES}

@@ -248,7 +248,7 @@ def test_the_validation_split_takes_the_numbers_of_the_sets_classes(tmp_path: Pa
     made = SyntheticSet(torch.zeros(4, 1, 8, 8), torch.tensor([0, 0, 0, 1]), 2, Identity(), class_names=("ant", "bee"))
     made.save(tmp_path / "train")
     replace(made, targets=1 - made.targets, class_names=("bee", "ant")).save(tmp_path / "validation")
-    evaluator = OneShotEvaluator(tmp_path / "train", tmp_path / "validation", device="cpu")
+    evaluator = OneShotEvaluator(str(tmp_path / "train"), str(tmp_path / "validation"), device="cpu")
     assert torch.cat([y for _, y in evaluator.val_dataloaders]).tolist() == [0, 0, 0, 1]
 
 

@@ -18,9 +18,17 @@ from torch import Tensor
 from ddplug.data.preprocess import Identity, Standardize, fit
 from ddplug.errors import DataError, FormatError, OptionError
 from ddplug.synthetic import SyntheticSet
-from ddplug.synthetic.codecs import Avif, Pixels, codec_of, spec_of
+from ddplug.synthetic.codecs import Avif, Dct, Pixels, codec_of, spec_of
 
-CODECS = ["pixels", "pixels:bits=1", "pixels:bits=2,side=6", "avif", "avif:quality=5,mosaic=class"]
+CODECS = [
+    "pixels",
+    "pixels:bits=1",
+    "pixels:bits=2,side=6",
+    "avif",
+    "avif:quality=5,mosaic=class",
+    "dct",
+    "dct:step=20",
+]
 
 
 def photographs(number: int, channels: int = 3, height: int = 12, width: int = 12, seed: int = 0) -> Tensor:
@@ -109,7 +117,7 @@ def test_more_tiles_than_fit_go_into_the_next_picture(monkeypatch: pytest.Monkey
         assert psnr(codec.decode(streams, [5, 0, 2, 2], (3, 12, 12)), images) > 28
 
 
-@pytest.mark.parametrize("codec", ["pixels:bits=2", "avif:mosaic=class"])
+@pytest.mark.parametrize("codec", ["pixels:bits=2", "avif:mosaic=class", "dct:step=30"])
 def test_classes_are_kept_without_a_further_loss(codec: str, tmp_path: Path) -> None:
     held = made().compress(codec)
     kept = held.select([2, 0])
@@ -125,6 +133,18 @@ def test_one_picture_for_all_is_not_cut() -> None:
     kept = held.select([1])
     assert kept.stored is None
     assert torch.equal(kept.inputs, held.inputs[held.targets == 1])
+
+
+def test_coefficients_take_less_than_a_picture_of_the_same_error() -> None:
+    images = photographs(40, height=32, width=32)
+    for quality, step in ((15, 60), (40, 30)):
+        picture, coded = Avif(quality=quality).encode(images, [40]), Dct(step=step).encode(images, [40])
+        errors = [
+            psnr(codec.decode(streams, [40], (3, 32, 32)), images)
+            for codec, streams in ((Avif(quality=quality), picture), (Dct(step=step), coded))
+        ]
+        assert sum(map(len, coded.values())) < sum(map(len, picture.values()))
+        assert errors[1] > errors[0]
 
 
 @pytest.mark.parametrize("change", ["enlarged", "merge", "quantize", "reduced", "float32"])
@@ -189,6 +209,8 @@ def test_streams_that_are_not_the_images_any_more_are_not_saved(tmp_path: Path) 
         ("avif:quality", made(), "'quality' is not an option; write avif:option=value,option=value"),
         ("pixels:bits=3", made(), "bits is 3; it must be one of 1, 2, 4, 8"),
         ("pixels:side=-1", made(), "side is -1; it must be at least 1, or 0 for whole images"),
+        ("dct:step=0", made(), "step is 0; it must lie between 1 and 1000"),
+        ("dct", made(channels=2), r"codec dct holds gray and RGB images \(C, H, W\), not shape \(2, 12, 12\)"),
         ("pixels:side=13", made(), "side=13 is for images at least as large"),
         ("avif", made(channels=2), r"codec avif holds gray and RGB images \(C, H, W\), not shape \(2, 12, 12\)"),
     ],
@@ -199,13 +221,13 @@ def test_what_a_codec_cannot_hold_is_one_clear_line(codec: str, sample: Syntheti
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("codec", ["pixels", "avif"])
+@pytest.mark.parametrize("codec", ["pixels", "avif", "dct"])
 def test_whitened_images_and_tables_are_refused(codec: str) -> None:
     images = photographs(20)
     whitened = fit("zca", images)
     with pytest.raises(OptionError, match="cannot hold images whitened by zca; load the data with 'standardize'"):
         SyntheticSet(whitened.forward(images), torch.arange(20) % 2, 2, whitened).compress(codec)
-    if codec == "avif":
+    if codec != "pixels":
         with pytest.raises(OptionError, match=r"not shape \(4,\); use pixels"):
             SyntheticSet(torch.ones(6, 4), torch.arange(6) % 2, 2, Identity()).compress(codec)
 
@@ -220,7 +242,8 @@ def altered(path: Path, change: Any) -> None:
     """Save a set, and change its streams or header, with a digest that fits."""
     from ddplug.utils.files import read_tensors, write_tensors
 
-    made().compress("avif:mosaic=class" if change.__name__.startswith("avif") else "pixels:bits=2").save(path)
+    codecs = {"avif": "avif:mosaic=class", "dct": "dct:step=30", "pixels": "pixels:bits=2"}
+    made().compress(codecs[change.__name__.split("_")[0]]).save(path)
     tensors, header = read_tensors(path, "synthetic-set")
     tensors, header = dict(tensors), dict(header)
     change(tensors, header)
@@ -297,9 +320,24 @@ def avif_missing(tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     del tensors["stream.2"]
 
 
+def dct_truncated(tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    tensors["stream.coefficients"] = tensors["stream.coefficients"][:0]
+
+
+def dct_without_points(tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    tensors["stream.points"] = tensors["stream.points"][:3]
+
+
+def dct_bomb(tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    header["stored_shape"] = [3, 3000, 3000]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (dct_truncated, "a stream of 0 bytes cannot hold"),
+        (dct_without_points, "not coefficients and 4 bytes of points"),
+        (dct_bomb, "cannot hold|the limit is 1073741824"),
         (pixels_truncated, "a stream of 4 bytes cannot hold|a stream is not one of numbers|not finite|."),
         (pixels_odd_length, "cannot hold"),
         (pixels_too_many, "counts are negative, or not those of any samples"),

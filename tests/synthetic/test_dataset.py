@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader
 
+import ddplug
 from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Identity, Preprocess, Standardize, Zca, fit
 from ddplug.errors import DataError, FormatError, OptionError
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
+from ddplug.testing import toy_images
 
 
 def make(**changes: Any) -> SyntheticSet:
@@ -339,3 +341,12 @@ def test_quantize_to_float32_and_wrong_types() -> None:
         make().quantize("int4")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match=r"stored as float32; call quantize\(\) first"):
         make().codes()
+
+
+def test_a_notebook_shows_a_line() -> None:
+    real = toy_images((500, 500))
+    made = ddplug.distill(real, "random", images_per_class=3, device="cpu")
+    soft = dataclasses.replace(made, targets=torch.eye(2)[made.targets], provenance={})
+    assert repr(real) == "LabeledData('toy-images': 1000 x (1, 8, 8) uint8, 2 classes, standardise)"
+    assert repr(made) == "SyntheticSet(6 x (1, 8, 8), 2 classes, hard labels, 398 bytes, by 'random')"
+    assert repr(soft).startswith("SyntheticSet(6 x (1, 8, 8), 2 classes, soft labels, ")

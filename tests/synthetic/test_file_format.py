@@ -201,6 +201,7 @@ def alter(path: Path, change: Change) -> None:
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
+    del metadata["payload"], metadata["sha256"]  # who writes such a file can compute them
     text = metadata["header"]
     header = json.loads(text)
     change(tensors, metadata, header)
@@ -446,7 +447,7 @@ def test_loaded_tensors_do_not_depend_on_the_file(tmp_path: Path) -> None:
         ({}, {"x": float("nan")}, "cannot store the header of .*: Out of range float values"),
         ({}, {"x": object()}, "cannot store the header of .*not JSON serializable"),
         ({}, {"x": {1: 2, "1": 3}}, "cannot store the header of .*: a key is repeated"),
-        ({}, {"x": "\ud800"}, "cannot store the header of .*surrogates not allowed"),
+        ({}, {"x": "\ud800"}, "cannot store .*a name in it is not Unicode"),
         ({}, {"x": "a" * (9 << 20)}, "its header is longer than 8388608 bytes; shorten the provenance"),
     ],
 )
@@ -487,7 +488,7 @@ def test_paths_that_cannot_be_written(tmp_path: Path) -> None:
         image_set().save(tmp_path)
     with pytest.raises(OptionError, match="it is not a regular file; choose another path"):
         write_file("/dev/null", b"")
-    with pytest.raises(OptionError, match=r"File name too long; nothing was changed"):
+    with pytest.raises(OptionError, match=r"File name too long; choose another path"):
         write_file(tmp_path / ("x" * 256), b"")
     assert not list(tmp_path.iterdir())
 

@@ -51,7 +51,7 @@ def test_texts_and_truths_are_plain_too() -> None:
 
 
 def test_a_dataclass_of_somebody_elses_is_written_down() -> None:
-    config = config_of(MeanMatching(images_per_class=np.int64(2), learning_rate=np.float32(0.5)))  # type: ignore[arg-type]
+    config = config_of(MeanMatching(images_per_class=np.int64(2), learning_rate=np.float32(0.5)))
     assert json.loads(json.dumps(config)) == config
     assert (config["images_per_class"], config["learning_rate"]) == (2, 0.5)
 
@@ -77,6 +77,7 @@ def test_what_is_no_number_is_refused(value: Any) -> None:
 
 def test_seeds_lie_in_their_range() -> None:
     assert seeded(np.int64(3)).initial_seed() == seeded(torch.tensor(3)).initial_seed() == 3
+    assert type(whole("seed", True)) is int
     for value in (-1, 2**63):
         with pytest.raises(OptionError, match=f"seed is {value}; it must be at least 0"):
             seeded(value)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from ddplug.cli.commands import Answer
-from ddplug.utils.arguments import SEED_LIMIT, Parser, number
+from ddplug.utils.arguments import SEED_LIMIT, Parser, number, path
+from ddplug.utils.streams import complain
 from ddplug.utils.text import table
 
 __all__ = ["configure", "run"]
@@ -17,6 +17,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     parser.add_argument(
         "-o",
         "--output",
+        type=path,
         default="ddplug-demo",
         metavar="DIR",
         help="folder to make, or of an earlier demo (default: ./ddplug-demo)",
@@ -27,16 +28,11 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     return argv
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
-
-
 def run(arguments: argparse.Namespace) -> Answer:
     """Run the demo and summarize it."""
     from ddplug.cli.demo import run_demo
 
-    made = run_demo(arguments.output, seed=arguments.seed, say=_say)
+    made = run_demo(arguments.output, seed=arguments.seed, say=complain)
     values = {"folder": str(made.folder), "report": str(made.report), **made.values}
     where = f"Everything is in {made.folder}; open {made.report}"
     return Answer(values, "\n\n".join([*map(table, made.summary), *made.notes, where]))

@@ -38,9 +38,12 @@ from ddplug.distillers.parts.training import ExpertTraining, structure, trajecto
 from ddplug.errors import DataError, DivergedError, FormatError, OptionError
 from ddplug.functional.types import Tensors
 from ddplug.networks.factory import Network, name_of
+from ddplug.utils.checks import whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors, write_tensors
 from ddplug.utils.fingerprints import fingerprint
+from ddplug.utils.locks import clean, locked
+from ddplug.utils.preparation import kept
 from ddplug.utils.progress import progress as progress_bar
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import os_reason
@@ -134,11 +137,12 @@ def _belongings(network: Network, data: LabeledData) -> dict[str, Any]:
     }
 
 
-def read_expert(path: str | Path) -> Expert:
+def read_expert(path: str | Path, *, whole: bool = True) -> Expert:
     """Open an expert's file; its content is parsed, not trusted.
 
     Args:
-        path: the file; it is memory-mapped, and only what is used is read.
+        path: the file; it is memory-mapped.
+        whole: look at every byte; without, only what is used is read, and compared with its own checksum.
 
     Returns:
         The expert.
@@ -147,7 +151,7 @@ def read_expert(path: str | Path) -> Expert:
         OptionError: the file is not there or cannot be read.
         FormatError: it is not an expert's.
     """
-    tensors, header = read_tensors(path, KIND, mapped=True)
+    tensors, header = read_tensors(path, KIND, mapped=True, whole=whole)
     fault = _fault(tensors, header)
     if fault:
         raise FormatError(f"{path} is not a sound expert: {fault}; remove it and train it again with `ddplug experts`")
@@ -241,8 +245,8 @@ def train_experts(
 
     Args:
         data: real data.
-        folder: for the files; it is made. A process that is killed may leave ``.ddplug-*.tmp`` there, never a part of
-            an expert.
+        folder: for the files; it is made. A process that is killed may leave ``.ddplug-*.tmp`` there, which the next
+            one removes, never a part of an expert.
         network: name with options, or a function that builds one.
         training: how; the published way if not given.
         number: of experts in all shards together, at most 100,000.
@@ -256,7 +260,8 @@ def train_experts(
         The files of the shard's experts.
 
     Raises:
-        OptionError: an option is unknown or outside its range, or the folder cannot be written.
+        OptionError: an option is unknown or outside its range, the folder cannot be written, or another process is
+            training the same expert.
         FormatError: a file there is not a sound expert.
         DataError: the folder has experts of another network, other data, another training or seed.
         DivergedError: a weight became NaN or infinite.
@@ -269,6 +274,7 @@ def train_experts(
         ...     [path.name for path in made], read_expert(made[0]).snapshots.shape
         (['expert-00000.safetensors', 'expert-00001.safetensors'], torch.Size([3, 373]))
     """
+    number, seed = whole("number", number), whole("seed", seed)
     if not 1 <= number <= _LIMIT:
         raise OptionError(f"the number of experts is {number}; it must lie between 1 and {_LIMIT}")
     if not 1 <= shard[0] <= shard[1]:
@@ -287,6 +293,7 @@ def train_experts(
     except OSError as error:
         raise OptionError(f"cannot make the folder {folder}: {os_reason(error)}; choose another path") from None
     check_writable(expert_path(folder, 0))
+    clean(folder)
     for k in _numbers(Path(folder)):
         _check(read_expert(expert_path(folder, k)), k, header)
     paths = {k: expert_path(folder, k) for k in range(shard[0] - 1, number, shard[1])}
@@ -294,7 +301,8 @@ def train_experts(
     total = len(missing) * training.epochs * training.steps(data)
     with tqdm(total=total, desc="experts", unit="step", disable=not progress, leave=False) as bar:
         for k in missing:
-            _train(paths[k], data, network, training, {**header, "number": k}, bar.update)
+            with locked(paths[k]):
+                _train(paths[k], data, network, training, {**header, "number": k}, bar.update)
     return list(paths.values())
 
 
@@ -356,8 +364,11 @@ class ExpertSource:
                 self.epochs, self.epoch_steps, self.learning_rate, batch_size=_SOURCE_BATCH, augment=self.augment
             )
             numbers = progress_bar(range(self.number), "experts")
-            made = [torch.stack(list(trajectory(self.network, data, training, rng))) for _ in numbers]
-            return {"trajectories": torch.stack(made)}
+
+            def expert() -> Tensors:
+                return {"rows": torch.stack(list(trajectory(self.network, data, training, rng)))}
+
+            return {"trajectories": torch.stack([kept(rng, expert)["rows"] for _ in numbers])}
         experts = open_experts(self.folder, self.network, data, self.number)
         epochs = min(len(expert.snapshots) for expert in experts) - 1
         if epochs < self.epochs:
@@ -380,7 +391,7 @@ class ExpertSource:
         """
         if not self.folder:
             return [state["trajectories"][k, epoch] for epoch in epochs]
-        expert = read_expert(expert_path(self.folder, k))
+        expert = read_expert(expert_path(self.folder, k), whole=False)  # at every step
         if list(expert.digest) != state["experts"][k].tolist():
             raise DataError(
                 f"{expert.path} is not the expert that this run began with; put the old folder back, or begin anew"

@@ -12,7 +12,9 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.training import POOL, draw_pool, train
 from ddplug.errors import OptionError
 from ddplug.functional.clustering import clusters
+from ddplug.functional.types import Tensors
 from ddplug.networks.factory import build, embed
+from ddplug.utils.preparation import kept
 
 __all__ = ["MICRO_BATCH", "Features", "cluster_means", "extractor", "logits", "mean_input", "pixels"]
 
@@ -87,5 +89,9 @@ def cluster_means(data: LabeledData, members: Tensor, extract: Features, number:
     Returns:
         ``(number, *shape)`` float32 on the device of the data.
     """
-    labels = clusters(extract(members), number, rng)
-    return torch.stack([mean_input(data, members[labels == k]) for k in range(number)])
+
+    def means() -> Tensors:
+        labels = clusters(extract(members), number, rng)
+        return {"means": torch.stack([mean_input(data, members[labels == k]) for k in range(number)])}
+
+    return kept(rng, means)["means"]

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from ddplug import registry
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.features import cluster_means, pixels
 from ddplug.errors import DataError, OptionError
 from ddplug.functional.resize import reduce, reduced_shape
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils import specs
 from ddplug.utils.checks import one_of
 from ddplug.utils.notes import note
 
@@ -153,7 +155,19 @@ INITIAL_IMAGES: Mapping[str, Callable[[LabeledData, int, torch.Generator, int], 
     "real": _real,
     "kmeans": _kmeans,
 }
-"""What synthetic images can start from: normal noise, real images, or the centroids of each class."""
+"""What images can start from without a method that selects: noise, real images, or the centroids of each class."""
+
+
+def _chosen(init_from: str, data: LabeledData, images_per_class: int, rng: torch.Generator) -> Tensor:
+    """Return the images that a method chooses, such as ``"difficulty"`` or ``"rded:candidates=50"``."""
+    name, options = specs.parse("init_from", init_from)
+    one_of("init_from", name, (*INITIAL_IMAGES, *registry.names("distiller")))
+    made = {**options, "images_per_class": images_per_class}
+    method = specs.build(f"init_from {name!r}", registry.resolve("distiller", name), made)
+    if method.steps:
+        raise OptionError(f"init_from is {name!r}, which learns; give a method that selects, such as difficulty")
+    found: Tensor = method.result(method.init(data, rng), data).inputs.to(data.device)
+    return found
 
 
 def initial_images(
@@ -162,7 +176,7 @@ def initial_images(
     """Return the images to start from, ``(C * images_per_class, *stored)`` in model space, sorted by class.
 
     Args:
-        init_from: a key of :data:`INITIAL_IMAGES`.
+        init_from: a key of :data:`INITIAL_IMAGES`, or a method that selects, by name with options.
         data: real data.
         images_per_class: of each class.
         rng: generator on the CPU.
@@ -181,7 +195,8 @@ def initial_images(
         raise OptionError(
             f"factor is {factor}, which does not go with zca; load the data with preprocess='standardize'"
         )
-    one_of("init_from", init_from, INITIAL_IMAGES)
+    if init_from not in INITIAL_IMAGES:
+        return reduce(_chosen(init_from, data, images_per_class, rng), factor)
     return INITIAL_IMAGES[init_from](data, images_per_class, rng, factor)
 
 

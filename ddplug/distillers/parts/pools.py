@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ddplug.functional.types import Tensors
 from ddplug.networks.functional import prefixed, unprefixed
+from ddplug.utils.preparation import kept
 from ddplug.utils.progress import progress
 
 __all__ = ["ViewMaker", "after_use", "replace_view", "stack_views", "staggered_pool", "view_at"]
@@ -37,19 +39,21 @@ ViewMaker = Callable[[Tensors | None, int], Tensors]
 """Function of a network (``None`` for a new one) and a number of training steps: a view of the network after them."""
 
 
-def staggered_pool(number: int, max_age: int, make: ViewMaker) -> Tensors:
+def staggered_pool(number: int, max_age: int, make: ViewMaker, rng: torch.Generator) -> Tensors:
     """Fill a pool with new networks at ages spread evenly below ``max_age``, as if it had been in use for long.
 
     Args:
         number: networks in the pool.
         max_age: in training steps.
         make: see :data:`ViewMaker`.
+        rng: generator on the CPU, of all that ``make`` draws.
 
     Returns:
         The part ``pool.*`` of a state, with the counts ``age`` and ``used`` of each view.
     """
     ages = [k * max_age // number for k in range(number)]
-    return stack_views([_counted(make(None, age), age) for age in progress(ages, "networks")])
+    views = (kept(rng, partial(make, None, age)) for age in progress(ages, "networks"))
+    return stack_views([_counted(view, age) for view, age in zip(views, ages, strict=True)])
 
 
 def _counted(view: Tensors, age: int) -> Tensors:

@@ -18,9 +18,10 @@ from ddplug.functional import augmentation as augment
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
 from ddplug.networks.factory import Network, check_outputs, has_batch_norm, name_of
-from ddplug.networks.functional import initial_parameters, loss_gradient, sgd_step, stateless
+from ddplug.networks.functional import initial_parameters, loss_gradient, sgd_step, stateless, unprefixed
 from ddplug.utils.checks import at_least
 from ddplug.utils.options import TakesNumbers
+from ddplug.utils.preparation import Stage
 from ddplug.utils.progress import progress
 from ddplug.utils.randomness import temporary_seed
 
@@ -62,13 +63,20 @@ def train(
         batch_size: samples a step, at most; batches are of equal size up to one.
 
     Yields:
-        ``(n, classes)`` logits on the CPU that each sample had when its batch came up, before the step on it.
+        ``(n,)`` int64, on the CPU: the class that each sample was taken for when its batch came up, before the step.
     """
     check_outputs(module, data.batch(index[:1]), data.num_classes)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
     targets = data.targets.to(data.device)
-    for _ in progress(range(epochs), "epochs"):
-        seen = torch.empty(len(index), data.num_classes)
+    own, history = Stage(rng), list[Tensor]()
+    before = own.begun()
+    if before is not None:
+        history = list(before["predictions"])
+        _put_back(module, optimizer, before)
+    for predictions in history:
+        yield predictions.long()
+    for _ in progress(range(len(history), epochs), "epochs"):
+        seen = torch.empty(len(index), dtype=torch.int64)
         module.train()
         with temporary_seed(int(torch.randint(2**31, (), generator=rng)), data.device):  # for dropout
             for part in torch.randperm(len(index), generator=rng).tensor_split(-(-len(index) // batch_size)):
@@ -76,8 +84,28 @@ def train(
                 optimizer.zero_grad()
                 cross_entropy(output, targets[index[part].to(data.device)]).backward()
                 optimizer.step()
-                seen[part] = output.detach().cpu()
+                seen[part] = output.detach().argmax(1).cpu()
+        history.append(seen.int())
+        own.keep(lambda: {"predictions": torch.stack(history), **_taken(module, optimizer)})
         yield seen
+
+
+def _taken(module: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
+    """Copy a network and the momentum of its parameters."""
+    momentum = {
+        f"momentum.{name}": optimizer.state[parameter]["momentum_buffer"].clone()
+        for name, parameter in module.named_parameters()
+        if parameter in optimizer.state  # else nothing has flowed back to it
+    }
+    return {**momentum, **{f"module.{name}": tensor.clone() for name, tensor in module.state_dict().items()}}
+
+
+def _put_back(module: nn.Module, optimizer: torch.optim.Optimizer, taken: Mapping[str, Tensor]) -> None:
+    """Let training go on where :func:`_taken` was called."""
+    module.load_state_dict(unprefixed("module.", taken))
+    parameters = dict(module.named_parameters())
+    for name, velocity in unprefixed("momentum.", taken).items():
+        optimizer.state[parameters[name]] = {"momentum_buffer": velocity.to(parameters[name], copy=True)}
 
 
 _TRAIN_BATCH = 64

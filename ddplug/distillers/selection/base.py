@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import one_of
 from ddplug.utils.former import TakesFormerSpellings
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["FeatureSelection", "Selection", "check_keep", "each_class", "pick_by_score", "pick_pool"]
 
@@ -54,6 +57,18 @@ class Selection(metaclass=TakesFormerSpellings):
         Raises:
             OptionError: ``images_per_class`` is below one.
         """
+
+    def work(self) -> dict[str, int]:
+        """Return how often :meth:`init` repeats each part of its work, for an estimate of the time."""
+        return {}
+
+    def trial(self, **more: int) -> Self:
+        """Return the method with next to no repeated work, or with more of some parts, for timing them.
+
+        Args:
+            more: how much more of what :meth:`work` names.
+        """
+        return self
 
     @final
     def step(self, state: State, data: LabeledData, rng: torch.Generator) -> tuple[State, Metrics]:

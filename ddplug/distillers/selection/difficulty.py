@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ddplug.data.labeled import LabeledData
+from ddplug.distillation.protocol import State
 from ddplug.distillers.parts.features import logits
 from ddplug.distillers.parts.images import available
 from ddplug.distillers.parts.teachers import Teacher, frozen, teacher_module, teacher_state
@@ -20,9 +22,14 @@ from ddplug.errors import OptionError
 from ddplug.evaluation.results import accuracy
 from ddplug.evaluation.train import train_each
 from ddplug.functional.augmentation import joint
+from ddplug.functional.types import Tensors
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
+from ddplug.utils.preparation import kept
 from ddplug.utils.progress import progress
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["WINDOWS", "Difficulty"]
 
@@ -31,6 +38,10 @@ WINDOWS = ((0.0, 1.0), (0.0, 0.1), (0.0, 0.2), (0.0, 0.5), (0.0, 0.9), (0.4, 0.9
 
 _HELD_OUT, _MOST_HELD_OUT = 0.1, 2000
 """Share of each class that judges windows, and samples of it at most."""
+
+
+_ROUND, _JUDGED = 32, 5
+"""Samples of each class, and steps of a judge, that the time is estimated by."""
 
 
 @dataclass(frozen=True)
@@ -81,15 +92,29 @@ class Difficulty(Selection):
         if self.window is not None and not (len(self.window) == 2 and 0 <= self.window[0] < self.window[1] <= 1):
             raise OptionError(f"window is {self.window}; give two shares of the ranks, such as 0,0.5, within 0 and 1")
 
-    def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
+    def work(self) -> dict[str, int]:
+        samples = 0 if isinstance(self.teacher, nn.Module) else self.teacher_epochs * self.max_samples_per_class
+        return {"teacher rounds": samples // _ROUND, "judge rounds": 0 if self.window else self.judge_steps // _JUDGED}
+
+    def trial(self, **more: int) -> Self:
+        return replace(
+            self,
+            teacher_epochs=1,
+            max_samples_per_class=_ROUND * (1 + more.get("teacher rounds", 0)),
+            window=self.window if "judge rounds" in more else (0.0, 1.0),
+            judge_steps=1 + _JUDGED * more.get("judge rounds", 0),
+        )
+
+    def init(self, data: LabeledData, rng: torch.Generator, prepared: State | None = None) -> dict[str, Tensor]:
         available(data, self.images_per_class)
-        ranked = self._ranked(data, rng)
+        ranks = (self.prepare(data, rng) if prepared is None else prepared)["ranks"]
+        ranked = list(ranks.split([len(members) for members in data.class_indices]))
         window = self.window or self._found(data, ranked, rng)
         picks = [_drawn(members, window, self.images_per_class, rng) for members in ranked]
         return {"index": torch.cat(picks).to(data.device)}
 
-    def _ranked(self, data: LabeledData, rng: torch.Generator) -> list[Tensor]:
-        """Return the positions of each class's samples, the easiest first."""
+    def prepare(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
+        """Return the ``"ranks"``: positions of each class's samples, the easiest first, class after class."""
         state = teacher_state(self.teacher, data, self.teacher_epochs, self.max_samples_per_class, rng)
         with frozen(teacher_module(self.teacher, data), state, data.device) as ready:
             ranked = []
@@ -97,7 +122,7 @@ class Difficulty(Selection):
                 outputs = logits(ready, data, members).float().cpu()
                 losses = cross_entropy(outputs, torch.full((len(members),), label), reduction="none")
                 ranked.append(members.cpu()[losses.argsort(stable=True)])
-        return ranked
+        return {"ranks": torch.cat(ranked)}
 
     def _found(self, data: LabeledData, ranked: list[Tensor], rng: torch.Generator) -> tuple[float, float]:
         """Find the window whose samples teach best, by a held-out part of the data; random samples where none fits."""
@@ -122,9 +147,14 @@ class Difficulty(Selection):
         for window in progress(fitting, "windows"):
             index = torch.cat([_drawn(members, window, self.images_per_class, rng) for members in rest])
             own = torch.Generator().manual_seed(0)  # the same network and order for each
-            (module,) = train_each([data.subset(index)], self.judge, recipe, rng=own, device=data.device)
-            scores.append(accuracy(module, test))
+            judged = partial(self._judged, data.subset(index), test, recipe)
+            scores.append(float(kept(own, partial(judged, own))["score"]))
         return fitting[scores.index(max(scores))]
+
+    def _judged(self, chosen: LabeledData, test: LabeledData, recipe: Recipe, rng: torch.Generator) -> Tensors:
+        """Train a network on a selection; give its ``score``, the accuracy on the test part."""
+        (module,) = train_each([chosen], self.judge, recipe, rng=rng, device=test.device)
+        return {"score": torch.tensor(accuracy(module, test), dtype=torch.float64)}
 
 
 def _inside(members: Tensor, window: tuple[float, ...]) -> Tensor:

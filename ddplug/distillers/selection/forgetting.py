@@ -60,7 +60,7 @@ class Forgetting(Selection):
         pool = draw_pool(data, max(self.max_samples_per_class, self.images_per_class), rng)
         module = build(self.network, data.shape, data.num_classes, rng).to(data.device)
         targets = data.targets.cpu()[pool]
-        history = (outputs.argmax(1) == targets for outputs in train(module, data, pool, self.train_epochs, rng))
+        history = (predictions == targets for predictions in train(module, data, pool, self.train_epochs, rng))
         scores = count_forgetting(history)
         return {"index": pick_pool(data, pool, scores, self.images_per_class, self.keep, rng)}
 

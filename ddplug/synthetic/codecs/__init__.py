@@ -8,6 +8,7 @@ from ddplug.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ddplug.synthetic.codecs.avif import Avif as Avif
+    from ddplug.synthetic.codecs.dct import Dct as Dct
     from ddplug.synthetic.codecs.pixels import Pixels as Pixels
     from ddplug.synthetic.codecs.protocol import Codec as Codec
     from ddplug.synthetic.codecs.protocol import codec_of as codec_of
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "Avif": "avif",
     "Codec": "protocol",
+    "Dct": "dct",
     "Pixels": "pixels",
     "codec_of": "protocol",
     "spec_of": "protocol",
     "suited": "rules",
 }
 
-__all__ = ["Avif", "Codec", "Pixels", "codec_of", "spec_of", "suited"]
+__all__ = ["Avif", "Codec", "Dct", "Pixels", "codec_of", "spec_of", "suited"]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -47,6 +47,7 @@ class Pixels:
     """
 
     name: ClassVar[str] = "pixels"
+    every: ClassVar[int] = 1
     bits: int = 8
     side: int = 0
 
@@ -73,15 +74,22 @@ class Pixels:
         return (channels, self.side, max(1, round(width * self.side / height)))
 
     def encode(self, pixels: Tensor, groups: Sequence[int]) -> dict[str, Tensor]:
-        stored = self._stored(tuple(pixels.shape[1:]))
-        exact = reduce_to(pixels.double(), stored)
-        levels = quantize.span(exact, self.bits)
-        codes = quantize.codes(exact, levels, self.bits) // (255 // ((1 << self.bits) - 1))
-        stream = entropy.encode(codes.reshape(_laid_out(len(codes), stored)).numpy(), self.bits)
+        codes, levels = self._rounded(pixels)
+        numbers = codes // (255 // ((1 << self.bits) - 1))
+        stream = entropy.encode(numbers.reshape(_laid_out(len(codes), tuple(codes.shape[1:]))).numpy(), self.bits)
         return {
             "codes": torch.frombuffer(bytearray(stream), dtype=torch.uint8),
             "levels": torch.frombuffer(bytearray(levels.numpy().astype("<f4").tobytes()), dtype=torch.uint8),
         }
+
+    def through(self, pixels: Tensor, groups: Sequence[int]) -> Tensor:
+        return _on_levels(*self._rounded(pixels))
+
+    def _rounded(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Round to ``(M, *stored)`` codes in 0..255, and ``(2, C)`` levels of these two."""
+        exact = reduce_to(pixels.double(), self._stored(tuple(pixels.shape[1:])))
+        levels = quantize.span(exact, self.bits)
+        return quantize.codes(exact, levels, self.bits), levels
 
     def keep(
         self, payload: Payload, groups: Sequence[int], shape: tuple[int, ...], kept: Sequence[int]
@@ -103,8 +111,13 @@ class Pixels:
             raise FormatError("codec pixels: its levels are not finite")
         found = entropy.decode(bytes(payload["codes"].numpy()), _laid_out(rows, stored), self.bits)
         codes = torch.from_numpy(found).reshape(rows, *stored) * (255 // ((1 << self.bits) - 1))
-        low, high = (per_channel(level, codes) for level in levels.view(2, stored[0]))
-        return to_pixels(codes) * (high - low) + low
+        return _on_levels(codes, levels.view(2, stored[0]))
+
+
+def _on_levels(codes: Tensor, levels: Tensor) -> Tensor:
+    """Turn codes in 0..255 into pixels between the levels of each channel."""
+    low, high = (per_channel(level, codes) for level in levels)
+    return to_pixels(codes) * (high - low) + low
 
 
 def _laid_out(rows: int, stored: tuple[int, ...]) -> tuple[int, int, int, int]:

@@ -25,9 +25,11 @@ class Codec(Protocol):
 
     Attributes:
         name: that it is registered under.
+        every: steps of learning between two of :meth:`through`, in which what it changed is left as it is.
     """
 
     name: ClassVar[str]
+    every: ClassVar[int]
 
     def check(self, shape: tuple[int, ...], preprocess: str) -> None:
         """Refuse samples that the codec cannot hold.
@@ -49,6 +51,17 @@ class Codec(Protocol):
 
         Returns:
             The streams.
+        """
+
+    def through(self, pixels: Tensor, groups: Sequence[int]) -> Tensor:
+        """Return what :meth:`decode` would give of what :meth:`encode` gives, for learning through the codec.
+
+        Args:
+            pixels: see :meth:`encode`.
+            groups: see :meth:`encode`.
+
+        Returns:
+            ``(M, *stored)`` float32 in pixel space.
         """
 
     def keep(

@@ -1,0 +1,66 @@
+"""What a memory of so many bytes holds by default: a codec and a window of difficulty, by measured rules.
+
+Measured on a held-out part of Split-MNIST's and Split-CIFAR-10's training data, see the page "What was measured".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ddplug.data.labeled import LabeledData
+from ddplug.data.preprocess import Preprocess
+from ddplug.synthetic.codecs.protocol import Codec, spec_of
+from ddplug.synthetic.codecs.rules import suited
+
+__all__ = ["Choice", "chosen"]
+
+_FINER = 5_000
+"""Bytes a class from which on drawings are stored in two bits a number rather than one."""
+
+_EASY = ((6_000, (0.0, 0.3)), (60_000, (0.0, 0.6)))
+"""Photographs: bytes a class (of 32x32 pixels), and the window of difficulty that is best below."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a memory holds.
+
+    Attributes:
+        codec: name with options.
+        window: ranks of difficulty, from the easiest, that images are drawn from.
+        why: the kind of data, and bytes a class.
+    """
+
+    codec: str
+    window: tuple[float, float]
+    why: str
+
+
+def chosen(
+    x: torch.Tensor,
+    preprocess: Preprocess,
+    nbytes: float,
+    codec: str | Codec | None = None,
+    window: tuple[float, float] | None = None,
+) -> Choice:
+    """Choose a codec and a window.
+
+    Args:
+        x: ``(n, *shape)`` float32 samples.
+        preprocess: from ``[0, 1]`` to them.
+        nbytes: of a class, in the end.
+        codec: what to take instead, unless ``None`` or ``"auto"``.
+        window: what to take instead.
+    """
+    data = LabeledData(preprocess.inverse(x), torch.zeros(len(x), dtype=torch.int64), 1, preprocess, ("all",))
+    found = suited(data, round(nbytes))
+    kind = "photographs" if found.startswith("avif") else "drawings" if found == "pixels:bits=1" else "numbers"
+    if codec in (None, "auto"):
+        if kind == "drawings" and nbytes >= _FINER:
+            found = "pixels:bits=2"
+    else:
+        found = spec_of(codec)
+    easy = next((each for most, each in _EASY if nbytes < most), (0.0, 1.0)) if kind == "photographs" else (0.0, 1.0)
+    return Choice(found, easy if window is None else window, f"{kind}, {nbytes:,.0f} bytes a class")

@@ -1,0 +1,77 @@
+"""Paths as people give them: homes, and what can be no file's name."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddplug.errors import OptionError
+from ddplug.utils.files import check_writable, read_tensors, write_file, write_tensors
+from ddplug.utils.paths import local
+from ddplug.utils.text import command, shown, storable
+
+NAMES = ["a b", "a  b", "it's", 'say "so"', "$HOME", "a;b", "ü", "new\nline", "tab\t", "caf\udce9", "*", "-o", "`x`"]
+
+
+def test_home_folders_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert local("~/x") == str(tmp_path / "x")
+    assert local("~") == str(tmp_path)
+    for same in ("a~b", "./~", "a/~", "/~"):
+        assert local(same) == same
+    write_tensors("~/set", "checkpoint", {"a": torch.ones(1)}, {})
+    assert (tmp_path / "set").is_file()
+    assert read_tensors("~/set", "checkpoint")[0]["a"].item() == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "a path is ''; name a file"),
+        ("-", "the path is '-'"),
+        ("a\0b", "holds a NUL character"),
+        ("~nobody-of-that-name/x", r"begins with ~nobody-of-that-name, .* say \./~nobody-of-that-name/x"),
+    ],
+)
+def test_what_can_be_no_path_is_refused(path: str, message: str) -> None:
+    for take in (local, check_writable):
+        with pytest.raises(OptionError, match=message):
+            take(path)
+
+
+def test_what_cannot_be_written_is_refused_before(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused: dict[str | Path, str] = {
+        tmp_path / ("x" * 300): "File name too long",
+        tmp_path / "a" / ("y/" * 3000): "File name too long",
+        tmp_path: "not a regular file",
+        f"{tmp_path}/new/": "does not exist|not a regular file",
+        tmp_path / "file" / "x": "does not exist",
+        tmp_path / "none" / "x": "does not exist; create it first",
+        "/dev/null": "not a regular file",
+    }
+    for path, message in refused.items():
+        with pytest.raises(OptionError, match=message):
+            check_writable(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_printed_command_comes_back_from_a_shell(name: str) -> None:
+    line = command("printf", "%s", shown(name))
+    assert line.isprintable()
+    out = subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout
+    assert os.fsdecode(out).removeprefix("./") == name
+    if name.isprintable():
+        assert shlex.split(line)[2].removeprefix("./") == name
+    assert storable(name).encode()
+
+
+def test_names_that_are_no_text_are_written(tmp_path: Path) -> None:
+    for name in NAMES:
+        write_file(tmp_path / name, name.encode(errors="surrogateescape"))
+    assert sorted(map(str, os.listdir(tmp_path))) == sorted(NAMES)
