@@ -136,7 +136,6 @@ def test_an_unusable_folder_is_one_clear_line(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 def test_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddplug.data.cache.secrets.token_hex", lambda _: "name")
     real = Path.open
     # the real error of a real full device: only the name is redirected
     monkeypatch.setattr(
