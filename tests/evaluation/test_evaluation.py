@@ -511,7 +511,10 @@ def test_data_that_do_not_fit_the_set_are_said_in_one_line(test: LabeledData, me
     [
         ({"repeats": 0}, "repeats is 0; it must be at least 1"),
         ({"network": "convnt"}, "unknown network 'convnt'"),
-        ({"network": lambda: nn.Flatten()}, "Flatten has no parameters to train"),
+        (
+            {"network": lambda: nn.Sequential(nn.AdaptiveAvgPool2d((1, 3)), nn.Flatten())},
+            "Sequential has no parameters to train",
+        ),
         ({"network": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 5))}, r"into \(1, 5\); it must give \(1, 3\)"),
         ({"recipe": replace(SHORT, augment="crop_flap")}, "unknown augmentation 'flap'; did you mean 'flip'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
