@@ -69,7 +69,7 @@ class _Run:
         self.path = path
         self.every = every
         self.parts = Keeper(self.keep_parts, every)
-        self.resumed = False  # whether a step of this method has not been taken yet on what was read
+        self.resumed = False  # whether no step has been taken yet on what was read from a file
         self.rng = torch.Generator().manual_seed(identity["seed"])
         self.began = self.saved = time.monotonic()
         self.kept = False  # whether the checkpoint on disk is of this run
@@ -109,6 +109,7 @@ class _Run:
         check_memory(self.method, data, self.device)
         self.identity = _identity(data, self.method, self.identity["seed"], storage)
         self.start(data, total, bool(header) and not partly, chosen)
+        self.parts.parts = {}  # the state has all of it now
         return chosen
 
     def start(self, data: LabeledData, total: int, taken_up: bool, chosen: Start | None) -> None:
@@ -125,7 +126,6 @@ class _Run:
         else:
             with self.blaming_the_file():
                 state = self.method.init(data, self.rng)
-            self.resumed = False
             self.now = Snapshot(state, self.rng.get_state(), 0)
         self.sound = self.now
         self.written = self.now if taken_up else None
@@ -256,7 +256,8 @@ class _Run:
                 if time.monotonic() - self.saved >= self.every:
                     self.save()
             self.save()
-        return self.method.result(self.now.state, data).to("cpu")
+        with self.blaming_the_file():
+            return self.method.result(self.now.state, data).to("cpu")
 
 
 def _identity(data: LabeledData, method: Distiller, seed: int, storage: Storage | None = None) -> dict[str, Any]:
