@@ -186,24 +186,23 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
 
 def _strange(tensor: torch.Tensor, rng: random.Random) -> torch.Tensor:
     """Return a tensor of another shape, type or content."""
-    return rng.choice(
-        [
-            lambda: tensor[:0],
-            lambda: tensor[:1],
-            lambda: torch.cat([tensor, tensor]),
-            lambda: tensor.flatten(),
-            lambda: tensor[None],
-            lambda: tensor.double(),
-            lambda: tensor.to(torch.uint8),
-            lambda: tensor.to(torch.int64),
-            lambda: torch.zeros_like(tensor),
-            lambda: torch.full_like(tensor, 200),
-            lambda: -tensor if tensor.dtype != torch.bool else tensor,
-            lambda: tensor * float("nan"),
-            lambda: torch.zeros(()),
-            lambda: torch.zeros(3, 0),
-        ]
-    )()
+    ways: tuple[Callable[[], torch.Tensor], ...] = (
+        lambda: tensor[:0],
+        lambda: tensor[:1],
+        lambda: torch.cat([tensor, tensor]),
+        lambda: tensor.flatten(),
+        lambda: tensor[None],
+        lambda: tensor.double(),
+        lambda: tensor.to(torch.uint8),
+        lambda: tensor.to(torch.int64),
+        lambda: torch.zeros_like(tensor),
+        lambda: torch.full_like(tensor, 200),
+        lambda: -tensor if tensor.dtype != torch.bool else tensor,
+        lambda: tensor * float("nan"),
+        lambda: torch.zeros(()),
+        lambda: torch.zeros(3, 0),
+    )
+    return rng.choice(ways)()
 
 
 def _meant(content: bytes, kind: str, folder: Path, rng: random.Random) -> bytes:
