@@ -27,7 +27,7 @@ from ddplug.distillation.config import config_of
 from ddplug.distillation.memory import check as check_memory
 from ddplug.distillation.protocol import Distiller
 from ddplug.distillation.storage import Start, Storage, check_sizable, storage_for, with_recipe
-from ddplug.errors import DivergedError, FormatError, MissingExtraError, OptionError
+from ddplug.errors import DataError, DdplugError, DivergedError, OptionError
 from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.file_format import check_names
@@ -40,9 +40,6 @@ from ddplug.utils.signals import saving, stoppable
 from ddplug.utils.text import storable
 
 __all__ = ["distill"]
-
-_OURS = (OptionError, FormatError, DivergedError, MissingExtraError)
-"""Errors that name what is wrong; a :class:`~ddplug.errors.DataError` may come of what a checkpoint holds."""
 
 _CHECK_EVERY = 25
 """Steps between two looks at the losses where a look means waiting for an accelerator."""
@@ -134,18 +131,23 @@ class _Run:
 
     def check_taken_up(self, data: LabeledData) -> None:
         """Refuse a state of which the method cannot make a set."""
-        with self.blaming_the_file():
+        with self.blaming_the_file(DataError):
             made = self.method.result(self.now.state, data)
             if (made.num_classes, made.shape) != (data.num_classes, data.shape):
                 raise ValueError(f"its images have the shape {made.shape}")
 
     @contextmanager
-    def blaming_the_file(self) -> Iterator[None]:
-        """Say of what fails on what was just read that the checkpoint is to blame; our own errors say what is."""
+    def blaming_the_file(self, *others: type[Exception]) -> Iterator[None]:
+        """Say of what fails on what was just read that the checkpoint is to blame; our own errors say what is.
+
+        Args:
+            others: of our own errors that may come of the checkpoint too.
+        """
         try:
             yield
         except (LookupError, TypeError, ValueError, RuntimeError, AssertionError) as error:
-            if not self.resumed or self.path is None or isinstance(error, _OURS) or out_of_memory(error):
+            named = isinstance(error, DdplugError) and not isinstance(error, others)
+            if not self.resumed or self.path is None or named or out_of_memory(error):
                 raise
             raise checkpoints.unsound(self.path, error) from error
 
@@ -256,7 +258,7 @@ class _Run:
                 if time.monotonic() - self.saved >= self.every:
                     self.save()
             self.save()
-        with self.blaming_the_file():
+        with self.blaming_the_file(DataError):
             return self.method.result(self.now.state, data).to("cpu")
 
 
