@@ -30,7 +30,7 @@ from ddplug.distillation.memory import check as check_memory
 from ddplug.distillation.protocol import Distiller
 from ddplug.distillation.storage import Start, Storage, check_sizable, storage_for, with_recipe
 from ddplug.distillation.through import through
-from ddplug.errors import DivergedError, FormatError, MissingExtraError, OptionError
+from ddplug.errors import DataError, DdplugError, DivergedError, OptionError
 from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.file_format import check_names
@@ -46,9 +46,6 @@ from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import storable
 
 __all__ = ["distill"]
-
-_OURS = (OptionError, FormatError, DivergedError, MissingExtraError)
-"""Errors that name what is wrong; a :class:`~ddplug.errors.DataError` may come of what a checkpoint holds."""
 
 _CHECK_EVERY = 25
 """Steps between two looks at the losses where a look means waiting for an accelerator."""
@@ -75,7 +72,7 @@ class _Run:
         self.path = path
         self.every = every
         self.parts = Keeper(self.keep_parts, every)
-        self.resumed = False  # whether a step of this method has not been taken yet on what was read
+        self.resumed = False  # whether no step has been taken yet on what was read from a file
         self.rng = torch.Generator().manual_seed(identity["seed"])
         self.began = self.saved = time.monotonic()
         self.kept = False  # whether the checkpoint on disk is of this run
@@ -116,6 +113,7 @@ class _Run:
         self.identity = _identity(data, self.method, self.identity["seed"], storage)
         self.method = through(self.method, None if storage is None else storage.codec)
         self.start(data, total, bool(header) and not partly, chosen)
+        self.parts.parts = {}  # the state has all of it now
         return chosen
 
     def start(self, data: LabeledData, total: int, taken_up: bool, chosen: Start | None) -> None:
@@ -132,7 +130,6 @@ class _Run:
         else:
             with self.blaming_the_file():
                 state = self.method.init(data, self.rng)
-            self.resumed = False
             self.now = Snapshot(state, self.rng.get_state(), 0)
         self.sound = self.now
         self.written = self.now if taken_up else None
@@ -141,18 +138,23 @@ class _Run:
 
     def check_taken_up(self, data: LabeledData) -> None:
         """Refuse a state of which the method cannot make a set."""
-        with self.blaming_the_file():
+        with self.blaming_the_file(DataError):
             made = self.method.result(self.now.state, data)
             if (made.num_classes, made.shape) != (data.num_classes, data.shape):
                 raise ValueError(f"its images have the shape {made.shape}")
 
     @contextmanager
-    def blaming_the_file(self) -> Iterator[None]:
-        """Say of what fails on what was just read that the checkpoint is to blame; our own errors say what is."""
+    def blaming_the_file(self, *others: type[Exception]) -> Iterator[None]:
+        """Say of what fails on what was just read that the checkpoint is to blame; our own errors say what is.
+
+        Args:
+            others: of our own errors that may come of the checkpoint too.
+        """
         try:
             yield
         except (LookupError, TypeError, ValueError, RuntimeError, AssertionError) as error:
-            if not self.resumed or self.path is None or isinstance(error, _OURS) or out_of_memory(error):
+            named = isinstance(error, DdplugError) and not isinstance(error, others)
+            if not self.resumed or self.path is None or named or out_of_memory(error):
                 raise
             raise checkpoints.unsound(self.path, error) from error
 
@@ -266,7 +268,8 @@ class _Run:
                 if time.monotonic() - self.saved >= self.every:
                     self.save()
             self.save()
-        return self.method.result(self.now.state, data).to("cpu")
+        with self.blaming_the_file(DataError):
+            return self.method.result(self.now.state, data).to("cpu")
 
 
 def _identity(data: LabeledData, method: Distiller, seed: int, storage: Storage | None = None) -> dict[str, Any]:

@@ -33,18 +33,18 @@ class Sample:
         path: the file.
         read: reads it; gives something that is equal where the same was read.
         heals: whether what was altered is made again, or left out, and the rest read as it was; else it is refused.
-        sealed: whether it is a safetensors file with checksums.
+        kind: of a safetensors file with checksums.
     """
 
     path: Path
     read: Callable[[], Any]
     heals: bool = False
-    sealed: bool = True
+    kind: str = ""
 
 
 def _set(path: Path, made: SyntheticSet) -> Sample:
     made.save(path)
-    return Sample(path, lambda: repr(sorted(inspect(path).items())))
+    return Sample(path, lambda: repr(sorted(inspect(path).items())), kind="synthetic-set")
 
 
 def _checkpoints(folder: Path) -> dict[str, Sample]:
@@ -71,7 +71,7 @@ def _checkpoints(folder: Path) -> dict[str, Sample]:
 
         return read
 
-    return {name: Sample(folder / name, reader(folder / name)) for name in ("checkpoint", "parts")}
+    return {name: Sample(folder / name, reader(folder / name), kind="checkpoint") for name in ("checkpoint", "parts")}
 
 
 def _cache(folder: Path) -> Sample:
@@ -85,14 +85,14 @@ def _cache(folder: Path) -> Sample:
 
     read()
     (path,) = (folder / "cache").iterdir()
-    return Sample(path, read, heals=True, sealed=False)
+    return Sample(path, read, heals=True)
 
 
 def _journal(folder: Path) -> Sample:
     journal = Journal(folder / "journal.jsonl")
     for k in range(4):
         journal.append(Record(key({"width": k}, {}), {"width": k}, Result(k / 8)))
-    return Sample(journal.path, lambda: [str(record) for record in journal.read()], heals=True, sealed=False)
+    return Sample(journal.path, lambda: [str(record) for record in journal.read()], heals=True)
 
 
 def _picture(folder: Path) -> Sample:
@@ -100,9 +100,7 @@ def _picture(folder: Path) -> Sample:
         (folder / "pictures" / f"{label}").mkdir(parents=True)
         for k in range(2):
             Image.effect_noise((16, 16), 40).save(folder / "pictures" / f"{label}" / f"{k}.png")
-    return Sample(
-        folder / "pictures" / "0" / "0.png", lambda: from_image_folder(folder / "pictures").fingerprint, sealed=False
-    )
+    return Sample(folder / "pictures" / "0" / "0.png", lambda: from_image_folder(folder / "pictures").fingerprint)
 
 
 def samples(folder: Path) -> Mapping[str, Sample]:
@@ -118,7 +116,7 @@ def samples(folder: Path) -> Mapping[str, Sample]:
         "pixels": _set(folder / "pixels", made.compress("pixels:bits=2")),
         "avif": _set(folder / "avif", made.compress("avif:quality=40")),
         **_checkpoints(folder),
-        "expert": Sample(expert, lambda: read_expert(expert).snapshots.sum().item()),
+        "expert": Sample(expert, lambda: read_expert(expert).snapshots.sum().item(), kind="expert"),
         "cache": _cache(folder),
         "journal": _journal(folder),
         "picture": _picture(folder),

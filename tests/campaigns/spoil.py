@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 
 from ddplug.errors import DdplugError
 from ddplug.utils import digests
+from ddplug.utils.files import read_tensors, write_tensors
 from tests.campaigns.samples import Sample, samples
 
 __all__ = ["flips", "mutations"]
@@ -149,8 +151,83 @@ def _sealed(content: bytes) -> bytes:
     return digests.sealed(len(head).to_bytes(8, "little") + head) + payload
 
 
+_VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    3,
+    2**31,
+    2**63,
+    1e300,
+    0.5,
+    "",
+    "x",
+    "identity",
+    "zca",
+    "pixels:bits=8",
+    "../x",
+    [],
+    {},
+    [1, 2],
+    [[1]],
+    {"a": 1},
+)
+
+
+def _places(value: Any) -> list[tuple[Any, Any]]:
+    """List all places in a JSON value, as what holds it and its key."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found = list[tuple[Any, Any]]()
+    for name, inner in items:
+        found += [(value, name), *_places(inner)]
+    return found
+
+
+def _strange(tensor: torch.Tensor, rng: random.Random) -> torch.Tensor:
+    """Return a tensor of another shape, type or content."""
+    ways: tuple[Callable[[], torch.Tensor], ...] = (
+        lambda: tensor[:0],
+        lambda: tensor[:1],
+        lambda: torch.cat([tensor, tensor]),
+        lambda: tensor.flatten(),
+        lambda: tensor[None],
+        lambda: tensor.double(),
+        lambda: tensor.to(torch.uint8),
+        lambda: tensor.to(torch.int64),
+        lambda: torch.zeros_like(tensor),
+        lambda: torch.full_like(tensor, 200),
+        lambda: -tensor if tensor.dtype != torch.bool else tensor,
+        lambda: tensor * float("nan"),
+        lambda: torch.zeros(()),
+        lambda: torch.zeros(3, 0),
+    )
+    return rng.choice(ways)()
+
+
+def _meant(content: bytes, kind: str, folder: Path, rng: random.Random) -> bytes:
+    """Write a whole and sound file that holds something else: other values in the header, or other tensors."""
+    place = folder / "meant"
+    place.write_bytes(content)
+    tensors, header = read_tensors(place, kind)
+    tensors, header = dict(tensors), json.loads(json.dumps(header))
+    for _ in range(rng.randint(1, 2)):
+        if rng.random() < 0.5:
+            holder, name = rng.choice(_places(header))
+            if isinstance(holder, dict) and rng.random() < 0.2:
+                holder.pop(name, None)
+            elif not isinstance(holder, list) or name < len(holder):
+                holder[name] = rng.choice(_VALUES)
+        else:
+            name = rng.choice(list(tensors))
+            with suppress(IndexError):  # of a 0-d tensor there is no part
+                tensors[name] = _strange(tensors[name], rng)
+    write_tensors(place, kind, tensors, header, 4)
+    return place.read_bytes()
+
+
 def mutations(times: int, seed: int = 0) -> dict[str, Any]:
-    """Change files in all ways, ``times`` times in all, half of the sealed ones with checksums that fit."""
+    """Change files in all ways, ``times`` times in all, three of four of those with checksums so that these fit."""
     rng, kinds, wrong = random.Random(seed), dict[str, Counter[str]](), list[str]()
     slowest, base = 0.0, 0
     with tempfile.TemporaryDirectory() as folder:
@@ -162,10 +239,12 @@ def mutations(times: int, seed: int = 0) -> dict[str, Any]:
         for k in range(times):
             name = list(made)[k % len(made)]
             sample, content = made[name], contents[name]
-            for _ in range(rng.randint(1, 3)):
-                content = rng.choice(_WAYS)(content, rng) or b"\0"
-            if sample.sealed and rng.random() < 0.5:
-                content = _sealed(content)
+            if sample.kind and rng.random() < 0.5:
+                content = _meant(content, sample.kind, Path(folder), rng)
+            else:
+                for _ in range(rng.randint(1, 3)):
+                    content = rng.choice(_WAYS)(content, rng) or b"\0"
+                content = _sealed(content) if sample.kind and rng.random() < 0.5 else content
             began = time.monotonic()
             outcome, what = _read(sample, content, contents[name])
             slowest = max(slowest, time.monotonic() - began)
