@@ -269,11 +269,11 @@ def test_frozen_layers_are_not_drawn_anew() -> None:
 
 
 def test_a_distiller_that_diverges_leaves_centroids() -> None:
-    made = DistilledBuffer(4, distiller=DM(steps=4, learning_rate=1e30, pool_size=1), network="learner", device="cpu")
+    made = DistilledBuffer(12, distiller=DM(steps=4, learning_rate=1e30, pool_size=1), network="learner", device="cpu")
     stream = list(nc(1).train_stream)
     with pytest.warns(UserWarning, match=r"diverged.*k-means centroids"):
         made.post_adapt(SimpleNamespace(model=learner(stream)), stream[0])
-    assert len(made.rows()) == 4
+    assert len(made.rows()) == 12
     assert bool(made.rows().x.isfinite().all())
 
 
