@@ -68,6 +68,11 @@ def test_shrinking_drops_layers_and_then_images() -> None:
     fewer = made.within(400)
     assert fewer is not None
     assert (len(fewer), fewer.nbytes <= 400) == (first, True)
+    whole = made.images
+    cut = made.within(400)
+    assert cut is not None
+    assert [torch.equal(a, b) for a, b in zip(cut.images, fewer.images, strict=True)] == [True, True]
+    assert all(torch.equal(images[: len(a)], a) for images, a in zip(whole, cut.images, strict=True))
     few = made.within(150)
     assert few is not None
     assert 0 < len(few) < first
