@@ -88,6 +88,9 @@ class Arrival:
         kept = self
         while kept.nbytes > nbytes and len(kept.layers) > 1:
             kept = replace(kept, layers=kept.layers[:-1])
+        if kept is not self and "images" in vars(self):  # decoding takes longest
+            numbers = [sum(layer.groups[k] for layer in kept.layers) for k in range(len(kept.groups))]
+            vars(kept)["images"] = tuple(images[:n] for images, n in zip(self.images, numbers, strict=True))
         while kept.nbytes > nbytes:
             share = min(0.95, _SLACK * nbytes / kept.nbytes)
             numbers = [int(number * share) for number in kept.layers[0].groups]

@@ -30,12 +30,19 @@ class Choice:
     Attributes:
         codec: name with options.
         window: ranks of difficulty, from the easiest, that images are drawn from.
-        why: the kind of data, and bytes a class.
+        kind: of the data, ``"drawings"``, ``"photographs"`` or ``"numbers"``.
+        each: bytes of a class, in the end.
     """
 
     codec: str
     window: tuple[float, float]
-    why: str
+    kind: str
+    each: float
+
+    @property
+    def why(self) -> str:
+        """What it was chosen by."""
+        return f"{self.kind}, {self.each:,.0f} bytes a class"
 
 
 def chosen(
@@ -63,4 +70,4 @@ def chosen(
     else:
         found = spec_of(codec)
     easy = next((each for most, each in _EASY if nbytes < most), (0.0, 1.0)) if kind == "photographs" else (0.0, 1.0)
-    return Choice(found, easy if window is None else window, f"{kind}, {nbytes:,.0f} bytes a class")
+    return Choice(found, easy if window is None else window, kind, nbytes)

@@ -57,7 +57,9 @@ everything = pytest.mark.parametrize(
 
 
 def memory(policy: str, soft: bool = False, **options: Any) -> DistilledBuffer:
-    return DistilledBuffer(**{"max_size": SIZE, "soft_labels": soft, "device": "cpu", **POLICIES[policy], **options})
+    return DistilledBuffer(
+        **{"max_size": SIZE, "soft_labels": soft, "device": "cpu", "every": 1, **POLICIES[policy], **options}
+    )
 
 
 def numbers(policy: DistilledBuffer) -> list[Tensor]:

@@ -68,6 +68,11 @@ def test_shrinking_drops_layers_and_then_images() -> None:
     fewer = made.within(400)
     assert fewer is not None
     assert (len(fewer), fewer.nbytes <= 400) == (first, True)
+    whole = made.images
+    cut = made.within(400)
+    assert cut is not None
+    assert [torch.equal(a, b) for a, b in zip(cut.images, fewer.images, strict=True)] == [True, True]
+    assert all(torch.equal(images[: len(a)], a) for images, a in zip(whole, cut.images, strict=True))
     few = made.within(150)
     assert few is not None
     assert 0 < len(few) < first
@@ -269,11 +274,11 @@ def test_frozen_layers_are_not_drawn_anew() -> None:
 
 
 def test_a_distiller_that_diverges_leaves_centroids() -> None:
-    made = DistilledBuffer(4, distiller=DM(steps=4, learning_rate=1e30, pool_size=1), network="learner", device="cpu")
+    made = DistilledBuffer(12, distiller=DM(steps=4, learning_rate=1e30, pool_size=1), network="learner", device="cpu")
     stream = list(nc(1).train_stream)
     with pytest.warns(UserWarning, match=r"diverged.*k-means centroids"):
         made.post_adapt(SimpleNamespace(model=learner(stream)), stream[0])
-    assert len(made.rows()) == 4
+    assert len(made.rows()) == 12
     assert bool(made.rows().x.isfinite().all())
 
 

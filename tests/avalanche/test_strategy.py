@@ -160,7 +160,13 @@ def test_a_storage_policy_of_the_callers(cls: Any) -> None:
 
 
 def test_options_reach_the_memory_and_the_template() -> None:
-    options = {"mem_size": None, "mem_bytes": 300, "real_share": 0.5, "peval_mode": "iteration", "seed": 5}
+    options: dict[str, Any] = {
+        "mem_size": None,
+        "mem_bytes": 300,
+        "real_share": 0.5,
+        "peval_mode": "iteration",
+        "seed": 5,
+    }
     strategy = made(DistilledReplay, **options, storage="float32")
     policy = strategy.storage_policy
     assert isinstance(policy, DistilledBuffer)
