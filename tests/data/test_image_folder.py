@@ -122,6 +122,9 @@ def test_unfit_folders_are_one_clear_line(tmp_path: Path) -> None:
     deep = write(tmp_path / "deep")
     Image.new("I;16", (5, 6)).save(deep / "ant" / "1.png")
     assert f"cannot read the image {deep}/ant/1.png (an image of the mode I;16" in refusal(deep)
+    (deep / "ant" / "1.png").unlink()
+    Image.new("LAB", (5, 6)).save(deep / "ant" / "1.tif")
+    assert "mode LAB is neither grey nor RGB in bytes; convert it to RGB)" in refusal(deep)
 
 
 @pytest.mark.parametrize("cached", [False, True])
