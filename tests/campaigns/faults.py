@@ -105,6 +105,8 @@ def _quiet(words: str, name: str, make: Callable[[], Any], status: int = 0) -> C
     def situation(folder: Path) -> str | None:
         stream = make()
         code, _, _ = _run(f"{words} -o {folder}/o", **{name: stream})
+        with contextlib.suppress(AttributeError, OSError):  # what it holds cannot be written
+            stream.close()
         if code != status:
             return f"status {code}"
         return _right((0, "", ""), folder / "o")
