@@ -34,6 +34,7 @@ from ddplug.errors import CheckpointError, OptionError
 from ddplug.synthetic.codecs.rules import LEAST_SIDE
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import read_tensors
+from ddplug.utils.surroundings import own_surroundings
 
 __all__ = [
     "FEW",
@@ -217,6 +218,7 @@ def _images(distiller: Level) -> int:
     return small_images(distiller.images_per_class, factor)
 
 
+@own_surroundings()
 def choose(
     data: Data,
     *,
