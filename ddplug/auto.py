@@ -121,6 +121,8 @@ def candidates(data: LabeledData, nbytes: int, *, real: bool = True) -> list[Cho
     levels = REAL if real and (number > FEW or not images) else (*REAL[:real], *LEARNED)
     found = []
     for level in levels:
+        if isinstance(level, Difficulty) and not images:
+            level = replace(level, teacher="mlp", judge="mlp")
         if isinstance(level, Selection):
             found.append(Choice(replace(level, images_per_class=number), nbytes, storage.codec))
         elif images:

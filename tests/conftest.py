@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,3 +51,17 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no shared data at {path}; set DDPLUG_SHARED_DATA to the folder that holds MNIST/raw")
     return path
+
+
+@pytest.fixture
+def default_signals() -> Iterator[None]:
+    """Let signals do what they do by default, also where the tests were started with ``nohup`` or in the background."""
+    defaults = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)

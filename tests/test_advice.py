@@ -15,7 +15,6 @@ from torch import nn
 
 import ddplug
 from ddplug import Recipe, SyntheticSet, distill, errors, evaluate, from_arrays
-from ddplug.auto import choose
 from ddplug.data import Identity
 from ddplug.distillers import DD, MTT, RDED, ImageDistiller, Random, SRe2L
 from ddplug.evaluation import evaluate_as_learned
@@ -182,6 +181,11 @@ CASES: dict[tuple[str, str], tuple[Callable[[], object], str, list[Callable[[], 
         "pixels",
         [lambda: MADE_OF_FOUR.compress("pixels")],
     ),
+    ("synthetic/codecs/dct.py", "pixels"): (
+        lambda: MADE_OF_FOUR.compress("dct"),
+        "pixels",
+        [lambda: MADE_OF_FOUR.compress("pixels")],
+    ),
     ("synthetic/compat.py", "the data that the set was made from"): (
         lambda: evaluate(MADE, DOT, device="cpu"),
         "the data that the set was made from",
@@ -292,9 +296,3 @@ def test_rows_of_a_table(options: dict[str, Any], says: str, instead: dict[str, 
     with pytest.raises(errors.OptionError, match=re.escape(says)):
         distill(ROWS, "dm", **{**DMS, **options})
     assert len(distill(ROWS, "dm", **{**DMS, **instead})) == 2
-
-
-def test_auto_on_rows() -> None:
-    with pytest.raises(errors.OptionError, match=r"choose a method, e\.g\. kmeans, or dm with network=mlp"):
-        choose(ROWS, nbytes=100, device="cpu")
-    assert len(distill(ROWS, "kmeans", **OPTIONS)) == len(distill(ROWS, "dm", network="mlp", **DMS)) == 2

@@ -97,7 +97,8 @@ def _structure(
     if embedding or outputs:
         module = (_Outputs if outputs else _Embedding)(module)
     else:
-        logits_of(f"network {type(module).__name__}", module, torch.zeros(1, *shape), num_classes)
+        own = next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
+        logits_of(f"network {type(module).__name__}", module, torch.zeros(1, *shape, dtype=own), num_classes)
     return module.train(training).requires_grad_(False)
 
 

@@ -104,9 +104,11 @@ def _unwritable(path: str, *parts: str) -> Callable[[Path], str | None]:
 def _quiet(words: str, name: str, make: Callable[[], Any], status: int = 0) -> Callable[[Path], str | None]:
     def situation(folder: Path) -> str | None:
         stream = make()
-        code, _, _ = _run(f"{words} -o {folder}/o", **{name: stream})
-        with contextlib.suppress(AttributeError, OSError):  # what it holds cannot be written
-            stream.close()
+        try:
+            code, _, _ = _run(f"{words} -o {folder}/o", **{name: stream})
+        finally:
+            with contextlib.suppress(AttributeError, OSError):  # what it holds cannot be written
+                stream.close()
         if code != status:
             return f"status {code}"
         return _right((0, "", ""), folder / "o")

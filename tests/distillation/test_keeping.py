@@ -150,6 +150,7 @@ def test_any_error_keeps_the_last_good_step(error: BaseException, path: Path) ->
     assert torch.equal(run(path), run())
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_signals_save_and_a_second_does_not_tear_that(
     number: signal.Signals, path: Path, monkeypatch: pytest.MonkeyPatch

@@ -340,7 +340,7 @@ def dct_bomb(tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
         (dct_bomb, "cannot hold|the limit is 1073741824"),
         (pixels_truncated, "a stream of 4 bytes cannot hold|a stream is not one of numbers|not finite|."),
         (pixels_odd_length, "cannot hold"),
-        (pixels_too_many, "counts are negative, or not those of any samples"),
+        (pixels_too_many, "the limit is 1073741824"),
         (pixels_bomb, "cannot hold|the limit is 1073741824"),
         (pixels_no_levels, r"its streams are \['codes'\], not codes and levels"),
         (pixels_infinite_levels, "its levels are not finite"),

@@ -10,6 +10,8 @@ import pytest
 
 from ddplug.utils.signals import saving, stoppable
 
+pytestmark = pytest.mark.usefixtures("default_signals")
+
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
