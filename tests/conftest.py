@@ -6,6 +6,7 @@ import os
 import random
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -56,12 +57,8 @@ def shared_data() -> Path:
 @pytest.fixture
 def default_signals() -> Iterator[None]:
     """Let signals do what they do by default, also where the tests were started with ``nohup`` or in the background."""
-    defaults = {
-        signal.SIGINT: signal.default_int_handler,
-        signal.SIGTERM: signal.SIG_DFL,
-        signal.SIGHUP: signal.SIG_DFL,
-    }
-    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
-    yield
-    for each, handler in before.items():
-        signal.signal(each, handler)
+    with ExitStack() as back:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            own = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            back.callback(signal.signal, number, signal.signal(number, own))
+        yield
