@@ -188,7 +188,7 @@ def pace_of(distiller: Level, data: LabeledData) -> Pace:
     """Try a little of a method.
 
     Args:
-        distiller: one of :data:`LEVELS` with a number of images.
+        distiller: one of :data:`REAL` or :data:`LEARNED` with a number of images.
         data: real data, on the device to work on.
 
     Returns:

@@ -48,9 +48,9 @@ autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
-# Nothing is fetched while building, so names of other packages are not links.
-FOREIGN = "PIL|Path|abc|argparse|avalanche|collections|importlib|matplotlib|nn|nni|np|numpy|os|pathlib|torch|typing"
-nitpick_ignore_regex = [(r"py:.*", rf"({FOREIGN})(\..*)?")]
+# Nothing is fetched while building: names of other packages are no links, nor are those of types.
+FOREIGN = "Augment|Figure|PIL|Path|abc|argparse|avalanche|collections|importlib|matplotlib|nn|nni|np|numpy|os|pathlib"
+nitpick_ignore_regex = [(r"py:.*", rf"({FOREIGN}|torch|typing)(\..*)?")]
 # The docstring of a constant or a property is prose; napoleon would take what stands before a colon for its type.
 GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # type: ignore[method-assign]
 

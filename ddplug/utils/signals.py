@@ -36,7 +36,7 @@ class Stop:
         return signal.Signals(self.number).name
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Raise :class:`KeyboardInterrupt`, once in a while, and not within :func:`saving`."""
+        """Raise ``KeyboardInterrupt``, once in a while, and not within :func:`saving`."""
         if time.monotonic() - self._since < _GRACE:
             return
         if self._saving:
@@ -72,7 +72,7 @@ def _ours(number: int) -> bool:
 
 @contextmanager
 def stoppable(*, passing_on: bool = True) -> Iterator[Stop]:
-    """Let SIGTERM and SIGHUP raise :class:`KeyboardInterrupt` in a block, as Ctrl-C does.
+    """Let SIGTERM and SIGHUP raise ``KeyboardInterrupt`` in a block, as Ctrl-C does.
 
     A second signal soon after the first changes nothing: it cannot tear what the first made the program save. In a
     block within such a block, outside the main thread, and for signals that somebody else handles or ignores, nothing

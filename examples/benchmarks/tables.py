@@ -59,8 +59,12 @@ def section(result: Mapping[str, Any]) -> str:
 
 
 def page(folder: Path) -> str:
-    """Render every benchmark of a folder, in the order of the file names; a missing one is simply not listed."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    """Render every benchmark of a folder, in the order of the file names; a missing one is simply not listed.
+
+    Campaigns (``campaign-*.json``) have no rows; the page on reliability tells of them.
+    """
+    paths = sorted(path for path in folder.glob("*.json") if not path.name.startswith("campaign-"))
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     return "\n\n".join(map(section, results)) + "\n" if results else "No result has been committed yet.\n"
 
 
