@@ -19,6 +19,7 @@ from torch import Tensor
 from ddplug.avalanche.groups import GroupKey, GroupMemory
 from ddplug.avalanche.schema import Schema
 from ddplug.data.preprocess import Identity, Preprocess, Standardize
+from ddplug.synthetic.codecs.protocol import codec_of
 from ddplug.synthetic.recipe import Recipe
 from ddplug.synthetic.stored import Stored, store
 
@@ -88,9 +89,9 @@ class Arrival:
         kept = self
         while kept.nbytes > nbytes and len(kept.layers) > 1:
             kept = replace(kept, layers=kept.layers[:-1])
-        if kept is not self and "images" in vars(self):  # decoding takes longest
+        if kept is not self and "images" in vars(self):
             numbers = [sum(layer.groups[k] for layer in kept.layers) for k in range(len(kept.groups))]
-            vars(kept)["images"] = tuple(images[:n] for images, n in zip(self.images, numbers, strict=True))
+            kept._know([images[:n] for images, n in zip(self.images, numbers, strict=True)])
         while kept.nbytes > nbytes:
             share = min(0.95, _SLACK * nbytes / kept.nbytes)
             numbers = [int(number * share) for number in kept.layers[0].groups]
@@ -116,13 +117,37 @@ class Arrival:
             return rest._coded([self.images[place] for place in places])
         # a stream still names the groups that were left out, with no images
         layers = [replace(layer, groups=tuple(layer.groups[place] for place in places)) for layer in kept if layer]
-        return replace(rest, layers=tuple(layers))
+        rest = replace(rest, layers=tuple(layers))
+        if "images" in vars(self):
+            rest._know([self.images[place] for place in places])
+        return rest
 
     def _coded(self, images: Sequence[Tensor]) -> Arrival:
         """Code images anew, in one layer."""
         whole = GroupMemory(self.groups[0], torch.cat(list(images)), None, None, 0, 0, self.recipe, self.schema)
         layer = store(self.layers[0].codec, whole.images(), [len(mine) for mine in images], self.preprocess)
-        return replace(self, layers=(layer,))
+        made = replace(self, layers=(layer,))
+        made._look([whole.images()])
+        return made
+
+    def _know(self, images: Sequence[Tensor]) -> None:
+        """Take over what the images are, as decoding them takes longest."""
+        vars(self)["images"] = tuple(images)
+
+    def _look(self, inputs: Sequence[Tensor]) -> None:
+        """Find out without decoding what was just coded, where the codec can tell.
+
+        Args:
+            inputs: that each layer was made of.
+        """
+        codec = codec_of(self.layers[0].codec)
+        if codec.every > 1:
+            return
+        parts = []
+        for layer, x in zip(self.layers, inputs, strict=True):
+            decoded = self.preprocess.forward(codec.through(self.preprocess.inverse(x), layer.groups))
+            parts.append(decoded.split(list(layer.groups)))
+        self._know([torch.cat(mine) for mine in zip(*parts, strict=True)])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "images"}
@@ -226,10 +251,13 @@ def arrive(
     preprocess = range_of(list(samples.values()))
     arrival = Arrival(tuple(samples), tuple(seen), (), preprocess, schema, recipe)
     offers, taken = [len(x) for x in samples.values()], [0] * len(samples)
+    inputs: list[Tensor] = []
+
+    def rows(numbers: Sequence[int]) -> Tensor:
+        return torch.cat([x[t : t + n] for x, t, n in zip(samples.values(), taken, numbers, strict=True)])
 
     def coded(numbers: Sequence[int]) -> Stored:
-        rows = [x[t : t + n] for x, t, n in zip(samples.values(), taken, numbers, strict=True)]
-        return store(codec, torch.cat(rows), numbers, preprocess)
+        return store(codec, rows(numbers), numbers, preprocess)
 
     if cost is None:
         probe = spread(_PROBE, offers)
@@ -242,8 +270,12 @@ def arrive(
             continue
         cost = layer.nbytes / sum(numbers)
         arrival = replace(arrival, layers=(*arrival.layers, layer))
+        inputs.append(rows(numbers))
         taken = [t + n for t, n in zip(taken, numbers, strict=True)]
-    return arrival if arrival.layers else None
+    if not arrival.layers:
+        return None
+    arrival._look(inputs)
+    return arrival
 
 
 def _fitting(

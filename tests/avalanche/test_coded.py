@@ -62,6 +62,20 @@ def test_layers_hold_the_first_samples_in_their_order() -> None:
         assert torch.allclose(images, dots(80, k)[: len(images)], atol=1e-6)
 
 
+@pytest.mark.parametrize("codec", [BITS, "pixels:bits=4,side=6", "dct:step=40"])
+def test_what_was_just_coded_is_known_as_decoding_gives_it(codec: str) -> None:
+    rng = torch.Generator().manual_seed(3)
+    samples = {GroupKey(k): 3 * torch.rand(60, 1, 8, 8, generator=rng) - 1 for k in range(3)}
+    made = arrive(samples, [60] * 3, codec, 1500, (0.4, 1.0), None, Schema((1, 8, 8), torch.float32), Recipe())
+    assert made is not None
+    for one in (made, made.within(made.nbytes // 2), made.within(120), made.without({GroupKey(1)})):
+        assert one is not None
+        assert "images" in vars(one)
+        again = pickle.loads(pickle.dumps(one))
+        assert "images" not in vars(again)
+        assert all(torch.equal(a, b) for a, b in zip(one.images, again.images, strict=True))
+
+
 def test_shrinking_drops_layers_and_then_images() -> None:
     made = arrival()
     first = sum(made.layers[0].groups)
