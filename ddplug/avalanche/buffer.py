@@ -59,9 +59,12 @@ from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["DistilledBuffer"]
 
-_READ, _LEAST_READ = 200, 1000
+_READ, _LEAST_READ = 100, 1000
 """Samples of a class that are read for each image of the memory's bytes, and at least: a coded one takes a hundredth of
 the bytes at the fewest."""
+
+_SPARE = 2
+"""Samples that are read for each that a class may store, once that is known."""
 
 
 @shows_memory_options
@@ -270,8 +273,17 @@ class DistilledBuffer(ExemplarsBuffer):
             return dataset
         number, unit = self._limit
         images = number if unit == "images" else number / math.prod(dataset[0][0].shape)
-        picks = some_of_each(dataset, max(_LEAST_READ, int(_READ * images)), self._rng(0, self._calls + 1))
+        most = max(_LEAST_READ, int(_READ * images))
+        held, used = sum(map(len, self._arrivals)), sum(arrival.nbytes for arrival in self._arrivals)
+        if self._drawn_at_random and self.max_bytes is not None and 2 * used > self.max_bytes:
+            most = min(most, math.ceil(_SPARE * held * self.max_bytes / used / len(self._order)))
+        picks = some_of_each(dataset, most, self._rng(0, self._calls + 1))
         return dataset if picks is None else dataset.subset(picks)
+
+    @property
+    def _drawn_at_random(self) -> bool:
+        """Whether no more samples are needed than are stored: none is chosen for its difficulty."""
+        return self.choice is not None and self.choice.window == (0.0, 1.0)
 
     def __getstate__(self) -> dict[str, Any]:
         # what was decoded is no part of the memory

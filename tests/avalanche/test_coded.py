@@ -321,3 +321,21 @@ def test_drawings_are_moved_over_their_background() -> None:
     assert float(moved.max()) <= 5 + 1e-5
     assert float(moved.min()) >= 2 - 1e-5
     assert torch.equal(mild(x.flatten(1), torch.Generator()), x.flatten(1))
+
+
+def test_no_more_is_read_than_the_memory_may_need() -> None:
+    class Counted(torch.utils.data.TensorDataset):
+        reads = 0
+
+        def __getitem__(self, index: int) -> Any:
+            Counted.reads += 1
+            return super().__getitem__(index)
+
+    data: Any = Counted(dots(4000), torch.arange(4).repeat_interleave(1000))
+    data.targets = data.tensors[1].tolist()
+    stream = nc_benchmark(data, data, 2, task_labels=False, fixed_class_order=[0, 1, 2, 3]).train_stream
+    made = taken(stream[:1], max_bytes=400)
+    Counted.reads = 0
+    made.post_adapt(None, stream[1])
+    assert Counted.reads < 300
+    assert made.nbytes > 320
