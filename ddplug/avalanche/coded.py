@@ -49,6 +49,7 @@ class Arrival:
         preprocess: from what the codec holds to what the learner sees.
         schema: how the stream's items look.
         recipe: how to train on the images alone.
+        extra: bytes that are stored beside each image.
     """
 
     groups: tuple[GroupKey, ...]
@@ -57,6 +58,7 @@ class Arrival:
     preprocess: Preprocess
     schema: Schema
     recipe: Recipe
+    extra: int = 0
 
     def __len__(self) -> int:
         return sum(sum(layer.groups) for layer in self.layers)
@@ -65,7 +67,11 @@ class Arrival:
     def nbytes(self) -> int:
         """Bytes of the streams, of the numbers of images, and of the range that they were mapped to."""
         own = sum(tensor.numel() * 4 for tensor in self.preprocess.tensors().values())
-        return own + sum(layer.nbytes + _COUNT_BYTES * len(self.groups) for layer in self.layers)
+        return own + sum(self._takes(layer) for layer in self.layers)
+
+    def _takes(self, layer: Stored) -> int:
+        """Return the bytes that a layer takes with all that belongs to it."""
+        return layer.nbytes + self.extra * sum(layer.groups) + _COUNT_BYTES * len(self.groups)
 
     @cached_property
     def images(self) -> tuple[Tensor, ...]:
@@ -79,6 +85,15 @@ class Arrival:
             group: GroupMemory(group, images, None, None, seen, 0, self.recipe, self.schema)
             for group, seen, images in zip(self.groups, self.seen, self.images, strict=True)
         }
+
+    def beside(self, extra: int) -> Arrival:
+        """Count other bytes beside each image: a learner's outputs may have become more."""
+        if extra == self.extra:
+            return self
+        made = replace(self, extra=extra)
+        if "images" in vars(self):
+            made._know(self.images)
+        return made
 
     def within(self, nbytes: int) -> Arrival | None:
         """Keep the first layers that fit into a number of bytes; if none does, code the first with fewer images.
@@ -232,6 +247,7 @@ def arrive(
     cost: float | None,
     schema: Schema,
     recipe: Recipe,
+    extra: int = 0,
 ) -> Arrival | None:
     """Code as many samples of each group as fit.
 
@@ -244,12 +260,13 @@ def arrive(
         cost: bytes that an image is expected to take; ``None`` to code some and see.
         schema: how the stream's items look.
         recipe: how to train on the images alone.
+        extra: bytes that are stored beside each image.
 
     Returns:
         ``None`` where not one image fits.
     """
     preprocess = range_of(list(samples.values()))
-    arrival = Arrival(tuple(samples), tuple(seen), (), preprocess, schema, recipe)
+    arrival = Arrival(tuple(samples), tuple(seen), (), preprocess, schema, recipe, extra)
     offers, taken = [len(x) for x in samples.values()], [0] * len(samples)
     inputs: list[Tensor] = []
 
@@ -261,14 +278,14 @@ def arrive(
 
     if cost is None:
         probe = spread(_PROBE, offers)
-        cost = coded(probe).nbytes / sum(probe)
+        cost = coded(probe).nbytes / sum(probe) + extra
     for share in shares:
-        room = int(nbytes * share) - arrival.nbytes - _COUNT_BYTES * len(samples)
+        room = int(nbytes * share) - arrival.nbytes
         left = [offer - t for offer, t in zip(offers, taken, strict=True)]
-        numbers, layer = _fitting(coded, left, room, cost)
+        numbers, layer = _fitting(coded, arrival._takes, left, room, cost)
         if layer is None:
             continue
-        cost = layer.nbytes / sum(numbers)
+        cost = arrival._takes(layer) / sum(numbers)
         arrival = replace(arrival, layers=(*arrival.layers, layer))
         inputs.append(rows(numbers))
         taken = [t + n for t, n in zip(taken, numbers, strict=True)]
@@ -279,7 +296,11 @@ def arrive(
 
 
 def _fitting(
-    coded: Callable[[Sequence[int]], Stored], left: Sequence[int], room: int, cost: float
+    coded: Callable[[Sequence[int]], Stored],
+    takes: Callable[[Stored], int],
+    left: Sequence[int],
+    room: int,
+    cost: float,
 ) -> tuple[list[int], Stored | None]:
     """Code about as many images as fit into some room; fewer, as long as they take more."""
     number = int(_SLACK * room / cost)
@@ -288,9 +309,9 @@ def _fitting(
         if not sum(numbers):
             break
         layer = coded(numbers)
-        if layer.nbytes <= room:
+        if takes(layer) <= room:
             return numbers, layer
-        number = min(number - 1, int(_SLACK * sum(numbers) * room / layer.nbytes))
+        number = min(number - 1, int(_SLACK * sum(numbers) * room / takes(layer)))
     return [0] * len(left), None
 
 
