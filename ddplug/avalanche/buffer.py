@@ -26,6 +26,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.benchmarks.utils.classification_dataset import _make_taskaware_classification_dataset
 from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor, nn
 from typing_extensions import Unpack
@@ -212,7 +214,9 @@ class DistilledBuffer(ExemplarsBuffer):
         return f"{rows:,} images of {len(self.groups)} groups in {held} of {limit}: {how}"
 
     def update_from_dataset(self, new_data: Any) -> None:
-        """Take a dataset in, without a learner, as stock buffers do."""
+        """Take a dataset in, without a learner, as stock buffers do; items of another kind get the task label 0."""
+        if not isinstance(new_data, AvalancheDataset):
+            new_data = _make_taskaware_classification_dataset(new_data, task_labels=0)
         self.post_adapt(None, SimpleNamespace(dataset=new_data))
 
     def rows(self) -> Rows:
