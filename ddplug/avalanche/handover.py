@@ -28,7 +28,10 @@ def hand_over(policy: ExemplarsBuffer, strategy: Any) -> None:
         >>> from avalanche.training.supervised import MIR
         >>> model = torch.nn.Linear(4, 2)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> strategy = MIR(model=model, optimizer=optimizer, criterion=torch.nn.CrossEntropyLoss(), evaluator=None)
+        >>> strategy = MIR(
+        ...     model=model, optimizer=optimizer, criterion=torch.nn.CrossEntropyLoss(),
+        ...     mem_size=200, subsample=100, batch_size_mem=10,
+        ... )
         >>> hand_over(DistilledBuffer(100), strategy)
         >>> type(strategy.plugins[0].storage_policy).__name__
         'DistilledBuffer'

@@ -90,7 +90,9 @@ def made(cls: Any, model: Any, **options: Any) -> Any:
 
 CLIENTS: dict[str, Callable[[], Any]] = {
     "GDumb": lambda: made(GDumb, head(), criterion=nn.CrossEntropyLoss(), train_epochs=2),
-    "MIR": lambda: made(MIR, head(), criterion=nn.CrossEntropyLoss(), batch_size_mem=4),
+    "MIR": lambda: made(
+        MIR, head(), criterion=nn.CrossEntropyLoss(), mem_size=12, subsample=9, batch_size_mem=4
+    ),
     "ER_ACE": lambda: made(ER_ACE, head(), criterion=nn.CrossEntropyLoss(), batch_size_mem=4),
     "DER": lambda: made(DER, head(), batch_size_mem=4),
     "SCR": lambda: made(SCR, scr(), batch_size_mem=4),
@@ -105,16 +107,17 @@ CLIENTS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("name", CLIENTS)
 def test_a_stock_strategy_trains_on_the_memory(name: str) -> None:
-    memory = DistilledBuffer(max_bytes="20 images", logits=name == "DER", device="cpu")
+    # its loader of rows never ends, nor begins, where they do not fill a batch
+    size = 4000 if name == "FeatureReplay" else "20 images"
+    memory = DistilledBuffer(max_bytes=size, logits=name == "DER", device="cpu")
 
-    def run() -> float:
+    def run() -> int:
         strategy = CLIENTS[name]()
         hand_over(memory, strategy)
         stream = nc()
         for experience in stream.train_stream:
             strategy.train(experience)
-        results: dict[str, float] = strategy.eval(stream.test_stream)
-        return len(results)
+        return len(strategy.eval(stream.test_stream))
 
     seeded(run)
     assert set(memory.buffer_groups) == set(range(CLASSES))
