@@ -366,9 +366,7 @@ class DistilledBuffer(ExemplarsBuffer):
         self.images_allowed = sum(map(len, arrivals))
         self.updates += 1
 
-    def _fitting(
-        self, max_bytes: int, number: int, new: Mapping[GroupKey, Reservoir], maker: Maker, extra: int
-    ) -> int:
+    def _fitting(self, max_bytes: int, number: int, new: Mapping[GroupKey, Reservoir], maker: Maker, extra: int) -> int:
         """Return how many images of ``number`` groups fit into a number of bytes."""
         options = self.options
         each, levels = stored_bytes(reduced_shape(maker.schema.shape, options.factor), options.storage)

@@ -19,7 +19,16 @@ from ddplug.networks.factory import Network, linear_input
 from ddplug.utils.devices import pick_device
 from ddplug.utils.randomness import temporary_seed
 
-__all__ = ["LearnerCopy", "labels_of", "losses", "networks_for", "outputs", "probabilities", "with_heads_for", "working_device"]
+__all__ = [
+    "LearnerCopy",
+    "labels_of",
+    "losses",
+    "networks_for",
+    "outputs",
+    "probabilities",
+    "with_heads_for",
+    "working_device",
+]
 
 _CHUNK = 256
 """Samples passed through the learner at once."""

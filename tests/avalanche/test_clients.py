@@ -90,9 +90,7 @@ def made(cls: Any, model: Any, **options: Any) -> Any:
 
 CLIENTS: dict[str, Callable[[], Any]] = {
     "GDumb": lambda: made(GDumb, head(), criterion=nn.CrossEntropyLoss(), train_epochs=2),
-    "MIR": lambda: made(
-        MIR, head(), criterion=nn.CrossEntropyLoss(), mem_size=12, subsample=9, batch_size_mem=4
-    ),
+    "MIR": lambda: made(MIR, head(), criterion=nn.CrossEntropyLoss(), mem_size=12, subsample=9, batch_size_mem=4),
     "ER_ACE": lambda: made(ER_ACE, head(), criterion=nn.CrossEntropyLoss(), batch_size_mem=4),
     "DER": lambda: made(DER, head(), batch_size_mem=4),
     "SCR": lambda: made(SCR, scr(), batch_size_mem=4),
