@@ -12,6 +12,7 @@ from ddplug.utils.lazy import lazy_names
 if TYPE_CHECKING:
     from ddplug.avalanche.buffer import DistilledBuffer as DistilledBuffer
     from ddplug.avalanche.checkpoints import checkpoint_cure as checkpoint_cure
+    from ddplug.avalanche.handover import hand_over as hand_over
     from ddplug.avalanche.metrics import distillation_metrics as distillation_metrics
     from ddplug.avalanche.options import MemoryOptions as MemoryOptions
     from ddplug.avalanche.plugin import DistilledReplayPlugin as DistilledReplayPlugin
@@ -26,6 +27,7 @@ _HOMES = {
     "MemoryOptions": "options",
     "checkpoint_cure": "checkpoints",
     "distillation_metrics": "metrics",
+    "hand_over": "handover",
 }
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "MemoryOptions",
     "checkpoint_cure",
     "distillation_metrics",
+    "hand_over",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES, framework="Avalanche", needs=("avalanche",))

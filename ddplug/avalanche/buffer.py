@@ -26,6 +26,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.benchmarks.utils.classification_dataset import _make_taskaware_classification_dataset
 from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor, nn
 from typing_extensions import Unpack
@@ -44,12 +46,12 @@ from ddplug.avalanche.groups import (
     soft_targets_of,
     stored_bytes,
 )
-from ddplug.avalanche.learner import with_heads_for, working_device
+from ddplug.avalanche.learner import outputs, with_heads_for, working_device
 from ddplug.avalanche.maker import Maker
 from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
 from ddplug.avalanche.reservoir import Reservoir, by_group, joined
 from ddplug.avalanche.rules import Choice
-from ddplug.avalanche.schema import Rows, Schema, read, some_of_each
+from ddplug.avalanche.schema import Rows, Schema, read, some_of_each, write
 from ddplug.errors import OptionError
 from ddplug.functional.resize import reduced_shape
 from ddplug.synthetic.recipe import Recipe
@@ -59,9 +61,12 @@ from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["DistilledBuffer"]
 
-_READ, _LEAST_READ = 200, 1000
+_READ, _LEAST_READ = 100, 1000
 """Samples of a class that are read for each image of the memory's bytes, and at least: a coded one takes a hundredth of
 the bytes at the fewest."""
+
+_SPARE = 2
+"""Samples that are read for each that a class may store, once that is known."""
 
 
 @shows_memory_options
@@ -140,6 +145,7 @@ class DistilledBuffer(ExemplarsBuffer):
         self._plan = Plan(self.options)
         self._warned = False
         self._dataset: Any = None
+        self._logits: Tensor | None = None
 
     @property
     def groups(self) -> Mapping[GroupKey, GroupMemory]:
@@ -153,8 +159,13 @@ class DistilledBuffer(ExemplarsBuffer):
     def buffer(self) -> Any:
         """The whole memory as one ``AvalancheDataset``, group after group in the order they were first seen in."""
         if self._dataset is None:
-            self._dataset = dataset_of(list(self.groups.values())) if self.groups else self._buffer
+            self._dataset = self._written() if self.groups else self._buffer
         return self._dataset
+
+    def _written(self) -> Any:
+        if self._logits is None:
+            return dataset_of(list(self.groups.values()))
+        return write(self.rows(), list(self.groups.values())[-1].schema, self.soft_targets(), self._logits)
 
     @property
     def buffer_groups(self) -> dict[int, ClassMemory]:
@@ -177,7 +188,9 @@ class DistilledBuffer(ExemplarsBuffer):
         """Bytes of the images with their levels and labels, and of the real samples that wait."""
         waiting = sum(reservoir.nbytes for reservoir in self._waiting.values())
         held: Iterable[Arrival | GroupMemory] = self._arrivals if self.coded else self.groups.values()
-        return waiting + sum(each.nbytes for each in held)
+        # coded images count what stands beside them
+        logits = 0 if self._logits is None or self.coded else self._logits.numel() * self._logits.element_size()
+        return waiting + logits + sum(each.nbytes for each in held)
 
     @property
     def buffer_datasets(self) -> list[Any]:
@@ -201,7 +214,9 @@ class DistilledBuffer(ExemplarsBuffer):
         return f"{rows:,} images of {len(self.groups)} groups in {held} of {limit}: {how}"
 
     def update_from_dataset(self, new_data: Any) -> None:
-        """Take a dataset in, without a learner, as stock buffers do."""
+        """Take a dataset in, without a learner, as stock buffers do; items of another kind get the task label 0."""
+        if not isinstance(new_data, AvalancheDataset):
+            new_data = _make_taskaware_classification_dataset(new_data, task_labels=0)
         self.post_adapt(None, SimpleNamespace(dataset=new_data))
 
     def rows(self) -> Rows:
@@ -270,8 +285,17 @@ class DistilledBuffer(ExemplarsBuffer):
             return dataset
         number, unit = self._limit
         images = number if unit == "images" else number / math.prod(dataset[0][0].shape)
-        picks = some_of_each(dataset, max(_LEAST_READ, int(_READ * images)), self._rng(0, self._calls + 1))
+        most = max(_LEAST_READ, int(_READ * images))
+        held, used = sum(map(len, self._arrivals)), sum(arrival.nbytes for arrival in self._arrivals)
+        if self._drawn_at_random and self.max_bytes is not None and 2 * used > self.max_bytes:
+            most = min(most, math.ceil(_SPARE * held * self.max_bytes / used / len(self._order)))
+        picks = some_of_each(dataset, most, self._rng(0, self._calls + 1))
         return dataset if picks is None else dataset.subset(picks)
+
+    @property
+    def _drawn_at_random(self) -> bool:
+        """Whether no more samples are needed than are stored: none is chosen for its difficulty."""
+        return self.choice is not None and self.choice.window == (0.0, 1.0)
 
     def __getstate__(self) -> dict[str, Any]:
         # what was decoded is no part of the memory
@@ -285,12 +309,14 @@ class DistilledBuffer(ExemplarsBuffer):
         """Make the memories of groups with new data, and shrink the others to what is left for them."""
         order = [*self._order, *(group for group in new if group not in self._order)]
         maker = Maker(self.options, schema, learner, working_device(self.options.device, agent, learner))
+        extra = self._bytes_of_logits(new, maker)
         if self.coded:
-            self._recode(new, maker)
+            self._recode(new, maker, extra)
             self._order = order
+            self._take_logits(maker)
             return
         number = max(self.planned_groups or 0, len(order))
-        allowed = self.max_size if self.max_bytes is None else self._fitting(self.max_bytes, number, new, maker)
+        allowed = self.max_size if self.max_bytes is None else self._fitting(self.max_bytes, number, new, maker, extra)
         if allowed < len(order) and not self._warned:
             self._warned = True
             domains = len({group.experience for group in order}) > 1
@@ -302,13 +328,36 @@ class DistilledBuffer(ExemplarsBuffer):
         self.images_allowed = allowed
         self.updates += 1
         self._dataset = None
+        self._take_logits(maker)
 
-    def _recode(self, new: Mapping[GroupKey, Reservoir], maker: Maker) -> None:
+    def _bytes_of_logits(self, new: Mapping[GroupKey, Reservoir], maker: Maker) -> int:
+        """Return the bytes that the learner's outputs for an image take."""
+        if not self.options.logits:
+            return 0
+        if maker.learner is None:
+            raise OptionError("logits=True needs the model being trained as agent.model; set it, or leave logits out")
+        held = {group: memory.images() for group, memory in self.groups.items()}
+        samples = {**held, **{group: reservoir.x for group, reservoir in new.items()}}
+        group, x = next((group, x) for group, x in samples.items() if len(x))
+        return 2 * outputs(maker.learner, x[:1], group.task, maker.device).shape[1]
+
+    def _take_logits(self, maker: Maker) -> None:
+        """Ask the learner for its outputs for all images."""
+        if not self.options.logits or maker.learner is None:
+            return
+        learner, device = maker.learner, maker.device
+        parts = [outputs(learner, own.images(), group.task, device) for group, own in self.groups.items() if len(own)]
+        if len({part.shape[1] for part in parts}) > 1:
+            raise OptionError("logits=True is for learners of one head; this one has outputs of different widths")
+        self._logits = torch.cat(parts).half()
+        self._dataset = None
+
+    def _recode(self, new: Mapping[GroupKey, Reservoir], maker: Maker, extra: int) -> None:
         """Code new samples, and drop layers of the others."""
         if self.max_bytes is None:
             number = 1 if self._limit is None else self._limit[0]
             self.max_bytes = self.max_size = number * math.prod(maker.schema.shape)
-        coder = Coder(self.options, self.max_bytes, self._plan.steps, maker)
+        coder = Coder(self.options, self.max_bytes, self._plan.steps, maker, extra)
         arrivals, choice = coder.renewed(self._arrivals, new, self.choice, self._rng(1, self.updates))
         if not any(map(len, arrivals)):
             raise OptionError(f"max_bytes is {self.max_bytes}, in which not one image fits; give more")
@@ -317,7 +366,7 @@ class DistilledBuffer(ExemplarsBuffer):
         self.images_allowed = sum(map(len, arrivals))
         self.updates += 1
 
-    def _fitting(self, max_bytes: int, number: int, new: Mapping[GroupKey, Reservoir], maker: Maker) -> int:
+    def _fitting(self, max_bytes: int, number: int, new: Mapping[GroupKey, Reservoir], maker: Maker, extra: int) -> int:
         """Return how many images of ``number`` groups fit into a number of bytes."""
         options = self.options
         each, levels = stored_bytes(reduced_shape(maker.schema.shape, options.factor), options.storage)
@@ -326,4 +375,4 @@ class DistilledBuffer(ExemplarsBuffer):
             widths = [memory.soft.shape[1] for memory in self.groups.values() if memory.soft is not None]
             widths += [maker.label(samples.x[:1], group).shape[1] for group, samples in new.items()]
             label = 4 * max(widths)
-        return images_in(max_bytes, number, (each + label) * options.factor**2, levels)
+        return images_in(max_bytes, number, (each + label + extra) * options.factor**2, levels)

@@ -19,6 +19,7 @@ from torch import Tensor
 from ddplug.avalanche.groups import GroupKey, GroupMemory
 from ddplug.avalanche.schema import Schema
 from ddplug.data.preprocess import Identity, Preprocess, Standardize
+from ddplug.synthetic.codecs.protocol import codec_of
 from ddplug.synthetic.recipe import Recipe
 from ddplug.synthetic.stored import Stored, store
 
@@ -48,6 +49,7 @@ class Arrival:
         preprocess: from what the codec holds to what the learner sees.
         schema: how the stream's items look.
         recipe: how to train on the images alone.
+        extra: bytes that are stored beside each image.
     """
 
     groups: tuple[GroupKey, ...]
@@ -56,6 +58,7 @@ class Arrival:
     preprocess: Preprocess
     schema: Schema
     recipe: Recipe
+    extra: int = 0
 
     def __len__(self) -> int:
         return sum(sum(layer.groups) for layer in self.layers)
@@ -64,7 +67,11 @@ class Arrival:
     def nbytes(self) -> int:
         """Bytes of the streams, of the numbers of images, and of the range that they were mapped to."""
         own = sum(tensor.numel() * 4 for tensor in self.preprocess.tensors().values())
-        return own + sum(layer.nbytes + _COUNT_BYTES * len(self.groups) for layer in self.layers)
+        return own + sum(self._takes(layer) for layer in self.layers)
+
+    def _takes(self, layer: Stored) -> int:
+        """Return the bytes that a layer takes with all that belongs to it."""
+        return layer.nbytes + self.extra * sum(layer.groups) + _COUNT_BYTES * len(self.groups)
 
     @cached_property
     def images(self) -> tuple[Tensor, ...]:
@@ -79,6 +86,15 @@ class Arrival:
             for group, seen, images in zip(self.groups, self.seen, self.images, strict=True)
         }
 
+    def beside(self, extra: int) -> Arrival:
+        """Count other bytes beside each image: a learner's outputs may have become more."""
+        if extra == self.extra:
+            return self
+        made = replace(self, extra=extra)
+        if "images" in vars(self):
+            made._know(self.images)
+        return made
+
     def within(self, nbytes: int) -> Arrival | None:
         """Keep the first layers that fit into a number of bytes; if none does, code the first with fewer images.
 
@@ -88,9 +104,9 @@ class Arrival:
         kept = self
         while kept.nbytes > nbytes and len(kept.layers) > 1:
             kept = replace(kept, layers=kept.layers[:-1])
-        if kept is not self and "images" in vars(self):  # decoding takes longest
+        if kept is not self and "images" in vars(self):
             numbers = [sum(layer.groups[k] for layer in kept.layers) for k in range(len(kept.groups))]
-            vars(kept)["images"] = tuple(images[:n] for images, n in zip(self.images, numbers, strict=True))
+            kept._know([images[:n] for images, n in zip(self.images, numbers, strict=True)])
         while kept.nbytes > nbytes:
             share = min(0.95, _SLACK * nbytes / kept.nbytes)
             numbers = [int(number * share) for number in kept.layers[0].groups]
@@ -116,13 +132,37 @@ class Arrival:
             return rest._coded([self.images[place] for place in places])
         # a stream still names the groups that were left out, with no images
         layers = [replace(layer, groups=tuple(layer.groups[place] for place in places)) for layer in kept if layer]
-        return replace(rest, layers=tuple(layers))
+        rest = replace(rest, layers=tuple(layers))
+        if "images" in vars(self):
+            rest._know([self.images[place] for place in places])
+        return rest
 
     def _coded(self, images: Sequence[Tensor]) -> Arrival:
         """Code images anew, in one layer."""
         whole = GroupMemory(self.groups[0], torch.cat(list(images)), None, None, 0, 0, self.recipe, self.schema)
         layer = store(self.layers[0].codec, whole.images(), [len(mine) for mine in images], self.preprocess)
-        return replace(self, layers=(layer,))
+        made = replace(self, layers=(layer,))
+        made._look([whole.images()])
+        return made
+
+    def _know(self, images: Sequence[Tensor]) -> None:
+        """Take over what the images are, as decoding them takes longest."""
+        vars(self)["images"] = tuple(images)
+
+    def _look(self, inputs: Sequence[Tensor]) -> None:
+        """Find out without decoding what was just coded, where the codec can tell.
+
+        Args:
+            inputs: that each layer was made of.
+        """
+        codec = codec_of(self.layers[0].codec)
+        if codec.every > 1:
+            return
+        parts = []
+        for layer, x in zip(self.layers, inputs, strict=True):
+            decoded = self.preprocess.forward(codec.through(self.preprocess.inverse(x), layer.groups))
+            parts.append(decoded.split(list(layer.groups)))
+        self._know([torch.cat(mine) for mine in zip(*parts, strict=True)])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "images"}
@@ -207,6 +247,7 @@ def arrive(
     cost: float | None,
     schema: Schema,
     recipe: Recipe,
+    extra: int = 0,
 ) -> Arrival | None:
     """Code as many samples of each group as fit.
 
@@ -219,35 +260,47 @@ def arrive(
         cost: bytes that an image is expected to take; ``None`` to code some and see.
         schema: how the stream's items look.
         recipe: how to train on the images alone.
+        extra: bytes that are stored beside each image.
 
     Returns:
         ``None`` where not one image fits.
     """
     preprocess = range_of(list(samples.values()))
-    arrival = Arrival(tuple(samples), tuple(seen), (), preprocess, schema, recipe)
+    arrival = Arrival(tuple(samples), tuple(seen), (), preprocess, schema, recipe, extra)
     offers, taken = [len(x) for x in samples.values()], [0] * len(samples)
+    inputs: list[Tensor] = []
+
+    def rows(numbers: Sequence[int]) -> Tensor:
+        return torch.cat([x[t : t + n] for x, t, n in zip(samples.values(), taken, numbers, strict=True)])
 
     def coded(numbers: Sequence[int]) -> Stored:
-        rows = [x[t : t + n] for x, t, n in zip(samples.values(), taken, numbers, strict=True)]
-        return store(codec, torch.cat(rows), numbers, preprocess)
+        return store(codec, rows(numbers), numbers, preprocess)
 
     if cost is None:
         probe = spread(_PROBE, offers)
-        cost = coded(probe).nbytes / sum(probe)
+        cost = coded(probe).nbytes / sum(probe) + extra
     for share in shares:
-        room = int(nbytes * share) - arrival.nbytes - _COUNT_BYTES * len(samples)
+        room = int(nbytes * share) - arrival.nbytes
         left = [offer - t for offer, t in zip(offers, taken, strict=True)]
-        numbers, layer = _fitting(coded, left, room, cost)
+        numbers, layer = _fitting(coded, arrival._takes, left, room, cost)
         if layer is None:
             continue
-        cost = layer.nbytes / sum(numbers)
+        cost = arrival._takes(layer) / sum(numbers)
         arrival = replace(arrival, layers=(*arrival.layers, layer))
+        inputs.append(rows(numbers))
         taken = [t + n for t, n in zip(taken, numbers, strict=True)]
-    return arrival if arrival.layers else None
+    if not arrival.layers:
+        return None
+    arrival._look(inputs)
+    return arrival
 
 
 def _fitting(
-    coded: Callable[[Sequence[int]], Stored], left: Sequence[int], room: int, cost: float
+    coded: Callable[[Sequence[int]], Stored],
+    takes: Callable[[Stored], int],
+    left: Sequence[int],
+    room: int,
+    cost: float,
 ) -> tuple[list[int], Stored | None]:
     """Code about as many images as fit into some room; fewer, as long as they take more."""
     number = int(_SLACK * room / cost)
@@ -256,9 +309,9 @@ def _fitting(
         if not sum(numbers):
             break
         layer = coded(numbers)
-        if layer.nbytes <= room:
+        if takes(layer) <= room:
             return numbers, layer
-        number = min(number - 1, int(_SLACK * sum(numbers) * room / layer.nbytes))
+        number = min(number - 1, int(_SLACK * sum(numbers) * room / takes(layer)))
     return [0] * len(left), None
 
 

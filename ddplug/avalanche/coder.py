@@ -38,12 +38,14 @@ class Coder:
         max_bytes: of the memory.
         planned: groups that it will have after each experience; empty where that is not known.
         maker: distills, if a distiller was named, and knows learner and schema.
+        extra: bytes that are stored beside each image.
     """
 
     options: MemoryOptions
     max_bytes: int
     planned: Sequence[int]
     maker: Maker
+    extra: int = 0
 
     def renewed(
         self,
@@ -66,7 +68,7 @@ class Coder:
         known = {group for arrival in old for group in arrival.groups}
         back = known & set(new)
         remembered = {group: memory for arrival in old for group, memory in _memories(arrival, back).items()}
-        rest = [kept for arrival in old if (kept := arrival.without(back)) is not None]
+        rest = [kept.beside(self.extra) for arrival in old if (kept := arrival.without(back)) is not None]
         total = len(known | set(new))
         share = self.max_bytes / total
         shrunk = _shrunk(rest, share)
@@ -79,7 +81,7 @@ class Coder:
         shares = cuts(total, total - len(set(new) - known), self.planned)
         recipe = Recipe.by_steps(1500, joint(augmentation.resolve("auto", self.maker.schema.shape)))
         cost = old[-1].nbytes / len(old[-1]) if old else None
-        arrival = arrive(samples, seen, choice.codec, room, shares, cost, self.maker.schema, recipe)
+        arrival = arrive(samples, seen, choice.codec, room, shares, cost, self.maker.schema, recipe, self.extra)
         if arrival is None:
             return tuple(shrunk), choice
         if arrival.nbytes < _FULL * room and rest:  # the others need not shrink that far

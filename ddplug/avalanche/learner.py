@@ -19,7 +19,16 @@ from ddplug.networks.factory import Network, linear_input
 from ddplug.utils.devices import pick_device
 from ddplug.utils.randomness import temporary_seed
 
-__all__ = ["LearnerCopy", "labels_of", "losses", "networks_for", "probabilities", "with_heads_for", "working_device"]
+__all__ = [
+    "LearnerCopy",
+    "labels_of",
+    "losses",
+    "networks_for",
+    "outputs",
+    "probabilities",
+    "with_heads_for",
+    "working_device",
+]
 
 _CHUNK = 256
 """Samples passed through the learner at once."""
@@ -184,9 +193,14 @@ def labels_of(learner: nn.Module, x: Tensor, label: int, task: int, device: torc
     return soft
 
 
-@torch.no_grad()
 def probabilities(learner: nn.Module, x: Tensor, task: int, device: torch.device) -> Tensor:
-    """Return the learner's ``(n, K)`` class probabilities in evaluation mode, float32 on the CPU.
+    """Return the learner's ``(n, K)`` class probabilities; see :func:`outputs`."""
+    return outputs(learner, x, task, device).softmax(1)
+
+
+@torch.no_grad()
+def outputs(learner: nn.Module, x: Tensor, task: int, device: torch.device) -> Tensor:
+    """Return the learner's ``(n, K)`` outputs in evaluation mode, float32 on the CPU.
 
     Args:
         learner: it is left as it is, its mode included.
@@ -198,7 +212,7 @@ def probabilities(learner: nn.Module, x: Tensor, task: int, device: torch.device
     if not len(x):
         return torch.zeros(0, 0)
     with temporary_seed(0, device):  # should the learner draw in evaluation mode too
-        return torch.cat([network(part.to(device).float()).softmax(1).cpu() for part in x.split(_CHUNK)])
+        return torch.cat([network(part.to(device).float()).cpu() for part in x.split(_CHUNK)])
 
 
 def losses(learner: nn.Module, x: Tensor, label: int, task: int, device: torch.device) -> Tensor:

@@ -78,6 +78,9 @@ class MemoryOptions(metaclass=TakesNumbers):
         storage: ``"uint8"`` or ``"float32"``; see :func:`ddplug.avalanche.groups.pack`.
         soft_labels: let the learner label the images, once they are made; the labels travel as the data attribute
             ``"soft_targets"`` of the memory's dataset.
+        logits: keep the learner's outputs for the images too, in half precision and within the bytes, taken anew after
+            each experience. Items of the memory's dataset then end with them, as Avalanche's ``DER`` wants it, and
+            other plugins do not.
         every: calls of ``post_adapt`` between two times that the memory is made anew, for online streams. Meanwhile a
             few real samples of each group wait. A group never seen before is taken in at once, and so is whatever
             waits. ``None`` for every whole experience, and in an online stream for pieces of about
@@ -113,6 +116,7 @@ class MemoryOptions(metaclass=TakesNumbers):
     factor: int = 1
     storage: str = "uint8"
     soft_labels: bool = False
+    logits: bool = False
     every: int | None = None
     reservoir_size: int | None = None
     augmentation: str = ""
@@ -213,6 +217,7 @@ class SharedKeywords(TypedDict, total=False):
     factor: int
     storage: str
     soft_labels: bool
+    logits: bool
     every: int | None
     reservoir_size: int | None
     augmentation: str

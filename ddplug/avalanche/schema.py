@@ -12,6 +12,7 @@ from avalanche.benchmarks.utils import (
     DataAttribute,
     TaskAwareSupervisedClassificationDataset,
     TaskLabels,
+    TensorDataAttribute,
 )
 from avalanche.benchmarks.utils.classification_dataset import ClassificationDataset
 from avalanche.benchmarks.utils.flat_data import ConstantSequence, FlatData
@@ -210,13 +211,14 @@ def _task_labels(tasks: list[int]) -> Any:
     return runs[0] if len(runs) == 1 else FlatData(runs)
 
 
-def write(rows: Rows, schema: Schema, soft: Tensor | None = None) -> Any:
+def write(rows: Rows, schema: Schema, soft: Tensor | None = None, logits: Tensor | None = None) -> Any:
     """Write samples as a dataset whose items look like a stream's.
 
     Args:
         rows: the samples.
         schema: how the stream's items look.
         soft: ``(n, K)`` class probabilities, carried as the data attribute ``"soft_targets"``, which no item shows.
+        logits: ``(n, K)`` outputs of a learner, with which items end.
 
     Returns:
         An ``AvalancheDataset`` of the stream's kind, without transforms, that concatenates and collates with it. It
@@ -231,4 +233,7 @@ def write(rows: Rows, schema: Schema, soft: Tensor | None = None) -> Any:
         # rows of their own, and dropped with the samples: a subset then carries no more than it shows
         payload = FlatData([[row.clone() for row in soft]], discard_elements_not_in_indices=True)
         attributes.append(DataAttribute(payload, SOFT_TARGETS))
+    if logits is not None:
+        payload = FlatData([[row.clone() for row in logits.float()]], discard_elements_not_in_indices=True)
+        attributes.append(TensorDataAttribute(payload, "logits", use_in_getitem=True))
     return schema.kind([stored], data_attributes=attributes)

@@ -55,6 +55,9 @@ _FEW = 1 << 22
 _NEIGHBORS = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0), (-1, -2), (-1, 2), (-2, -1), (-2, 1))
 """Rows and columns of known neighbors from a position, the nearest first."""
 
+_AT_ONCE = 1 << 19
+"""Bits of known numbers that are looked at together, unless a line has more."""
+
 _CELLS = 7
 """Parts of an image along each side that statistics are kept apart for."""
 
@@ -82,20 +85,82 @@ class _Place:
         return self.known[:, self.channel, self.row + 2 + down, self.column + 2 + right]
 
     @property
+    def plain(self) -> Array:
+        """The channel, for all lanes."""
+        return np.full(len(self.known), self.channel, np.int64)
+
+    @property
+    def before(self) -> Array:
+        """The ``(lanes,)`` numbers of the channel before; zeros in the first."""
+        if not self.channel:
+            return np.zeros(len(self.known), np.int64)
+        return self.known[:, self.channel - 1, self.row + 2, self.column + 2]
+
+    @property
     def cell(self) -> int:
         """Number of the part of the image."""
         _, height, width = self.shape
         return (self.row * _CELLS // height) * _CELLS + self.column * _CELLS // width
 
 
+@dataclass(frozen=True)
+class _Lines:
+    """Some lines of all images of a group, all of whose numbers are known: every :class:`_Place` of them at once.
+
+    Attributes:
+        known: ``(lanes, C, H + 2, W + 4)`` numbers, with a border of zeros.
+        lines: of the images.
+        shape: ``(C, H, W)``.
+        bits: of a number.
+    """
+
+    known: Array
+    lines: range
+    shape: tuple[int, int, int]
+    bits: int
+
+    def _in_order(self, field: Array) -> Array:
+        """Lay ``(lanes, C, lines, W)`` out in the order in which they are coded."""
+        return np.ascontiguousarray(field.transpose(2, 3, 1, 0)).reshape(-1)
+
+    def at(self, down: int, right: int) -> Array:
+        """Return the ``(places * lanes,)`` neighbors in a direction."""
+        top, left = self.lines.start + 2 + down, 2 + right
+        return self._in_order(self.known[:, :, top : top + len(self.lines), left : left + self.shape[2]])
+
+    def _each(self, numbers: Array) -> Array:
+        """Spread numbers that can be broadcast to ``(lines, W, C, lanes)``."""
+        return np.broadcast_to(numbers, (len(self.lines), self.shape[2], self.shape[0], len(self.known))).reshape(-1)
+
+    @property
+    def plain(self) -> Array:
+        return self._each(np.arange(self.shape[0])[:, None])
+
+    @property
+    def before(self) -> Array:
+        channel_before = np.pad(self.known[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
+        top = self.lines.start + 2
+        return self._in_order(channel_before[:, :, top : top + len(self.lines), 2:-2])
+
+    @property
+    def column(self) -> Array:
+        return self._each(np.arange(self.shape[2])[:, None, None])
+
+    @property
+    def cell(self) -> Array:
+        _, height, width = self.shape
+        rows = np.array(self.lines) * _CELLS // height * _CELLS
+        return self._each((rows[:, None] + np.arange(width) * _CELLS // width)[:, :, None, None])
+
+
 Contexts = list[tuple[int, int, Array]]
 """For each order of a chain: weight of the order before, number of contexts, and the context ``(lanes,)``."""
 
 
-def _binary(place: _Place) -> Contexts:
+def _binary(place: _Place | _Lines) -> Contexts:
     """Chain for drawings of one bit a number: 4, 7 and 10 neighbors, then 10 of them in each part of the image."""
     found: Contexts = []
-    context = np.full(len(place.known), place.channel, np.int64)
+    context = place.plain
     for k, (down, right) in enumerate(_NEIGHBORS, 1):
         context = context * 2 + place.at(down, right)
         if k in (4, 7, 10):
@@ -103,33 +168,31 @@ def _binary(place: _Place) -> Contexts:
     return [*found, (6, (place.shape[0] << 10) * _CELLS**2, context * _CELLS**2 + place.cell)]
 
 
-def _tonal(place: _Place) -> Contexts:
+def _tonal(place: _Place | _Lines) -> Contexts:
     """Chain for numbers of more bits: a prediction from the neighbors, these themselves, the channel before."""
     channels, bits = place.shape[0], place.bits
     left, above, corner = place.at(0, -1), place.at(-1, 0), place.at(-1, -1)
     prediction = np.clip(left + above - corner, 0, (1 << bits) - 1) >> max(0, bits - 4)
     few = max(0, bits - 2)
-    plain = np.full(len(place.known), place.channel, np.int64)
+    plain = place.plain
     predicted = plain * 16 + prediction
     around = ((plain * 4 + (left >> few)) * 4 + (above >> few)) * 16 + prediction
     if channels == 1:
         cells = around * _CELLS**2 + place.cell
         return [(2, 1, plain), (2, 16, predicted), (2, 256, around), (2, 256 * _CELLS**2, cells)]
-    before = np.zeros_like(plain)
-    if place.channel:
-        before = place.known[:, place.channel - 1, place.row + 2, place.column + 2] >> max(0, bits - 3)
+    before = place.before >> max(0, bits - 3)
     with_before, all_of_it = predicted * 8 + before, around * 8 + before
     sizes = (channels, channels * 16, channels * 128, channels * 2048)
     return [(2, size, found) for size, found in zip(sizes, (plain, predicted, with_before, all_of_it), strict=True)]
 
 
-def _columnar(place: _Place) -> Contexts:
+def _columnar(place: _Place | _Lines) -> Contexts:
     """Chain for rows of a table: one context for all, then one a column."""
-    zero = np.zeros(len(place.known), np.int64)
+    zero = np.zeros_like(place.plain)
     return [(2, 1, zero), (2, place.shape[2], zero + place.column)]
 
 
-def _chain(shape: Sequence[int], bits: int) -> Callable[[_Place], Contexts]:
+def _chain(shape: Sequence[int], bits: int) -> Callable[[_Place | _Lines], Contexts]:
     if tuple(shape[:2]) == (1, 1):
         return _columnar
     return _binary if bits == 1 else _tonal
@@ -169,6 +232,46 @@ class ContextModel:
             np.add.at(seen, place, 1)
             np.add.at(ones, place, bit)
 
+    def known(self, contexts: Contexts, node: Array, bit: Array, lanes: int, bits: int) -> Array:
+        """Compute for known bits at once what :meth:`probability` and :meth:`count` give one pass after the other.
+
+        Args:
+            contexts: a chain, for all passes.
+            node: ``(passes * lanes,)``, see :meth:`probability`.
+            bit: ``(passes * lanes,)`` what comes.
+            lanes: bits a pass.
+            bits: of a number.
+        """
+        if not self.all:
+            self.ones, self.all = ([np.zeros(size << bits, np.int64) for _, size, _ in contexts] for _ in range(2))
+        chance = np.full(len(node), _ONE // 2, np.int64)
+        for (weight, _, context), ones, seen in zip(contexts, self.ones, self.all, strict=True):
+            place = (context << bits) + node
+            in_all, of_ones = _earlier(place, bit, lanes)
+            chance = ((ones[place] + of_ones) * _ONE + weight * chance) // (seen[place] + in_all + weight)
+            seen += np.bincount(place, minlength=len(seen))
+            ones += np.bincount(place[bit == 1], minlength=len(ones))
+        return np.clip(chance, _LEAST, _ONE - _LEAST)
+
+
+def _earlier(place: Array, bit: Array, lanes: int) -> tuple[Array, Array]:
+    """Count for each of ``(passes * lanes,)`` bits those of earlier passes in the same place, and the ones of them."""
+    number = len(place)
+    shift = number.bit_length()
+    keys = (place << shift) + np.arange(number)
+    keys.sort()  # by place, then by time
+    order, where = keys & ((1 << shift) - 1), keys >> shift
+    turn = order // lanes
+    new_place = np.concatenate([[True], where[1:] != where[:-1]])
+    new_turn = new_place | np.concatenate([[True], turn[1:] != turn[:-1]])
+    index = np.arange(number)
+    first = np.maximum.accumulate(np.where(new_place, index, 0))
+    own = np.maximum.accumulate(np.where(new_turn, index, 0))
+    sums = np.concatenate([[0], np.cumsum(bit[order])])
+    in_all, of_ones = np.empty(number, np.int64), np.empty(number, np.int64)
+    in_all[order], of_ones[order] = own - first, sums[own] - sums[first]
+    return in_all, of_ones
+
 
 def doubling(rows: int) -> Iterator[slice]:
     """Cut rows into groups, each as large as all before it."""
@@ -178,26 +281,55 @@ def doubling(rows: int) -> Iterator[slice]:
     return (slice(first, min(last, rows)) for first, last in pairwise(edges))
 
 
-def _code(codes: Array, bits: int, visit: Callable[[Array, Array | None], Array], *, known: bool) -> None:
-    """Go through all bits of all numbers in the order of the stream.
+def _encode(codes: Array, bits: int, visit: Callable[[Array, Array | None], Array]) -> None:
+    """Go through all bits of all numbers in the order of the stream; they are known, so that lines are taken at once.
 
     Args:
-        codes: ``(M, C, H, W)``, read where they are known and else filled.
+        codes: ``(M, C, H, W)``.
         bits: of a number.
-        visit: takes the probabilities ``(lanes,)`` and, where they are known, the bits; returns the bits.
-        known: whether the codes are.
+        visit: takes the probabilities ``(n,)`` and the bits.
+    """
+    rows, channels, height, width = codes.shape
+    if not codes.size:
+        return
+    shape = (channels, height, width)
+    chain, seen = _chain(shape, bits), ContextModel()
+    shifts = np.arange(bits)[::-1, None]
+    for group in doubling(rows):
+        field = np.pad(codes[group], ((0, 0), (0, 0), (2, 0), (2, 2)))
+        lanes = len(field)
+        step = max(1, _AT_ONCE // (lanes * channels * width * bits))
+        for first in range(0, height, step):
+            lines = _Lines(field, range(first, min(first + step, height)), shape, bits)
+            value = lines.at(0, 0).reshape(-1, 1, lanes)
+            bit, node = (value >> shifts) & 1, ((1 << bits) | value) >> (shifts + 1)
+
+            def each(context: Array, like: Array = node, lanes: int = lanes) -> Array:
+                return np.broadcast_to(context.reshape(-1, 1, lanes), like.shape).reshape(-1)
+
+            contexts = [(weight, size, each(context)) for weight, size, context in chain(lines)]
+            visit(seen.known(contexts, node.reshape(-1), bit.reshape(-1), lanes, bits), bit.reshape(-1))
+
+
+def _decode(codes: Array, bits: int, visit: Callable[[Array, Array | None], Array]) -> None:
+    """Fill ``(M, C, H, W)`` with numbers in the order of the stream; what comes depends on what came.
+
+    Args:
+        codes: to fill.
+        bits: of a number.
+        visit: takes the probabilities ``(lanes,)``, returns the bits.
     """
     rows, channels, height, width = codes.shape
     chain, seen = _chain((channels, height, width), bits), ContextModel()
     for group in doubling(rows):
-        lanes = codes[group]
-        field = np.zeros((len(lanes), channels, height + 2, width + 4), np.int64)
+        lanes = len(codes[group])
+        field = np.zeros((lanes, channels, height + 2, width + 4), np.int64)
         for row, column, channel in np.ndindex(height, width, channels):
             contexts = chain(_Place(field, channel, row, column, (channels, height, width), bits))
-            node, value = np.ones(len(lanes), np.int64), lanes[:, channel, row, column]
-            for shift in reversed(range(bits)):
+            node = np.ones(lanes, np.int64)
+            for _ in range(bits):
                 chance, places = seen.probability(contexts, node, bits)
-                bit = visit(chance, (value >> shift) & 1 if known else None)
+                bit = visit(chance, None)
                 seen.count(places, bit)
                 node = node * 2 + bit
             field[:, channel, row + 2, column + 2] = node - (1 << bits)
@@ -295,7 +427,7 @@ def encode(codes: NDArray[Any], bits: int) -> bytes:
         (20, True)
     """
     writer = Writer()
-    _code(codes.astype(np.int64), bits, writer.visit, known=True)
+    _encode(codes.astype(np.int64), bits, writer.visit)
     return filled(writer.finish(), codes.size * bits)
 
 
@@ -315,5 +447,5 @@ def decode(stream: bytes, shape: tuple[int, int, int, int], bits: int) -> NDArra
     """
     check_stream(stream, math.prod(map(int, shape)) * bits)
     codes = np.zeros(shape, np.int64)
-    _code(codes, bits, Reader(stream).visit, known=False)
+    _decode(codes, bits, Reader(stream).visit)
     return codes.astype(np.uint8)

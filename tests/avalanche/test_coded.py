@@ -62,6 +62,20 @@ def test_layers_hold_the_first_samples_in_their_order() -> None:
         assert torch.allclose(images, dots(80, k)[: len(images)], atol=1e-6)
 
 
+@pytest.mark.parametrize("codec", [BITS, "pixels:bits=4,side=6", "dct:step=40"])
+def test_what_was_just_coded_is_known_as_decoding_gives_it(codec: str) -> None:
+    rng = torch.Generator().manual_seed(3)
+    samples = {GroupKey(k): 3 * torch.rand(60, 1, 8, 8, generator=rng) - 1 for k in range(3)}
+    made = arrive(samples, [60] * 3, codec, 1500, (0.4, 1.0), None, Schema((1, 8, 8), torch.float32), Recipe())
+    assert made is not None
+    for one in (made, made.within(made.nbytes // 2), made.within(made.nbytes // 4), made.without({GroupKey(1)})):
+        assert one is not None
+        assert "images" in vars(one)
+        again = pickle.loads(pickle.dumps(one))
+        assert "images" not in vars(again)
+        assert all(torch.equal(a, b) for a, b in zip(one.images, again.images, strict=True))
+
+
 def test_shrinking_drops_layers_and_then_images() -> None:
     made = arrival()
     first = sum(made.layers[0].groups)
@@ -307,3 +321,21 @@ def test_drawings_are_moved_over_their_background() -> None:
     assert float(moved.max()) <= 5 + 1e-5
     assert float(moved.min()) >= 2 - 1e-5
     assert torch.equal(mild(x.flatten(1), torch.Generator()), x.flatten(1))
+
+
+def test_no_more_is_read_than_the_memory_may_need() -> None:
+    class Counted(torch.utils.data.TensorDataset):
+        reads = 0
+
+        def __getitem__(self, index: int) -> Any:
+            Counted.reads += 1
+            return super().__getitem__(index)
+
+    data: Any = Counted(dots(4000), torch.arange(4).repeat_interleave(1000))
+    data.targets = data.tensors[1].tolist()
+    stream = nc_benchmark(data, data, 2, task_labels=False, fixed_class_order=[0, 1, 2, 3]).train_stream
+    made = taken(stream[:1], max_bytes=400)
+    Counted.reads = 0
+    made.post_adapt(None, stream[1])
+    assert Counted.reads < 300
+    assert made.nbytes > 320
