@@ -25,7 +25,9 @@ def hand_over(policy: ExemplarsBuffer, strategy: Any) -> None:
         OptionError: it has no storage policy, as ``ICaRL``, or several.
 
     Example:
+        >>> import torch
         >>> from avalanche.training.supervised import MIR
+        >>> from ddplug.avalanche import DistilledBuffer
         >>> model = torch.nn.Linear(4, 2)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> strategy = MIR(
