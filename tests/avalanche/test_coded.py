@@ -329,7 +329,7 @@ def test_no_more_is_read_than_the_memory_may_need() -> None:
 
         def __getitem__(self, index: int) -> Any:
             Counted.reads += 1
-            return super().__getitem__(index)
+            return super().__getitem__(index)  # type: ignore[no-untyped-call]
 
     data: Any = Counted(dots(4000), torch.arange(4).repeat_interleave(1000))
     data.targets = data.tensors[1].tolist()
