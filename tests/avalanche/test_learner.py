@@ -237,8 +237,8 @@ def test_nothing_of_the_learner_is_kept_alive() -> None:
     kept: list[Any] = []
     with networks_for("fresh", learner) as network:
         assert network is not None
-        distill(toy_images(), DM(1, network=network, pool_size=1), steps=1, device="cpu")
-        kept.append(weakref.ref(functional.stateless(network, (1, 8, 8), 3, embedding=True)))
+        distill(toy_images((3,) * 6), DM(1, network=network, pool_size=1), steps=1, device="cpu")
+        kept.append(weakref.ref(functional.stateless(network, (1, 8, 8), 6, embedding=True)))
         assert kept[0]() is not None
     del network
     gc.collect()
