@@ -9,7 +9,7 @@ each, and the last that fits is taken.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -119,28 +119,28 @@ def candidates(data: LabeledData, nbytes: int, *, real: bool = True) -> list[Cho
     number: int = sized.images_per_class
     images = len(data.shape) == 3
     levels = REAL if real and (number > FEW or not images) else (*REAL[:real], *LEARNED)
+    learned = [level for level in levels if not isinstance(level, Selection)]
     found = []
     for level in levels:
         if isinstance(level, Difficulty) and not images:
             level = replace(level, teacher="mlp", judge="mlp")
         if isinstance(level, Selection):
             found.append(Choice(replace(level, images_per_class=number), nbytes, storage.codec))
-        elif images:
-            found += _learned(level, storage, nbytes, data)
-    return found
+    return [*found, *(_learned(learned, storage, nbytes, data) if images and learned else [])]
 
 
-def _learned(level: RenewedPool, storage: Storage, nbytes: int, data: LabeledData) -> list[Choice]:
-    """Give a method that learns its number of images; none where it cannot have one of each class."""
+def _learned(levels: Sequence[RenewedPool], storage: Storage, nbytes: int, data: LabeledData) -> list[Choice]:
+    """Give methods that learn their number of images; none where they cannot have one of each class."""
     if storage.codec.startswith("avif"):
         storage = replace(storage, codec=FEW_BITS)
     # ZCA mixes all pixels of whole images
     small = min(data.shape[1:]) >= LEAST_SIDE and data.preprocess.kind != "zca"
-    try:
-        sized: Any = storage.sized(replace(level, factor=2 if small else 1), data, 0)[0]
+    factor = 2 if small else 1
+    try:  # what fits is the same for all: real images are coded once to find it
+        number = storage.sized(replace(levels[0], factor=factor), data, 0)[0].images_per_class
     except BudgetError:
         return []
-    return [Choice(sized, nbytes, storage.codec)]
+    return [Choice(replace(level, factor=factor, images_per_class=number), nbytes, storage.codec) for level in levels]
 
 
 def _timed(device: torch.device, work: Callable[[], object]) -> float:

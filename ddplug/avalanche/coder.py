@@ -17,6 +17,7 @@ from ddplug.avalanche.maker import Maker, Request
 from ddplug.avalanche.options import MemoryOptions
 from ddplug.avalanche.reservoir import Reservoir
 from ddplug.avalanche.rules import Choice, chosen
+from ddplug.distillation.storage import STEPS
 from ddplug.functional import augmentation
 from ddplug.functional.augmentation import joint
 from ddplug.synthetic.recipe import Recipe
@@ -79,7 +80,7 @@ class Coder:
         samples, seen = self._samples(new, remembered, choice, share, rng)
         room = self.max_bytes - sum(arrival.nbytes for arrival in shrunk)
         shares = cuts(total, total - len(set(new) - known), self.planned)
-        recipe = Recipe.by_steps(1500, joint(augmentation.resolve("auto", self.maker.schema.shape)))
+        recipe = Recipe.by_steps(STEPS, joint(augmentation.resolve("auto", self.maker.schema.shape)))
         cost = old[-1].nbytes / len(old[-1]) if old else None
         arrival = arrive(samples, seen, choice.codec, room, shares, cost, self.maker.schema, recipe, self.extra)
         if arrival is None:

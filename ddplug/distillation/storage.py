@@ -21,7 +21,7 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.randomness import seeded
 
-__all__ = ["BudgetError", "Start", "Storage", "check_sizable", "reduced_to", "storage_for", "with_recipe"]
+__all__ = ["STEPS", "BudgetError", "Start", "Storage", "check_sizable", "reduced_to", "storage_for", "with_recipe"]
 
 _WASTE = 0.01
 """Share of the bytes that may be left, unless it is less than an image of each class takes."""

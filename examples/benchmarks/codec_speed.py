@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,10 @@ import torch
 import ddplug
 from ddplug.data.labeled import LabeledData
 from ddplug.synthetic.codecs import codec_of
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from examples.benchmarks.distillation import versions
 
 ROWS = (
     ("mnist", 10_000, "pixels:bits=1,side=14"),
@@ -82,11 +86,7 @@ def main() -> None:
         "rows": [measure(what, data[what], number, spec) for what, number, spec in ROWS],
         "how": "python examples/benchmarks/codec_speed.py --mnist DIR --photographs imagefolder:DIR",
         "machine": f"{os.cpu_count()} CPU cores, threads used: {torch.get_num_threads()}",
-        "versions": {
-            "ddplug": ddplug.__version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
         "seconds": time.monotonic() - began,
     }
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

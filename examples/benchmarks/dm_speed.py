@@ -8,17 +8,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import ddplug
 from ddplug.data.datasets import load
 from ddplug.distillers.dm import DM
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from examples.benchmarks.distillation import versions
 
 PAIRS = 5
 BANKED_STEPS = 10
@@ -70,11 +73,7 @@ def main() -> None:
         "rows": rows,
         "how": "python examples/benchmarks/dm_speed.py --data mnist --data-root DIR",
         "machine": f"{os.cpu_count()} CPU cores, threads used: {torch.get_num_threads()}",
-        "versions": {
-            "ddplug": ddplug.__version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
         "seconds": time.monotonic() - began,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
