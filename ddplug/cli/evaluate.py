@@ -45,7 +45,8 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         "--network",
         action="append",
         metavar="SPEC",
-        help="network to train, e.g. convnet:width=32,depth=2; again for a table over networks (default: convnet)",
+        help="network to train, e.g. convnet:width=32,depth=2; again for a table over networks "
+        "(default: auto, what suits the data)",
     )
     parser.add_argument(
         "--repeats", type=number(int, 1), default=5, metavar="N", help="networks to train on each set (default: 5)"
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     check_held_out(arguments.file, synthetic, train, arguments.validation)
     if arguments.protocol == LEARNED:
         return _learned(arguments, synthetic, test)
-    networks = arguments.network or ["convnet"]
+    networks = arguments.network or ["auto"]
     settings: dict[str, Any] = {
         "repeats": arguments.repeats,
         "recipe": _PROTOCOLS[arguments.protocol](synthetic.recipe),

@@ -28,6 +28,7 @@ from ddplug.distillation.checkpoint import Snapshot
 from ddplug.distillation.config import config_of
 from ddplug.distillation.memory import check as check_memory
 from ddplug.distillation.protocol import Distiller
+from ddplug.distillation.settling import settled
 from ddplug.distillation.storage import Start, Storage, check_sizable, storage_for, with_recipe
 from ddplug.distillation.through import through
 from ddplug.errors import DataError, DdplugError, DivergedError, OptionError
@@ -394,6 +395,7 @@ def distill(
             raise OptionError(f"{what} is {value}; it must be at least 0 and below 2**63")
     place = pick_device(device)
     data = as_labeled(data).to(place)
+    method = settled(method, data.shape)
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))
     storage = storage_for(data, codec, nbytes)
     run = _Run(method, _identity(data, method, seed, storage), place, path, checkpoint_every)

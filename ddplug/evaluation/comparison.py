@@ -13,10 +13,12 @@ from ddplug.data.anything import Data
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller
+from ddplug.distillation.settling import settled
 from ddplug.distillation.storage import BudgetError, Storage, reduced_to
 from ddplug.errors import OptionError
 from ddplug.evaluation.results import Evaluation, judge
-from ddplug.networks.factory import Network, name_of
+from ddplug.networks.factory import Network, name_of, suited
+from ddplug.networks.forms import AUTO
 from ddplug.networks.functional import stateless
 from ddplug.registry import resolve
 from ddplug.synthetic.budget import images_within
@@ -142,7 +144,7 @@ def compare(
     train: Data,
     test: Data,
     *,
-    network: Network = "convnet",
+    network: Network = AUTO,
     repeats: int = 5,
     recipe: Recipe | None = None,
     seed: int = 0,
@@ -204,7 +206,9 @@ def compare(
     train, test = same_space(synthetic, train, "train", place), same_space(synthetic, test, "test", place)
     # before minutes of training, so that a misspelt name costs none, nor does a network that does not fit
     stateless(network, synthetic.shape, synthetic.num_classes, training=False)
+    network = suited(network, synthetic.shape)
     known = [resolve("distiller", name)() if isinstance(name, str) else name for name in baselines]
+    known = [settled(method, synthetic.shape) for method in known]
     sized = _coded if synthetic.stored is not None else _quantized
     methods = [sized(method, synthetic, train, seed) for method in known]
     options: dict[str, Any] = {"seed": seed, "device": place, "progress": progress}

@@ -17,7 +17,8 @@ from ddplug.errors import DataError
 from ddplug.evaluation.train import Trainable, train_each
 from ddplug.functional import augmentation as augment
 from ddplug.networks.batching import batch_pieces
-from ddplug.networks.factory import Network, name_of
+from ddplug.networks.factory import Network, name_of, suited
+from ddplug.networks.forms import AUTO, form_of
 from ddplug.networks.functional import stateless
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
@@ -32,6 +33,9 @@ __all__ = ["Evaluation", "accuracy", "cross_architecture", "evaluate", "judge"]
 
 NETWORKS = ("convnet", "mlp", "lenet", "alexnet", "vgg11", "resnet18")
 """The networks of the papers' cross-architecture tables."""
+
+_OTHERS = {"series": ("conv1d", "conv1d:norm=batch", "mlp"), "row": ("mlp", "mlp:depth=2", "mlp:depth=1")}
+"""Form of data that are no images -> the networks of a table for them."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ def judge(
     Returns:
         The accuracies, one a set.
     """
-    began, rng = time.monotonic(), seeded(seed)
+    began, rng, network = time.monotonic(), seeded(seed), suited(network, test.shape)
     modules = train_each(data, network, recipe, rng=rng, device=device, steps=steps, progress=progress)
     accuracies = tuple(accuracy(module, test) for module in modules)
     return Evaluation(accuracies, name_of(network), recipe, time.monotonic() - began)
@@ -160,7 +164,7 @@ def evaluate(
     synthetic: SyntheticSet,
     test: Data,
     *,
-    network: Network = "convnet",
+    network: Network = AUTO,
     repeats: int = 5,
     recipe: Recipe | None = None,
     seed: int = 0,
@@ -211,7 +215,7 @@ def evaluate(
 def cross_architecture(
     synthetic: SyntheticSet,
     test: Data,
-    networks: Sequence[Network] = NETWORKS,
+    networks: Sequence[Network] | None = None,
     *,
     repeats: int = 5,
     recipe: Recipe | None = None,
@@ -224,7 +228,8 @@ def cross_architecture(
     Args:
         synthetic: the set.
         test: real data that the set was not made from, see :func:`ddplug.data.as_labeled`.
-        networks: names with options, or functions that build one.
+        networks: names with options, or functions that build one; if not given those of the papers' tables for
+            images, and a few each for series and rows of numbers.
         repeats: networks to train of each architecture, at least 1.
         recipe: how to train; the set's own if not given.
         seed: of each evaluation.
@@ -241,6 +246,7 @@ def cross_architecture(
     """
     test = as_labeled(test, "test")
     augment.check((recipe or synthetic.recipe).augment, synthetic.shape)
+    networks = _OTHERS.get(form_of(synthetic.shape), NETWORKS) if networks is None else networks
     for network in networks:
         stateless(network, synthetic.shape, synthetic.num_classes, training=False)  # which refuses what does not fit
     options: dict[str, Any] = {"recipe": recipe, "seed": seed, "device": device, "progress": progress}
