@@ -279,7 +279,12 @@ def _identity(data: LabeledData, method: Distiller, seed: int, storage: Storage 
         "method": method.name,
         "config": config_of(method),
         "seed": seed,
-        "data": {"name": storable(data.name), "fingerprint": data.fingerprint, "size": len(data)},
+        "data": {
+            "name": storable(data.name),
+            "fingerprint": data.fingerprint,
+            "size": len(data),
+            **({"columns": list(data.columns), "target": data.target} if data.columns else {}),
+        },
         **({} if storage is None else storage.to_json()),
         **({"real_images": method.real_images} if hasattr(method, "real_images") else {}),
     }
