@@ -17,7 +17,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "experts": ("ddplug.cli.experts", "train networks on real data, for methods that match their trajectories"),
     "evaluate": ("ddplug.cli.evaluate", "train networks on a set and on baselines, and test them on real data"),
     "inspect": ("ddplug.cli.inspect_", "show what a file holds and how it was made"),
-    "export": ("ddplug.cli.export", "turn a set into pictures, arrays or a data set card"),
+    "export": ("ddplug.cli.export", "turn a set into pictures, arrays, a table or a card"),
     "holdout": ("ddplug.cli.holdout", "save a part of the real data, to judge candidates of a search by"),
     "agreement": ("ddplug.cli.agreement", "tell how far small sets rank architectures as full training does"),
     "doctor": ("ddplug.cli.doctor", "show what is installed, what is known to be broken in it, and what to do"),
