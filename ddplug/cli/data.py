@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ddplug.errors import DataError, OptionError
@@ -27,15 +28,20 @@ __all__ = [
 ]
 
 
-def add_data_options(parser: Parser) -> None:
-    """Add the options that say which real data."""
+def add_data_options(parser: Parser, taken: Iterable[str] = ()) -> None:
+    """Add the options that say which real data.
+
+    Args:
+        parser: what to add them to.
+        taken: options that a method has, whose short forms are left to it.
+    """
     group = parser.add_argument_group("data")
     group.add_argument(
         "--data",
         required=True,
         metavar="NAME",
         help="a data set (see `ddplug list`), a folder of images, imagefolder:DIR, or a file: csv:FILE, parquet:FILE, "
-        "npz:FILE; also images:DIR with --labels, and hf:NAME",
+        "npz:FILE; also images:DIR with --label-file, and hf:NAME",
     )
     group.add_argument(
         "--data-root", type=path, metavar="DIR", help="folder that data sets from the network are kept in"
@@ -47,7 +53,11 @@ def add_data_options(parser: Parser) -> None:
         "--ignore", action="append", default=[], metavar="COLUMN", help="column of a table to leave out; again for more"
     )
     group.add_argument(
-        "--labels", type=path, metavar="FILE", help="CSV file with the name and the class of each picture of images:DIR"
+        *("--label-file", *{"--labels"}.difference(taken)),
+        dest="labels",
+        type=path,
+        metavar="FILE",
+        help="CSV file with the name and the class of each picture of images:DIR",
     )
     group.add_argument(
         "--cache", type=path, metavar="DIR", help="decode images once into files here; memory use stays bounded"
@@ -91,7 +101,7 @@ def data_words(arguments: argparse.Namespace) -> list[str]:
         words += ["--size", "x".join(map(str, arguments.size))]
     words += [] if arguments.target is None else ["--target", arguments.target]
     words += [word for column in arguments.ignore for word in ("--ignore", column)]
-    words += [] if arguments.labels is None else ["--labels", shown(arguments.labels)]
+    words += [] if arguments.labels is None else ["--label-file", shown(arguments.labels)]
     if arguments.cache is not None:
         words += ["--cache", arguments.cache]
     if arguments.validation is not None:

@@ -40,8 +40,8 @@ AUTO = "auto"
 def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the common options, and those of the method, which comes first unless a file names it."""
     parser.usage = "ddplug distill METHOD --data NAME -o FILE [options]"
-    _add_common(parser)
     typed, argv = argv, with_config(argv)
+    _add_common(parser, _fields(argv))
     rest = _configure_method(parser, argv)
     check_known(parser, typed)
     return rest
@@ -137,8 +137,17 @@ def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
     return argv
 
 
-def _add_common(parser: Parser) -> None:
-    add_data_options(parser)
+def _fields(argv: list[str]) -> set[str]:
+    """Return the options that the fields of a method become, where a known one is named."""
+    from ddplug import registry
+
+    if not argv or argv[0] not in registry.names("distiller"):
+        return set()
+    return {f"--{name}" for name in getattr(registry.resolve("distiller", argv[0]), "__dataclass_fields__", ())}
+
+
+def _add_common(parser: Parser, taken: set[str]) -> None:
+    add_data_options(parser, taken)
     add_run_options(parser)
     parser.add_argument(
         "-o", "--output", type=as_path, required=True, metavar="FILE", help="the .safetensors file to write"

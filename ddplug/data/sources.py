@@ -81,12 +81,14 @@ class Scheme:
         read: gives the wanted part of what lies at a place.
         takes: options of :class:`Wanted` that it has a use for.
         usage: how it is written.
+        about: what it is, in a few words.
         endings: of files that are of this kind by their names.
     """
 
     read: Callable[[str, Wanted], LabeledData]
     takes: tuple[str, ...]
     usage: str
+    about: str
     endings: tuple[str, ...] = ()
 
 
@@ -241,7 +243,7 @@ def _pictures(folder: Folder, path: Path, name: str, wanted: Wanted) -> LabeledD
 def _images(place: str, wanted: Wanted) -> LabeledData:
     if wanted.labels is None:
         raise OptionError(
-            f"which picture of {place} is of which class is not given; add labels=FILE.csv (--labels FILE.csv), or "
+            f"which picture of {place} is of which class is not given; add labels=FILE.csv (--label-file FILE.csv), or "
             "give imagefolder:DIR, which has a folder for each class"
         )
     path = Path(place)
@@ -372,21 +374,29 @@ def _hugging_face(place: str, wanted: Wanted) -> LabeledData:
 
 
 SCHEMES: Mapping[str, Scheme] = {
-    "imagefolder": Scheme(_image_folder, ("size",), "imagefolder:DIR"),
-    "images": Scheme(_images, ("size", "labels", "target"), "images:DIR"),
+    "imagefolder": Scheme(
+        _image_folder, ("size",), "imagefolder:DIR", "Pictures, a folder a class, or such folders in train and test."
+    ),
+    "images": Scheme(
+        _images, ("size", "labels", "target"), "images:DIR", "Pictures whose classes --label-file FILE.csv names."
+    ),
     "csv": Scheme(
         lambda place, wanted: _table(read_csv, ".csv", place, wanted),
         ("target", "ignore"),
         "csv:FILE",
+        "A table with a head; --target names the column of labels.",
         (".csv", ".tsv"),
     ),
     "parquet": Scheme(
         lambda place, wanted: _table(read_parquet, ".parquet", place, wanted),
         ("target", "ignore"),
         "parquet:FILE",
+        "The same as Parquet; needs pyarrow.",
         (".parquet",),
     ),
-    "npz": Scheme(_arrays, (), "npz:FILE", (".npz",)),
-    "hf": Scheme(_hugging_face, (), "hf:NAME"),
+    "npz": Scheme(_arrays, (), "npz:FILE", "Arrays of NumPy, such as x and y, or those of MedMNIST.", (".npz",)),
+    "hf": Scheme(
+        _hugging_face, (), "hf:NAME", "A data set of the Hugging Face hub, or saved as a folder; needs datasets."
+    ),
 }
 """What stands before the colon -> how such data are read."""

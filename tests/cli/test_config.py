@@ -75,7 +75,11 @@ def test_a_toml_file_holds_the_words_of_the_command_line(tmp_path: Path) -> None
 
 
 WRONG: dict[str, tuple[str, list[str], str]] = {
-    "a key": ("image_per_class = 2", ["random"], "unknown option in .*run.toml 'image'; did you mean 'images"),
+    "a key": (
+        "image_per_class = 2",
+        ["random"],
+        "unknown option in .*run.toml 'image-per-class'; did you mean 'images-per-class'",
+    ),
     "no method": ("seed = 2", [], 'run.toml names no method; add method = "dm"'),
     "another method": ('method = "dm"', ["dc"], "run.toml is of method dm, not dc"),
     "a value": ("seed = {}", ["random"], "option seed was no number or text"),

@@ -218,7 +218,7 @@ def test_what_is_wrong_with_a_list_is_one_line(head: str, row: str, message: str
 
 
 def test_pictures_need_a_list(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"add labels=FILE.csv \(--labels FILE.csv\)"):
+    with pytest.raises(OptionError, match=r"add labels=FILE.csv \(--label-file FILE.csv\)"):
         load(f"images:{tmp_path}")
 
 
