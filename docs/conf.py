@@ -76,6 +76,7 @@ PAGES: dict[str, str] = {
     "ddplug.synthetic.codecs": "",
     "ddplug.synthetic.export": "",
     "ddplug.synthetic.pictures": "",
+    "ddplug.synthetic.tables": "to_csv to_parquet",
     "ddplug.testing": "",
     "ddplug.utils.notes": "Note",
     "ddplug": "",
