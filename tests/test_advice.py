@@ -28,6 +28,7 @@ ELSEWHERE = {
     "nni/experiment.py": "tests/nni/test_experiment.py",
     "nni/journal.py": "tests/nni/test_journal.py",
     "nni/spaces.py": "tests/nni/test_spaces.py",
+    "data/sources.py": "tests/data/test_sources.py",
     "auto.py": "it says what distill says of a checkpoint",
     "distillers/parts/experts.py": "tests/distillers/test_experts.py",
 }
@@ -170,6 +171,16 @@ CASES: dict[tuple[str, str], tuple[Callable[[], object], str, list[Callable[[], 
             lambda: distill(SMALL, "dm", network="convnet:width=4,depth=3", **DMS),
             lambda: distill(SMALL, "dm", network="convnet:width=4,depth=4,pool=none", **DMS),
         ],
+    ),
+    ("networks/conv1d.py", "auto or mlp"): (
+        lambda: build("conv1d", (3, 4, 4), 2, RNG()),
+        "auto or mlp",
+        [lambda: trained("auto", (6,)), lambda: trained("mlp", (3, 4, 4))],
+    ),
+    ("networks/conv1d.py", "a lower depth or mlp"): (
+        lambda: build("conv1d:depth=5", (3, 16), 2, RNG()),
+        "a lower depth or mlp",
+        [lambda: trained("conv1d:depth=4", (3, 16)), lambda: trained("mlp", (3, 16))],
     ),
     ("networks/layers.py", "norm=layer or larger images"): (
         lambda: distill(DOT, "dm", network="convnet:width=4,pool=none", **DMS),
