@@ -34,7 +34,7 @@ def test_the_commands_of_your_own_data_run(
     rows = (f"{k % 7 + 10 * (k % 2)},{k % 5},{'hot' if k % 2 else 'cold'}\n" for k in range(60))
     (tmp_path / "sensors.csv").write_text("heat,noise,state\n" + "".join(rows))
     blocks = re.findall(r"```bash\n(.*?)```", (FOLDER / "own-data.md").read_text(encoding="utf-8"), re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
+    lines = [line for block in blocks for line in block.replace("\\\n", "").splitlines()]
     assert len(lines) == 4
     for line in lines:
         assert main(shlex.split(line)[1:]) == 0, capsys.readouterr().err
