@@ -10,7 +10,7 @@ from pathlib import Path
 from ddplug.errors import OptionError
 from ddplug.utils.paths import local
 
-__all__ = ["READY", "SOURCES", "Ready", "Source", "locate", "ready"]
+__all__ = ["NOT_READY", "READY", "SOURCES", "Ready", "Source", "locate", "ready"]
 
 _FOLDER = Path(__file__).parent / "sets"
 
@@ -86,29 +86,40 @@ _SETS = (
     Ready(
         "mnist-10",
         "mnist",
-        "ddplug distill random --data mnist --data-root data --images-per-class 1 --quantize --seed 0 "
+        "ddplug distill random --data mnist --data-root data --download --images-per-class 1 --quantize --seed 0 "
         "-o mnist-10.safetensors",
     ),
     Ready(
         "mnist-2kB",
         "mnist",
-        "ddplug distill difficulty --data mnist --data-root data --bytes 2kB --seed 0 -o mnist-2kB.safetensors",
+        "ddplug distill difficulty --data mnist --data-root data --download --bytes 2kB --seed 0 "
+        "-o mnist-2kB.safetensors",
     ),
     Ready(
         "mnist-8kB",
         "mnist",
-        "ddplug distill difficulty --data mnist --data-root data --bytes 7840B --seed 0 -o mnist-8kB.safetensors",
+        "ddplug distill difficulty --data mnist --data-root data --download --bytes 7840B --seed 0 "
+        "-o mnist-8kB.safetensors",
         "98.35 ± 0.14 % (sets of seeds 0, 1 and 2, a network each: convnet:width=32, 1,500 steps)",
     ),
     Ready(
         "mnist-78kB",
         "mnist",
-        "ddplug distill difficulty --data mnist --data-root data --bytes 78400B --seed 0 -o mnist-78kB.safetensors",
+        "ddplug distill difficulty --data mnist --data-root data --download --bytes 78400B --seed 0 "
+        "-o mnist-78kB.safetensors",
     ),
 )
 
 READY: Mapping[str, Ready] = {each.name: each for each in _SETS}
 """Name -> the set of that name, in the order of the gallery."""
+
+
+NOT_READY: Mapping[str, str] = {
+    f"cifar10-{size}": "ddplug distill difficulty --data cifar10 --data-root data --download "
+    f"--bytes {nbytes}B --codec avif:quality={quality} --seed 0 -o cifar10-{size}.safetensors"
+    for size, nbytes, quality in (("31kB", 30_720, 5), ("123kB", 122_880, 15), ("307kB", 307_200, 25))
+}
+"""Name -> the command that makes a set which cannot come along: nobody says what may be done with the images."""
 
 
 def ready(name: str | os.PathLike[str]) -> Ready | None:
@@ -132,7 +143,7 @@ def locate(name: str | os.PathLike[str]) -> str:
         name: a path, or a key of :data:`READY`; a file of that name comes first.
 
     Raises:
-        OptionError: it is neither; the message lists the names.
+        OptionError: it is neither; the message lists the names, or gives the command that makes the set.
 
     Example:
         >>> locate("digits.safetensors"), os.path.basename(locate("mnist-8kB"))
@@ -142,6 +153,8 @@ def locate(name: str | os.PathLike[str]) -> str:
     if found is not None:
         return str(found.path)
     path = local(name)
+    if path in NOT_READY and not os.path.lexists(path):
+        raise OptionError(f"{path} cannot come along, for want of a license of its images; make it: {NOT_READY[path]}")
     if not os.path.splitext(path)[1] and os.path.basename(path) == path and not os.path.lexists(path):
         raise OptionError(
             f"cannot read {path}: there is no such file, and no set of that name comes along; {', '.join(READY)} do"

@@ -30,7 +30,7 @@ from ddplug.synthetic.pictures import image_bytes
 from ddplug.synthetic.ready import READY
 from examples.benchmarks.figures import PUBLISHED, over_bytes
 
-__all__ = ["PICTURES", "SCHEMES", "draw", "inputs", "made_of"]
+__all__ = ["PICTURES", "SCHEMES", "draw", "inputs", "made_of", "tiles"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,8 +84,8 @@ def _replay() -> Inputs:
     return {"rows": [{key: row[key] for key in ("strategy", "bytes", "accuracy (%)", "deviation")} for row in rows]}
 
 
-def _tiles(images: Tensor, columns: int) -> Tensor:
-    """Lay ``(n, H, W)`` images out in rows; what does not fill a row is left out."""
+def tiles(images: Tensor, columns: int) -> Tensor:
+    """Lay ``(n, H, W)`` images out in rows of ``columns``; what does not fill a row is left out."""
     rows = len(images) // columns
     grid = images[: rows * columns].unflatten(0, (rows, columns))
     return grid.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
@@ -110,7 +110,7 @@ def same_bytes(given: Inputs, colors: Colors) -> Figure:
     ):
         made = ddplug.load(name)
         axes = figure.add_axes((x, 0.14, width, 0.7))
-        _image(axes, _tiles(image_bytes(made), columns))
+        _image(axes, tiles(image_bytes(made), columns))
         axes.set_anchor("W")
         figure.text(x, 0.94, what, color=colors["ink"], weight="bold", fontsize=12)
         figure.text(x, 0.87, f"{made.nbytes:,} bytes", color=colors["quiet"], fontsize=11)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from fnmatch import fnmatch
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ import ddplug
 from ddplug.cli.program import main
 from ddplug.errors import OptionError
 from ddplug.synthetic.card import card
-from ddplug.synthetic.ready import READY, SOURCES, locate
+from ddplug.synthetic.ready import NOT_READY, READY, SOURCES, locate
+from examples.benchmarks.stored_bytes import BENCHMARKS
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,6 +79,18 @@ def test_an_unknown_name_is_refused_in_one_line_that_lists_the_known() -> None:
         ddplug.load("mnist-9kB")
     with pytest.raises(OptionError, match=r"^cannot read sets/mnist-8kB: No such file"):
         ddplug.load("sets/mnist-8kB")
+
+
+@pytest.mark.parametrize("name", NOT_READY)
+def test_what_has_no_license_is_made_by_one_command_that_is_measured(name: str) -> None:
+    with pytest.raises(OptionError, match=f"^{name} cannot come along.* make it: ddplug distill ") as caught:
+        ddplug.load(name)
+    words = shlex.split(str(caught.value).partition("make it: ")[2])
+    options = dict(pairwise(words))
+    benchmark = BENCHMARKS[name]
+    assert options["--bytes"] == f"{benchmark.nbytes}B"
+    assert {options["--codec"]} == {row.codec for row in benchmark.rows if row.method == words[2]}
+    assert options["-o"] == f"{name}.safetensors"
 
 
 def test_a_file_of_the_same_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
