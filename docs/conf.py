@@ -40,8 +40,10 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx
 exclude_patterns = ["_build", "_generated/benchmarks.md", "_generated/gallery.md", "**/.*"]
 html_theme = "furo"
 html_title = "ddplug"
+html_static_path = ["_static"]
+html_css_files = ["cards.css"]
 
-myst_enable_extensions = ["dollarmath", "deflist"]
+myst_enable_extensions = ["attrs_block", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 doctest_test_doctest_blocks = ""  # the examples in docstrings are pytest's
 autodoc_typehints = "description"

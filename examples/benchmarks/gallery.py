@@ -40,7 +40,7 @@ def page(folder: Path) -> str:
         [
             *sections,
             "## Sets to make yourself",
-            "Nobody says what may be done with the images of CIFAR-10, so no set of them comes along. One command fetches "
+            "Nobody says what may be done with the images of CIFAR-10, so none comes along. One command fetches "
             "the images and makes the set:",
             f"```bash\n{commands}\n```\n",
         ]

@@ -92,7 +92,7 @@ def tiles(images: Tensor, columns: int) -> Tensor:
 
 
 def _image(axes: Any, pixels: Tensor) -> None:
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.imshow(pixels.numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_axis_off()
 
 
