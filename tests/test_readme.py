@@ -99,9 +99,10 @@ def test_pictures_are_small_and_made_from_the_results_as_they_are(name: str) -> 
 def test_pictures_are_drawn(tmp_path: Path) -> None:
     draw("learned", tmp_path)
     for scheme in SCHEMES:
-        drawn, kept = (Image.open(folder / f"learned-{scheme}.png") for folder in (tmp_path, ROOT / "docs" / "images"))
-        assert drawn.size == kept.size
-        assert made_of(tmp_path / f"learned-{scheme}.png") == inputs("learned")
+        drawn = tmp_path / f"learned-{scheme}.png"
+        with Image.open(drawn) as new, Image.open(ROOT / "docs" / "images" / drawn.name) as kept:
+            assert new.size == kept.size
+        assert made_of(drawn) == inputs("learned")
 
 
 def test_there_are_two_set_up_commands_of_one_line_each() -> None:

@@ -79,7 +79,7 @@ _SETS = (
         "digits-dm",
         "digits",
         "ddplug distill dm --data digits --images-per-class 1 --steps 200 --seed 0 --quantize -o digits-dm.safetensors",
-        "87.4 ± 0.9 % (five networks: convnet, the quick protocol); of ten random images 65.5 ± 3.0, of the ten means of "
+        "87.4 ± 0.9 % (five networks: convnet, the quick protocol); of ten random images 65.5 ± 3.0, of ten means of "
         "the classes 87.7 ± 1.2",
     ),
     Ready(

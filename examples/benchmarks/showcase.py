@@ -88,7 +88,8 @@ def tiles(images: Tensor, columns: int) -> Tensor:
     """Lay ``(n, H, W)`` images out in rows of ``columns``; what does not fill a row is left out."""
     rows = len(images) // columns
     grid = images[: rows * columns].unflatten(0, (rows, columns))
-    return grid.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+    sheet: Tensor = grid.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+    return sheet
 
 
 def _image(axes: Any, pixels: Tensor) -> None:
@@ -202,7 +203,7 @@ def made_of(path: Path) -> str:
         return str(image.info.get(_KEY))
 
 
-def _style(colors: Colors) -> dict[str, Any]:
+def _style(colors: Colors) -> Any:
     ink = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), colors["ink"])
     return {
         **ink,

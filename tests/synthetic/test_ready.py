@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+from configparser import ConfigParser
 from fnmatch import fnmatch
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from setuptools.config.setupcfg import read_configuration
 
 import ddplug
 from ddplug.cli.program import main
@@ -48,7 +48,9 @@ def test_every_file_has_a_name_and_all_are_small() -> None:
 
 
 def test_the_package_takes_the_files_and_their_licenses_along() -> None:
-    patterns = read_configuration(ROOT / "setup.cfg")["options"]["package_data"]["ddplug"]
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    patterns = settings["options.package_data"]["ddplug"].split()
     for path in (ROOT / "ddplug" / "synthetic" / "sets").iterdir():
         assert any(fnmatch(str(path.relative_to(ROOT / "ddplug")), pattern) for pattern in patterns)
     notice = (ROOT / "ddplug" / "synthetic" / "sets" / "LICENSES.md").read_text(encoding="utf-8")

@@ -76,7 +76,8 @@ def test_many_classes_are_cut_off_and_that_is_said() -> None:
 def test_show_gives_the_picture_that_export_writes(tmp_path: object) -> None:
     made = small()
     to_png(made, f"{tmp_path}/made.png")
-    assert made.show().tobytes() == Image.open(f"{tmp_path}/made.png").tobytes()
+    with Image.open(f"{tmp_path}/made.png") as written:
+        assert made.show().tobytes() == written.tobytes()
     with pytest.raises(OptionError, match="per_row is 0"):
         ddplug.load_dataset("digits").show(per_row=0)
 
