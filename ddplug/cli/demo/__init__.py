@@ -15,12 +15,12 @@ import torch
 from ddplug._version import __version__
 from ddplug.cli.demo.continual import continual
 from ddplug.cli.demo.distillation import distillation
-from ddplug.cli.demo.report import page
 from ddplug.cli.demo.search import search
 from ddplug.cli.demo.stage import Part, Size, Stage
 from ddplug.data import datasets
 from ddplug.errors import OptionError
 from ddplug.utils.files import write_file
+from ddplug.utils.page import page
 from ddplug.utils.text import os_reason
 
 __all__ = ["CHAPTERS", "Demo", "Part", "Size", "Stage", "run_demo"]

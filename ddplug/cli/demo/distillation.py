@@ -7,14 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from ddplug import registry
-from ddplug.cli.demo.report import Block, Chapter, Picture, Table
 from ddplug.cli.demo.stage import Part, Stage
 from ddplug.distillation.loop import distill
-from ddplug.evaluation.comparison import Row, compare
+from ddplug.evaluation.comparison import compare
 from ddplug.evaluation.figures import accuracy_curve
+from ddplug.evaluation.row import Row
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.pictures import grid
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.page import Block, Chapter, Picture, Table
 from ddplug.utils.text import percent
 
 __all__ = ["distillation"]

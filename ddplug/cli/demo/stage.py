@@ -10,10 +10,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ddplug.cli.demo.report import Chapter
 from ddplug.data.labeled import LabeledData
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.files import write_file
+from ddplug.utils.page import Chapter
 
 __all__ = ["Part", "Size", "Stage"]
 
