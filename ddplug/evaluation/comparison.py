@@ -68,6 +68,7 @@ def compare(
     across: Sequence[Network] = (),
     progress: Progress = False,
     checkpoint: str | Path | None = None,
+    on_row: Callable[[Row], object] = lambda row: None,
 ) -> Comparison:
     """Evaluate sets, baselines of the same bytes, and all the real data.
 
@@ -97,6 +98,7 @@ def compare(
         across: other architectures to train on the sets.
         progress: see :func:`evaluate`.
         checkpoint: see :func:`evaluate`.
+        on_row: takes each row as soon as it is measured.
 
     Returns:
         The rows.
@@ -136,9 +138,12 @@ def compare(
     loads = [replace(row.load, weight=weight.get(row.network, 1.0)) for row in (*planned, *other)]
     said = f"training {sum(one.networks for one in loads)} networks for {len(loads)} rows, {described(first.recipe)},"
     run = Run(loads, said, progress, checkpoint)
-    done = tuple(row.judged(run, seed, place) for row in (*planned, *other))
+    done: list[Row] = []
+    for planned_row in (*planned, *other):
+        done.append(planned_row.judged(run, seed, place))
+        on_row(done[-1])
     run.finished.forget()
-    rows, again = done[: len(planned)], done[len(planned) :]
+    rows, again = tuple(done[: len(planned)]), tuple(done[len(planned) :])
     return Comparison(rows, name_of(network), first.recipe, time.monotonic() - began, again)
 
 
@@ -180,6 +185,7 @@ class _Planned:
         network: to train.
         recipe: how.
         budget: bytes of the set that it stands beside; ``None`` for the whole data.
+        kind: of the row.
         steps: where they are bounded.
     """
 
@@ -189,6 +195,7 @@ class _Planned:
     network: Network
     recipe: Recipe
     budget: int | None
+    kind: str = "set"
     steps: int | None = None
 
     def judged(self, run: Run, seed: int, device: torch.device) -> Row:
@@ -206,6 +213,7 @@ class _Planned:
             self.steps,
             8 * nbytes / one.num_classes,
             self.budget,
+            self.kind,
         )
 
 
@@ -236,7 +244,7 @@ class _Group:
     def whole(self, network: Network, steps: int) -> _Planned:
         """Plan the row of all the real data."""
         cost = load("whole data", len(self.train), WHOLE_RECIPE, 1, len(self.test), steps=steps)
-        return _Planned(cost, lambda: [self.train], self.test, network, WHOLE_RECIPE, None, steps)
+        return _Planned(cost, lambda: [self.train], self.test, network, WHOLE_RECIPE, None, "whole data", steps)
 
     def _row(
         self, name: str, samples: int, make: Callable[[], Sequence[Trainable]], network: Network, repeats: int
@@ -267,7 +275,7 @@ class _Group:
             return [one.to(self.device) for one in made]
 
         samples = options.images_per_class * self.train.num_classes * getattr(method, "factor", 1) ** 2
-        return self._row(name, samples, make, network, repeats)
+        return replace(self._row(name, samples, make, network, repeats), kind="baseline")
 
 
 def _repeated(own: SyntheticSet, number: int) -> list[SyntheticSet]:

@@ -33,6 +33,7 @@ def record(row: Row) -> dict[str, Any]:
     """Return a row as values by the names of their columns."""
     return {
         "training data": row.method,
+        "kind": row.kind,
         "bytes": row.nbytes,
         "budget": row.budget,
         "images per class": row.images_per_class,

@@ -16,6 +16,9 @@ LONG = 5.0
 _PROBE = 1.0
 """Seconds of steps that an estimate is made from."""
 
+_CALL = 8
+"""Cost of a step besides its samples, in samples."""
+
 _TESTING = 1 / 3
 """Cost of testing a network on a sample, by that of training it on one: forward without backward."""
 
@@ -43,7 +46,12 @@ class Load:
     @property
     def work(self) -> float:
         """The cost, in samples that a network is trained on."""
-        return self.weight * self.networks * (self.steps * self.batch + _TESTING * self.tested)
+        return self.networks * (self.steps * self.step + self.weight * _TESTING * self.tested)
+
+    @property
+    def step(self) -> float:
+        """The cost of one step of one network."""
+        return self.weight * (self.batch + _CALL)
 
 
 class Pace:
@@ -92,7 +100,7 @@ class Pace:
     def tick(self, networks: int) -> None:
         """Count a step that a number of networks took."""
         load = self._loads[self._row]
-        work = min(self._own, load.weight * networks * load.batch)
+        work = min(self._own, networks * load.step)
         self._own -= work
         self._left -= work
         now = self._clock()

@@ -25,6 +25,7 @@ class Row:
         fits: whether they take no more than the set does.
         steps: SGD steps, where they are bounded instead of following the recipe.
         bits_per_class: what the samples of a class take, in bits.
+        kind: ``"set"``, ``"baseline"`` or ``"whole data"``.
         budget: bytes of the set that it stands beside, or of itself; ``None`` for the whole data.
     """
 
@@ -36,6 +37,7 @@ class Row:
     steps: int | None = None
     bits_per_class: float = 0.0
     budget: int | None = None
+    kind: str = "set"
 
     @property
     def mean(self) -> float:
@@ -63,6 +65,7 @@ class Row:
             "fits": self.fits,
             "steps": self.steps,
             "budget": self.budget,
+            "kind": self.kind,
         }
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TypeAlias
 
-__all__ = ["Block", "Chapter", "Picture", "Table", "page", "table_html"]
+__all__ = ["MARK", "Block", "Chapter", "Picture", "Table", "page", "table_html"]
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #465364; --quiet: #5a6777; --paper: #fff; --line: #dde3ea;
@@ -58,6 +58,9 @@ footer { margin-top: 3rem; color: var(--quiet); font-size: .85rem; }
   th, td { white-space: normal; }
 }
 """
+
+MARK = '<meta name="generator" content="ddplug">'
+"""Tells a page of ours, which the next one may replace."""
 
 _LONG = 40
 """Characters of a cell from which on it is broken into lines."""
@@ -224,7 +227,7 @@ def page(title: str, lead: str, chapters: Sequence[Chapter], footer: str = "", s
     unfinished = f'<p role="status"><strong>{_text(status)}</strong></p>\n' if status else ""
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n{MARK}\n<title>{escape(title)}</title>\n'
         f"<style>{_STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{_text(title)}</h1>\n"
         f'<p class="lead">{_text(lead)}</p>\n{unfinished}</header>\n{_contents(chapters)}<main>\n{body}\n</main>\n'
         f"<footer>{_text(footer)}</footer>\n</body>\n</html>\n"
