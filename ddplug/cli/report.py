@@ -75,9 +75,8 @@ class _Page:
         """
         from ddplug.utils.files import write_file
 
-        title = (
-            "Report on a synthetic set" if len(self._sheets) == 1 else f"Report on {len(self._sheets)} synthetic sets"
-        )
+        number = len(self._sheets)
+        title = "Report on a synthetic set" if number == 1 else f"Report on {number} synthetic sets"
         footer = f"Made by ddplug {__version__}."
         write_file(self._output, page(title, self._lead, [*chapters, *self._sheets], footer, status).encode())
 

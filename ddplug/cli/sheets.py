@@ -21,7 +21,7 @@ from ddplug.synthetic.pictures import grid
 from ddplug.utils.page import Block, Chapter, Picture, Table
 from ddplug.utils.text import one_line
 
-__all__ = ["judged", "pictures", "png_of", "real_beside", "sheet"]
+__all__ = ["judged", "picture", "pictures", "png_of", "real_beside", "sheet"]
 
 _CLASSES = 20
 """Classes of which pictures are shown."""
@@ -101,10 +101,8 @@ def sheet(name: str, synthetic: SyntheticSet, train: LabeledData | None, seed: i
     entries = [(key, _value(value)) for key, value in list(made.items())[:_ENTRIES]]
     if len(made) > _ENTRIES:
         entries.append(("and more", f"{len(made) - _ENTRIES} entries; `ddplug inspect` shows them"))
-    blocks: list[Block] = [
-        pictures(synthetic, train, seed),
-        Table("What it holds", ("", ""), _facts(synthetic, file_bytes)),
-    ]
+    facts = Table("What it holds", ("what", "value"), _facts(synthetic, file_bytes))
+    blocks: list[Block] = [pictures(synthetic, train, seed), facts]
     recipe = [(key.replace("_", " "), _value(value)) for key, value in synthetic.recipe.to_json().items()]
     blocks.append(Table(f"How to train on it: {described(synthetic.recipe)}", ("option", "value"), recipe))
     if entries:
@@ -129,10 +127,7 @@ def _facts(synthetic: SyntheticSet, file_bytes: int) -> list[tuple[str, str]]:
         ("made from", origin),
         ("samples", f"{len(synthetic):,} of shape {_by(synthetic.shape)}, {each} a class"),
         ("classes", _classes(synthetic)),
-        (
-            "labels",
-            "soft: a probability for each class" if facts["labels"] == "soft" else "hard: a class for each sample",
-        ),
+        ("labels", {"soft": "soft: a probability for each class", "hard": "hard: one class"}[facts["labels"]]),
         ("bytes, labels counted", f"{synthetic.nbytes:,}"),
         ("bits per class", f"{synthetic.bits_per_class:,.0f}"),
         ("bytes of the file", f"{file_bytes:,}"),
@@ -188,10 +183,9 @@ def _findings(rows: Sequence[Row]) -> str:
     parts = []
     for budget in sorted({row.budget for row in rows if row.budget is not None}):
         own = [row for row in rows if row.budget == budget]
-        best = {
-            kind: max((row for row in own if row.kind == kind), key=_mean, default=None) for kind in ("set", "baseline")
-        }
-        said = [f"`{one_line(row.method, most=40)}` leads to {row.evaluation.text} %" for row in best.values() if row]
+        kinds = ([row for row in own if row.kind == kind] for kind in ("set", "baseline"))
+        best = [max(kind, key=_mean) for kind in kinds if kind]
+        said = [f"`{one_line(row.method, most=40)}` leads to {row.evaluation.text} %" for row in best]
         parts.append(f"In {budget:,} bytes {' and the best baseline, '.join(said)}.")
     bounds = [row for row in rows if row.kind == "whole data"]
     parts += [f"All real data lead to {row.evaluation.text} % in {row.steps} steps." for row in bounds]

@@ -172,7 +172,7 @@ def _over_bytes(axes: Axes, rows: Sequence[Row]) -> None:
     for place, (method, points) in enumerate(lines.items()):
         values = [{"nbytes": row.nbytes, "mean": row.mean, "std": row.std} for row in points]
         _line(axes, place, _shown(method), sorted(values, key=lambda value: value["nbytes"]), "nbytes", thin=True)
-    _scale(axes, "nbytes", sorted({row.nbytes for row in rows}))
+    _scale(axes, "nbytes", sorted({row.budget or 0 for row in rows}))
 
 
 def _one_below_the_other(axes: Axes, rows: Sequence[Row]) -> None:

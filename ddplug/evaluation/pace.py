@@ -89,6 +89,7 @@ class Pace:
         self._last: float | None = None
         self._busy, self._worked = 0.0, 0.0
         self._began = clock()
+        self._kept = 0
         self._told: bool | None = None
         """Whether the duration was said; ``None`` before it was estimated."""
 
@@ -112,11 +113,13 @@ class Pace:
             whole = now - self._began + self._remaining()
             self._told = whole > LONG
             if self._told:
-                self._say(f"{self._what} takes about {roughly(whole)} in all")
+                before = f"; {self._kept} networks were done before" if self._kept else ""
+                self._say(f"{self._what} takes about {roughly(whole)} in all{before}")
 
     def skip(self, networks: int) -> None:
         """Leave out networks that were done before."""
         load = self._loads[self._row]
+        self._kept += networks
         work = min(self._own, load.work * networks / load.networks)
         self._own -= work
         self._left -= work

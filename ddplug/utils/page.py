@@ -47,6 +47,12 @@ figure img { display: block; max-width: 100%; height: auto; border: 1px solid va
 figcaption { color: var(--quiet); font-size: .9rem; margin-top: .45rem; }
 code { background: var(--code); border-radius: 3px; padding: .08em .35em; font-size: .9em; }
 footer { margin-top: 3rem; color: var(--quiet); font-size: .85rem; }
+@media (max-width: 40rem) {
+  body { padding: 1.5rem 1rem 3rem; }
+  th, td { white-space: normal; }
+  td.number { white-space: nowrap; }
+  td.long, th.long { min-width: 0; }
+}
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #333; --quiet: #444; --paper: #fff; --line: #bbb; --mark: #eee;
     --code: #fff; --link: #000; }
@@ -226,8 +232,8 @@ def page(title: str, lead: str, chapters: Sequence[Chapter], footer: str = "", s
     body = "\n".join(map(_chapter, range(len(chapters)), chapters))
     unfinished = f'<p role="status"><strong>{_text(status)}</strong></p>\n' if status else ""
     return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n{MARK}\n<title>{escape(title)}</title>\n'
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{MARK}\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
         f"<style>{_STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{_text(title)}</h1>\n"
         f'<p class="lead">{_text(lead)}</p>\n{unfinished}</header>\n{_contents(chapters)}<main>\n{body}\n</main>\n'
         f"<footer>{_text(footer)}</footer>\n</body>\n</html>\n"
