@@ -170,12 +170,22 @@ def judged(rows: Sequence[Row], tested: str, *, whole: bool) -> Chapter:
         figure = Picture(png_of(comparison(main, 1)), "Accuracy; bars are standard deviations.", 510)
         blocks += [_findings(main), (figure,)]
     strong = frozenset(n for n, row in enumerate(main) if row.kind == "set")
-    blocks.append(Table("Accuracy in equal bytes", HEAD, [row.cells() for row in main], strong))
+    blocks.append(Table("Accuracy in equal bytes", _ordered(HEAD), [_ordered(row.cells()) for row in main], strong))
     if across:
         both = [*(row for row in main if row.kind == "set"), *across]
-        cells = [(row.method, row.evaluation.network, row.evaluation.text, row.n) for row in both]
-        blocks.append(Table("Across architectures", ("training data", "network", "accuracy (%)", "networks"), cells))
+        head = ("training data", "network", "accuracy (%)", "bytes", "networks")
+        cells = [
+            (row.method, row.evaluation.network, row.evaluation.text, f"{row.nbytes:,}", row.n)
+            for row in sorted(both, key=lambda row: row.nbytes)
+        ]
+        blocks.append(Table("Across architectures", head, cells))
     return Chapter("Accuracy" if whole else "Accuracy so far", blocks)
+
+
+def _ordered(cells: Sequence[str]) -> list[str]:
+    """Put the accuracy next to the name, where a telephone shows it."""
+    name, images, nbytes, bits, accuracy, networks = cells
+    return [name, accuracy, nbytes, images, bits, networks]
 
 
 def _findings(rows: Sequence[Row]) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TypeAlias
 
+from ddplug.utils.text import one_line
+
 __all__ = ["MARK", "Block", "Chapter", "Picture", "Table", "page", "table_html"]
 
 _STYLE = """
@@ -127,8 +129,13 @@ Block: TypeAlias = "str | Table | tuple[Picture, ...] | Chapter"
 with a heading of its own."""
 
 
+def _safe(text: object) -> str:
+    """Write text of anybody's so that a page shows it as it stands."""
+    return escape(one_line(text))
+
+
 def _text(text: object) -> str:
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(str(text)))
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", _safe(text))
 
 
 def _is_number(cell: object) -> bool:
@@ -154,7 +161,7 @@ def table_html(table: Table) -> str:
         for cell, number in zip(table.head, right, strict=True)
     )
     caption = f"<caption>{_text(table.caption)}</caption>\n" if table.caption else ""
-    label = escape(table.caption or ", ".join(map(str, table.head)))
+    label = _safe(table.caption or ", ".join(map(str, table.head)))
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">\n<table>{caption}'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody></table></div>"
@@ -176,7 +183,7 @@ def _marked(name: str) -> str:
 
 def _picture(picture: Picture) -> str:
     data = base64.b64encode(picture.png).decode("ascii")
-    alt = escape(picture.alt or picture.caption)
+    alt = _safe(picture.alt or picture.caption)
     image = f'<img src="data:image/png;base64,{data}" width="{picture.width}" alt="{alt}">'
     return f"<figure>{image}<figcaption>{_text(picture.caption)}</figcaption></figure>"
 
@@ -233,7 +240,7 @@ def page(title: str, lead: str, chapters: Sequence[Chapter], footer: str = "", s
     unfinished = f'<p role="status"><strong>{_text(status)}</strong></p>\n' if status else ""
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{MARK}\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{_safe(title)}</title>\n'
         f"<style>{_STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{_text(title)}</h1>\n"
         f'<p class="lead">{_text(lead)}</p>\n{unfinished}</header>\n{_contents(chapters)}<main>\n{body}\n</main>\n'
         f"<footer>{_text(footer)}</footer>\n</body>\n</html>\n"
