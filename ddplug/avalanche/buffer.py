@@ -2,7 +2,8 @@
 
 What :meth:`DistilledBuffer.post_adapt` does with an experience, step by step:
 
-1. *read* (``schema.py``): the experience as tensors ``x, y, t``, and how its items look.
+1. *read* (``schema.py``): the experience as tensors ``x, y, t``, and how its items look; for a latent memory
+   (``latent.py``) what a layer of the learner makes of ``x``.
 2. *plan* (``allocation.py``): which domain the experience belongs to, and in the first call the number of groups that
    the stream will bring, counted in its labels. A group is a class of a task, and of a domain where that shifts.
 3. *sort* (``reservoir.py``): the samples of each group. In an online stream they join the real samples that wait, and
@@ -22,6 +23,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,6 +48,7 @@ from ddplug.avalanche.groups import (
     soft_targets_of,
     stored_bytes,
 )
+from ddplug.avalanche.latent import Latent, latent_rows
 from ddplug.avalanche.learner import outputs, with_heads_for, working_device
 from ddplug.avalanche.maker import Maker
 from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
@@ -133,6 +136,7 @@ class DistilledBuffer(ExemplarsBuffer):
                 f"codec={self.options.codec!r} is for a memory of so many bytes; give max_bytes, not max_size"
             )
         self.choice: Choice | None = None
+        self.latent: Latent | None = None
         self._groups: dict[GroupKey, GroupMemory] = {}
         self._arrivals: tuple[Arrival, ...] = ()
         self.images_allowed = max_size
@@ -245,6 +249,12 @@ class DistilledBuffer(ExemplarsBuffer):
         began = time.perf_counter()
         looked_at = self._looked_at(exp.dataset)
         rows, schema = read(looked_at)
+        if self.coded and self._limit is not None and self.max_bytes is None:
+            self.max_bytes = self.max_size = self._limit[0] * math.prod(schema.shape)
+        learner = getattr(agent, "model", None)
+        learner = None if learner is None else with_heads_for(learner, exp)
+        if self.options.features is not None:
+            rows, schema = self._features(self.options.features, rows, schema, learner, agent)
         every = len(exp.dataset) / len(looked_at)
         new = by_group(rows, every, self._plan.domain(exp, rows, self._order, self._calls))
         self._calls += 1
@@ -255,8 +265,7 @@ class DistilledBuffer(ExemplarsBuffer):
             if self._calls % times and all(group in self._order for group in new):
                 return
             new = self._waiting
-        learner = getattr(agent, "model", None)
-        self._update(new, schema, None if learner is None else with_heads_for(learner, exp), agent)
+        self._update(new, schema, learner, agent)
         self._waiting = {}
         self.seconds = time.perf_counter() - began
         self.total_seconds += self.seconds
@@ -291,6 +300,15 @@ class DistilledBuffer(ExemplarsBuffer):
             most = min(most, math.ceil(_SPARE * held * self.max_bytes / used / len(self._order)))
         picks = some_of_each(dataset, most, self._rng(0, self._calls + 1))
         return dataset if picks is None else dataset.subset(picks)
+
+    def _features(
+        self, layer: str, rows: Rows, schema: Schema, learner: nn.Module | None, agent: Any
+    ) -> tuple[Rows, Schema]:
+        """Return what a layer of the learner makes of samples, and how that looks."""
+        if learner is None:
+            raise OptionError(f"features={layer!r} needs the model being trained as agent.model; set it")
+        rows, self.latent = latent_rows(learner, layer, rows, working_device(self.options.device, agent, learner))
+        return rows, replace(schema, shape=tuple(rows.x.shape[1:]), dtype=torch.float32)
 
     @property
     def _drawn_at_random(self) -> bool:
@@ -354,9 +372,7 @@ class DistilledBuffer(ExemplarsBuffer):
 
     def _recode(self, new: Mapping[GroupKey, Reservoir], maker: Maker, extra: int) -> None:
         """Code new samples, and drop layers of the others."""
-        if self.max_bytes is None:
-            number = 1 if self._limit is None else self._limit[0]
-            self.max_bytes = self.max_size = number * math.prod(maker.schema.shape)
+        assert self.max_bytes is not None  # known from the first sample on
         coder = Coder(self.options, self.max_bytes, self._plan.steps, maker, extra)
         arrivals, choice = coder.renewed(self._arrivals, new, self.choice, self._rng(1, self.updates))
         if not any(map(len, arrivals)):
@@ -364,6 +380,16 @@ class DistilledBuffer(ExemplarsBuffer):
         self._arrivals, self.choice = arrivals, choice
         self._groups, self._dataset = {}, None
         self.images_allowed = sum(map(len, arrivals))
+        known = {*self._order, *new}
+        empty = known - {group for arrival in arrivals for group, number in arrival.numbers.items() if number}
+        if empty and not self._warned:
+            self._warned = True
+            each = self.max_bytes // len(known)
+            warnings.warn(
+                f"{len(empty)} of {len(known)} groups have no image: {each} bytes of each are less than one takes; "
+                "give the memory more bytes",
+                stacklevel=5,
+            )
         self.updates += 1
 
     def _fitting(self, max_bytes: int, number: int, new: Mapping[GroupKey, Reservoir], maker: Maker, extra: int) -> int:
