@@ -25,7 +25,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from avalanche.benchmarks.utils import AvalancheDataset
@@ -55,12 +55,18 @@ from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory
 from ddplug.avalanche.reservoir import Reservoir, by_group, joined
 from ddplug.avalanche.rules import Choice
 from ddplug.avalanche.schema import Rows, Schema, read, some_of_each, write
-from ddplug.errors import OptionError
+from ddplug.data.preprocess import Identity
+from ddplug.errors import DataError, OptionError
 from ddplug.functional.resize import reduced_shape
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.pictures import grid
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least, values_at_least
 from ddplug.utils.randomness import nth_generator
 from ddplug.utils.surroundings import own_surroundings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["DistilledBuffer"]
 
@@ -217,6 +223,24 @@ class DistilledBuffer(ExemplarsBuffer):
             how = f"{what}, codec {self.choice.codec}, ranks {first:g} to {last:g} of difficulty ({self.choice.why})"
         return f"{rows:,} images of {len(self.groups)} groups in {held} of {limit}: {how}"
 
+    def picture(self, per_row: int = 10) -> Figure:
+        """Draw the memory, a group a row with its label before it, small images enlarged.
+
+        Args:
+            per_row: images of a group to show, at least 1.
+
+        Raises:
+            DataError: nothing is remembered, or no images of one or three channels.
+            OptionError: ``per_row`` is below 1.
+        """
+        held = sorted((memory for memory in self.groups.values() if len(memory)), key=lambda memory: memory.group.place)
+        if not held:
+            raise DataError("the memory is empty; train on an experience first")
+        parts = [memory.images() for memory in held]
+        labels = torch.arange(len(held)).repeat_interleave(torch.tensor([len(part) for part in parts]))
+        names = tuple(memory.group.title for memory in held)
+        return grid(SyntheticSet(torch.cat(parts), labels, len(held), Identity(), class_names=names), per_row)
+
     def update_from_dataset(self, new_data: Any) -> None:
         """Take a dataset in, without a learner, as stock buffers do; items of another kind get the task label 0."""
         if not isinstance(new_data, AvalancheDataset):
@@ -335,11 +359,8 @@ class DistilledBuffer(ExemplarsBuffer):
             return
         number = max(self.planned_groups or 0, len(order))
         allowed = self.max_size if self.max_bytes is None else self._fitting(self.max_bytes, number, new, maker, extra)
-        if allowed < len(order) and not self._warned:
-            self._warned = True
-            domains = len({group.experience for group in order}) > 1
-            advice = "; groupby='class' keeps one for each class" if domains else ""
-            warnings.warn(f"{allowed} images for {len(order)} groups: some groups have none{advice}", stacklevel=3)
+        if allowed < len(order):
+            self._warn(f"{allowed} images for {len(order)} groups: some groups have none", order)
         images = dict(zip(order, shares(allowed, number), strict=False))
         self._groups = maker.renewed(self._groups, new, images, self._rng(1, self.updates))
         self._order = order
@@ -347,6 +368,14 @@ class DistilledBuffer(ExemplarsBuffer):
         self.updates += 1
         self._dataset = None
         self._take_logits(maker)
+
+    def _warn(self, what: str, groups: Iterable[GroupKey]) -> None:
+        """Say once that the memory is too small."""
+        if not self._warned:
+            self._warned = True
+            domains = len({group.experience for group in groups}) > 1
+            advice = "; groupby='class' keeps one for each class" if domains else ""
+            warnings.warn(f"{what}{advice}", stacklevel=5)
 
     def _bytes_of_logits(self, new: Mapping[GroupKey, Reservoir], maker: Maker) -> int:
         """Return the bytes that the learner's outputs for an image take."""
@@ -382,14 +411,9 @@ class DistilledBuffer(ExemplarsBuffer):
         self.images_allowed = sum(map(len, arrivals))
         known = {*self._order, *new}
         empty = known - {group for arrival in arrivals for group, number in arrival.numbers.items() if number}
-        if empty and not self._warned:
-            self._warned = True
-            each = self.max_bytes // len(known)
-            warnings.warn(
-                f"{len(empty)} of {len(known)} groups have no image: {each} bytes of each are less than one takes; "
-                "give the memory more bytes",
-                stacklevel=5,
-            )
+        if empty:
+            each = f"{self.max_bytes // len(known)} bytes of each are less than one takes; give the memory more bytes"
+            self._warn(f"{len(empty)} of {len(known)} groups have no image: {each}", known)
         self.updates += 1
 
     def _fitting(self, max_bytes: int, number: int, new: Mapping[GroupKey, Reservoir], maker: Maker, extra: int) -> int:
