@@ -26,12 +26,12 @@ __all__ = [
 ]
 
 
-def add_data_options(parser: Parser) -> None:
+def add_data_options(parser: Parser, *, required: bool = True) -> None:
     """Add the options that say which real data."""
     group = parser.add_argument_group("data")
     group.add_argument(
         "--data",
-        required=True,
+        required=required,
         metavar="NAME",
         help="a data set (see `ddplug list`), or a folder of images, imagefolder:DIR",
     )

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ddplug import registry
 from ddplug.cli.demo.quiet import unmoved
-from ddplug.cli.demo.report import Block, Chapter, Picture, Table
 from ddplug.cli.demo.stage import Part, Stage
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.loop import distill
 from ddplug.synthetic.held_out import holdout
+from ddplug.utils.page import Block, Chapter, Picture, Table
 
 if TYPE_CHECKING:
     from ddplug.nni.agreement import Study
