@@ -110,8 +110,7 @@ class Arrival:
         while kept.nbytes > nbytes and len(kept.layers) > 1:
             kept = replace(kept, layers=kept.layers[:-1])
         if kept is not self and "images" in vars(self):
-            numbers = kept.numbers.values()
-            kept._know([images[:n] for images, n in zip(self.images, numbers, strict=True)])
+            kept._know([images[:n] for images, n in zip(self.images, kept.numbers.values(), strict=True)])
         while kept.nbytes > nbytes:
             share = min(0.95, _SLACK * nbytes / kept.nbytes)
             numbers = [int(number * share) for number in kept.layers[0].groups]

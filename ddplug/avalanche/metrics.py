@@ -111,7 +111,7 @@ def _picture(policy: Any) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     try:
-        canvas = FigureCanvasAgg(policy.picture(_PER_ROW))
+        canvas: Any = FigureCanvasAgg(policy.picture(_PER_ROW))
     except DataError:
         return None
     canvas.draw()

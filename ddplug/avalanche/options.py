@@ -14,6 +14,7 @@ from ddplug.distillation.config import config_of
 from ddplug.distillation.protocol import Distiller
 from ddplug.errors import OptionError
 from ddplug.functional import augmentation
+from ddplug.networks.forms import AUTO
 from ddplug.synthetic.codecs.protocol import Codec, codec_of
 from ddplug.utils.checks import at_least, one_of, values_at_least
 from ddplug.utils.options import TakesNumbers
@@ -199,7 +200,7 @@ class MemoryOptions(metaclass=TakesNumbers):
     def method(self) -> Distiller:
         """Return the distiller; one that is given by name stores images at full size, for the memory reduces them."""
         if not isinstance(self.distiller, str):
-            return self.distiller
+            return replace(self.distiller, factor=1) if getattr(self.distiller, "factor", 1) == AUTO else self.distiller  # type: ignore[type-var]
         name = IN_ROWS if self.distiller == "auto" else self.distiller
         make = registry.resolve("distiller", name)
         method: Distiller = make(**METHOD_OPTIONS.get(name, {}))

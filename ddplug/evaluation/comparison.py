@@ -13,6 +13,7 @@ import torch
 
 from ddplug.data.anything import Data
 from ddplug.data.labeled import LabeledData
+from ddplug.distillation import settling
 from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller
 from ddplug.distillation.storage import BudgetError, Storage, reduced_to, storage_for
@@ -24,7 +25,8 @@ from ddplug.evaluation.row import Row
 from ddplug.evaluation.rows import Comparison
 from ddplug.evaluation.run import Progress, Run
 from ddplug.evaluation.train import Trainable
-from ddplug.networks.factory import Network, name_of
+from ddplug.networks.factory import Network, name_of, suited
+from ddplug.networks.forms import AUTO
 from ddplug.registry import resolve
 from ddplug.synthetic.budget import images_within
 from ddplug.synthetic.compat import same_space
@@ -57,7 +59,7 @@ def compare(
     train: Data,
     test: Data,
     *,
-    network: Network = "convnet",
+    network: Network = AUTO,
     repeats: int = 5,
     recipe: Recipe | str | None = None,
     seed: int = 0,
@@ -127,7 +129,10 @@ def compare(
     # before minutes of training, so that a misspelt name costs none, nor does a network that does not fit
     for _, own in sets:
         check_networks(own, [network, *across])
+    shape = sets[0][1].shape
+    network, across = suited(network, shape), [suited(one, shape) for one in across]
     known = [resolve("distiller", name)() if isinstance(name, str) and name != CODED else name for name in baselines]
+    known = [one if isinstance(one, str) else settling.settled(one, shape) for one in known]
     groups = [_Group(alike, train, test, recipe, place) for alike in _alike(sets)]
     planned = [row for group in groups for row in group.rows(known, network, repeats, seed)]
     first, other = groups[0], [row for spec in across for group in groups for row in group.own(spec, repeats)]

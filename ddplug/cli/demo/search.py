@@ -14,6 +14,7 @@ from ddplug.cli.demo.stage import Part, Stage
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.loop import distill
 from ddplug.synthetic.held_out import holdout
+from ddplug.utils.packages import install_extra
 from ddplug.utils.page import Block, Chapter, Picture, Table
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MISSING", "search"]
 
-MISSING = 'Architecture search was left out: `pip install "ddplug[nni]"` adds it.'
+MISSING = f"Architecture search was left out: `{install_extra('nni')}` adds it."
 """What is said where NNI is not installed."""
 
 _TITLE = "Architecture search"
