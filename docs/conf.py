@@ -78,6 +78,7 @@ PAGES: dict[str, str] = {
     "ddplug.synthetic.card": "",
     "ddplug.synthetic.codecs": "",
     "ddplug.synthetic.export": "",
+    "ddplug.synthetic.hub": "",
     "ddplug.synthetic.pictures": "",
     "ddplug.synthetic.ready": "",
     "ddplug.testing": "",

@@ -123,7 +123,7 @@ def _library() -> Any:
         import huggingface_hub
     except ImportError:
         raise MissingExtraError(
-            'ddplug.hub needs huggingface_hub, which is not installed; run pip install "ddplug[hub]"'
+            "ddplug.hub needs huggingface_hub, which is not installed; run pip install huggingface_hub"
         ) from None
     return huggingface_hub
 

@@ -23,10 +23,12 @@ class Pictured(Images, Protocol):
     """What is asked of a set whose classes are shown."""
 
     @property
-    def hard_targets(self) -> Tensor: ...
+    def hard_targets(self) -> Tensor:
+        """``(M,)`` int64 class indices."""
 
     @property
-    def class_names(self) -> Sequence[str]: ...
+    def class_names(self) -> Sequence[str]:
+        """One name a class."""
 
 
 @own_surroundings()

@@ -83,7 +83,10 @@ _SETS = (
         "the classes 87.7 ± 1.2",
     ),
     Ready(
-        "digits-2kB", "digits", "ddplug distill difficulty --data digits --bytes 2kB --seed 0 -o digits-2kB.safetensors"
+        "digits-2kB",
+        "digits",
+        "ddplug distill difficulty --data digits --bytes 2kB --seed 0 -o digits-2kB.safetensors",
+        "97.9 ± 0.5 % (five networks: convnet:width=32, the quick protocol)",
     ),
     Ready(
         "mnist-10",

@@ -124,5 +124,5 @@ def test_a_hub_that_cannot_be_reached_is_one_line(hub: Hub) -> None:
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(MissingExtraError, match=r'needs huggingface_hub.*pip install "ddplug\[hub\]"'):
+    with pytest.raises(MissingExtraError, match=r"needs huggingface_hub.*run pip install huggingface_hub"):
         ddplug.hub.pull("me/digits")
