@@ -89,7 +89,7 @@ def compare(
         test: real data they were not made from, see :func:`ddplug.data.as_labeled`.
         network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
         repeats: networks to train on each set, and on each baseline, at least 1.
-        recipe: how to train, see :func:`evaluate`; baselines as the set they stand beside.
+        recipe: how to train, see :func:`ddplug.evaluation.evaluate`; baselines as the set they stand beside.
         seed: of everything.
         device: see :func:`ddplug.utils.devices.pick_device`.
         baselines: names of registered methods, or distillers, whose ``images_per_class`` is replaced by what fits, or
@@ -98,8 +98,8 @@ def compare(
         whole: whether to train on the whole data too.
         whole_steps: SGD steps for that, at least 1.
         across: other architectures to train on the sets.
-        progress: see :func:`evaluate`.
-        checkpoint: see :func:`evaluate`.
+        progress: see :func:`ddplug.evaluation.evaluate`.
+        checkpoint: see :func:`ddplug.evaluation.evaluate`.
         on_row: takes each row as soon as it is measured.
 
     Returns:

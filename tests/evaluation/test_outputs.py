@@ -146,7 +146,7 @@ def test_figures_fill_one_or_two_columns(
         assert figure.get_size_inches()[0] == pytest.approx(inches)
         figure.savefig(tmp_path / "a.svg")  # the whole name is drawn, and no formula made of it
     assert over.axes[0].get_xscale() == "log"
-    line = next(one for one in over.axes[0].containers if one.get_label() == "random")
+    line: Any = next(one for one in over.axes[0].containers if one.get_label() == "random")
     own = [row for row in several.rows if row.method == "random"]
     assert sorted(line.lines[0].get_ydata()) == pytest.approx(sorted(100 * row.mean for row in own))
     assert len(below.axes[0].containers) == 3
