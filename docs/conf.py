@@ -81,6 +81,7 @@ PAGES: dict[str, str] = {
     "ddplug.synthetic.hub": "",
     "ddplug.synthetic.pictures": "",
     "ddplug.synthetic.ready": "",
+    "ddplug.synthetic.tables": "to_csv to_parquet",
     "ddplug.testing": "",
     "ddplug.utils.notes": "Note",
     "ddplug": "",

@@ -10,7 +10,7 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "docs" / "howto"
 
 
-@pytest.mark.parametrize("page", ["bytes", "codecs", "compare"])
+@pytest.mark.parametrize("page", ["bytes", "codecs", "compare", "embeddings"])
 def test_the_blocks_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (FOLDER / f"{page}.md").read_text(encoding="utf-8"), re.DOTALL)
