@@ -29,7 +29,7 @@ from ddplug.utils.devices import pick_device
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import markdown
 
-__all__ = ["HEAD", "WHOLE_RECIPE", "Comparison", "Row", "compare"]
+__all__ = ["HEAD", "WHOLE_RECIPE", "Comparison", "Row", "compare", "sized_like"]
 
 WHOLE_RECIPE = Recipe(learning_rate=0.05, batch_size=64, schedule="cosine")
 """How a network is trained on all the real data; the number of steps is an option of :func:`compare`."""
@@ -205,8 +205,7 @@ def compare(
     # before minutes of training, so that a misspelt name costs none, nor does a network that does not fit
     stateless(network, synthetic.shape, synthetic.num_classes, training=False)
     known = [resolve("distiller", name)() if isinstance(name, str) else name for name in baselines]
-    sized = _coded if synthetic.stored is not None else _quantized
-    methods = [sized(method, synthetic, train, seed) for method in known]
+    methods = [sized_like(synthetic, method, train, seed) for method in known]
     options: dict[str, Any] = {"seed": seed, "device": place, "progress": progress}
     own = judge([synthetic.to(place)] * repeats, test, network, recipe, **options)
     label = str(synthetic.provenance.get("method", "this set"))
@@ -231,6 +230,21 @@ def _row(name: str, made: SyntheticSet, result: Evaluation, most: int) -> Row:
 
 Sized: TypeAlias = tuple[Distiller, Callable[[Sequence[SyntheticSet]], list[SyntheticSet]]]
 """A baseline with as many images of each class as fit, at least one, and how to store what it makes."""
+
+
+def sized_like(synthetic: SyntheticSet, method: Distiller, data: LabeledData, seed: int) -> Sized:
+    """Fit a baseline to the bytes of a set, stored as the set is.
+
+    Args:
+        synthetic: the set.
+        method: the baseline.
+        data: what it is to be made of.
+        seed: of its first run.
+
+    Raises:
+        OptionError: the method has no ``images_per_class``.
+    """
+    return (_quantized if synthetic.stored is None else _coded)(method, synthetic, data, seed)
 
 
 def _quantized(method: Distiller, synthetic: SyntheticSet, data: LabeledData, seed: int) -> Sized:

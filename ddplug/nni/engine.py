@@ -23,7 +23,7 @@ from nni.nas.execution.training_service import TrainingServiceExecutionEngine
 from nni.nas.space import ModelStatus
 from nni.utils import MetricType
 
-from ddplug.nni.journal import Record
+from ddplug.search.journal import Record
 
 __all__ = ["Budget", "ProxyEngine", "SequentialEngine"]
 

@@ -18,11 +18,11 @@ from nni.runtime.log import _handlers
 
 from ddplug.errors import DdplugError, OptionError, unknown
 from ddplug.nni.engine import Budget, ProxyEngine, SequentialEngine
-from ddplug.nni.journal import Journal, Record, key
 from ddplug.nni.postmortem import last_words
-from ddplug.nni.protocol import Result
 from ddplug.nni.running import configured, end_children, folder_at, free_port, run_workers, terminable
 from ddplug.nni.samples import plain
+from ddplug.search.journal import Journal, Record, key
+from ddplug.search.protocol import Result
 from ddplug.utils.packages import check_filelock
 from ddplug.utils.randomness import temporary_seed
 

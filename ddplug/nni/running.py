@@ -16,19 +16,8 @@ import psutil
 from nni.nas.experiment.config import NasExperimentConfig, TrainingServiceEngineConfig
 
 from ddplug.errors import OptionError
-from ddplug.utils.text import os_reason
 
-__all__ = ["configured", "end_children", "folder_at", "free_port", "run_workers", "terminable"]
-
-
-def folder_at(path: str | Path) -> Path:
-    """Make a folder and give its absolute path."""
-    place = Path(path).absolute()
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"cannot make the folder {place}: {os_reason(error)}; choose another") from None
-    return place
+__all__ = ["configured", "end_children", "free_port", "run_workers", "terminable"]
 
 
 def configured(trials: int, concurrency: int, place: Path | None) -> Any:

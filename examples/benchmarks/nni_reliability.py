@@ -32,8 +32,8 @@ import ddplug
 from ddplug.distillers.selection.random_ import Random
 from ddplug.networks.convnet import ConvNet
 from ddplug.nni import ConvNetSpace, ProxyEvaluator, ProxyExperiment
-from ddplug.nni.agreement import Listed
-from ddplug.nni.journal import Journal
+from ddplug.search.agreement import Listed
+from ddplug.search.journal import Journal
 
 OUT = Path(__file__).parents[2] / "docs" / "benchmarks"
 TRIALS, CRASH, HANG = 50, (3, 11, 19, 27, 35), (8, 30)

@@ -13,7 +13,7 @@ import pytest
 import ddplug
 from ddplug.cli.program import main
 from ddplug.distillers.selection.kmeans import KMeansCentroid
-from ddplug.nni.journal import Journal
+from ddplug.search.journal import Journal
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.fingerprints import file_fingerprint
 from tests.cli.test_program import HEEDING, process

@@ -22,9 +22,9 @@ with temporary_seed(0):
     from nni.nas.hub.pytorch import NasBench201
 
     from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
-    from ddplug.nni.agreement import EARLY, HEAD, Study, table
-    from ddplug.nni.budget import cost, data_file, early_stopping, epochs_within, selection_file
-    from ddplug.nni.journal import Journal
+    from ddplug.search.agreement import EARLY, HEAD, Study, table
+    from ddplug.search.budget import cost, data_file, early_stopping, epochs_within, selection_file
+    from ddplug.search.journal import Journal
 
 
 @pytest.fixture(scope="module")
