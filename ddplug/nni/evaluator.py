@@ -23,7 +23,8 @@ from ddplug.nni.judging import case_of, judge, warn_of_stock_engine
 from ddplug.nni.paths import normal_path
 from ddplug.nni.samples import describe_space, plain
 from ddplug.search.candidate import Report, fitted, train_and_score
-from ddplug.search.journal import key
+from ddplug.search.journal import Record, key
+from ddplug.search.judging import Case, Work
 from ddplug.search.protocol import Protocol, Result, reason
 from ddplug.search.sets import check_pair, load_set
 from ddplug.synthetic.dataset import SyntheticSet
@@ -60,8 +61,8 @@ class ProxyEvaluator(MutableEvaluator):
         threads: of torch, in trial processes only; as many as the cores divided by the trials at once is best.
         fingerprints: of both files. Taken here if ``None``, and then everything is checked here; given, they are
             checked when a candidate is judged. NNI passes them on to trials.
-        protocol: fields of :class:`ddplug.search.Protocol`, ``steps=300`` say; each a value or a choice. A time limit is
-            kept in a trial process even against a forward pass that never ends.
+        protocol: fields of :class:`ddplug.search.Protocol`, ``steps=300`` say; each a value or a choice. A time limit
+            is kept in a trial process even against a forward pass that never ends.
 
     Raises:
         OptionError: there is no such field, a value is out of range, a path holds what NNI cannot transport, or a file
@@ -190,14 +191,31 @@ class ProxyEvaluator(MutableEvaluator):
         """Name a frozen model as the journal does; see :func:`ddplug.search.journal.key`."""
         return key(plain(model.sample), self.settings(model))
 
-    def _execute(self, model: Any) -> float:
-        warn_of_stock_engine()
-        case = case_of(plain(model.sample), self.settings(model), self.journal)
-
+    def _case(self, model: Any) -> tuple[Case, Work]:
         def work(report: Report) -> Result:
             return self._work(lambda rng: model.executable_model(), report)
 
+        return case_of(plain(model.sample), self.settings(model), self.journal), work
+
+    def _execute(self, model: Any) -> float:
+        warn_of_stock_engine()
+        case, work = self._case(model)
         return judge(case, work, time_limit=self._protocol["time_limit"], threads=self.threads)
+
+    def settle(self, model: Any) -> Record:
+        """Judge a frozen model outside any experiment; what is known is not trained again.
+
+        Args:
+            model: a frozen :class:`nni.nas.space.ExecutableModelSpace`.
+
+        Returns:
+            What became of it; a failure is a result too.
+
+        Raises:
+            OptionError: something of the evaluator is still to be chosen.
+        """
+        case, work = self._case(model)
+        return case.settle(work)
 
     def _work(self, build: Callable[[torch.Generator], Any], report: Report) -> Result:
         return train_and_score(build, *self.sets(), self.protocol, report=report)
@@ -245,9 +263,10 @@ class ProxyEvaluator(MutableEvaluator):
                 return self._try(space, train, seed)
             except Exception as error:
                 problems.append(error)
-        grey = train.shape[0] == 1 and self._protocol["channels"] is None
+        why = reason(problems[0])
+        grey = train.shape[0] == 1 and self._protocol["channels"] is None and "3 channels" in why
         hint = "; for a space of colored images set channels=3" if grey else ""
-        raise OptionError(f"no network of the space can be trained on {self.train}: {reason(problems[0])}{hint}")
+        raise OptionError(f"no network of the space can be trained on {self.train}: {why}{hint}")
 
     def _try(self, space: Any, train: SyntheticSet, seed: int) -> None:
         """Build a random sample and take a step with it."""
