@@ -161,8 +161,9 @@ def mean_rank(signals: Sequence[Scores]) -> list[float]:
     """
     if not signals:
         raise DataError("there is no signal to combine; give at least one")
-    ranks = [(stats.rankdata(_pair(own, signals[0])[0]) - 1) / (len(own) - 1) for own in signals]
-    return [float(value) for value in np.mean(ranks, axis=0)]
+    # ranks are halves, whose sums are exact: what ties by them must not be told apart by rounding
+    worse = np.sum([stats.rankdata(_pair(own, signals[0])[0]) - 1 for own in signals], axis=0)
+    return [float(value) for value in worse / (len(signals) * (len(signals[0]) - 1))]
 
 
 def _membership(values: NDArray[np.float64], k: int) -> NDArray[np.float64]:
@@ -312,12 +313,19 @@ def difference(proxy: Scores, other: Scores, truth: Scores, *, resamples: int = 
     z = _pair(other, truth)[0]
     values_at_least(1, resamples=resamples)
     draws = torch.randint(len(x), (resamples, len(x)), generator=rng).numpy()
+    # what is drawn comes after the whole
+    rows = np.concatenate([np.arange(len(x))[None], draws])
+    found = _spearman_rows(x[rows], y[rows]) - _spearman_rows(z[rows], y[rows])
+    drawn = found[1:][~np.isnan(found[1:])]
+    low, high = np.quantile(drawn, [0.025, 0.975]).tolist() if len(drawn) else (None, None)
+    return Estimate(None if np.isnan(found[0]) else float(found[0]), low, high)
 
-    def statistic(both: NDArray[np.float64], true: NDArray[np.float64]) -> float | None:
-        one, two = spearman(both[:, 0], true), spearman(both[:, 1], true)
-        return None if one is None or two is None else one - two
 
-    return _estimate(statistic, np.stack([x, z], axis=1), y, draws)
+def _spearman_rows(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return Spearman's correlation of each row of two arrays ``(n, m)``; NaN where one side is constant."""
+    a, b = (stats.rankdata(own, axis=1) - (own.shape[1] + 1) / 2 for own in (x, y))
+    scale = np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    return np.asarray((a * b).sum(1) / np.where(scale == 0, np.nan, scale), dtype=np.float64)
 
 
 def ceiling(seeds: Sequence[Scores]) -> float | None:

@@ -208,10 +208,8 @@ class ProxyExperiment(NasExperiment):
             except OSError as error:
                 if not self._nni_manager_required():
                     raise
-                words = manager_words(self._home)
-                raise DdplugError(
-                    f"lost NNI's manager: {error}{words}; what is done is in {self.journal.path}"
-                ) from error
+                words = f"{error}{manager_words(self._home)}"
+                raise DdplugError(f"lost NNI's manager: {words}; what is done is in {self.journal.path}") from error
             finally:
                 self.stop()
                 random.setstate(state)

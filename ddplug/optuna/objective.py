@@ -22,7 +22,7 @@ __all__ = ["DistilledObjective"]
 
 
 class DistilledObjective:
-    """What ``study.optimize`` calls: suggests a candidate, scores it on a set, and trains it in full if it is promising.
+    """What ``study.optimize`` calls: suggests a candidate, scores it on a set, and trains it in full if it promises.
 
     The score on the set is a trial's value where no ``full`` judge is given. With one, a trial is promoted if its score
     on the set is among the best ``promote`` of all scores that the study has so far; what is not promoted is pruned,
