@@ -142,7 +142,7 @@ def _bound(ceiling: float | None) -> str:
     """Say how well anything could rank by so noisy a truth."""
     if ceiling is None:
         return ""
-    return f"A perfect score would have a Spearman correlation of {ceiling:.2f}: full training differs by its seeds.\n"
+    return f"Full training differs by its seeds: a perfect score would have a Spearman correlation of {ceiling:.2f}.\n"
 
 
 def _study(arguments: argparse.Namespace, train: LabeledData, rest: LabeledData) -> Study:

@@ -25,8 +25,9 @@ class DistilledObjective:
     """What ``study.optimize`` calls: suggests a candidate, scores it on a set, and trains it in full if it promises.
 
     The score on the set is a trial's value where no ``full`` judge is given. With one, a trial is promoted if its score
-    on the set is among the best ``promote`` of all scores that the study has so far; what is not promoted is pruned,
-    and the value of the others is that of full training. So ``study.best_trial`` has been trained in full.
+    on the set is the best so far, or is among the best ``promote`` of them while no more than that share were promoted;
+    what is not is pruned, and the value of the others is that of full training. So ``study.best_trial`` has been
+    trained in full.
 
     Interim accuracies are reported to the study with the training steps taken so far, first those on the set and then,
     counted on from these, those on all data: its pruner may stop a trial at any of them. A candidate that fails gives a
@@ -126,10 +127,12 @@ class DistilledObjective:
     def _is_promoted(self, trial: Trial, value: float) -> bool:
         """Return whether a score is among the best of those that the study has."""
         others = trial.study.get_trials(deepcopy=False)
-        scores = [own.user_attrs["proxy"] for own in others if "proxy" in own.user_attrs and own.number != trial.number]
-        better = sum(score > value for score in scores)
-        # the best so far always is
-        return better < max(1, math.floor(self.promote * (len(scores) + 1)))
+        known = [own.user_attrs for own in others if "proxy" in own.user_attrs and own.number != trial.number]
+        better = sum(own["proxy"] > value for own in known)
+        promoted = sum(own.get("promoted", False) for own in known)
+        share = self.promote * (len(known) + 1)
+        # a good sampler finds better and better ones, which would all be among the best when they come
+        return better == 0 or (better < math.floor(share) and promoted < math.ceil(share))
 
     def proxies(self, study: Study) -> list[Record]:
         """Return what the set said of each trial, in order, failures on it left out."""

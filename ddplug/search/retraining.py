@@ -136,7 +136,7 @@ def retrain(
         >>> truth.best.sample, round(truth.gain, 2)
         ({'n': 4}, 0.4)
     """
-    done = [record for record in records if record.metric is not None]
+    done = list({record.key: record for record in records if record.metric is not None}.values())
     if not done:
         raise OptionError(f"{len(records)} records hold no success to train in full; search first")
     top_k = whole("top_k", top_k)
@@ -146,7 +146,8 @@ def retrain(
     values_at_least(0, chance=number)
     order = torch.randperm(len(done), generator=seeded(seed))[:number].tolist()
     drawn = [done[n] for n in order]
-    trained = {record.key: full(record.sample) for record in {own.key: own for own in (*ordered, *drawn)}.values()}
+    wanted = {record.key: record.sample for record in (*ordered, *drawn)}
+    trained = {key: full(sample) for key, sample in wanted.items()}
     best = sorted((trained[record.key] for record in ordered), key=lambda record: -_value(record))
     return Retrained(tuple(best), tuple(trained[record.key] for record in drawn), len(ordered))
 
