@@ -39,9 +39,7 @@ def main(trials: int = 16, steps: int = 40, full_steps: int = 150, chance: int =
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=TPESampler(seed=0), pruner=NopPruner())
     study.optimize(objective, n_trials=trials)
-    print(
-        f"{len(objective.proxies(study))} trials on {small.nbytes} bytes, {len(objective.promoted(study))} on all data"
-    )
+    print(f"{len(study.trials)} trials on {small.nbytes} bytes, {len(objective.promoted(study))} of them on all data")
     print(f"best: {study.best_value:.3f} with {study.best_params}")
     print(objective.retrain(study, top_k=2, chance=chance).text)
     objective.figure(study).savefig("hyperparameters.png")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
@@ -80,15 +79,16 @@ class Retrained:
     @property
     def text(self) -> str:
         """The result in a sentence."""
-        best = self.best
-        won = f"the best of the {self.top} chosen has {best.metric:.2%} in full training: {dict(best.sample)}"
+        best, one = self.best, self.top == 1
+        chosen = "the chosen one" if one else f"the best of the {self.top} chosen"
+        won = f"{chosen} has {best.metric:.2%} in full training: {dict(best.sample)}"
         if self.gain is None:
             return won
         values = [record.metric for record in self.chance if record.metric is not None]
-        spread = f" (single ones {min(values):.2%} to {max(values):.2%}, mean {statistics.fmean(values):.2%})"
+        drawn = "one" if one else f"the best of {self.top}"
         return (
-            f"{won}; the best of {self.top} chosen by chance has {self.by_chance:.2%} on average over {len(values)} "
-            f"trained{spread}: a gain of {100 * self.gain:+.2f} points"
+            f"{won}; {drawn} chosen by chance has {self.by_chance:.2%} on average over {len(values)} trained "
+            f"({min(values):.2%} to {max(values):.2%}): a gain of {100 * self.gain:+.2f} points"
         )
 
     def to_json(self) -> dict[str, Any]:
