@@ -50,6 +50,8 @@ def test_every_example_is_tested() -> None:
         "distill_digits",
         "medical",
         "nni_search",  # in tests/nni
+        "optuna_architecture",
+        "optuna_hyperparameters",
         "own_images",
         "your_own_loop",
     }
@@ -109,6 +111,20 @@ def test_avalanche_replay(capsys: pytest.CaptureFixture[str]) -> None:
     # the last two of ten classes are all that Naive knows
     assert naive < 0.25
     assert distilled > stock + 0.1
+
+
+@pytest.mark.parametrize("name", ["hyperparameters", "architecture"])
+def test_optuna(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("optuna", reason="Optuna is not installed")
+    main = example(f"optuna_{name}").main
+    main(trials=3, steps=2, full_steps=3)
+    out = capsys.readouterr().out
+    assert "chosen has" in out
+    assert Path(f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    lines = Path(f"{name}.jsonl").read_text()
+    main(trials=3, steps=2, full_steps=3)
+    # the second time nothing was trained
+    assert (Path(f"{name}.jsonl").read_text(), capsys.readouterr().out) == (lines, out)
 
 
 QUICK = {"steps": 2, "whole_steps": 2, "repeats": 1, "network": "convnet:width=4,depth=1"}

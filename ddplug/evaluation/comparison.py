@@ -39,7 +39,7 @@ from ddplug.utils.fingerprints import fingerprint
 from ddplug.utils.notes import note
 from ddplug.utils.surroundings import own_surroundings
 
-__all__ = ["CODED", "WHOLE_RECIPE", "compare"]
+__all__ = ["CODED", "WHOLE_RECIPE", "compare", "sized_like"]
 
 CODED = "coded real"
 """Name of a baseline: random real images, held by the codec that suits the data, as many as fit so."""
@@ -260,8 +260,7 @@ class _Group:
     def _sized(self, baseline: str | Distiller, seed: int) -> tuple[str, Sized] | None:
         """Give a baseline as many images as fit; ``None`` for coded real images where no codec holds them."""
         if not isinstance(baseline, str):
-            sized = _coded if self.one.stored is not None else _quantized
-            return str(baseline.name), sized(baseline, self.one, self.train, seed)
+            return str(baseline.name), sized_like(self.one, baseline, self.train, seed)
         random = resolve("distiller", "random")()
         try:
             storage = storage_for(self.train, "auto", self.one.nbytes)
@@ -289,6 +288,21 @@ def _repeated(own: SyntheticSet, number: int) -> list[SyntheticSet]:
 
 Sized: TypeAlias = tuple[Distiller, Callable[[Sequence[SyntheticSet]], list[SyntheticSet]]]
 """A baseline with as many images of each class as fit, at least one, and how to store what it makes."""
+
+
+def sized_like(synthetic: SyntheticSet, method: Distiller, data: LabeledData, seed: int) -> Sized:
+    """Fit a baseline to the bytes of a set, stored as the set is.
+
+    Args:
+        synthetic: the set.
+        method: the baseline.
+        data: what it is to be made of.
+        seed: of its first run.
+
+    Raises:
+        OptionError: the method has no ``images_per_class``.
+    """
+    return (_quantized if synthetic.stored is None else _coded)(method, synthetic, data, seed)
 
 
 def _quantized(method: Distiller, synthetic: SyntheticSet, data: LabeledData, seed: int) -> Sized:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ddplug.errors import FormatError, OptionError
-from ddplug.nni.protocol import Result
+from ddplug.search.protocol import Result
 from ddplug.utils.files import check_writable
 from ddplug.utils.text import os_reason
 
@@ -74,7 +74,8 @@ class Record:
         values: dict[str, Any] = {}
         for name, value in asdict(self).items():
             values |= value if name == "result" else {name: value}
-        return values
+        # lines of candidates without interim scores are as they always were
+        return values if values["at"] else {name: value for name, value in values.items() if name != "at"}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Record:

@@ -13,7 +13,7 @@ import pytest
 import ddplug
 from ddplug.cli.program import main
 from ddplug.distillers.selection.kmeans import KMeansCentroid
-from ddplug.nni.journal import Journal
+from ddplug.search.journal import Journal
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.fingerprints import file_fingerprint
 from tests.cli.test_program import HEEDING, process
@@ -40,9 +40,11 @@ def test_it_compares_sets_with_their_controls_and_goes_on(tmp_path: Path, capsys
     ]  # fmt: skip
     # of the same bytes: the distilled set is stored as floats
     sizes = {
-        name: len(ddplug.SyntheticSet.load(folder / f"{name}-7-seed-0.safetensors")) for name in ("random", "kmeans")
+        name: len(ddplug.SyntheticSet.load(folder / f"{name}-7-8-bit-1x8x8-seed-0.safetensors"))
+        for name in ("random", "kmeans")
     }
     assert sizes == {"random": 70, "kmeans": 70}
+    assert 0 <= values["ceiling"] <= 1
     stored = json.loads((folder / "agreement.json").read_text())
     assert stored["rows"] == values["rows"]
     assert set(stored["scores"]) == {row["name"] for row in values["rows"]} | {"full"}
@@ -50,6 +52,8 @@ def test_it_compares_sets_with_their_controls_and_goes_on(tmp_path: Path, capsys
 
     lines = len(Journal(folder / "journal.jsonl").read())
     assert lines == 15
+    trained = [own.settings for own in Journal(folder / "journal.jsonl").read() if "steps" in own.settings]
+    assert len({(own["steps"], own["batch_size"], own["seeds"], own["learning_rate"]) for own in trained}) == 1
     assert main(line) == 0
     assert len(Journal(folder / "journal.jsonl").read()) == lines
     out = capsys.readouterr().out
@@ -64,7 +68,7 @@ def test_it_compares_sets_with_their_controls_and_goes_on(tmp_path: Path, capsys
         (["--set", "random=a.safetensors"], "a.safetensors"),
         (["--widths", "4,x"], "argument --widths is '4,x'; give whole numbers"),
         (["--widths", "6", "--norms", "group"], "norm=group"),
-        (["--share", "0.0001"], "does not allow one epoch"),
+        (["--share", "0.0001"], "does not allow one step"),
     ],
 )
 def test_mistakes_are_one_line(

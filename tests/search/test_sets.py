@@ -13,7 +13,7 @@ import torch
 
 from ddplug.data.preprocess import Identity, Standardize
 from ddplug.errors import DataError, FormatError, OptionError
-from ddplug.nni.sets import check_pair, load_set, normal_path
+from ddplug.search.sets import check_pair, load_set
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.fingerprints import file_fingerprint
 
@@ -59,20 +59,6 @@ def test_altered_missing_and_broken_files_say_so_in_a_line(tmp_path: Path) -> No
     with pytest.raises(OptionError, match=r"a\.safetensors") as caught:
         load_set(path)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["#1.safetensors", "a#b/c", 3, None])
-def test_paths_that_nni_cannot_carry_are_refused(name: Any) -> None:
-    with pytest.raises(OptionError, match=r"train is .*(#|int|None)"):
-        normal_path(name, "train")
-
-
-def test_paths_become_absolute_and_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert normal_path("x//./y/../a", "train") == str(tmp_path / "x" / "a")
-    # a leading // is kept by the system, and lost by NNI
-    with pytest.raises(OptionError, match="//"):
-        normal_path("//server/a", "train")
 
 
 def test_a_pair_of_one_kind_is_fine() -> None:

@@ -1,4 +1,4 @@
-"""Set files as trials use them: checked by fingerprint, loaded once a process, and of one kind with each other."""
+"""Set files as a search uses them: checked by fingerprint, loaded once a process, and of one kind with each other."""
 
 from __future__ import annotations
 
@@ -14,37 +14,12 @@ from ddplug.synthetic.compat import difference
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.held_out import METHOD
 from ddplug.utils.fingerprints import file_fingerprint, unreadable
+from ddplug.utils.text import os_reason
 
-__all__ = ["check_pair", "load_set", "normal_path", "widened"]
+__all__ = ["check_pair", "folder_at", "load_set", "widened"]
 
 _loaded: dict[str, tuple[tuple[int, int], str, SyntheticSet]] = {}
 """By path: modification time and size, fingerprint, and the set."""
-
-
-def normal_path(path: str | Path, what: str) -> str:
-    """Make a path absolute, so that trials find the file from wherever they run.
-
-    Args:
-        path: of a file.
-        what: how to call it in an error.
-
-    Raises:
-        OptionError: it holds ``//`` or ``#``, which NNI takes for the start of a comment.
-
-    Example:
-        >>> normal_path("/data/./made.safetensors", "train")
-        '/data/made.safetensors'
-        >>> normal_path("/data/#1.safetensors", "train")
-        Traceback (most recent call last):
-        ...
-        ddplug.errors.OptionError: train is '/data/#1.safetensors'; NNI drops what follows // or #: rename it
-    """
-    if not isinstance(path, (str, os.PathLike)):
-        raise OptionError(f"{what} is a {type(path).__name__}; give the path of a file")
-    absolute = os.path.abspath(path)
-    if "//" in absolute or "#" in absolute:
-        raise OptionError(f"{what} is {absolute!r}; NNI drops what follows // or #: rename it")
-    return absolute
 
 
 def load_set(path: str | Path, fingerprint: str | None = None) -> SyntheticSet:
@@ -76,6 +51,16 @@ def load_set(path: str | Path, fingerprint: str | None = None) -> SyntheticSet:
             f"{path} was altered: its fingerprint is {found[:12]}, not {fingerprint[:12]}; restore it or start anew"
         )
     return made
+
+
+def folder_at(path: str | Path) -> Path:
+    """Make a folder and give its absolute path."""
+    place = Path(path).absolute()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"cannot make the folder {place}: {os_reason(error)}; choose another") from None
+    return place
 
 
 def widened(x: Tensor, channels: int | None) -> Tensor:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from ddplug.errors import FormatError, OptionError
-from ddplug.nni.journal import Journal, Record, key
-from ddplug.nni.protocol import Result
+from ddplug.search.journal import Journal, Record, key
+from ddplug.search.protocol import Result
 
 
 def record(width: int, metric: float | None = 0.5, **more: Any) -> Record:
@@ -94,8 +94,8 @@ def test_zeros_that_a_crash_left_are_skipped(journal: Journal) -> None:
 def test_many_processes_write_at_once(journal: Journal) -> None:
     code = """
         import sys
-        from ddplug.nni.journal import Journal, Record
-        from ddplug.nni.protocol import Result
+        from ddplug.search.journal import Journal, Record
+        from ddplug.search.protocol import Result
         journal = Journal(sys.argv[1])
         for number in range(40):
             journal.append(Record("k", {"writer": sys.argv[2], "number": number, "pad": "x" * 9000}, Result(0.5)))
@@ -117,8 +117,8 @@ def test_a_full_disk_is_said_and_what_was_written_stays(journal: Journal) -> Non
     code = """
 import resource, sys
 from ddplug.errors import OptionError
-from ddplug.nni.journal import Journal, Record
-from ddplug.nni.protocol import Result
+from ddplug.search.journal import Journal, Record
+from ddplug.search.protocol import Result
 journal = Journal(sys.argv[1])
 journal.append(Record("k", {"width": 1}, Result(0.5)))
 resource.setrlimit(resource.RLIMIT_FSIZE, (journal.path.stat().st_size + 20,) * 2)

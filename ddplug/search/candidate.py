@@ -1,4 +1,4 @@
-"""Train and score one candidate network on files, as the set's own recipe says; nothing here needs NNI.
+"""Train and score one candidate network on a set, as the set's own recipe says.
 
 Interim scores are taken on a part of the validation split that is equal for all candidates, and so small that all of
 them together cost at most 3 % of training and final scoring (or 32 images, if that is more). A candidate is judged on
@@ -7,11 +7,15 @@ the whole split, at the end.
 Batch normalization keeps averages over about its last ten steps. After a training as short as proxies are, they are of
 weights long gone, or still of the initial ones, and the network guesses whatever it has learned. So the averages are
 taken anew before it is judged.
+
+Candidates of one process take turns, also where threads ask at once: the random state that weights and dropout are
+drawn from is one for the process.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,17 +28,21 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Identity
 from ddplug.errors import DivergedError, OptionError
 from ddplug.evaluation.results import accuracy
-from ddplug.evaluation.train import fit
+from ddplug.evaluation.train import fit, steps_of
 from ddplug.functional import augmentation as augment
 from ddplug.networks.factory import check_outputs
-from ddplug.nni.protocol import HopelessError, OverTimeError, Protocol, Result, over_time, reason
-from ddplug.nni.sets import widened
+from ddplug.search.protocol import HopelessError, OverTimeError, Protocol, Result, over_time, reason
+from ddplug.search.sets import widened
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.devices import pick_device
 from ddplug.utils.randomness import spawn, temporary_seed
 from ddplug.utils.surroundings import own_surroundings
 
-__all__ = ["fitted", "train_and_score"]
+__all__ = ["Report", "fitted", "forward_flops", "images_of", "train_and_score"]
+
+Report = Callable[[float, int], object]
+"""Is told an interim accuracy, and the training steps taken so far, those of earlier seeds included."""
 
 INTERIM_SHARE = 0.03
 """Cost of all interim scores, as a share of that of training and final scoring."""
@@ -44,6 +52,38 @@ STATISTICS = 256
 """Most images that they are taken over."""
 _MOST_INTERIM = 9
 _LEAST_IMAGES = 32
+
+_turn = threading.RLock()
+
+
+class _ToldError(Exception):
+    """What the listener to interim accuracies raised; that is no failure of the candidate."""
+
+
+def _sizes(recipe: Recipe, samples: int) -> list[int]:
+    """Return the sizes of the batches of an epoch, as :func:`ddplug.evaluation.train.fit` cuts them."""
+    number = -(-samples // recipe.batch_size)
+    if recipe.steps:
+        return [samples // number + (n < samples % number) for n in range(number)]
+    return [recipe.batch_size] * (number - 1) + [samples - (number - 1) * recipe.batch_size]
+
+
+def images_of(recipe: Recipe, samples: int) -> int:
+    """Return the images that a training passes.
+
+    Args:
+        recipe: how it is done.
+        samples: in the set.
+
+    Example:
+        Three epochs pass all images three times; three steps of 64 on 100 images pass 50 each.
+
+        >>> images_of(Recipe(epochs=3), 100), images_of(Recipe(steps=3, batch_size=64), 100)
+        (300, 150)
+    """
+    sizes = _sizes(recipe, samples)
+    epochs, rest = divmod(steps_of(recipe, samples), len(sizes))
+    return epochs * samples + sum(sizes[:rest])
 
 
 class _Repeated(nn.Module):
@@ -84,7 +124,7 @@ def fitted(module: Any, train: SyntheticSet, channels: int | None, device: torch
     return placed
 
 
-def _forward_flops(module: nn.Module, sample: Tensor) -> float | None:
+def forward_flops(module: nn.Module, sample: Tensor) -> float | None:
     """Count the floating-point operations of one input; ``None`` where counting fails."""
     module.eval()
     try:
@@ -104,9 +144,7 @@ def _has_averages(module: nn.Module) -> bool:
 class _Candidate:
     """One candidate at work: where it is scored on the way, when it must end and what it has cost."""
 
-    def __init__(
-        self, train: SyntheticSet, validation: SyntheticSet, protocol: Protocol, report: Callable[[float], object]
-    ) -> None:
+    def __init__(self, train: SyntheticSet, validation: SyntheticSet, protocol: Protocol, report: Report) -> None:
         self.protocol = protocol
         self.recipe = protocol.recipe(train.recipe)
         augment.check(self.recipe.augment, train.shape)
@@ -114,10 +152,12 @@ class _Candidate:
         self.train = train.to(self.device)
         self.validation = _labeled(validation).to(self.device)
         self.report = report
-        self.epoch = -(-len(train) // self.recipe.batch_size)
+        self.sizes = _sizes(self.recipe, len(train))
         self._plan()
         self.accuracies: list[float] = []
         self.interim: list[float] = []
+        self.at: list[int] = []
+        self.before = 0
         self.stopped: str | None = None
         self.images = self.scored = 0
         self.forward: float | None = None
@@ -125,14 +165,17 @@ class _Candidate:
 
     def _plan(self) -> None:
         """Choose the steps of the interim scores and the part of the validation split that they look at."""
-        epochs, n = self.recipe.epochs, len(self.validation)
-        budget = int(INTERIM_SHARE * (3 * epochs * len(self.train) + n))
-        number = min(_MOST_INTERIM, epochs - 1, max(1, budget // _LEAST_IMAGES))
-        self.points = {round(k * epochs / (number + 1)) * self.epoch for k in range(1, number + 1)}
+        # trainings by epochs are looked at after whole ones
+        each, name = (1, "step") if self.recipe.steps else (len(self.sizes), "epoch")
+        units, n = steps_of(self.recipe, len(self.train)) // each, len(self.validation)
+        budget = int(INTERIM_SHARE * (3 * images_of(self.recipe, len(self.train)) + n))
+        number = min(_MOST_INTERIM, units - 1, max(1, budget // _LEAST_IMAGES))
+        self.points = {round(k * units / (number + 1)) * each for k in range(1, number + 1)}
         self.judged = math.inf
-        if self.protocol.patience is not None and epochs > 1:
-            self.judged = max(1, min(epochs - 1, math.ceil(self.protocol.patience * epochs))) * self.epoch
+        if self.protocol.patience is not None and units > 1:
+            self.judged = max(1, min(units - 1, math.ceil(self.protocol.patience * units))) * each
             self.points.add(int(self.judged))
+        self.unit = each, name
         size = min(n, max(_LEAST_IMAGES, budget // max(1, len(self.points))))
         # equal for all candidates, whatever their seed
         order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
@@ -151,10 +194,7 @@ class _Candidate:
 
         def tick(networks: int) -> None:
             nonlocal step
-            last = step % self.epoch == self.epoch - 1
-            self.images += (
-                len(self.train) - (self.epoch - 1) * self.recipe.batch_size if last else self.recipe.batch_size
-            )
+            self.images += self.sizes[step % len(self.sizes)]
             step += 1
             self._keep_time()
             if step in self.points:
@@ -165,6 +205,7 @@ class _Candidate:
         except HopelessError as stop:
             self.stopped = str(stop)
         self._refresh(module, step)
+        self.before += steps_of(self.recipe, len(self.train))
         self.accuracies.append(accuracy(module, self.validation))
         self.scored += len(self.validation)
 
@@ -186,7 +227,7 @@ class _Candidate:
     def _count(self, module: nn.Module) -> None:
         """Count the operations of one input; that is no part of the candidate's time."""
         before = time.perf_counter()
-        self.forward = _forward_flops(module, self.train[:1][0])
+        self.forward = forward_flops(module, self.train[:1][0])
         self.began += time.perf_counter() - before
 
     def _keep_time(self) -> None:
@@ -205,10 +246,14 @@ class _Candidate:
         value = accuracy(module, self.part)
         self.scored += len(self.part)
         self.interim.append(value)
-        self.report(value)
+        self.at.append(self.before + step)
+        try:
+            self.report(value, self.at[-1])
+        except Exception as error:
+            raise _ToldError from error
         if step >= self.judged and value <= self.hope:
-            epoch = step // self.epoch
-            raise HopelessError(f"guessing: {value:.3f} of {len(self.part)} right after epoch {epoch}")
+            each, name = self.unit
+            raise HopelessError(f"guessing: {value:.3f} of {len(self.part)} right after {name} {step // each}")
 
     def result(self, failure: str | None) -> Result:
         """Sum up."""
@@ -222,6 +267,7 @@ class _Candidate:
             seconds=time.perf_counter() - self.began,
             images=self.images,
             flops=flops,
+            at=tuple(self.at),
         )
 
 
@@ -238,20 +284,20 @@ def train_and_score(
     validation: SyntheticSet,
     protocol: Protocol,
     *,
-    report: Callable[[float], object] = lambda accuracy: None,
+    report: Report = lambda accuracy, step: None,
 ) -> Result:
     """Train a candidate on a set with each seed and score it on real data; a candidate that fails is a result too.
 
-    The global random state is lent to the candidate and put back.
+    The global random state is lent to the candidate and put back, one candidate of the process at a time.
 
     Args:
         build: makes the candidate from a generator of its own; called once a seed, while the global generators of
             torch are seeded with it, so that the weights depend on the seed alone.
         train: what to train on.
-        validation: real data with hard labels, in the model space of ``train``; see :func:`ddplug.nni.sets.check_pair`.
-            Its classes may be in another order.
+        validation: real data with hard labels, in the model space of ``train``, see
+            :func:`ddplug.search.sets.check_pair`; its classes may be in another order.
         protocol: how.
-        report: called with every interim accuracy.
+        report: called with every interim accuracy and the steps taken before it; what it raises goes through.
 
     Returns:
         Accuracy, or why there is none, and the costs. An exception of the candidate (also out of memory, outputs that
@@ -272,11 +318,17 @@ def train_and_score(
         >>> result.images, result.failure, len(result.accuracies)
         (100, None, 1)
     """
-    candidate = _Candidate(train, validation.in_order_of(train.class_names), protocol, report)
-    failure = None
+    with _turn:
+        return _train_and_score(build, _Candidate(train, validation.in_order_of(train.class_names), protocol, report))
+
+
+def _train_and_score(build: Callable[[torch.Generator], nn.Module], candidate: _Candidate) -> Result:
+    protocol, failure = candidate.protocol, None
     try:
         for seed in range(protocol.seed, protocol.seed + protocol.seeds):
             candidate.run(build, seed)
+    except _ToldError as told:
+        raise told.__cause__ or told from None
     except Exception as error:
         failure = reason(error)
     if failure and candidate.device.type == "cuda":

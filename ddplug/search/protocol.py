@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -10,12 +10,14 @@ import torch
 
 from ddplug.errors import DdplugError, DivergedError, OptionError
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.checks import one_of
 from ddplug.utils.text import one_line
 
 __all__ = ["CandidateError", "HopelessError", "OverTimeError", "Protocol", "Result", "over_time", "reason"]
 
 _LIMITS: dict[str, tuple[type, float, float]] = {
     "epochs": (int, 1, 10**9),
+    "steps": (int, 1, 10**9),
     "learning_rate": (float, 0, 10**9),
     "batch_size": (int, 1, 10**9),
     "momentum": (float, 0, 10**9),
@@ -28,7 +30,7 @@ _LIMITS: dict[str, tuple[type, float, float]] = {
 }
 """Type and range of every number of a protocol."""
 
-_RECIPE = ("epochs", "learning_rate", "batch_size", "momentum", "weight_decay", "schedule", "augment")
+_RECIPE = ("epochs", "steps", "learning_rate", "batch_size", "momentum", "weight_decay", "schedule", "augment")
 """What replaces a field of the set's recipe."""
 
 
@@ -67,12 +69,14 @@ class Protocol:
             with sigmoids may guess for long and still learn: that is why it is off by default.
         time_limit: seconds for all of it, looked at after every step.
         device: see :func:`ddplug.utils.devices.pick_device`.
+        steps: of SGD, instead of epochs. That is the footing on which sets of different sizes compare: whole epochs
+            give 100 images with batches of 64 twice as many steps an image as 400.
 
     Raises:
         OptionError: a value is of the wrong type or out of range.
 
     Example:
-        >>> Protocol(epochs=30, batch_size=64.0).batch_size
+        >>> Protocol(steps=300, batch_size=64.0).batch_size
         64
         >>> Protocol(epochs=0)
         Traceback (most recent call last):
@@ -93,6 +97,7 @@ class Protocol:
     patience: float | None = None
     time_limit: float | None = None
     device: str = "auto"
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         for name in _LIMITS:
@@ -106,11 +111,35 @@ class Protocol:
         for name in ("seeds", "seed", "device"):
             if getattr(self, name) is None:
                 raise OptionError(f"{name} is None; give it or leave it out")
+        if self.epochs is not None and self.steps is not None:
+            raise OptionError(f"epochs is {self.epochs} and steps is {self.steps}; give one of them")
 
     def recipe(self, own: Recipe) -> Recipe:
         """Return a set's recipe with what this protocol replaces."""
         given = {name: getattr(self, name) for name in _RECIPE if getattr(self, name) is not None}
-        return replace(own, **given, steps=0)  # candidates are trained by epochs
+        if self.epochs is not None:
+            given["steps"] = 0
+        return replace(own, **given)
+
+    def changed(self, **changes: Any) -> Protocol:
+        """Return a protocol with some fields changed; steps take the place of epochs, and epochs that of steps.
+
+        Raises:
+            OptionError: a field is unknown, or a value is out of range.
+
+        Example:
+            >>> Protocol(epochs=30).changed(steps=300).epochs is None
+            True
+        """
+        for name in changes:
+            one_of("field of the protocol", name, asdict(self))
+        rivals = {"steps": "epochs", "epochs": "steps"}
+        dropped = {rivals[name]: None for name in rivals if changes.get(name) is not None}
+        return replace(self, **{**dropped, **changes})
+
+    def settings(self) -> dict[str, Any]:
+        """Return every field as a journal has it; ``steps`` only where it is given: older journals do not know it."""
+        return {name: value for name, value in asdict(self).items() if name != "steps" or value is not None}
 
 
 class CandidateError(DdplugError, RuntimeError):
@@ -126,6 +155,7 @@ class Result:
         failure: one line that says why it failed, ``None`` where it did not.
         accuracies: on the whole validation split, one a seed that came to its end.
         intermediate: interim accuracies, in order, over all seeds.
+        at: training steps taken before each of them, those of earlier seeds included.
         stopped: one line that says why training ended before its last epoch, ``None`` where it did not.
         seconds: of building, training and scoring.
         images: training images seen, over all seeds.
@@ -142,6 +172,7 @@ class Result:
     seconds: float = 0.0
     images: int = 0
     flops: float | None = None
+    at: tuple[int, ...] = ()
 
 
 class OverTimeError(Exception):

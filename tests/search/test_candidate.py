@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +18,10 @@ from ddplug.distillation.loop import distill
 from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import OptionError
 from ddplug.networks.factory import build
-from ddplug.nni import candidate
-from ddplug.nni.candidate import INTERIM_SHARE, train_and_score
-from ddplug.nni.protocol import Protocol, Result
-from ddplug.nni.zero_cost import SCORES, zero_cost
+from ddplug.search import candidate
+from ddplug.search.candidate import INTERIM_SHARE, images_of, train_and_score
+from ddplug.search.protocol import Protocol, Result
+from ddplug.search.zero_cost import SCORES, zero_cost
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.testing import toy_images
@@ -264,19 +265,74 @@ class _Counting(nn.Module):
 def test_interim_scores_are_reported_and_cost_little(epochs: int) -> None:
     train, real = pair(images=20, counts=(1000, 960, 920))
     made: list[_Counting] = []
-    reports: list[float] = []
+    reports: list[tuple[float, int]] = []
 
     def make(rng: Generator) -> nn.Module:
         made.append(_Counting())
         return made[0]
 
-    result = train_and_score(make, train, real, replace(CPU, epochs=epochs), report=reports.append)
-    assert tuple(reports) == result.intermediate
+    result = train_and_score(make, train, real, replace(CPU, epochs=epochs), report=lambda *told: reports.append(told))
+    assert tuple(value for value, _ in reports) == result.intermediate
+    assert tuple(step for _, step in reports) == result.at
+    assert list(result.at) == sorted(set(result.at))
     assert len(reports) <= 9
     assert (len(reports) > 0) == (epochs > 1)
     # single samples are looks at shapes
     interim = sum(n for n in made[0].seen if n > 1) - len(real)
     assert interim <= INTERIM_SHARE * (3 * epochs * len(train) + len(real)) + 32
+
+
+def test_steps_are_taken_whatever_the_size_of_the_set() -> None:
+    for images in (8, 3):
+        train, real = pair(images=images)
+        train = replace(train, recipe=replace(RECIPE, batch_size=9))
+        told: list[int] = []
+        result = train_and_score(
+            linear,
+            train,
+            real,
+            replace(CPU, steps=10, seeds=2),
+            report=lambda value, step, told=told: told.append(step),
+        )
+        # 24 images in batches of 8, 9 in one: every step passes as many, and the two seeds follow one another
+        each = 8 if images == 8 else 9
+        assert result.images == 2 * 10 * each
+        assert told == list(result.at)
+        assert max(told[: len(told) // 2]) < 10 < min(told[len(told) // 2 :])
+
+
+def test_steps_that_end_within_an_epoch_are_counted_as_they_are_cut() -> None:
+    train = replace(TRAIN, recipe=replace(RECIPE, batch_size=10))
+    assert len(train) == 24
+    result = train_and_score(linear, train, REAL, replace(CPU, steps=5))
+    # 24 images make three batches of 8
+    assert result.images == 5 * 8 == images_of(replace(CPU, steps=5).recipe(train.recipe), 24)
+    assert images_of(replace(CPU, epochs=2).recipe(train.recipe), 24) == 2 * 24
+
+
+def test_a_recipe_of_steps_is_followed_unless_epochs_are_given() -> None:
+    train = replace(TRAIN, recipe=replace(RECIPE, steps=4))
+    assert train_and_score(linear, train, REAL, CPU).images == 4 * 24
+    assert train_and_score(linear, train, REAL, replace(CPU, epochs=3)).images == 3 * 24
+
+
+def test_what_the_listener_raises_is_no_failure_of_the_candidate() -> None:
+    def stop(value: float, step: int) -> None:
+        raise LookupError(f"enough after {step}")
+
+    with pytest.raises(LookupError, match="enough after"):
+        run(protocol=replace(CPU, epochs=10), report=stop)
+
+
+def test_threads_take_turns_and_find_what_one_alone_finds() -> None:
+    def dropping(rng: Generator) -> nn.Sequential:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3))
+
+    protocols = [replace(CPU, epochs=8, seed=seed) for seed in range(4)]
+    alone = [run(dropping, protocol).accuracies for protocol in protocols]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda protocol: run(dropping, protocol).accuracies, protocols))
+    assert together == alone
 
 
 def test_hopeless_candidates_are_stopped_and_scored_as_they_stand() -> None:

@@ -2,6 +2,7 @@ r"""Scores of a network that is not trained at all: the controls that any proxy 
 
 ======================= ============================================================================================
 ``"parameters"``        number of trainable weights
+``"flops"``             floating-point operations of a forward pass of one input; 0 where they cannot be counted
 ``"gradient-norm"``     Euclidean norm of the loss gradient over one batch (Abdelfattah et al. 2021, section 3.1)
 ``"synflow"``           :math:`\sum_\theta |\theta|\,\partial R/\partial|\theta|`, with :math:`R` the sum of the outputs
                         for an input of ones, all weights positive and no normalization (Tanaka et al. 2020, eq. 1);
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ddplug.search.candidate import forward_flops
 from ddplug.utils.checks import one_of
 from ddplug.utils.randomness import temporary_seed
 from ddplug.utils.surroundings import own_surroundings
@@ -40,6 +42,10 @@ _LEAST = 1e-6
 
 def _parameters(network: nn.Module, x: Tensor, y: Tensor) -> float:
     return float(sum(p.numel() for p in network.parameters() if p.requires_grad))
+
+
+def _flops(network: nn.Module, x: Tensor, y: Tensor) -> float:
+    return forward_flops(network, x[:1]) or 0.0
 
 
 def _gradient_norm(network: nn.Module, x: Tensor, y: Tensor) -> float:
@@ -93,6 +99,7 @@ def _nwot(network: nn.Module, x: Tensor, y: Tensor) -> float:
 
 SCORES: Mapping[str, Callable[[nn.Module, Tensor, Tensor], float]] = {
     "parameters": _parameters,
+    "flops": _flops,
     "gradient-norm": _gradient_norm,
     "synflow": _synflow,
     "nwot": _nwot,
