@@ -18,7 +18,8 @@ FLOORS = (
     {"synthetic"},
     {"distillation"},
     {"distillers", "evaluation", "avalanche", "testing"},
-    {"nni", "auto"},
+    {"search"},
+    {"nni", "optuna", "auto"},
     {"cli"},
     {"__main__"},
 )

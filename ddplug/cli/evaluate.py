@@ -34,7 +34,8 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         "--network",
         action="append",
         metavar="SPEC",
-        help="network to train, e.g. convnet:width=32,depth=2; again for a table over networks (default: convnet)",
+        help="network to train, e.g. convnet:width=32,depth=2; again for a table over networks "
+        "(default: auto, what suits the data)",
     )
     add_judging_options(
         parser, LEARNED, note=", or, without baselines, by the steps and rates that dd and soft-label-dd learn"
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     train, test = real(arguments, {arguments.file: synthetic})
     if arguments.protocol == LEARNED:
         return _learned(arguments, synthetic, test)
-    first, *others = arguments.network or ["convnet"]
+    first, *others = arguments.network or ["auto"]
     with judging(arguments, arguments.file) as settings:
         if not arguments.baselines:
             found = cross_architecture(synthetic, test, [first, *others], **settings)

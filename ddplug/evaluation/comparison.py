@@ -13,6 +13,7 @@ import torch
 
 from ddplug.data.anything import Data
 from ddplug.data.labeled import LabeledData
+from ddplug.distillation import settling
 from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller
 from ddplug.distillation.storage import BudgetError, Storage, reduced_to, storage_for
@@ -24,7 +25,8 @@ from ddplug.evaluation.row import Row
 from ddplug.evaluation.rows import Comparison
 from ddplug.evaluation.run import Progress, Run
 from ddplug.evaluation.train import Trainable
-from ddplug.networks.factory import Network, name_of
+from ddplug.networks.factory import Network, name_of, suited
+from ddplug.networks.forms import AUTO
 from ddplug.registry import resolve
 from ddplug.synthetic.budget import images_within
 from ddplug.synthetic.compat import same_space
@@ -37,7 +39,7 @@ from ddplug.utils.fingerprints import fingerprint
 from ddplug.utils.notes import note
 from ddplug.utils.surroundings import own_surroundings
 
-__all__ = ["CODED", "WHOLE_RECIPE", "compare"]
+__all__ = ["CODED", "WHOLE_RECIPE", "compare", "sized_like"]
 
 CODED = "coded real"
 """Name of a baseline: random real images, held by the codec that suits the data, as many as fit so."""
@@ -57,7 +59,7 @@ def compare(
     train: Data,
     test: Data,
     *,
-    network: Network = "convnet",
+    network: Network = AUTO,
     repeats: int = 5,
     recipe: Recipe | str | None = None,
     seed: int = 0,
@@ -127,7 +129,10 @@ def compare(
     # before minutes of training, so that a misspelt name costs none, nor does a network that does not fit
     for _, own in sets:
         check_networks(own, [network, *across])
+    shape = sets[0][1].shape
+    network, across = suited(network, shape), [suited(one, shape) for one in across]
     known = [resolve("distiller", name)() if isinstance(name, str) and name != CODED else name for name in baselines]
+    known = [one if isinstance(one, str) else settling.settled(one, shape) for one in known]
     groups = [_Group(alike, train, test, recipe, place) for alike in _alike(sets)]
     planned = [row for group in groups for row in group.rows(known, network, repeats, seed)]
     first, other = groups[0], [row for spec in across for group in groups for row in group.own(spec, repeats)]
@@ -255,8 +260,7 @@ class _Group:
     def _sized(self, baseline: str | Distiller, seed: int) -> tuple[str, Sized] | None:
         """Give a baseline as many images as fit; ``None`` for coded real images where no codec holds them."""
         if not isinstance(baseline, str):
-            sized = _coded if self.one.stored is not None else _quantized
-            return str(baseline.name), sized(baseline, self.one, self.train, seed)
+            return str(baseline.name), sized_like(self.one, baseline, self.train, seed)
         random = resolve("distiller", "random")()
         try:
             storage = storage_for(self.train, "auto", self.one.nbytes)
@@ -284,6 +288,21 @@ def _repeated(own: SyntheticSet, number: int) -> list[SyntheticSet]:
 
 Sized: TypeAlias = tuple[Distiller, Callable[[Sequence[SyntheticSet]], list[SyntheticSet]]]
 """A baseline with as many images of each class as fit, at least one, and how to store what it makes."""
+
+
+def sized_like(synthetic: SyntheticSet, method: Distiller, data: LabeledData, seed: int) -> Sized:
+    """Fit a baseline to the bytes of a set, stored as the set is.
+
+    Args:
+        synthetic: the set.
+        method: the baseline.
+        data: what it is to be made of.
+        seed: of its first run.
+
+    Raises:
+        OptionError: the method has no ``images_per_class``.
+    """
+    return (_quantized if synthetic.stored is None else _coded)(method, synthetic, data, seed)
 
 
 def _quantized(method: Distiller, synthetic: SyntheticSet, data: LabeledData, seed: int) -> Sized:

@@ -22,7 +22,8 @@ from ddplug.evaluation.run import Progress, Run
 from ddplug.evaluation.train import Trainable, steps_of, train_each
 from ddplug.functional import augmentation as augment
 from ddplug.networks.batching import batch_pieces
-from ddplug.networks.factory import Network, name_of
+from ddplug.networks.factory import Network, name_of, suited
+from ddplug.networks.forms import AUTO, form_of
 from ddplug.networks.functional import stateless
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
@@ -46,6 +47,9 @@ __all__ = [
 
 NETWORKS = ("convnet", "mlp", "lenet", "alexnet", "vgg11", "resnet18")
 """The networks of the papers' cross-architecture tables."""
+
+_OTHERS = {"series": ("conv1d", "conv1d:norm=batch", "mlp"), "row": ("mlp", "mlp:depth=2", "mlp:depth=1")}
+"""Form of data that are no images -> the networks of a table for them."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -173,7 +177,7 @@ def judge(
     Returns:
         The accuracies, one a set.
     """
-    run = run or Run()
+    run, network = run or Run(), suited(network, test.shape)
     pace = run.pace or Pace([Load("", len(data), 1, 1, 0)], lambda line: None, "")
     key = digest(data, test, network, recipe, seed=seed, device=device, steps=steps) if run.finished.keeps else None
     found = run.finished.find(key)
@@ -204,7 +208,7 @@ def evaluate(
     synthetic: SyntheticSet,
     test: Data,
     *,
-    network: Network = "convnet",
+    network: Network = AUTO,
     repeats: int = 5,
     recipe: Recipe | str | None = None,
     seed: int = 0,
@@ -257,7 +261,7 @@ def evaluate(
 def cross_architecture(
     synthetic: SyntheticSet,
     test: Data,
-    networks: Sequence[Network] = NETWORKS,
+    networks: Sequence[Network] | None = None,
     *,
     repeats: int = 5,
     recipe: Recipe | str | None = None,
@@ -271,7 +275,8 @@ def cross_architecture(
     Args:
         synthetic: the set.
         test: real data that the set was not made from, see :func:`ddplug.data.as_labeled`.
-        networks: names with options, or functions that build one.
+        networks: names with options, or functions that build one; if not given those of the papers' tables for
+            images, and a few each for series and rows of numbers.
         repeats: networks to train of each architecture, at least 1.
         recipe: how to train, see :func:`evaluate`.
         seed: of each evaluation.
@@ -287,6 +292,7 @@ def cross_architecture(
             trained.
         DataError: set and data do not fit together.
     """
+    networks = _OTHERS.get(form_of(synthetic.shape), NETWORKS) if networks is None else networks
     return _each(
         synthetic, test, networks, repeats, recipe, seed=seed, device=device, progress=progress, checkpoint=checkpoint
     )
@@ -310,6 +316,7 @@ def _each(
     place = pick_device(device)
     test, recipe = same_space(synthetic, test, "test", place), settled(recipe, synthetic.recipe, place)
     augment.check(recipe.augment, synthetic.shape)
+    networks = [suited(network, synthetic.shape) for network in networks]
     check_networks(synthetic, networks)
     moved = synthetic.to(place)
     weights = weigh(moved, networks, recipe, seed, place) if progress else [1.0] * len(networks)

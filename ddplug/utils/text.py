@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
+from textwrap import wrap
 
 __all__ = [
     "command",
@@ -17,6 +18,7 @@ __all__ = [
     "shown",
     "storable",
     "table",
+    "wrapped",
 ]
 
 
@@ -135,6 +137,32 @@ def table(rows: Sequence[Sequence[object]]) -> str:
     cells = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+
+
+def wrapped(rows: Sequence[Sequence[object]], width: int = 80) -> str:
+    """Align rows of cells in columns, the last of which goes on in the next line where it is too wide.
+
+    A word that is too wide stands as it is: it may be a path or a part of a command.
+
+    Args:
+        rows: of as many cells each.
+        width: characters of a line.
+
+    Example:
+        >>> print(wrapped([("set", "three small words"), ("b", "one")], 16))
+        set  three small
+             words
+        b    one
+    """
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
+    left = sum(widths) + 2 * len(widths)
+    lines = []
+    for *first, last in cells:
+        parts = wrap(last, max(width - left, 20), break_long_words=False, break_on_hyphens=False) or [""]
+        head = "  ".join([*map(str.ljust, first, widths), ""])
+        lines += [f"{head}{parts[0]}".rstrip(), *(" " * left + part for part in parts[1:])]
+    return "\n".join(lines)
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -36,8 +36,8 @@ from ddplug.distillers.selection.kmeans import KMeansCentroid
 from ddplug.distillers.selection.random_ import Random
 from ddplug.evaluation.ranking import spearman
 from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
-from ddplug.nni.agreement import Study
-from ddplug.nni.budget import cost, data_file, early_stopping, epochs_within
+from ddplug.search.agreement import Study
+from ddplug.search.budget import cost, data_file, early_stopping, epochs_within
 from ddplug.synthetic import SyntheticSet
 from ddplug.utils.text import table
 

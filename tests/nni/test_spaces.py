@@ -23,9 +23,9 @@ from ddplug.distillation.loop import distill
 from ddplug.distillers.selection.random_ import Random as Draw
 from ddplug.errors import OptionError
 from ddplug.networks.convnet import ConvNet, convnet
-from ddplug.nni.candidate import train_and_score
-from ddplug.nni.protocol import Protocol
 from ddplug.nni.spaces import ConvNetSpace, architectures
+from ddplug.search.candidate import train_and_score
+from ddplug.search.protocol import Protocol
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.testing import toy_images
 from ddplug.utils.randomness import temporary_seed

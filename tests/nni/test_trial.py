@@ -16,12 +16,12 @@ import pytest
 
 from ddplug.networks.factory import build
 from ddplug.nni import trial
-from ddplug.nni.candidate import train_and_score
-from ddplug.nni.journal import Journal
-from ddplug.nni.protocol import CandidateError, Protocol
 from ddplug.nni.running import free_port
-from ddplug.nni.sets import load_set
 from ddplug.nni.trial import main, results
+from ddplug.search.candidate import train_and_score
+from ddplug.search.journal import Journal
+from ddplug.search.protocol import CandidateError, Protocol
+from ddplug.search.sets import load_set
 from tests.nni.toy_experiments import ROOT, run
 from tests.nni.toy_space import SHAPE, files
 
