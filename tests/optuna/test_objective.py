@@ -190,7 +190,8 @@ def test_estimators_are_tuned_too() -> None:
 
 
 def test_mistakes_are_one_line() -> None:
-    for directions in (["minimize"], ["maximize", "maximize"]):
+    wrong: Any = (["minimize"], ["maximize", "maximize"])
+    for directions in wrong:
         own = optuna.create_study(directions=directions)
         with pytest.raises(OptionError, match="create_study\\(direction='maximize'\\)"):
             own.optimize(DistilledObjective(define, PROXY), n_trials=1)
