@@ -10,6 +10,8 @@ from importlib.util import find_spec
 
 import pytest
 
+from ddplug.utils.packages import install_extra
+
 FRAMEWORKS = {"avalanche": "Avalanche", "nni": "NNI", "optuna": "Optuna"}
 NAMES = [(home, name) for home in FRAMEWORKS for name in import_module(f"ddplug.{home}").__all__]
 ALONE = {"MemoryOptions", "checkpoint_cure"}
@@ -59,8 +61,10 @@ def test_every_name_names_the_extra_that_brings_its_framework() -> None:
                     print(f"{type(error).__name__}: {error}")
         """
     )
-    text = 'MissingExtraError: ddplug.{0}.{1} needs {2}, which is not installed; run pip install "ddplug[{0}]"'
-    assert out.splitlines() == [text.format(home, name, FRAMEWORKS[home]) for home, name in NAMES if name not in ALONE]
+    text = "MissingExtraError: ddplug.{0}.{1} needs {2}, which is not installed; run {3}"
+    assert out.splitlines() == [
+        text.format(home, name, FRAMEWORKS[home], install_extra(home)) for home, name in NAMES if name not in ALONE
+    ]
 
 
 @pytest.mark.parametrize(("home", "name"), NAMES)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ddplug.errors import DataError, OptionError
 from ddplug.utils.arguments import SEED_LIMIT, Parser, number, path
 from ddplug.utils.streams import is_terminal
+from ddplug.utils.text import shown
 
 if TYPE_CHECKING:
     from ddplug.data.labeled import LabeledData
@@ -26,20 +28,38 @@ __all__ = [
 ]
 
 
-def add_data_options(parser: Parser) -> None:
-    """Add the options that say which real data."""
+def add_data_options(parser: Parser, taken: Iterable[str] = (), *, required: bool = True) -> None:
+    """Add the options that say which real data.
+
+    Args:
+        parser: what to add them to.
+        taken: options that a method has, whose short forms are left to it.
+        required: whether ``--data`` has to be given.
+    """
     group = parser.add_argument_group("data")
     group.add_argument(
         "--data",
-        required=True,
+        required=required,
         metavar="NAME",
-        help="a data set (see `ddplug list`), or a folder of images, imagefolder:DIR",
+        help="a data set (see `ddplug list`), a folder of images, imagefolder:DIR, or a file: csv:FILE, parquet:FILE, "
+        "npz:FILE; also images:DIR with --label-file, and hf:NAME",
     )
     group.add_argument(
         "--data-root", type=path, metavar="DIR", help="folder that data sets from the network are kept in"
     )
     group.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
-    group.add_argument("--size", type=_size, metavar="N|HxW", help="resize the pictures of imagefolder:DIR")
+    group.add_argument("--size", type=_size, metavar="N|HxW", help="resize the pictures of a folder")
+    group.add_argument("--target", metavar="COLUMN", help="column of a table that holds the labels")
+    group.add_argument(
+        "--ignore", action="append", default=[], metavar="COLUMN", help="column of a table to leave out; again for more"
+    )
+    group.add_argument(
+        *("--label-file", *{"--labels"}.difference(taken)),
+        dest="labels",
+        type=path,
+        metavar="FILE",
+        help="CSV file with the name and the class of each picture of images:DIR",
+    )
     group.add_argument(
         "--cache", type=path, metavar="DIR", help="decode images once into files here; memory use stays bounded"
     )
@@ -80,6 +100,9 @@ def data_words(arguments: argparse.Namespace) -> list[str]:
         words += ["--data-root", arguments.data_root]
     if arguments.size is not None:
         words += ["--size", "x".join(map(str, arguments.size))]
+    words += [] if arguments.target is None else ["--target", arguments.target]
+    words += [word for column in arguments.ignore for word in ("--ignore", column)]
+    words += [] if arguments.labels is None else ["--label-file", shown(arguments.labels)]
     if arguments.cache is not None:
         words += ["--cache", arguments.cache]
     if arguments.validation is not None:
@@ -116,6 +139,9 @@ def load_whole(arguments: argparse.Namespace, split: str) -> LabeledData:
         split=split,
         download=arguments.download,
         size=arguments.size,
+        target=arguments.target,
+        ignore=arguments.ignore,
+        labels=arguments.labels,
         cache=arguments.cache,
         progress=show_progress(),
     )

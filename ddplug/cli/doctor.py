@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 
 from ddplug.cli.commands import Answer
 from ddplug.utils.arguments import Parser
-from ddplug.utils.packages import FILELOCK, dotted, is_at_least, leading_numbers, version_of
-from ddplug.utils.text import table
+from ddplug.utils.packages import FILELOCK, dotted, install_extra, is_at_least, leading_numbers, version_of
+from ddplug.utils.text import wrapped
 
 __all__ = ["PACKAGES", "Finding", "configure", "examine", "installed", "run"]
 
@@ -25,24 +25,29 @@ def run(arguments: argparse.Namespace) -> Answer:
     from ddplug.cli.doctor import examine
 
     rows = examine()
-    text = table([("what", "status", "found", "what to do"), *((r.name, r.status, r.found, r.advice) for r in rows)])
-    return Answer({"checks": [asdict(row) for row in rows]}, text)
+    lines = [("what", "status", "found, and what to do")]
+    for row in rows:
+        lines.append((row.name, row.status, row.found))
+        lines += [("", "", f"-> {row.advice}")] if row.advice else []
+    return Answer({"checks": [asdict(row) for row in rows]}, wrapped(lines))
 
 
 Versions = Mapping[str, str | None]
 """Name of a package -> its version, ``None`` where it is not installed."""
 
+_WITH_NNI = "wanted with nni"
+
 PACKAGES: Mapping[str, str] = {
     "torch": "",
     "torchvision": "",
     "numpy": "",
-    "avalanche-lib": 'pip install "ddplug[avalanche]" for continual learning',
-    "optuna": 'pip install "ddplug[optuna]" to tune with Optuna',
-    "nni": 'pip install "ddplug[nni]" for architecture search',
-    "pytorch-lightning": "comes with ddplug[nni]",
-    "setuptools": "comes with ddplug[nni]",
-    "filelock": "comes with ddplug[nni]",
-    "typeguard": "comes with ddplug[nni]",
+    "avalanche-lib": f"{install_extra('avalanche')} for continual learning",
+    "optuna": f"{install_extra('optuna')} to tune with Optuna",
+    "nni": f"{install_extra('nni')} for architecture search",
+    "pytorch-lightning": _WITH_NNI,
+    "setuptools": _WITH_NNI,
+    "filelock": _WITH_NNI,
+    "typeguard": _WITH_NNI,
 }
 """Packages that are looked at -> what to do about one that is missing; nothing where ddplug itself needs it."""
 
@@ -261,7 +266,7 @@ def _package(name: str, found: str | None) -> Finding:
     if found is not None:
         return Finding(name, "ok", found)
     needed = PACKAGES[name] == ""
-    return Finding(name, "broken" if needed else "note", "not installed", PACKAGES[name] or "pip install ddplug")
+    return Finding(name, "broken" if needed else "note", "not installed", PACKAGES[name] or f"pip install {name}")
 
 
 def _device() -> Finding:

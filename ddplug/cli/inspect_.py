@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from typing import Any
 
 from ddplug.cli.commands import Answer
-from ddplug.utils.arguments import Parser, path
-from ddplug.utils.text import table
+from ddplug.utils.arguments import Parser
+from ddplug.utils.arguments import path as as_path
+from ddplug.utils.text import wrapped
 
 __all__ = ["configure", "run"]
 
@@ -17,7 +19,9 @@ _UNCHECKED = "no: unchecked, since it was written before files had checksums; lo
 
 def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the file."""
-    parser.add_argument("file", type=path, metavar="FILE", help="a set made by `ddplug distill`")
+    parser.add_argument(
+        "file", type=as_path, metavar="FILE", help="a set of `ddplug distill`, or a name of `ddplug list`"
+    )
     return argv
 
 
@@ -27,6 +31,8 @@ def _line(value: Any) -> str:
         return ", ".join(f"{key}={_line(item)}" for key, item in value.items()) or "-"
     if isinstance(value, list):
         return ", ".join(map(_line, value))
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
+        return f"{value[:12]}..."  # a digest; --json gives all of it
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -49,13 +55,14 @@ def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
 def run(arguments: argparse.Namespace) -> Answer:
     """Read a set and describe it."""
     from ddplug.synthetic.export import inspect
+    from ddplug.synthetic.ready import locate
     from ddplug.utils.files import is_checked
 
-    about = inspect(arguments.file)
+    about, path = inspect(arguments.file), locate(arguments.file)
     values = {
         "file": arguments.file,
         **about,
-        "file_bytes": os.path.getsize(arguments.file),
-        "checked": is_checked(arguments.file),
+        "file_bytes": os.path.getsize(path),
+        "checked": is_checked(path),
     }
-    return Answer(values, table(_rows(values)))
+    return Answer(values, wrapped(_rows(values)))

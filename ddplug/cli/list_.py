@@ -1,4 +1,4 @@
-"""``ddplug list``: methods, networks, data sets and codecs, ours and third parties'."""
+"""``ddplug list``: methods, networks, data sets and codecs, ours and others', and sets that come along."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ddplug.cli.commands import Answer
 from ddplug.utils.arguments import Parser, plain
-from ddplug.utils.text import table
+from ddplug.utils.text import wrapped
 
 __all__ = ["configure", "run"]
 
@@ -31,19 +31,34 @@ def _describe(kind: str, name: str) -> dict[str, Any]:
     return {"name": name, "about": plain(lines[0]) if lines else "", "error": None}
 
 
+def _sets() -> list[dict[str, Any]]:
+    """Return the sets that come with the package."""
+    from ddplug.synthetic.ready import READY, SOURCES
+
+    about = {
+        name: f"{each.path.stat().st_size:,} bytes, {SOURCES[each.source].license}" for name, each in READY.items()
+    }
+    return [{"name": name, "about": text, "error": None} for name, text in about.items()]
+
+
 def run(arguments: argparse.Namespace) -> Answer:
     """List every installed plug-in; one that cannot be imported is listed with the reason."""
     from ddplug import registry
+    from ddplug.data.sources import SCHEMES
 
     values = {f"{kind}s": [_describe(kind, name) for name in registry.names(kind)] for kind in registry.GROUPS}
+    values["sets"] = _sets()
+    values["sources"] = [{"name": scheme.usage, "about": scheme.about, "error": None} for scheme in SCHEMES.values()]
     titles = {
         "distillers": "Methods",
         "networks": "Networks",
-        "datasets": "Data sets (and imagefolder:DIR)",
+        "datasets": "Data sets",
+        "sources": "Your own data",
         "codecs": "Codecs",
+        "sets": "Sets that come with ddplug (ddplug.load(NAME), or in the place of a file)",
     }
     parts = []
     for kind, entries in values.items():
         rows = [(e["name"], e["about"] if e["error"] is None else f"UNUSABLE: {e['error']}") for e in entries]
-        parts.append(f"{titles[kind]}\n{indent(table(rows), '  ')}" if rows else titles[kind])
+        parts.append(f"{titles[kind]}\n{indent(wrapped(rows, 78), '  ')}" if rows else titles[kind])
     return Answer(values, "\n\n".join(parts))

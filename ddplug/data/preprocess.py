@@ -31,6 +31,13 @@ __all__ = [
 ]
 
 
+def _brief(tensor: Tensor) -> str:
+    """Write the numbers of a few channels, or the shape of more."""
+    if tensor.ndim == 1 and len(tensor) <= 4:
+        return f"[{', '.join(f'{value:.4g}' for value in tensor.tolist())}]"
+    return f"<{' x '.join(map(str, tensor.shape))}>"
+
+
 @dataclass(frozen=True, eq=False)
 class Preprocess:
     """A map from pixel space to model space and back.
@@ -40,6 +47,9 @@ class Preprocess:
     """
 
     kind: ClassVar[str]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={_brief(v)}' for k, v in self.tensors().items())})"
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map ``(N, *shape)`` pixels to model space."""
@@ -71,7 +81,7 @@ class Preprocess:
         return type(self)(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Identity(Preprocess):
     """Model space is pixel space."""
 
@@ -89,7 +99,7 @@ def per_channel(values: Tensor, like: Tensor) -> Tensor:
     return values.view(1, -1, *[1] * (like.ndim - 2))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Standardize(Preprocess):
     """Subtract the mean and divide by the standard deviation of each channel (dimension 1).
 
@@ -109,7 +119,7 @@ class Standardize(Preprocess):
         return inputs * per_channel(self.std, inputs) + per_channel(self.mean, inputs)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Zca(Preprocess):
     """ZCA whitening over all ``D`` values of an input: ``(x - mean) @ matrix``.
 

@@ -28,6 +28,7 @@ from ddplug.distillation.checkpoint import Snapshot
 from ddplug.distillation.config import config_of
 from ddplug.distillation.memory import check as check_memory
 from ddplug.distillation.protocol import Distiller
+from ddplug.distillation.settling import settled
 from ddplug.distillation.storage import Start, Storage, check_sizable, storage_for, with_recipe
 from ddplug.distillation.through import through
 from ddplug.errors import DataError, DdplugError, DivergedError, OptionError
@@ -278,7 +279,12 @@ def _identity(data: LabeledData, method: Distiller, seed: int, storage: Storage 
         "method": method.name,
         "config": config_of(method),
         "seed": seed,
-        "data": {"name": storable(data.name), "fingerprint": data.fingerprint, "size": len(data)},
+        "data": {
+            "name": storable(data.name),
+            "fingerprint": data.fingerprint,
+            "size": len(data),
+            **({"columns": list(data.columns), "target": data.target} if data.columns else {}),
+        },
         **({} if storage is None else storage.to_json()),
         **({"real_images": method.real_images} if hasattr(method, "real_images") else {}),
     }
@@ -394,6 +400,7 @@ def distill(
             raise OptionError(f"{what} is {value}; it must be at least 0 and below 2**63")
     place = pick_device(device)
     data = as_labeled(data).to(place)
+    method = settled(method, data.shape)
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))
     storage = storage_for(data, codec, nbytes)
     run = _Run(method, _identity(data, method, seed, storage), place, path, checkpoint_every)

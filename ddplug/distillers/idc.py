@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from ddplug.distillers.presets import Preset
 from ddplug.functional.losses import GRADIENT_DISTANCES, gradient_matching
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
+from ddplug.networks.forms import AUTO
 from ddplug.networks.functional import unprefixed
 from ddplug.utils.checks import one_of
 
@@ -102,7 +103,7 @@ class IDC(Momentum, AgedPool):
     name: ClassVar[str] = "idc"
     presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     distance: str = "mse"
-    factor: int = 2
+    factor: int | Literal["auto"] = AUTO
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,6 +7,7 @@ from typing import Any
 
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.export import inspect
+from ddplug.synthetic.ready import SOURCES, Ready, ready
 from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["card"]
@@ -18,7 +19,7 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
 
     Args:
         synthetic: any set.
-        file: name of the set's file, for the example.
+        file: name of the set's file, for the example; that of a set which comes with the package adds its source.
 
     Returns:
         Markdown.
@@ -62,6 +63,7 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
             f"| values before preprocessing | {facts['pixel_range'][0]:.4g} to {facts['pixel_range'][1]:.4g} |",
             f"| share of them outside [0, 1] | {facts['outside_unit_range']:.1%} |",
             "",
+            *_source(ready(file)),
             "## Classes",
             "",
             *_classes(synthetic, facts["samples_per_class"]),
@@ -97,6 +99,22 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
             "",
         ]
     )
+
+
+def _source(known: Ready | None) -> list[str]:
+    """Say where the real data of a set come from, what made it, and what was measured."""
+    if known is None:
+        return []
+    source = SOURCES[known.source]
+    return [
+        "## Source",
+        "",
+        f"- Made from: [{source.title}]({source.url}), by {source.authors}.",
+        f"- License of the set, which is that of these data: [{source.license}]({source.license_url}).",
+        f"- Made by: `{known.command}`",
+        f"- Accuracy on test data: {known.accuracy or 'not measured'}",
+        "",
+    ]
 
 
 def _classes(synthetic: SyntheticSet, counts: list[int], most: int = 100) -> list[str]:

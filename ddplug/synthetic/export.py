@@ -20,6 +20,7 @@ from ddplug.synthetic.pictures import grid, image_bytes
 from ddplug.synthetic.ranges import in_units, range_of
 from ddplug.utils.files import write_file
 from ddplug.utils.notes import note
+from ddplug.utils.pictures import png
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import os_reason
 
@@ -41,9 +42,7 @@ def to_png(synthetic: SyntheticSet, path: str | Path, per_row: int = 10) -> None
         DataError: the inputs are not images with one or three channels.
         OptionError: the path cannot be written.
     """
-    picture = io.BytesIO()
-    grid(synthetic, per_row).savefig(picture, format="png", metadata={"Software": None})
-    write_file(path, picture.getvalue())
+    write_file(path, png(grid(synthetic, per_row)))
     _say_range(synthetic)
 
 

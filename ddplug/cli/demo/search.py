@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from ddplug import registry
 from ddplug.cli.demo.quiet import unmoved
-from ddplug.cli.demo.report import Block, Chapter, Picture, Table
 from ddplug.cli.demo.stage import Part, Stage
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.loop import distill
 from ddplug.synthetic.held_out import holdout
+from ddplug.utils.packages import install_extra
+from ddplug.utils.page import Block, Chapter, Picture, Table
 
 if TYPE_CHECKING:
     from ddplug.search.agreement import Study
 
 __all__ = ["MISSING", "search"]
 
-MISSING = 'Architecture search was left out: `pip install "ddplug[nni]"` adds it.'
+MISSING = f"Architecture search was left out: `{install_extra('nni')}` adds it."
 """What is said where NNI is not installed."""
 
 _TITLE = "Architecture search"
