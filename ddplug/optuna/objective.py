@@ -128,8 +128,8 @@ class DistilledObjective:
         """Return whether a score is among the best of those that the study has."""
         others = trial.study.get_trials(deepcopy=False)
         known = [own.user_attrs for own in others if "proxy" in own.user_attrs and own.number != trial.number]
-        better = sum(own["proxy"] > value for own in known)
-        promoted = sum(own.get("promoted", False) for own in known)
+        better = sum(float(own["proxy"]) > value for own in known)
+        promoted = sum(bool(own.get("promoted")) for own in known)
         share = self.promote * (len(known) + 1)
         # a good sampler finds better and better ones, which would all be among the best when they come
         return better == 0 or (better < math.floor(share) and promoted < math.ceil(share))

@@ -109,7 +109,7 @@ def control_file(data: Data, method: str, like: SyntheticSet, folder: str | Path
     bits = 8 if like.levels is None else like.bits
     stored = f"{bits}-bit" if like.stored is None else re.sub(r"[^\w.]+", "-", like.stored.codec)
     shape = "x".join(map(str, like.inputs.shape[1:]))
-    each = sized.images_per_class  # type: ignore[attr-defined]
+    each = sized.images_per_class
     place = Path(folder) / f"{method}-{each}-{stored}-{shape}-seed-{seed}.safetensors"
     return _kept(place, data, method, seed, lambda: store([distill(data, sized, seed=seed, device="cpu")])[0])
 

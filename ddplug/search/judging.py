@@ -31,14 +31,14 @@ from ddplug.utils.fingerprints import file_fingerprint, fingerprint
 
 __all__ = ["Candidate", "Case", "Judge", "Source", "Work", "judge", "metric_of"]
 
-Candidate: TypeAlias = "str | Callable[..., nn.Module] | Any"
+Candidate: TypeAlias = Any
 """A network's name with options, a function that makes one (see :func:`ddplug.networks.build`), or an estimator.
 
 Or a pair of one of these and the fields of :class:`~ddplug.search.Protocol` that it is trained by.
 """
 
-Source: TypeAlias = "str | Path | SyntheticSet | Data"
-"""A file of a set, a set, or real data (see :func:`ddplug.data.as_labeled`); text is the path of a file."""
+Source: TypeAlias = SyntheticSet | Data
+"""A set, real data (see :func:`ddplug.data.as_labeled`), or the path of a file that holds either as a set."""
 
 Work: TypeAlias = Callable[[Report], Result]
 """Trains and scores, and reports interim accuracies to the function that it is given."""

@@ -65,7 +65,11 @@ def test_what_ends_in_time_is_left_alone(tmp_path: Path) -> None:
 def test_outside_a_trial_nothing_is_ended() -> None:
     assert not in_trial()
     result = Result(0.5, None)
-    work: Any = lambda report: time.sleep(0.05) or result  # noqa: E731
+
+    def work(report: Any) -> Result:
+        time.sleep(0.05)
+        return result
+
     assert judge(Case({}, {}), work, time_limit=0.01) == 0.5
     with watchdog(Case({}, {}), None):
         pass

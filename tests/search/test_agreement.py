@@ -151,7 +151,7 @@ def test_all_proxies_of_a_study_at_one_cost_take_the_same_steps_of_the_same_reci
     made = SyntheticSet.load(files / "few.safetensors")
     other = replace(made, recipe=Recipe(learning_rate=0.5, augment="flip"))
     proxy = Protocol(batch_size=32, learning_rate=0.03, seeds=seeds, device="cpu")
-    sets = {"few": files / "few.safetensors", "other": other}
+    sets: dict[str, Any] = {"few": files / "few.safetensors", "other": other}
     own = Study.at_one_cost(
         drawn(3), full, sets, tmp_path, share=0.1, validation=pair[1], protocol=proxy, zero=("synflow",)
     )

@@ -287,13 +287,11 @@ def test_steps_are_taken_whatever_the_size_of_the_set() -> None:
         train, real = pair(images=images)
         train = replace(train, recipe=replace(RECIPE, batch_size=9))
         told: list[int] = []
-        result = train_and_score(
-            linear,
-            train,
-            real,
-            replace(CPU, steps=10, seeds=2),
-            report=lambda value, step, told=told: told.append(step),
-        )
+
+        def note(value: float, step: int, told: list[int] = told) -> None:
+            told.append(step)
+
+        result = train_and_score(linear, train, real, replace(CPU, steps=10, seeds=2), report=note)
         # 24 images in batches of 8, 9 in one: every step passes as many, and the two seeds follow one another
         each = 8 if images == 8 else 9
         assert result.images == 2 * 10 * each

@@ -192,7 +192,8 @@ def test_convnets_are_drawn_without_repetition_from_what_suits() -> None:
     made = whole.make({"width": 8, "depth": 2, "norm": "batch", "activation": "relu", "pooling": "max"})
     with torch.random.fork_rng():
         assert made()(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
-    for options, message in (({"widht": (4,)}, "no choice 'widht'"), ({"depth": (4,)}, "does not suit 8x8")):
+    wrong: list[tuple[dict[str, Any], str]] = [({"widht": (4,)}, "'widht'"), ({"depth": (4,)}, "does not suit 8x8")]
+    for options, message in wrong:
         with pytest.raises(OptionError, match=message):
             convnets((1, 8, 8), 3, 1, **options)
 
@@ -223,7 +224,7 @@ def test_winners_are_trained_in_full_once_and_compared_with_chance() -> None:
     others = [(10 - n) / 10 for n in range(10) if n != 8]
     assert found.by_chance == pytest.approx(expected_best(others, 3))
     assert found.gain == pytest.approx(0.3 - expected_best(others, 3))
-    assert f"a gain of {100 * found.gain:+.2f} points" in found.text
+    assert f"a gain of {100 * (found.gain or 0):+.2f} points" in found.text
     alone = retrain([record(1, 0.5)] * 3, full, chance=0)  # a search may come to one candidate again
     assert (alone.gain, alone.top) == (None, 1)
     assert "chance" not in alone.text
@@ -235,10 +236,11 @@ def test_the_picture_shows_what_was_promoted() -> None:
     found = [record(n, value, 2.0) for n, value in enumerate((0.2, None, 0.1, 0.6))]
     figure = progress(found, [record(3, 0.9, 60.0)])
     left, right = figure.axes
-    (line,) = left.lines
+    line: Any = left.lines[0]
     assert list(line.get_xdata()) == [2, 6, 8]  # the one that failed took its time too
     assert list(line.get_ydata()) == pytest.approx([20, 20, 60])
-    assert right.collections[0].get_offsets().tolist() == [pytest.approx([60, 90])]
+    points: Any = right.collections[0].get_offsets()
+    assert points.tolist() == [pytest.approx([60, 90])]
     assert len(progress(found).axes) == 1
     with pytest.raises(DataError, match="none of 1 candidates succeeded"):
         progress([record(0, None)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,30 +13,21 @@ from ddplug.cli.demo.stage import Part, Stage
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.loop import distill
 from ddplug.synthetic.held_out import holdout
-from ddplug.utils.packages import install_extra
 from ddplug.utils.page import Block, Chapter, Picture, Table
 
 if TYPE_CHECKING:
     from ddplug.search.agreement import Study
 
-__all__ = ["MISSING", "search"]
-
-MISSING = f"Architecture search was left out: `{install_extra('nni')}` adds it."
-"""What is said where NNI is not installed."""
+__all__ = ["search"]
 
 _TITLE = "Architecture search"
-_NEEDED = ("nni", "pytorch_lightning")
 
 _HELD_OUT = 0.2
 _UNTRAINED = ("parameters", "synflow")
 
 
 def search(stage: Stage) -> Part:
-    """Rank networks by small sets and by full training; where NNI is not installed, name its extra."""
-    if any(find_spec(name) is None for name in _NEEDED):
-        return Part(Chapter(_TITLE, [MISSING]), {"skipped": MISSING}, note=MISSING)
-    # prints are not redirected: NNI would go on logging to where they went when it was imported
-    # the folder: NNI keeps files of its own there, and refuses some paths that a user may have chosen
+    """Rank networks by small sets and by full training."""
     with unmoved(stage.seed), tempfile.TemporaryDirectory() as folder:
         from ddplug.search.agreement import table
 
@@ -114,7 +104,7 @@ def _text(stage: Stage) -> list[Block]:
         "A score is of use if it ranks the networks as full training does (Spearman and Kendall correlation, 1 is "
         "perfect), or at least chooses one that is nearly the best (regret: how many points of accuracy that choice "
         "loses). The intervals are of a bootstrap over the networks. So few of them say little; `ddplug agreement` "
-        "does the same for your own data, sets and spaces, through NNI.",
+        "does the same for your own data and sets.",
     ]
 
 

@@ -32,7 +32,7 @@ class Size:
         epochs: passes over each experience of the stream.
         replayed: distiller of a replay memory -> its options.
         candidates: networks of the architecture search.
-        space: choices that they are drawn from, as :class:`ddplug.nni.spaces.ConvNetSpace` takes them.
+        space: choices that they are drawn from, by the plural of their names in :func:`ddplug.search.convnets`.
         searched: distiller of a set to rank them by -> its options; the distilled set comes first.
         search_epochs: of full training of each of them.
         search_rate: learning rate of all training in the search.
