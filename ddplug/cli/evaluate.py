@@ -123,6 +123,14 @@ def _check_networks(synthetic: SyntheticSet, networks: list[str]) -> None:
         build(network, synthetic.shape, synthetic.num_classes, torch.Generator().manual_seed(0))
 
 
+def _promised(synthetic: SyntheticSet) -> str:
+    """Say what the set promises of single records, if anything: what is measured on real data is not covered."""
+    from ddplug.synthetic.statement import in_words, privacy_statement
+
+    promised = privacy_statement(synthetic.provenance)
+    return f"\nthe set: {in_words(promised)}; baselines and accuracies: none" if promised else ""
+
+
 def _held(synthetic: SyntheticSet) -> str:
     """Say which codec holds the set, if any does."""
     if synthetic.stored is None:
@@ -139,19 +147,22 @@ def _answer(
     rows: Sequence[Row],
     found: Sequence[Evaluation],
 ) -> Answer:
+    from ddplug.synthetic.statement import privacy_statement
+
     values = {
         "file": arguments.file,
         "nbytes": synthetic.nbytes,
         "bits_per_class": synthetic.bits_per_class,
         "codec": synthetic.stored.codec if synthetic.stored is not None else None,
         "psnr": synthetic.provenance.get("psnr"),
+        "privacy": privacy_statement(synthetic.provenance),
         "test": {"name": test.name, "size": len(test), "validation": arguments.validation},
         "protocol": arguments.protocol,
         "rows": [row.to_json() for row in rows],
         "networks": [evaluation.to_json() for evaluation in found],
     }
     part = "held-out training" if arguments.validation is not None else "test"
-    parts = [f"{arguments.file} on {len(test)} {part} samples of {test.name}{_held(synthetic)}"]
+    parts = [f"{arguments.file} on {len(test)} {part} samples of {test.name}{_held(synthetic)}{_promised(synthetic)}"]
     if rows:
         from ddplug.evaluation.comparison import HEAD
 
