@@ -6,8 +6,8 @@ r"""DP-DM: match noisy means of features; the set is differentially private.
 
 Before the first step a pool of :math:`B` random networks :math:`\psi_\theta` with an augmentation :math:`A_\omega` of
 each class is drawn, which no datum has a part in. The data are then read once: a record gives one vector, its features
-in the :math:`B` views, each scaled to norm 1, and a 1 for the count of its class. The vectors of a class are summed, and
-noise is added once. All that follows, any number of steps on any number of images, works on these noisy sums alone.
+in the :math:`B` views, each scaled to norm 1, and a 1 for the count of its class. The vectors of a class are summed,
+and noise is added once. All that follows, any number of steps on any number of images, works on these sums alone.
 
 **The proof.** A record's vector has norm :math:`\sqrt{B + 1}` at most and is in the sum of one class. So adding or
 removing a record moves the vector of all sums by no more than that, and the sums with noise are one Gaussian mechanism
@@ -19,7 +19,7 @@ else may be known of the data, therefore:
 * a preprocessing that was fitted on the data is refused, and so is a network in which one sample changes the features
   of another;
 * the noise comes from the operating system and not from the seed, which is written down;
-* the number of samples of a class is one more coordinate of the mechanism: a 1 a record costs :math:`1 / 2B` more noise;
+* the number of samples of a class is one more coordinate of the mechanism, which costs :math:`1 / 2B` more noise;
 * provenance and checkpoints hold neither digest, number of samples, range nor time
   (``private``, :class:`ddplug.distillation.Distiller`); checkpoints hold what was noised, never what it was made of.
 
@@ -100,7 +100,7 @@ class DPDM(ImageDistiller):
 
     name: ClassVar[str] = "dp-dm"
     private: ClassVar[bool] = True
-    small: ClassVar[Mapping[str, Any]] = {**ImageDistiller.small, "pool_size": 2}
+    small: ClassVar[Mapping[str, Any]] = {**ImageDistiller.small, "pool_size": 2, "epsilon": 1000.0}
     steps: int = 800
     learning_rate: float = 0.1
     init_from: str = "noise"
@@ -235,7 +235,7 @@ def _class_sums(module: nn.Module, views: Sequence[Tensors], data: LabeledData) 
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Scale ``(n, D)`` features to norm 1, in float64; what is zero or not finite becomes zero, as no record may fail."""
+    """Scale ``(n, D)`` features to norm 1, in float64; what is zero or not finite becomes zero: no record may fail."""
     norm = features.double().norm(dim=1, keepdim=True)
     return torch.where(norm.isfinite() & (norm > 0), features.double() / norm, 0.0)
 

@@ -194,7 +194,7 @@ def test_a_checkpoint_holds_no_sums_without_noise(tmp_path: Path) -> None:
     with known_secrets(silent):
         plain = SMALL.init(data, torch.Generator().manual_seed(0))["pool.means"]
     ddplug.distill(data, SMALL, steps=0, checkpoint=tmp_path / "run", device="cpu")
-    tensors, header = read_tensors(str(tmp_path / "run"), "checkpoint")
+    tensors, _ = read_tensors(str(tmp_path / "run"), "checkpoint")
     means = tensors["state.pool.means"]
     assert float((means - plain).abs().median()) > 0.05
     # the generator that is kept is that of the seed: it has drawn networks and images, and no noise
