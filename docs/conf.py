@@ -56,7 +56,7 @@ GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # 
 
 GENERATED = HERE / "_generated"
 CODE = (FunctionType, property, cached_property, staticmethod, classmethod)
-PARTS = "data functional networks synthetic distillation distillers evaluation avalanche nni"
+PARTS = "data functional networks synthetic distillation distillers evaluation privacy avalanche nni"
 PAGES: dict[str, str] = {
     **{f"ddplug.{part}": "" for part in PARTS.split()},
     "ddplug.auto": "Choice choose",

@@ -12,7 +12,7 @@ import pytest
 import ddplug
 
 FACES = ["ddplug", *(f"ddplug.{name}" for name in ("data", "functional", "networks", "synthetic", "distillation"))]
-FACES += [f"ddplug.{name}" for name in ("distillers", "evaluation", "avalanche", "nni", "synthetic.codecs")]
+FACES += [f"ddplug.{name}" for name in ("distillers", "evaluation", "privacy", "avalanche", "nni", "synthetic.codecs")]
 
 
 def typed(face: str) -> set[str]:

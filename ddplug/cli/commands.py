@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "distill": ("ddplug.cli.distill", "distill a data set and save the synthetic set"),
     "experts": ("ddplug.cli.experts", "train networks on real data, for methods that match their trajectories"),
     "evaluate": ("ddplug.cli.evaluate", "train networks on a set and on baselines, and test them on real data"),
+    "audit": ("ddplug.cli.audit", "measure what a set gives away of its data: copies, membership, by attacks"),
     "inspect": ("ddplug.cli.inspect_", "show what a file holds and how it was made"),
     "export": ("ddplug.cli.export", "turn a set into pictures, arrays or a data set card"),
     "holdout": ("ddplug.cli.holdout", "save a part of the real data, to judge candidates of a search by"),
