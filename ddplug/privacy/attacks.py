@@ -8,8 +8,8 @@ them and has the others compares what is seen of a record, :math:`\phi`, with wh
 Two things are looked at: the confidence :math:`\log p_y - \log (1 - p_y)` of a network trained on the set, and how
 near the nearest stored sample lies. As it is known who was in each half, errors are counted.
 
-Reference: Carlini et al., "Membership Inference Attacks From First Principles" (LiRA), IEEE S&P 2022, section V, offline
-and with one variance for all records, as it advises for few shadow models.
+Reference: Carlini et al., "Membership Inference Attacks From First Principles" (LiRA), IEEE S&P 2022, section V,
+offline and with one variance for all records, as it advises for few shadow models.
 """
 
 from __future__ import annotations

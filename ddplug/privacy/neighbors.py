@@ -12,6 +12,7 @@ from torch import Tensor
 from ddplug.data.labeled import LabeledData
 from ddplug.networks.factory import Network
 from ddplug.networks.functional import forward, initial_parameters, stateless
+from ddplug.privacy.intervals import clopper_pearson
 
 __all__ = ["Nearest", "closest", "nearest", "spaces"]
 
@@ -39,14 +40,26 @@ class Nearest:
     reference: Tensor
 
     @property
-    def copies(self) -> int:
-        """Stored samples that are nearer to a training sample than any held-out sample is, relatively."""
+    def near(self) -> int:
+        """Stored samples that are nearer to a training sample than any of the other held-out samples is, relatively."""
         return int((self.ratios < self.reference.min()).sum())
+
+    @property
+    def by_chance(self) -> float:
+        """How many of them there would be if stored samples were held-out ones."""
+        return len(self.ratios) / (len(self.reference) + 1)
+
+    @property
+    def found(self) -> bool:
+        """Whether there are more than chance gives; wrongly so in one of a thousand cases."""
+        low, _ = clopper_pearson(self.near, len(self.ratios), 0.998)
+        return low > self.by_chance / len(self.ratios)
 
     def to_json(self) -> dict[str, Any]:
         """Return it in JSON-ready values."""
         ends = {name: _summary(values) for name, values in (("stored", self.ratios), ("held_out", self.reference))}
-        return {"space": self.space, **ends, "nearer_than_all_held_out": self.copies}
+        counts = {"nearer_than_all_held_out": self.near, "by_chance": self.by_chance, "found": self.found}
+        return {"space": self.space, **ends, **counts}
 
 
 def _summary(ratios: Tensor) -> dict[str, float]:

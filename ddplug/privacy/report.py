@@ -90,18 +90,26 @@ class Audit:
         return "\n\n".join([*parts, _conclusion(self)])
 
 
-_NEAREST_HEAD = ("nearest training over nearest held-out", "median", "least", "held-out: median", "least", "copies")
+_NEAREST_HEAD = (
+    "distance to training over that to held-out samples",
+    "median",
+    "least",
+    "of held-out: median",
+    "least",
+    "nearer than all these",
+    "by chance",
+)
 
 
 def _nearest_row(each: Nearest) -> tuple[str, ...]:
     ends = [f"{float(end):.3g}" for r in (each.ratios, each.reference) for end in (r.median(), r.min())]
-    return (f"in {each.space}", *ends, f"{each.copies} of {len(each.ratios)}")
+    return (f"in {each.space}", *ends, f"{each.near} of {len(each.ratios)}", f"{each.by_chance:.2g}")
 
 
 def _conclusion(found: Audit) -> str:
     """Say what was tried and found, and what that does not say."""
     tried = ["distances to training data in " + " and ".join(each.space for each in found.nearest)]
-    hits = [f"{each.copies} copies in {each.space}" for each in found.nearest if each.copies]
+    hits = [f"{each.near} samples near training samples in {each.space}" for each in found.nearest if each.found]
     if found.membership:
         tried.append(f"membership by {found.shadows} shadow sets")
         hits += [f"membership in {each.target} by {each.signal}" for each in found.membership if each.interval[0] > 0.5]
@@ -254,7 +262,7 @@ def audit(
         >>> train, rest = toy_images((30, 30)), toy_images((20, 20), seed=1)
         >>> made = distill(train, "random", images_per_class=3, device="cpu")
         >>> found = audit(made, train, rest, shadows=0, network="convnet:width=4,depth=1", device="cpu")
-        >>> found.provenance["real_images"], found.nearest[0].copies
+        >>> found.provenance["real_images"], found.nearest[0].near
         (True, 6)
     """
     shadows = whole("shadows", shadows)
