@@ -60,7 +60,7 @@ GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # 
 
 GENERATED = HERE / "_generated"
 CODE = (FunctionType, property, cached_property, staticmethod, classmethod)
-PARTS = "data functional networks synthetic distillation distillers evaluation avalanche search nni optuna"
+PARTS = "data functional networks synthetic distillation distillers evaluation privacy avalanche search nni optuna"
 PAGES: dict[str, str] = {
     **{f"ddplug.{part}": "" for part in PARTS.split()},
     "ddplug.auto": "Choice choose",

@@ -12,7 +12,7 @@ import pytest
 import ddplug
 
 FACES = ["ddplug", *(f"ddplug.{name}" for name in ("data", "functional", "networks", "synthetic", "distillation"))]
-FACES += [f"ddplug.{name}" for name in ("distillers", "evaluation", "avalanche", "search", "nni", "optuna")]
+FACES += [f"ddplug.{name}" for name in ("distillers", "evaluation", "privacy", "avalanche", "search", "nni", "optuna")]
 FACES += ["ddplug.synthetic.codecs"]
 ADAPTERS = ("ddplug.avalanche", "ddplug.nni", "ddplug.optuna")
 

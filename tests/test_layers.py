@@ -17,7 +17,7 @@ FLOORS = (
     {"data", "networks"},
     {"synthetic"},
     {"distillation"},
-    {"distillers", "evaluation", "avalanche", "testing"},
+    {"distillers", "evaluation", "privacy", "avalanche", "testing"},
     {"search"},
     {"nni", "optuna", "auto"},
     {"cli"},

@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "evaluate": ("ddplug.cli.evaluate", "train networks on a set and on baselines, and test them on real data"),
     "compare": ("ddplug.cli.compare", "compare sets with baselines of the same bytes, as a table or a figure"),
     "report": ("ddplug.cli.report", "make a page of sets: pictures, bytes, baselines, accuracy"),
+    "audit": ("ddplug.cli.audit", "measure what a set gives away of its data: copies, membership, by attacks"),
     "inspect": ("ddplug.cli.inspect_", "show what a file holds and how it was made"),
     "export": ("ddplug.cli.export", "turn a set into pictures, arrays, a table or a card"),
     "holdout": ("ddplug.cli.holdout", "save a part of the real data, to judge candidates of a search by"),

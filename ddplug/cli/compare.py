@@ -81,8 +81,7 @@ def _check(arguments: argparse.Namespace) -> None:
 def run(arguments: argparse.Namespace) -> Answer:
     """Compare, write and print the table."""
     from ddplug.evaluation.comparison import compare
-    from ddplug.evaluation.protocols import described
-    from ddplug.evaluation.row import HEAD
+    from ddplug.evaluation.row import HEAD, protocols
     from ddplug.synthetic.dataset import SyntheticSet
     from ddplug.utils.files import write_file
 
@@ -100,6 +99,6 @@ def run(arguments: argparse.Namespace) -> Answer:
         **found.to_json(),
         "written": arguments.to,
     }
-    about = f"{tested_on(arguments, test)}; trained: {found.network}, {described(found.recipe)}"
+    about = f"{tested_on(arguments, test)}; trained: {found.network}, {protocols(found.rows)}"
     parts = [about, table([HEAD, *(row.cells() for row in found.rows)]), *(f"wrote {file}" for file in arguments.to)]
     return Answer(values, "\n\n".join([parts[0], parts[1], *(["\n".join(parts[2:])] if arguments.to else [])]))

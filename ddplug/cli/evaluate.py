@@ -80,6 +80,14 @@ def _learned(arguments: argparse.Namespace, synthetic: SyntheticSet, test: Label
     return _answer(arguments, synthetic, test, (), found)
 
 
+def _promised(synthetic: SyntheticSet) -> str:
+    """Say what the set promises of single records, if anything: what is measured on real data is not covered."""
+    from ddplug.synthetic.statement import in_words, privacy_statement
+
+    promised = privacy_statement(synthetic.provenance)
+    return f"\nthe set: {in_words(promised)}; baselines and accuracies: none" if promised else ""
+
+
 def _held(synthetic: SyntheticSet) -> str:
     """Say which codec holds the set, if any does."""
     if synthetic.stored is None:
@@ -98,6 +106,7 @@ def _answer(
 ) -> Answer:
     from ddplug.evaluation.protocols import described
     from ddplug.evaluation.row import HEAD
+    from ddplug.synthetic.statement import privacy_statement
 
     values = {
         "file": arguments.file,
@@ -105,13 +114,16 @@ def _answer(
         "bits_per_class": synthetic.bits_per_class,
         "codec": synthetic.stored.codec if synthetic.stored is not None else None,
         "psnr": synthetic.provenance.get("psnr"),
+        "privacy": privacy_statement(synthetic.provenance),
         "test": {"name": test.name, "size": len(test), "validation": arguments.validation},
         "protocol": arguments.protocol or found[0].protocol,
         "rows": [row.to_json() for row in rows],
         "networks": [evaluation.to_json() for evaluation in found],
     }
     how = "as learned" if arguments.protocol == LEARNED else described(found[0].recipe)
-    parts = [f"{arguments.file} on {tested_on(arguments, test)}{_held(synthetic)}\ntrained: {found[0].network}, {how}"]
+    parts = [
+        f"{arguments.file} on {tested_on(arguments, test)}{_held(synthetic)}{_promised(synthetic)}\ntrained: {found[0].network}, {how}"
+    ]
     if rows:
         parts.append(table([HEAD, *(row.cells() for row in rows)]))
     if len(found) > len(rows[:1]):

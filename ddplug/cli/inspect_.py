@@ -37,12 +37,16 @@ def _line(value: Any) -> str:
 
 
 def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
+    from ddplug.synthetic.statement import in_words
+
     rows = []
     for key, value in values.items():
         if value is None:
             continue
         if key == "provenance":
             rows += [(f"made: {name}", _line(item)) for name, item in value.items()]
+        elif key == "privacy":
+            rows.append((key, in_words(value)))
         elif key == "checked":
             rows.append((key, "yes: every byte is as it was written" if value else _UNCHECKED))
         elif key == "samples_per_class" and len(set(value)) == 1:

@@ -14,7 +14,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillation.loop import distill
 from ddplug.evaluation.figures import comparison
 from ddplug.evaluation.protocols import described
-from ddplug.evaluation.row import HEAD, Row
+from ddplug.evaluation.row import HEAD, Row, protocols
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.export import inspect
 from ddplug.synthetic.pictures import grid
@@ -81,7 +81,7 @@ def real_beside(synthetic: SyntheticSet, train: LabeledData, seed: int) -> Pictu
 
 def pictures(synthetic: SyntheticSet, train: LabeledData | None, seed: int) -> Block:
     """Draw the set and, where there are real data, real images beside it."""
-    if len(synthetic.shape) != 3 or synthetic.shape[0] not in (1, 3):
+    if not _is_image(synthetic) or synthetic.shape[0] not in (1, 3):
         return f"Samples of shape {_by(synthetic.shape)} are no pictures; `ddplug export --to npz` gives the numbers."
     drawn = [picture(synthetic, "the set: a class a row", "Images of the set")]
     return tuple(drawn if train is None else [*drawn, real_beside(synthetic, train, seed)])
@@ -110,6 +110,10 @@ def sheet(name: str, synthetic: SyntheticSet, train: LabeledData | None, seed: i
     return Chapter(one_line(name, most=_CHARACTERS), blocks)
 
 
+def _is_image(synthetic: SyntheticSet) -> bool:
+    return len(synthetic.shape) == 3
+
+
 def _by(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 
@@ -134,7 +138,7 @@ def _facts(synthetic: SyntheticSet, file_bytes: int) -> list[tuple[str, str]]:
         ("stored", f"{facts['codec'] or bits}{small}"),
         ("PSNR of storing", f"{facts['psnr']:.1f} dB" if isinstance(facts["psnr"], int | float) else None),
         ("holds real images", {True: "yes, or parts of them", False: "no", None: "not known"}[facts["real_images"]]),
-        ("values outside black and white", f"{facts['outside_unit_range']:.1%}"),
+        ("values outside black and white", f"{facts['outside_unit_range']:.1%}" if _is_image(synthetic) else None),
         ("preprocessing", facts["preprocess"]),
     ]
     return [(name, one_line(value, most=_CHARACTERS)) for name, value in rows if value is not None]
@@ -159,12 +163,12 @@ def judged(rows: Sequence[Row], tested: str, *, whole: bool) -> Chapter:
         tested: what was tested on.
         whole: whether all are.
     """
-    network, recipe = rows[0].evaluation.network, rows[0].evaluation.recipe
+    network = rows[0].evaluation.network
     main = [row for row in rows if row.evaluation.network == network]
     across = [row for row in rows if row.evaluation.network != network]
     blocks: list[Block] = [
         f"Fresh networks (`{network}`) were trained on each row alone and tested on {tested}. Protocol: "
-        f"{described(recipe)}. The baselines take the same bytes and the same training.",
+        f"{protocols(main)}. The baselines take the same bytes and the same training.",
     ]
     if whole:
         figure = Picture(png_of(comparison(main, 1)), "Accuracy; bars are standard deviations.", 510)

@@ -30,7 +30,6 @@ from ddplug.distillers.presets import Preset
 from ddplug.functional.losses import GRADIENT_DISTANCES, gradient_matching
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
-from ddplug.networks.forms import AUTO
 from ddplug.networks.functional import unprefixed
 from ddplug.utils.checks import one_of
 
@@ -103,7 +102,7 @@ class IDC(Momentum, AgedPool):
     name: ClassVar[str] = "idc"
     presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     distance: str = "mse"
-    factor: int | Literal["auto"] = AUTO
+    factor: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()

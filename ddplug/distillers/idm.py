@@ -30,7 +30,6 @@ from ddplug.distillers.presets import Preset
 from ddplug.functional.losses import mean_matching
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
-from ddplug.networks.forms import AUTO
 from ddplug.networks.functional import unprefixed
 from ddplug.utils.checks import at_least
 
@@ -92,7 +91,7 @@ class IDM(Momentum, AgedPool):
     presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     learning_rate: float = 0.2
     calibration: float = 0.5
-    factor: int | Literal["auto"] = AUTO
+    factor: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()

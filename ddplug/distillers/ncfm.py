@@ -33,7 +33,6 @@ from ddplug.errors import OptionError
 from ddplug.functional.losses import characteristic_function, characteristic_matching
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
-from ddplug.networks.forms import AUTO
 from ddplug.networks.functional import initial_parameters, prefixed, unprefixed
 from ddplug.utils.checks import at_least
 from ddplug.utils.preparation import kept
@@ -97,7 +96,7 @@ class NCFM(RenewedPool):
     amplitude: float = 0.5
     calibration: float = 0.1
     network_learning_rate: float = 0.1
-    factor: int | Literal["auto"] = AUTO
+    factor: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()

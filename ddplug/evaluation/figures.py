@@ -171,24 +171,23 @@ def _over_bytes(axes: Axes, rows: Sequence[Row]) -> None:
         lines.setdefault(row.method, []).append(row)
     for place, (method, points) in enumerate(lines.items()):
         values = [{"nbytes": row.nbytes, "mean": row.mean, "std": row.std} for row in points]
-        _line(axes, place, _shown(method), sorted(values, key=lambda value: value["nbytes"]), "nbytes", thin=True)
+        label = one_line(method, most=30).replace("$", r"\$")  # which would begin a formula
+        label = f" {label}" if label.startswith("_") else label  # which would hide it from the legend
+        _line(axes, place, label, sorted(values, key=lambda value: value["nbytes"]), "nbytes", thin=True)
     _scale(axes, "nbytes", sorted({row.budget or 0 for row in rows}))
 
 
 def _one_below_the_other(axes: Axes, rows: Sequence[Row]) -> None:
     """Draw accuracies of as many bytes, the first on top."""
     for place, row in enumerate(rows):
-        color = _COLORS[0] if place == 0 else _COLORS[-1]
+        color = _COLORS[0] if row.kind == "set" else _COLORS[-1]
         axes.errorbar(
             100 * row.mean, -place, xerr=100 * row.std, color=color, marker="o", markersize=4, linewidth=1.2, capsize=2
         )
-    axes.set_yticks([-place for place in range(len(rows))], [_shown(row.method) for row in rows], parse_math=False)
+    names = [one_line(row.method, most=30) for row in rows]
+    axes.set_yticks([-place for place in range(len(rows))], names, parse_math=False)
+    axes.set_ylim(0.5 - len(rows), 0.5)
     axes.set_xlabel(f"test accuracy (%), in {_size(rows[0].budget or 0, 'nbytes')}")
-
-
-def _shown(name: str) -> str:
-    """Write a name, which may come from a stranger's file, so that it fits and is not taken for a formula."""
-    return one_line(name, most=30).replace("$", r"\$")
 
 
 _COLUMNS = 4

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ddplug.evaluation.protocols import described
 from ddplug.evaluation.results import Evaluation
 
-__all__ = ["HEAD", "Row"]
+__all__ = ["HEAD", "Row", "protocols"]
 
 HEAD = ("training data", "images per class", "bytes", "bits per class", "accuracy (%)", "networks")
 """Head of a table of rows."""
@@ -85,3 +87,8 @@ class Row:
             self.evaluation.text,
             str(self.n),
         ]
+
+
+def protocols(rows: Iterable[Row]) -> str:
+    """Return how networks were trained on sets and baselines: each recipe once."""
+    return "; ".join(dict.fromkeys(described(row.evaluation.recipe) for row in rows if row.kind != "whole data"))

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddplug.evaluation import outputs
-from ddplug.evaluation.protocols import described
-from ddplug.evaluation.row import HEAD, Row
+from ddplug.evaluation.row import HEAD, Row, protocols
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.page import Table, table_html
 from ddplug.utils.text import markdown
@@ -45,11 +44,11 @@ class Comparison:
         return self.table()
 
     def _repr_html_(self) -> str:
-        caption = f"{self.network}, {described(self.recipe)}"
+        caption = f"{self.network}, {protocols(self.rows)}"
         return table_html(Table(caption, HEAD, [row.cells() for row in self.rows]))
 
     def __repr__(self) -> str:
-        return outputs.short(self.rows, self.network, described(self.recipe))
+        return outputs.short(self.rows, self.network, protocols(self.rows))
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
@@ -89,7 +88,7 @@ class Comparison:
         Raises:
             OptionError: the path cannot be written.
         """
-        about = f"{self.network}, {described(self.recipe)}"
+        about = f"{self.network}, {protocols(self.rows)}"
         return outputs.written(outputs.latex(self.rows, about, caption, label), path)
 
     def to_dataframe(self) -> Any:

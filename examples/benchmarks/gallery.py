@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from textwrap import wrap
 
 from PIL import Image
+from torch.nn.functional import pad
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -23,6 +25,12 @@ __all__ = ["page"]
 _SHOWN = 24
 """Images of a class in a picture, at the most."""
 
+_GRAY = 96
+"""Of the lines between images."""
+
+_LINE = 70
+"""Characters of a line of code."""
+
 _WIDTH = 640
 """Pixels that a picture is enlarged to, about."""
 
@@ -35,7 +43,7 @@ def page(folder: Path) -> str:
     """
     folder.mkdir(parents=True, exist_ok=True)
     sections = [_section(each, folder) for each in READY.values()]
-    commands = "\n".join(NOT_READY.values())
+    commands = "\n".join(map(_broken, NOT_READY.values()))
     return "\n\n".join(
         [
             *sections,
@@ -47,23 +55,28 @@ def page(folder: Path) -> str:
     )
 
 
+def _broken(command: str) -> str:
+    """Break a command into lines that a page shows whole."""
+    return " \\\n  ".join(wrap(command, _LINE, break_on_hyphens=False))
+
+
 def _section(each: Ready, folder: Path) -> str:
     """Return the part of the page about one set."""
     made, source = ddplug.load(each.name), SOURCES[each.source]
     per_class = len(made) // made.num_classes
     columns = min(per_class, _SHOWN) if per_class > 1 else made.num_classes
     index = first_of_each(made.hard_targets, made.num_classes, columns)
-    sheet = tiles(image_bytes(made)[index], columns)
+    sheet = tiles(pad(image_bytes(made)[index], (0, 1, 0, 1), value=_GRAY), columns)[:-1, :-1]
     scale = max(1, _WIDTH // sheet.shape[1])
     large = sheet.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
     Image.fromarray(large.numpy()).quantize(16).save(folder / f"{each.name}.png", optimize=True)
     shown = f"{len(index)} of {len(made):,}" if len(index) < len(made) else f"all {len(made)}"
-    codec = made.stored.codec if made.stored is not None else f"{made.bits} bits a number"
+    held = f"`{made.stored.codec}`" if made.stored is not None else f"{made.bits} bits a number"
     rows = {
         "images": f"{len(made):,} of {' x '.join(map(str, made.shape))}, {made.num_classes} classes",
         "bytes": f"{made.nbytes:,}, labels counted; {each.path.stat().st_size:,} with recipe and provenance",
         "bits per class": f"{made.bits_per_class:,.0f}",
-        "held by": f"`{codec}`",
+        "held by": held,
         "accuracy on test data": each.accuracy or "not measured",
         "made from": f"[{source.title}]({source.url}), by {source.authors}",
         "license": f"[{source.license}]({source.license_url})",
@@ -76,7 +89,7 @@ def _section(each: Ready, folder: Path) -> str:
             f"*Shown: {shown} images.*",
             table,
             f'```python\nimport ddplug\n\nsynthetic = ddplug.load("{each.name}")\n```',
-            f"Made by\n\n```bash\n{each.command}\n```",
+            f"Made by\n\n```bash\n{_broken(each.command)}\n```",
         ]
     )
 

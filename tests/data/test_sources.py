@@ -226,7 +226,7 @@ def test_pictures_need_a_list(tmp_path: Path) -> None:
 def test_what_needs_a_package_says_which(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=f"run pip install {package}"):
-        load(name, **({"target": "y"} if "parquet" in name else {}))
+        load(name, target="y" if "parquet" in name else None)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
