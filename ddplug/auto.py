@@ -208,7 +208,7 @@ def pace_of(distiller: Level, data: LabeledData) -> Pace:
         parts[name] = max(0.0, more - least_of) / _MORE
     if isinstance(distiller, Selection):
         return Pace(growth * once, parts)
-    start = timed(lambda: initial_images(distiller.init_from, part, _images(distiller), rng, distiller.factor))
+    start = timed(lambda: initial_images(distiller.init_from, part, _images(distiller), rng, distiller.reduction))
     least.step(state, part, rng)
     steps = [timed(lambda: least.step(state, part, rng)) for _ in range(3)]
     return Pace(growth * start + once, parts, sorted(steps)[1])
@@ -216,7 +216,7 @@ def pace_of(distiller: Level, data: LabeledData) -> Pace:
 
 def _images(distiller: Level) -> int:
     """Return the images of each class as they are stored."""
-    factor = 1 if isinstance(distiller, Selection) else distiller.factor
+    factor = 1 if isinstance(distiller, Selection) else distiller.reduction
     return small_images(distiller.images_per_class, factor)
 
 

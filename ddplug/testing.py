@@ -17,17 +17,20 @@ import torch
 from torch import Tensor
 
 from ddplug.data.labeled import LabeledData
-from ddplug.data.preprocess import fit
+from ddplug.data.preprocess import Standardize, fit
 from ddplug.distillation.config import config_of
 from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller, State
+from ddplug.distillation.settling import settled
 from ddplug.distillers import presets
 from ddplug.errors import OptionError
+from ddplug.networks.forms import form_of
 from ddplug.synthetic.compat import same_preprocess
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.randomness import known_secrets
 from ddplug.utils.surroundings import own_surroundings
 
-__all__ = ["check_class_symmetry", "check_distiller", "made_small", "toy_images", "toy_table"]
+__all__ = ["check_class_symmetry", "check_distiller", "made_small", "toy_images", "toy_series", "toy_table"]
 
 
 @own_surroundings()
@@ -42,7 +45,9 @@ def _toy(counts: Sequence[int], shape: tuple[int, ...], seed: int, name: str, im
     if images:
         inputs = (inputs * 255).to(torch.uint8)
     names = tuple(f"class{label}" for label in range(len(counts)))
-    return LabeledData(inputs, targets, len(counts), fit("standardize", inputs), names, name)
+    # nobody's data: what is computed from them is as public as the seed
+    preprocess = Standardize(**fit("standardize", inputs).tensors())
+    return LabeledData(inputs, targets, len(counts), preprocess, names, name)
 
 
 def toy_images(counts: Sequence[int] = (12, 10, 8), *, channels: int = 1, size: int = 8, seed: int = 0) -> LabeledData:
@@ -82,11 +87,37 @@ def toy_table(counts: Sequence[int] = (12, 10, 8), *, columns: int = 6, seed: in
     return _toy(counts, (columns,), seed, "toy-table", False)
 
 
-def made_small(distiller: Any) -> Any:
+def toy_series(
+    counts: Sequence[int] = (12, 10, 8), *, channels: int = 2, length: int = 16, seed: int = 0
+) -> LabeledData:
+    """Make short series of a few classes that a linear classifier can tell apart.
+
+    Args:
+        counts: samples of each class.
+        channels: of a series.
+        length: values in time.
+        seed: of the draw.
+
+    Returns:
+        float32 data of the shape ``(sum(counts), channels, length)``.
+
+    Example:
+        >>> toy_series((3, 2)).shape
+        (2, 16)
+    """
+    return _toy(counts, (channels, length), seed, "toy-series", False)
+
+
+_SMALL_NETWORKS = {"series": "conv1d:width=8,depth=1", "row": "mlp:width=8,depth=2"}
+"""Form of data that are no images -> a quick network for them."""
+
+
+def made_small(distiller: Any, shape: tuple[int, ...] = (1, 8, 8)) -> Any:
     """Return a method with quick values in the fields that have their default, as its attribute ``small`` says.
 
     Args:
         distiller: a method whose class may carry ``small``, a mapping from fields to values for tests.
+        shape: of one input; networks of ``small`` are for images, and others take their place where it is none.
 
     Returns:
         The method; what was set to something else stays.
@@ -100,7 +131,9 @@ def made_small(distiller: Any) -> Any:
     quick: Mapping[str, Any] = getattr(distiller, "small", {})
     default = {field.name: field.default for field in fields(distiller)}
     chosen = {name: value for name, value in quick.items() if getattr(distiller, name) == default[name]}
-    return replace(distiller, **chosen)
+    other, suits = _SMALL_NETWORKS.get(form_of(shape)), getattr(distiller, "suits", {})
+    chosen |= {name: other for name in chosen if other is not None and name in suits}
+    return settled(replace(distiller, **chosen), shape)
 
 
 def _require(distiller: Distiller, holds: object, complaint: str) -> None:
@@ -132,7 +165,8 @@ def _other_global_state() -> Iterator[None]:
 def _run(distiller: Distiller, data: LabeledData, seed: int = 0, **options: Any) -> SyntheticSet:
     """Distill with a copy of the distiller, so that nothing hidden in it is carried from one run to the next."""
     again: Distiller = replace(distiller)  # type: ignore[type-var]
-    return distill(data, again, **{"steps": 4 if distiller.steps else 0, "seed": seed, "device": "cpu", **options})
+    with known_secrets():
+        return distill(data, again, **{"steps": 4 if distiller.steps else 0, "seed": seed, "device": "cpu", **options})
 
 
 def _same(one: SyntheticSet, other: SyntheticSet) -> bool:
@@ -277,7 +311,7 @@ def check_distiller(distiller: Distiller, data: LabeledData | None = None) -> No
         >>> check_distiller(ClassMean(images_per_class=1))
     """
     _check_dataclass(distiller)
-    distiller = made_small(distiller)
+    distiller = made_small(distiller, (1, 8, 8) if data is None else data.shape)
     n = distiller.images_per_class * getattr(distiller, "factor", 1) ** 2
     cases = [data.to("cpu")] if data else [toy_images((n + 6, n + 4, n + 5)), toy_images((n + 2, n + 5), channels=3)]
     before = _global_state()

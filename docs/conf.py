@@ -52,14 +52,15 @@ autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 # Nothing is fetched while building: names of other packages are no links, nor are those of types.
-FOREIGN = "Augment|Figure|PIL|Path|abc|argparse|avalanche|collections|importlib|matplotlib|nn|nni|np|numpy|os|pathlib"
+FOREIGN = "Augment|BaseTrial|Figure|PIL|Path|abc|argparse|avalanche|collections|importlib|matplotlib|nn|nni|np|numpy"
+FOREIGN += "|optuna|os|pathlib"
 nitpick_ignore_regex = [(r"py:.*", rf"({FOREIGN}|torch|typing)(\..*)?")]
 # The docstring of a constant or a property is prose; napoleon would take what stands before a colon for its type.
 GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # type: ignore[method-assign]
 
 GENERATED = HERE / "_generated"
 CODE = (FunctionType, property, cached_property, staticmethod, classmethod)
-PARTS = "data functional networks synthetic distillation distillers evaluation avalanche nni"
+PARTS = "data functional networks synthetic distillation distillers evaluation privacy avalanche search nni optuna"
 PAGES: dict[str, str] = {
     **{f"ddplug.{part}": "" for part in PARTS.split()},
     "ddplug.auto": "Choice choose",
@@ -69,18 +70,18 @@ PAGES: dict[str, str] = {
     "ddplug.errors": "",
     "ddplug.evaluation.figures": "",
     "ddplug.evaluation.ranking": "",
-    "ddplug.nni.agreement": "Study table",
-    "ddplug.nni.budget": "",
-    "ddplug.nni.journal": "Record",
-    "ddplug.nni.protocol": "CandidateError Protocol",
-    "ddplug.nni.zero_cost": "zero_cost",
     "ddplug.registry": "",
+    "ddplug.search.agreement": "table",
+    "ddplug.search.budget": "",
+    "ddplug.search.judging": "Case",
+    "ddplug.search.zero_cost": "zero_cost",
     "ddplug.synthetic.card": "",
     "ddplug.synthetic.codecs": "",
     "ddplug.synthetic.export": "",
     "ddplug.synthetic.hub": "",
     "ddplug.synthetic.pictures": "",
     "ddplug.synthetic.ready": "",
+    "ddplug.synthetic.tables": "to_csv to_parquet",
     "ddplug.testing": "",
     "ddplug.utils.notes": "Note",
     "ddplug": "",

@@ -10,7 +10,9 @@ from importlib.util import find_spec
 
 import pytest
 
-FRAMEWORKS = {"avalanche": "Avalanche", "nni": "NNI"}
+from ddplug.utils.packages import install_extra
+
+FRAMEWORKS = {"avalanche": "Avalanche", "nni": "NNI", "optuna": "Optuna"}
 NAMES = [(home, name) for home in FRAMEWORKS for name in import_module(f"ddplug.{home}").__all__]
 ALONE = {"MemoryOptions", "checkpoint_cure"}
 """Names that need torch alone."""
@@ -20,7 +22,7 @@ BLOCKED = """
 
     class Missing(importlib.abc.MetaPathFinder):
         def find_spec(self, name, path=None, target=None):
-            if name.partition(".")[0] in ("avalanche", "nni"):
+            if name.partition(".")[0] in ("avalanche", "nni", "optuna"):
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     sys.meta_path.insert(0, Missing())
@@ -37,9 +39,9 @@ def run_python(code: str) -> str:
 def test_the_package_and_the_adapters_import_without_the_frameworks() -> None:
     out = run_python(
         """
-        import ddplug, ddplug.avalanche, ddplug.nni
-        print(*dir(ddplug.avalanche), *dir(ddplug.nni))
-        print(*(name for name in sys.modules if name.partition(".")[0] in ("avalanche", "nni", "torch")))
+        import ddplug, ddplug.avalanche, ddplug.nni, ddplug.optuna
+        print(*dir(ddplug.avalanche), *dir(ddplug.nni), *dir(ddplug.optuna))
+        print(*(name for name in sys.modules if name.partition(".")[0] in ("avalanche", "nni", "optuna", "torch")))
         """
     )
     names, loaded = out.splitlines()
@@ -50,8 +52,8 @@ def test_the_package_and_the_adapters_import_without_the_frameworks() -> None:
 def test_every_name_names_the_extra_that_brings_its_framework() -> None:
     out = run_python(
         """
-        import ddplug.avalanche, ddplug.nni
-        for home in (ddplug.avalanche, ddplug.nni):
+        import ddplug.avalanche, ddplug.nni, ddplug.optuna
+        for home in (ddplug.avalanche, ddplug.nni, ddplug.optuna):
             for name in home.__all__:
                 try:
                     getattr(home, name)
@@ -59,8 +61,10 @@ def test_every_name_names_the_extra_that_brings_its_framework() -> None:
                     print(f"{type(error).__name__}: {error}")
         """
     )
-    text = 'MissingExtraError: ddplug.{0}.{1} needs {2}, which is not installed; run pip install "ddplug[{0}]"'
-    assert out.splitlines() == [text.format(home, name, FRAMEWORKS[home]) for home, name in NAMES if name not in ALONE]
+    text = "MissingExtraError: ddplug.{0}.{1} needs {2}, which is not installed; run {3}"
+    assert out.splitlines() == [
+        text.format(home, name, FRAMEWORKS[home], install_extra(home)) for home, name in NAMES if name not in ALONE
+    ]
 
 
 @pytest.mark.parametrize(("home", "name"), NAMES)

@@ -1,6 +1,7 @@
 """Distilled replay memories for Avalanche: a storage policy, a plugin and two strategies.
 
-Needs the extra ``avalanche``: ``pip install "ddplug[avalanche]"``. Importing this package alone imports nothing of it.
+Needs the extra ``avalanche``: ``pip install -e '.[avalanche]'`` in a clone. Importing this package alone imports
+nothing of it.
 """
 
 from __future__ import annotations

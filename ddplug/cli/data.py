@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ddplug.errors import DataError, OptionError
 from ddplug.utils.arguments import SEED_LIMIT, Parser, number, path
 from ddplug.utils.streams import is_terminal
+from ddplug.utils.text import shown
 
 if TYPE_CHECKING:
     from ddplug.data.labeled import LabeledData
@@ -26,22 +29,45 @@ __all__ = [
 ]
 
 
-def add_data_options(parser: Parser) -> None:
-    """Add the options that say which real data."""
+def add_data_options(parser: Parser, taken: Iterable[str] = (), *, required: bool = True) -> None:
+    """Add the options that say which real data.
+
+    Args:
+        parser: what to add them to.
+        taken: options that a method has, whose short forms are left to it.
+        required: whether ``--data`` has to be given.
+    """
     group = parser.add_argument_group("data")
     group.add_argument(
         "--data",
-        required=True,
+        required=required,
         metavar="NAME",
-        help="a data set (see `ddplug list`), or a folder of images, imagefolder:DIR",
+        help="a data set (see `ddplug list`), a folder of images, imagefolder:DIR, or a file: csv:FILE, parquet:FILE, "
+        "npz:FILE; also images:DIR with --label-file, and hf:NAME",
     )
     group.add_argument(
         "--data-root", type=path, metavar="DIR", help="folder that data sets from the network are kept in"
     )
     group.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
-    group.add_argument("--size", type=_size, metavar="N|HxW", help="resize the pictures of imagefolder:DIR")
+    group.add_argument("--size", type=_size, metavar="N|HxW", help="resize the pictures of a folder")
+    group.add_argument("--target", metavar="COLUMN", help="column of a table that holds the labels")
+    group.add_argument(
+        "--ignore", action="append", default=[], metavar="COLUMN", help="column of a table to leave out; again for more"
+    )
+    group.add_argument(
+        *("--label-file", *{"--labels"}.difference(taken)),
+        dest="labels",
+        type=path,
+        metavar="FILE",
+        help="CSV file with the name and the class of each picture of images:DIR",
+    )
     group.add_argument(
         "--cache", type=path, metavar="DIR", help="decode images once into files here; memory use stays bounded"
+    )
+    group.add_argument(
+        "--preprocess",
+        choices=("identity",),
+        help="leave the pixels as they are, instead of what was computed from the data",
     )
     group.add_argument(
         "--validation",
@@ -80,8 +106,13 @@ def data_words(arguments: argparse.Namespace) -> list[str]:
         words += ["--data-root", arguments.data_root]
     if arguments.size is not None:
         words += ["--size", "x".join(map(str, arguments.size))]
+    words += [] if arguments.target is None else ["--target", arguments.target]
+    words += [word for column in arguments.ignore for word in ("--ignore", column)]
+    words += [] if arguments.labels is None else ["--label-file", shown(arguments.labels)]
     if arguments.cache is not None:
         words += ["--cache", arguments.cache]
+    if arguments.preprocess is not None:
+        words += ["--preprocess", arguments.preprocess]
     if arguments.validation is not None:
         words += ["--validation", str(arguments.validation)]
     return words
@@ -109,16 +140,21 @@ def load_whole(arguments: argparse.Namespace, split: str) -> LabeledData:
         DataError: the data are not.
     """
     from ddplug.data import datasets
+    from ddplug.data.preprocess import Identity
 
-    return datasets.load(
+    data = datasets.load(
         arguments.data,
         root=arguments.data_root,
         split=split,
         download=arguments.download,
         size=arguments.size,
+        target=arguments.target,
+        ignore=arguments.ignore,
+        labels=arguments.labels,
         cache=arguments.cache,
         progress=show_progress(),
     )
+    return data if arguments.preprocess is None else replace(data, preprocess=Identity())
 
 
 def check_held_out(file: str, synthetic: SyntheticSet, train: LabeledData, fraction: float | None) -> None:
@@ -133,7 +169,14 @@ def check_held_out(file: str, synthetic: SyntheticSet, train: LabeledData, fract
     Raises:
         DataError: the set was made from other data.
     """
-    if fraction is not None and synthetic.data_fingerprint != train.fingerprint:
+    from ddplug.synthetic.statement import privacy_statement
+    from ddplug.utils.notes import note
+
+    if fraction is None:
+        return
+    if privacy_statement(synthetic.provenance):
+        note(f"{file} does not tell what it was made from, as it is private: take care that it was with --validation")
+    elif synthetic.data_fingerprint != train.fingerprint:
         raise DataError(
             f"{file} was not made with --validation {fraction} of these data, so it may have seen what is held out; "
             "distill it with the same option, or evaluate it without"

@@ -13,6 +13,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddplug.cli.commands import Answer
+from ddplug.cli.config import check_known, other_data, with_config
 from ddplug.cli.data import add_data_options, add_run_options, data_words, load
 from ddplug.errors import CheckpointError, FormatError, OptionError
 from ddplug.utils.arguments import Parser, add_fields, given_fields, number, quantity
@@ -37,13 +38,21 @@ AUTO = "auto"
 
 
 def configure(parser: Parser, argv: list[str]) -> list[str]:
-    """Add the common options, and those of the method, which comes first."""
+    """Add the common options, and those of the method, which comes first unless a file names it."""
     parser.usage = "ddplug distill METHOD --data NAME -o FILE [options]"
-    _add_common(parser)
+    typed, argv = argv, with_config(argv)
+    _add_common(parser, _fields(argv))
+    rest = _configure_method(parser, argv)
+    check_known(parser, typed)
+    return rest
+
+
+def _configure_method(parser: Parser, argv: list[str]) -> list[str]:
+    """Add the options of the method; return the words that are left."""
     if argv and argv[0] in ("-h", "--help"):
         parser.epilog = (
             "`ddplug list` gives the methods; `ddplug distill METHOD --help` the options of one. "
-            "`ddplug distill auto` chooses."
+            "`ddplug distill auto` chooses. `ddplug distill --config SET -o FILE` makes a set again."
         )
         return argv
     if argv and argv[0] == AUTO:
@@ -128,13 +137,28 @@ def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
     return argv
 
 
-def _add_common(parser: Parser) -> None:
-    add_data_options(parser)
+def _fields(argv: list[str]) -> set[str]:
+    """Return the options that the fields of a method become, where a known one is named."""
+    from ddplug import registry
+
+    if not argv or argv[0] not in registry.names("distiller"):
+        return set()
+    return {f"--{name}" for name in getattr(registry.resolve("distiller", argv[0]), "__dataclass_fields__", ())}
+
+
+def _add_common(parser: Parser, taken: set[str]) -> None:
+    add_data_options(parser, taken)
     add_run_options(parser)
     parser.add_argument(
         "-o", "--output", type=as_path, required=True, metavar="FILE", help="the .safetensors file to write"
     )
     group = parser.add_argument_group("the run")
+    group.add_argument(
+        "--config",
+        type=as_path,
+        metavar="FILE",
+        help="method and options of a set that was made, or of a .toml file; what is typed wins",
+    )
     group.add_argument(
         "--checkpoint", type=as_path, metavar="FILE", help="(default: next to the output); removed at success"
     )
@@ -280,6 +304,9 @@ def run(arguments: argparse.Namespace) -> Answer:
         _check_outputs(arguments, checkpoint)
         with locked(arguments.output):
             data = load(arguments, "train")
+            differ = other_data(arguments.config, data.fingerprint)
+            if differ is not None:
+                complain(differ)
             plan = plan or _chosen(arguments, data, checkpoint)
             # refused before the work is done
             reduced_shape(data.shape, plan.reduced)
@@ -358,15 +385,19 @@ def _distill(arguments: argparse.Namespace, data: LabeledData, plan: _Plan, chec
 
 def _answer(arguments: argparse.Namespace, synthetic: SyntheticSet) -> Answer:
     from ddplug.synthetic.export import inspect
+    from ddplug.synthetic.statement import in_words
 
     values = {"file": arguments.output, **inspect(synthetic), "file_bytes": Path(arguments.output).stat().st_size}
     made = synthetic.provenance
+    spent = f", {made['seconds']:.1f} s" if "seconds" in made else ""
     rows = [
         ("saved", arguments.output),
-        ("method", f"{made['method']}, {made['steps']} steps, {made['seconds']:.1f} s on {made['device']}"),
+        ("method", f"{made['method']}, {made['steps']} steps{spent} on {made['device']}"),
         ("holds", f"{len(synthetic)} samples of {synthetic.num_classes} classes in {synthetic.nbytes} bytes"),
         ("bits per class", f"{synthetic.bits_per_class:,.0f}"),
     ]
+    if values["privacy"] is not None:
+        rows.append(("privacy", in_words(values["privacy"])))
     if synthetic.stored is not None:
         nearness = f", {made['psnr']:.1f} dB" if "psnr" in made else ""
         rows.append(("codec", f"{synthetic.stored.codec}{nearness}"))

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 
 from ddplug.cli.commands import Answer
 from ddplug.utils.arguments import Parser
-from ddplug.utils.packages import FILELOCK, dotted, is_at_least, leading_numbers, version_of
-from ddplug.utils.text import table
+from ddplug.utils.packages import FILELOCK, dotted, install_extra, is_at_least, leading_numbers, version_of
+from ddplug.utils.text import wrapped
 
 __all__ = ["PACKAGES", "Finding", "configure", "examine", "installed", "run"]
 
@@ -25,23 +25,29 @@ def run(arguments: argparse.Namespace) -> Answer:
     from ddplug.cli.doctor import examine
 
     rows = examine()
-    text = table([("what", "status", "found", "what to do"), *((r.name, r.status, r.found, r.advice) for r in rows)])
-    return Answer({"checks": [asdict(row) for row in rows]}, text)
+    lines = [("what", "status", "found, and what to do")]
+    for row in rows:
+        lines.append((row.name, row.status, row.found))
+        lines += [("", "", f"-> {row.advice}")] if row.advice else []
+    return Answer({"checks": [asdict(row) for row in rows]}, wrapped(lines))
 
 
 Versions = Mapping[str, str | None]
 """Name of a package -> its version, ``None`` where it is not installed."""
 
+_WITH_NNI = "wanted with nni"
+
 PACKAGES: Mapping[str, str] = {
     "torch": "",
     "torchvision": "",
     "numpy": "",
-    "avalanche-lib": 'pip install "ddplug[avalanche]" for continual learning',
-    "nni": 'pip install "ddplug[nni]" for architecture search',
-    "pytorch-lightning": "comes with ddplug[nni]",
-    "setuptools": "comes with ddplug[nni]",
-    "filelock": "comes with ddplug[nni]",
-    "typeguard": "comes with ddplug[nni]",
+    "avalanche-lib": f"{install_extra('avalanche')} for continual learning",
+    "optuna": f"{install_extra('optuna')} to tune with Optuna",
+    "nni": f"{install_extra('nni')} for architecture search",
+    "pytorch-lightning": _WITH_NNI,
+    "setuptools": _WITH_NNI,
+    "filelock": _WITH_NNI,
+    "typeguard": _WITH_NNI,
 }
 """Packages that are looked at -> what to do about one that is missing; nothing where ddplug itself needs it."""
 
@@ -205,6 +211,46 @@ _FAULTS = (
         "see docs/nni.md",
     ),
     _Fault(
+        "nni",
+        "start of NNI",
+        "note",
+        _always,
+        "on a busy machine NNI gives up its manager after 3 seconds, and a tuner after 10",
+        "ProxyExperiment waits a minute; start hyper-parameter experiments again, when less else runs",
+    ),
+    _Fault(
+        "nni",
+        "GPUs in NNI",
+        "note",
+        _always,
+        "trials all use the first GPU, and trial_gpu_number must be less than the number of GPUs",
+        "ProxyExperiment gives every trial on this machine one of its own",
+    ),
+    _Fault(
+        "nni",
+        "TPE of NNI",
+        "note",
+        _always,
+        "it fails with spaces that hold an InputChoice",
+        "use Random, GridSearch or RegularizedEvolution",
+    ),
+    _Fault(
+        "nni",
+        "PolicyBasedRL and ENAS of NNI",
+        "note",
+        _always,
+        "they need tianshou 0.4, gym and Lightning 2.0, with which present versions of torch do not go",
+        "use RegularizedEvolution, or DARTS",
+    ),
+    _Fault(
+        "nni",
+        "FlopsProfiler of NNI",
+        "note",
+        _always,
+        "it fails with some spaces of the hub",
+        'use ddplug.search.zero_cost, score "flops"',
+    ),
+    _Fault(
         "avalanche-lib",
         "checkpoints of Avalanche",
         "broken",
@@ -220,7 +266,7 @@ def _package(name: str, found: str | None) -> Finding:
     if found is not None:
         return Finding(name, "ok", found)
     needed = PACKAGES[name] == ""
-    return Finding(name, "broken" if needed else "note", "not installed", PACKAGES[name] or "pip install ddplug")
+    return Finding(name, "broken" if needed else "note", "not installed", PACKAGES[name] or f"pip install {name}")
 
 
 def _device() -> Finding:

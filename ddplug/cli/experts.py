@@ -24,7 +24,9 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     parser.add_argument(
         "-o", "--output", type=path, required=True, metavar="DIR", help="folder for the experts, a file each"
     )
-    parser.add_argument("--network", default="convnet", metavar="NAME", help="architecture (default: convnet)")
+    parser.add_argument(
+        "--network", default="auto", metavar="NAME", help="architecture (default: auto; images: convnet)"
+    )
     parser.add_argument(
         "-n", "--number", type=number(int, 1), default=100, metavar="N", help="experts in all (default: 100)"
     )
@@ -60,13 +62,16 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Train the experts of a shard that are not there yet."""
     from ddplug.distillers.parts.experts import train_experts
     from ddplug.distillers.parts.training import ExpertTraining
+    from ddplug.networks.factory import suited
 
     began = time.monotonic()
+    data = load(arguments, "train")
+    network = str(suited(arguments.network, data.shape))
     with _saying_how_to_go_on(arguments.output):
         paths = train_experts(
-            load(arguments, "train"),
+            data,
             arguments.output,
-            arguments.network,
+            network,
             ExpertTraining(**given_fields(arguments)),
             number=arguments.number,
             seed=arguments.seed,
@@ -77,7 +82,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         )
     size, seconds = sum(Path(path).stat().st_size for path in paths), time.monotonic() - began
     values = {"folder": arguments.output, "experts": [str(path) for path in paths], "bytes": size, "seconds": seconds}
-    more = ["--network", arguments.network, "--experts", shown(arguments.output)]
+    more = ["--network", network, "--experts", shown(arguments.output)]
     rows = [
         ("folder", arguments.output),
         ("holds", f"{len(paths)} of {arguments.number} experts of this command, {size} bytes, after {seconds:.1f} s"),

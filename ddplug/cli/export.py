@@ -1,4 +1,4 @@
-"""``ddplug export FILE --to KIND OUT``: pictures, arrays or a data set card."""
+"""``ddplug export FILE --to KIND OUT``: pictures, arrays, a table or a data set card."""
 
 from __future__ import annotations
 
@@ -42,10 +42,24 @@ def _card(synthetic: SyntheticSet, arguments: argparse.Namespace) -> None:
     write_file(arguments.out, card(synthetic, arguments.file).encode())
 
 
+def _csv(synthetic: SyntheticSet, arguments: argparse.Namespace) -> None:
+    from ddplug.synthetic.tables import to_csv
+
+    to_csv(synthetic, arguments.out)
+
+
+def _parquet(synthetic: SyntheticSet, arguments: argparse.Namespace) -> None:
+    from ddplug.synthetic.tables import to_parquet
+
+    to_parquet(synthetic, arguments.out)
+
+
 KINDS: Mapping[str, Callable[[SyntheticSet, argparse.Namespace], None]] = {
     "png": _png,
     "imagefolder": _image_folder,
     "npz": _npz,
+    "csv": _csv,
+    "parquet": _parquet,
     "card": _card,
 }
 """What a set can be turned into -> how."""
@@ -59,7 +73,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         required=True,
         type=known_name("kind of export", list(KINDS)),
         metavar="{" + ",".join(KINDS) + "}",
-        help="a grid of the images, one picture an image, plain arrays, or a card in Markdown",
+        help="a grid of the images, one picture an image, plain arrays, a table, or a card in Markdown",
     )
     parser.add_argument("out", type=path, metavar="OUT", help="the file or, for imagefolder, the new folder to write")
     return argv

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from typing import Any
 
 from ddplug.cli.commands import Answer
 from ddplug.utils.arguments import Parser
 from ddplug.utils.arguments import path as as_path
-from ddplug.utils.text import table
+from ddplug.utils.text import wrapped
 
 __all__ = ["configure", "run"]
 
@@ -30,16 +31,22 @@ def _line(value: Any) -> str:
         return ", ".join(f"{key}={_line(item)}" for key, item in value.items()) or "-"
     if isinstance(value, list):
         return ", ".join(map(_line, value))
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
+        return f"{value[:12]}..."  # a digest; --json gives all of it
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
+    from ddplug.synthetic.statement import in_words
+
     rows = []
     for key, value in values.items():
         if value is None:
             continue
         if key == "provenance":
             rows += [(f"made: {name}", _line(item)) for name, item in value.items()]
+        elif key == "privacy":
+            rows.append((key, in_words(value)))
         elif key == "checked":
             rows.append((key, "yes: every byte is as it was written" if value else _UNCHECKED))
         elif key == "samples_per_class" and len(set(value)) == 1:
@@ -62,4 +69,4 @@ def run(arguments: argparse.Namespace) -> Answer:
         "file_bytes": os.path.getsize(path),
         "checked": is_checked(path),
     }
-    return Answer(values, table(_rows(values)))
+    return Answer(values, wrapped(_rows(values)))

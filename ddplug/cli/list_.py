@@ -8,7 +8,7 @@ from typing import Any
 
 from ddplug.cli.commands import Answer
 from ddplug.utils.arguments import Parser, plain
-from ddplug.utils.text import table
+from ddplug.utils.text import wrapped
 
 __all__ = ["configure", "run"]
 
@@ -44,18 +44,21 @@ def _sets() -> list[dict[str, Any]]:
 def run(arguments: argparse.Namespace) -> Answer:
     """List every installed plug-in; one that cannot be imported is listed with the reason."""
     from ddplug import registry
+    from ddplug.data.sources import SCHEMES
 
     values = {f"{kind}s": [_describe(kind, name) for name in registry.names(kind)] for kind in registry.GROUPS}
     values["sets"] = _sets()
+    values["sources"] = [{"name": scheme.usage, "about": scheme.about, "error": None} for scheme in SCHEMES.values()]
     titles = {
         "distillers": "Methods",
         "networks": "Networks",
-        "datasets": "Data sets (and imagefolder:DIR)",
+        "datasets": "Data sets",
+        "sources": "Your own data",
         "codecs": "Codecs",
         "sets": "Sets that come with ddplug (ddplug.load(NAME), or in the place of a file)",
     }
     parts = []
     for kind, entries in values.items():
         rows = [(e["name"], e["about"] if e["error"] is None else f"UNUSABLE: {e['error']}") for e in entries]
-        parts.append(f"{titles[kind]}\n{indent(table(rows), '  ')}" if rows else titles[kind])
+        parts.append(f"{titles[kind]}\n{indent(wrapped(rows, 78), '  ')}" if rows else titles[kind])
     return Answer(values, "\n\n".join(parts))

@@ -1,4 +1,4 @@
-"""Data sets by name: ours, a third party's, and ``imagefolder:DIR``.
+"""Data sets by name: ours, a third party's, and files and folders by a scheme (:mod:`ddplug.data.sources`).
 
 A loader is any callable that an entry point of the group ``ddplug.datasets`` names and that takes the keywords of
 :class:`Loader`. The test split always goes through the preprocessing of the training split.
@@ -7,8 +7,8 @@ A loader is any callable that an entry point of the group ``ddplug.datasets`` na
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,12 +17,11 @@ import torch
 
 from ddplug import registry
 from ddplug.data.decoding import MAX_MEMORY
-from ddplug.data.images import Folder
 from ddplug.data.labeled import LabeledData
-from ddplug.data.loaders import from_arrays, from_dataset, read_folder, sides
-from ddplug.data.preprocess import Preprocess, Standardize, fit
-from ddplug.data.scan import parts
-from ddplug.errors import DataError, OptionError, unknown
+from ddplug.data.loaders import from_arrays, from_dataset, sides
+from ddplug.data.preprocess import Preprocess, Standardize
+from ddplug.data.sources import Wanted, held_out, read, source_of
+from ddplug.errors import DataError, OptionError
 from ddplug.functional.augmentation import ALL_OPERATIONS
 from ddplug.utils.checks import one_of
 from ddplug.utils.surroundings import own_surroundings
@@ -41,19 +40,6 @@ __all__ = [
     "svhn",
 ]
 
-_HELD_OUT = 0.2
-"""Share of each class that serves as the test split of data that come without one."""
-
-_FOLDER = "imagefolder:"
-
-_FILES: Mapping[str, str] = {
-    ".safetensors": "ddplug.SyntheticSet.load reads such a set; name the real data here",
-    ".zip": "unpack it and give the folder, as imagefolder:DIR",
-    ".tar": "unpack it and give the folder, as imagefolder:DIR",
-    ".gz": "unpack it and give the folder, as imagefolder:DIR",
-    "": "read its arrays in Python and call ddplug.from_arrays(inputs, labels)",
-}
-"""Ending of a file -> what to do with it."""
 _NO_FLIP = ALL_OPERATIONS.replace("_flip", "")
 """A mirrored digit is another one."""
 
@@ -82,26 +68,42 @@ def load(
     split: str = "train",
     download: bool = False,
     size: int | tuple[int, int] | None = None,
+    target: str | None = None,
+    ignore: Sequence[str] = (),
+    labels: str | Path | None = None,
     cache: str | Path | None = None,
     max_memory: int = MAX_MEMORY,
     progress: bool = False,
 ) -> LabeledData:
-    """Load a data set by its name.
+    """Load a data set by its name, or from a file or a folder.
 
     ``digits`` (8x8, comes with scikit-learn) needs nothing. ``mnist``, ``fashion-mnist``, ``kmnist``, ``svhn``,
-    ``cifar10`` and ``cifar100`` lie in ``root`` as torchvision puts them there. ``imagefolder:DIR`` reads
-    ``DIR/train`` and ``DIR/test`` or ``DIR/val`` if they exist, in any case; otherwise ``DIR``
-    holds the classes, and a fixed fifth of each class is the test split.
+    ``cifar10`` and ``cifar100`` lie in ``root`` as torchvision puts them there.
+
+    =================== ==========================================================================================
+    ``imagefolder:DIR`` ``DIR/train`` and ``DIR/test`` or ``DIR/val``, in any case, or else a folder a class
+    ``images:DIR``      pictures anywhere in ``DIR``, named with their classes by the CSV file ``labels``
+    ``csv:FILE``        a table with a head; the column ``target`` holds the labels, all others numbers
+    ``parquet:FILE``    the same; needs pyarrow
+    ``npz:FILE``        arrays, as ``x`` and ``y``, ``x_train`` and ``x_test``, or the names that MedMNIST has
+    ``hf:NAME``         a data set of the Hugging Face hub, or ``hf:DIR`` one saved to a folder; needs datasets
+    =================== ==========================================================================================
+
+    ``csv:`` and ``parquet:`` take a folder too, with the files ``train`` and ``test``. Where there is no test part, a
+    fixed fifth of each class is one.
 
     Args:
-        name: one of ``registry.names("dataset")``, or ``imagefolder:DIR``, or a folder that is there.
+        name: one of ``registry.names("dataset")``, or one of these, or a file or folder of such a kind that is there.
         root: folder of the data, where the data set needs one.
         split: ``"train"`` or ``"test"``.
         download: fetch what is missing into ``root``.
-        size: ``(height, width)`` to resize to, or one number for both, for ``imagefolder:DIR`` only.
+        size: ``(height, width)`` to resize to, or one number for both, for images in folders only.
+        target: name of the column that holds the labels, for tables and for ``labels``.
+        ignore: names of columns to leave out, for tables only.
+        labels: CSV file with a column of file names and one of classes, for ``images:DIR`` only.
         cache: folder for memory-mapped decoded images; see :func:`ddplug.data.from_dataset`. Data sets that come
             decoded have no use for it.
-        max_memory: bytes that decoded images may take without a cache.
+        max_memory: bytes that decoded data may take without a cache.
         progress: show a progress bar while decoding.
 
     Returns:
@@ -118,90 +120,15 @@ def load(
     """
     one_of("split", split, ("train", "test"))
     options: dict[str, Any] = {"cache": cache, "max_memory": max_memory, "progress": progress}
-    place = _folder_of(name)
-    if place is not None:
-        return _image_folder(place, split, size=size, **options)
-    name = os.fspath(name)
-    if size is not None:
-        raise OptionError(f"size is an option of imagefolder:DIR; {name!r} has the size it has: leave it out")
-    loader: Loader = registry.resolve("dataset", name)
+    own = Wanted(
+        split=split, size=sides(size), target=target, ignore=ignore, labels=labels, download=download, **options
+    )
+    source = source_of(name, registry.names("dataset"))
+    if source is not None:
+        return read(source, own)
+    own.check(os.fspath(name), ())
+    loader: Loader = registry.resolve("dataset", os.fspath(name))
     return loader(root=root, split=split, download=download, **options)
-
-
-def _folder_of(name: str | os.PathLike[str]) -> Path | None:
-    """Return the folder of images that a name or a path means, or ``None`` for a registered name.
-
-    Raises:
-        OptionError: it is neither.
-    """
-    if not isinstance(name, (str, os.PathLike)):
-        raise OptionError(f"a {type(name).__name__} is no name of a data set; give a name or a folder")
-    text = os.fspath(name)
-    if text.startswith(_FOLDER):
-        return Path(os.path.expanduser(text.removeprefix(_FOLDER)))
-    if text in registry.names("dataset"):
-        return None
-    place = os.path.expanduser(text)
-    if os.path.isdir(place):
-        return Path(place)
-    if os.path.isfile(place):
-        kind = os.path.splitext(place)[1].casefold()
-        raise OptionError(f"{text} is a file, not a data set; {_FILES.get(kind, _FILES[''])}")
-    if isinstance(name, os.PathLike) or os.sep in text:
-        raise OptionError(f"{text} is no folder that is there, nor the name of a data set; give {_FOLDER}DIR")
-    raise unknown("dataset", one_line(text, most=100), [*registry.names("dataset"), f"{_FOLDER}DIR"])
-
-
-def _hold_out(whole: LabeledData, split: str) -> LabeledData:
-    """Split data that come in one piece, always in the same way, with the preprocessing fitted on the first part."""
-    train, test = whole.split(_HELD_OUT, seed=0)
-    preprocess = fit("standardize", train.inputs)
-    return replace(train if split == "train" else test, preprocess=preprocess)
-
-
-def _image_folder(
-    path: Path, split: str, *, size: int | tuple[int, int] | None, progress: bool, **options: Any
-) -> LabeledData:
-    size = sides(size)
-    found, name = parts(path), path.resolve().name
-    if not found:
-        folder = Folder(path, size, progress)
-        fewest, count = folder.smallest()
-        if count < 2:
-            raise DataError(
-                f"{path}: class {fewest!r} has {count} image; a fifth of each class is held out as the test part, "
-                f"which takes at least 2: add some, or put what there is into {path}/train and {path}/test"
-            )
-        return _hold_out(read_folder(folder, "identity", name, **options), split)
-    train = read_folder(Folder(found["train"], size, progress), "standardize", name, **options)
-    if split == "train":
-        return train
-    # read as the training part is, whatever the pictures themselves are
-    folder = Folder(found["test"], size, progress, mode="L" if train.shape[0] == 1 else "RGB")
-    _check_classes(path, train.class_names, folder.classes)
-    test = read_folder(folder, "identity", name, **options)
-    if test.shape != train.shape:
-        raise DataError(
-            f"{path}: the pictures of train are {_sides(train)}, those of test {_sides(test)} (height x width); give "
-            "size=(height, width) (--size) to resize all images"
-        )
-    return replace(test, preprocess=train.preprocess)
-
-
-def _sides(data: LabeledData) -> str:
-    return " x ".join(map(str, data.shape[1:]))
-
-
-def _check_classes(path: Path, train: tuple[str, ...], test: tuple[str, ...]) -> None:
-    """Refuse parts of other classes."""
-    for here, there, one, other in (("train", "test", train, test), ("test", "train", test, train)):
-        only = [name for name in one if name not in set(other)]
-        if only:
-            more = f" and {len(only) - 5} more" if len(only) > 5 else ""
-            raise DataError(
-                f"{path}: the classes of train and test differ: {', '.join(only[:5])}{more} only in {here}; make them "
-                f"equal in {here} and {there}"
-            )
 
 
 def digits(*, split: str = "train", **_: Any) -> LabeledData:
@@ -217,7 +144,7 @@ def digits(*, split: str = "train", **_: Any) -> LabeledData:
     bunch = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     whole = from_arrays(images, bunch.target, preprocess="identity", name="digits", augmentation=_NO_FLIP)
-    return _hold_out(whole, split)
+    return held_out(whole, split)
 
 
 @dataclass(frozen=True)
@@ -251,16 +178,16 @@ class TorchvisionLoader:
                 f"{self.name!r} is read from a folder; give root=FOLDER to load_dataset (--data-root FOLDER)"
             )
 
-        def read(part: str, preprocess: str | Preprocess) -> LabeledData:
+        def part_of(part: str, preprocess: str | Preprocess) -> LabeledData:
             dataset = self._open(Path(root).expanduser(), part, download)
             return from_dataset(
                 dataset, preprocess=preprocess, name=self.name, augmentation=self.augmentation, **options
             )
 
         if self.mean is not None and self.std is not None:
-            return read(split, Standardize(torch.tensor(self.mean), torch.tensor(self.std)))
-        train = read("train", "standardize")
-        return train if split == "train" else read(split, train.preprocess)
+            return part_of(split, Standardize(torch.tensor(self.mean), torch.tensor(self.std)))
+        train = part_of("train", "standardize")
+        return train if split == "train" else part_of(split, train.preprocess)
 
     def _open(self, root: Path, split: str, download: bool) -> Any:
         """Open the data set with torchvision, which checks sums; what it stumbles over is missing or damaged."""

@@ -62,6 +62,8 @@ class LabeledData:
             data; ``""`` for none. Distillers and recipes told ``augment="auto"`` use it.
         scratch: for memory-mapped inputs the folder where a large :meth:`subset` is mapped in its turn; ``None``
             keeps subsets in memory.
+        columns: names of the numbers of a row, where the data came as a table with a head; ``()`` otherwise.
+        target: name of the column of labels there.
     """
 
     inputs: Tensor
@@ -72,6 +74,8 @@ class LabeledData:
     name: str = "data"
     augmentation: str = ""
     scratch: str | None = None
+    columns: tuple[str, ...] = ()
+    target: str = ""
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -44,9 +44,14 @@ class Preprocess:
 
     Subclasses are frozen dataclasses whose fields are all float32 tensors, so that every one of them is stored in the
     same way (see :func:`from_tensors`).
+
+    Attributes:
+        fitted: whether the fields were computed from data by :func:`fit`, and so tell of them; a map that was given or
+            read from a file is taken as it is.
     """
 
     kind: ClassVar[str]
+    fitted: ClassVar[bool] = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={_brief(v)}' for k, v in self.tensors().items())})"
@@ -74,11 +79,12 @@ class Preprocess:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the fields by name, as they are stored."""
-        return dict(vars(self))
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def to(self, device: torch.device | str) -> Preprocess:
         """Move the fields to a device."""
-        return type(self)(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+        moved = type(self)(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+        return _marked(moved) if self.fitted else moved
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -175,6 +181,12 @@ def _to_grid(values: Tensor, bits: int) -> Tensor:
     return (values / unit).round_() * unit
 
 
+def _marked(preprocess: Preprocess) -> Preprocess:
+    """Note that a map was fitted; no field, since a file has nothing to say about it."""
+    object.__setattr__(preprocess, "fitted", True)
+    return preprocess
+
+
 def pieces(stored: Tensor) -> Iterator[Tensor]:
     """Cut ``(N, *shape)`` data into runs of about a million values, so that memory-mapped data stay bounded."""
     return iter(torch.split(stored, max(1, (1 << 20) // max(1, math.prod(stored.shape[1:])))))
@@ -248,8 +260,8 @@ def fit(kind: str, stored: Tensor, eps: float = 0.1) -> Preprocess:
     if len(stored) == 0:
         raise DataError("cannot fit a preprocessing on 0 samples; give data with at least one")
     if kind == "zca":
-        return _zca(stored, eps)
-    return _standardize(stored) if kind == Standardize.kind else Identity()
+        return _marked(_zca(stored, eps))
+    return _marked(_standardize(stored)) if kind == Standardize.kind else Identity()
 
 
 def from_tensors(kind: str, tensors: Mapping[str, Tensor]) -> Preprocess:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from ddplug.data.labeled import LabeledData
+from ddplug.distillation.settling import settled
 from ddplug.errors import OptionError
 from ddplug.networks.factory import Network
 from ddplug.networks.functional import stateless
@@ -140,7 +141,7 @@ def check(method: Any, data: LabeledData, device: torch.device) -> None:
         OptionError: the run needs more than there is; the message names the option that needs most, and a value of it
             that would fit, if there is one.
     """
-    free = available(device)
+    free, method = available(device), settled(method, data.shape)
     sizes = _sizes_for(method, data) if hasattr(method, "memory") and free is not None else None
     if free is None or sizes is None:
         return

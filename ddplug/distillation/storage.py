@@ -12,6 +12,7 @@ from torch.nn.functional import one_hot
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.protocol import Distiller, Prepares, State
+from ddplug.distillation.settling import settled
 from ddplug.errors import OptionError
 from ddplug.functional.augmentation import joint
 from ddplug.functional.resize import reduce_to, reduced_shape
@@ -137,8 +138,9 @@ class Storage:
             OptionError: it has no such option, or the codec cannot hold such samples.
             BudgetError: one image of each class takes too many bytes.
         """
-        options: Any = method
         check_sizable(method)
+        method = settled(method, data.shape)
+        options: Any = method
         if self.nbytes is None:
             return method, None
         factor = getattr(method, "factor", 1)

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillation.protocol import Metrics, State
+from ddplug.distillation.settling import Suits, settled
 from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
 from ddplug.distillers.parts.pools import after_use, replace_view, stack_views, staggered_pool, view_at
 from ddplug.distillers.parts.training import trained_on_real
@@ -28,6 +29,7 @@ from ddplug.functional import augmentation as augment
 from ddplug.functional.optim import adam_start, adam_step, momentum_step
 from ddplug.functional.types import Tensors
 from ddplug.networks.factory import Network
+from ddplug.networks.forms import AUTO
 from ddplug.networks.functional import initial_parameters, prefixed, stateless
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
@@ -49,25 +51,30 @@ class ImageDistiller(metaclass=TakesFormerSpellings):
     Attributes:
         images_per_class: synthetic images of each class.
         steps: updates of the images.
-        network: the architecture through whose instances images are compared.
+        network: the architecture through whose instances images are compared; ``"auto"`` for convnet:width=32 where
+            the data are images, conv1d where they are series, and mlp where they are rows of numbers.
         learning_rate: of the images.
         init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from, or a method that selects, by name with
             options, as ``"difficulty"``.
         augment: operations for the Siamese augmentation joined by ``_``, ``"auto"`` for what suits the data, or ``""``.
         factor: in the place of one image, ``factor**2`` small ones in the same number of bytes
-            (:mod:`ddplug.functional.resize`).
+            (:mod:`ddplug.functional.resize`); images only. ``"auto"`` for 2 where the data are images, else 1.
     """
 
     name: ClassVar[str]
     real_images: ClassVar[bool] = False
+    suits: ClassVar[Suits] = {
+        "network": {"image": "convnet:width=32", "series": "conv1d", "row": "mlp"},
+        "factor": {"image": 2, "series": 1, "row": 1},
+    }
     small: ClassVar[Mapping[str, Any]] = {"images_per_class": 2, "network": "convnet:width=8,depth=1"}
     images_per_class: int = 10
     steps: int = 500
-    network: Network = "convnet:width=32"
+    network: Network = AUTO
     learning_rate: float = 0.01
     init_from: str = "kmeans"
     augment: str = "auto"
-    factor: int = 1
+    factor: int | Literal["auto"] = 1
 
     def __post_init__(self) -> None:
         at_least(self, images_per_class=1, steps=0, learning_rate=0)
@@ -99,21 +106,24 @@ class ImageDistiller(metaclass=TakesFormerSpellings):
         """
 
     def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
-        augment.check(self._strategy(data), data.shape)
-        inputs = initial_images(self.init_from, data, self._each, rng, self.factor)
-        state = self._optimized({"inputs": inputs, **self._labels(data)})
-        return {**state, **self._kept(state, data, rng)}
+        own = settled(self, data.shape)
+        augment.check(own._strategy(data), data.shape)
+        inputs = initial_images(own.init_from, data, own._each, rng, own.reduction)
+        state = own._optimized({"inputs": inputs, **own._labels(data)})
+        return {**state, **own._kept(state, data, rng)}
 
     def step(self, state: State, data: LabeledData, rng: torch.Generator) -> tuple[State, Metrics]:
-        state, view = self._drawn(state, data, rng)
-        learned = {name: state[name].detach().requires_grad_() for name in self._learned}
-        loss = self.loss({**state, **learned}, view, data)
+        own = settled(self, data.shape)
+        state, view = own._drawn(state, data, rng)
+        learned = {name: state[name].detach().requires_grad_() for name in own._learned}
+        loss = own.loss({**state, **learned}, view, data)
         gradients = torch.autograd.grad(loss, list(learned.values()))
-        after = {**state, **self._moved(state, dict(zip(learned, gradients, strict=True)))}
-        return {**after, **self._used(after, view, data, rng)}, {"loss": loss.detach()}
+        after = {**state, **own._moved(state, dict(zip(learned, gradients, strict=True)))}
+        return {**after, **own._used(after, view, data, rng)}, {"loss": loss.detach()}
 
     def result(self, state: State, data: LabeledData) -> SyntheticSet:
-        return to_set(data, state["inputs"], self._targets(state, data), Recipe.paper(self._strategy(data)))
+        targets = settled(self, data.shape)._targets(state, data)
+        return to_set(data, state["inputs"], targets, Recipe.paper(self._strategy(data)))
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
         """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
@@ -122,7 +132,12 @@ class ImageDistiller(metaclass=TakesFormerSpellings):
     @property
     def _each(self) -> int:
         """Images of each class as they are stored."""
-        return small_images(self.images_per_class, self.factor)
+        return small_images(self.images_per_class, self.reduction)
+
+    @property
+    def reduction(self) -> int:
+        """By how much images are stored smaller, once that is settled."""
+        return 1 if isinstance(self.factor, str) else self.factor
 
     @property
     def _learned(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy, softplus
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
+from ddplug.distillation.settling import Suits, settled
 from ddplug.distillers.parts.images import balanced_labels, initial_images, small_images, to_set
 from ddplug.distillers.presets import Preset
 from ddplug.errors import OptionError
@@ -31,6 +32,7 @@ from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
 from ddplug.functional.unrolling import unroll
 from ddplug.networks.factory import Network, has_batch_norm, name_of
+from ddplug.networks.forms import AUTO
 from ddplug.networks.functional import forward, initial_parameters, minibatch_loss, prefixed, stateless, unprefixed
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.learned import LearnedTraining
@@ -97,7 +99,8 @@ class DD(metaclass=TakesFormerSpellings):
         images_per_step: of each class, in one step of training; the next step takes the next ones.
         epochs: times that the training goes through all images.
         steps: updates of images and learning rates.
-        network: the architecture that is trained.
+        network: the architecture that is trained; ``"auto"`` for lenet:init=xavier where the data are images, conv1d
+            where they are series, and mlp where they are rows of numbers.
         initialization: ``"random"``, a new initial network for each update, or ``"fixed"``, one for all: far more
             accurate, with that very network only (:func:`ddplug.evaluation.train_as_learned`).
         networks: initial networks that the gradient of an update is averaged over, where they are random.
@@ -110,7 +113,7 @@ class DD(metaclass=TakesFormerSpellings):
         batch_real: real images that the trained network is judged on.
         init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
         factor: in the place of one image, ``factor**2`` small ones in the same number of bytes
-            (:mod:`ddplug.functional.resize`).
+            (:mod:`ddplug.functional.resize`); images only. ``"auto"`` for 2 where the data are images, else 1.
 
     Raises:
         OptionError: an option is unknown or outside its range.
@@ -125,6 +128,10 @@ class DD(metaclass=TakesFormerSpellings):
 
     name: ClassVar[str] = "dd"
     real_images: ClassVar[bool] = False
+    suits: ClassVar[Suits] = {
+        "network": {"image": "lenet:init=xavier", "series": "conv1d", "row": "mlp"},
+        "factor": {"image": 2, "series": 1, "row": 1},
+    }
     presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     small: ClassVar[Mapping[str, Any]] = {
         "images_per_class": 2,
@@ -136,7 +143,7 @@ class DD(metaclass=TakesFormerSpellings):
     images_per_step: int = 1
     epochs: int = 3
     steps: int = 2000
-    network: Network = "lenet:init=xavier"
+    network: Network = AUTO
     initialization: Literal["random", "fixed"] = "random"
     networks: int = 1
     train_learning_rate: float = 0.02
@@ -145,7 +152,7 @@ class DD(metaclass=TakesFormerSpellings):
     clip: float = 0.1
     batch_real: int = 1024
     init_from: str = "noise"
-    factor: int = 1
+    factor: int | Literal["auto"] = 1
 
     def __post_init__(self) -> None:
         at_least(self, images_per_class=1, images_per_step=1, epochs=1, steps=0, networks=1, batch_real=1)
@@ -154,9 +161,17 @@ class DD(metaclass=TakesFormerSpellings):
 
     @property
     def _each(self) -> int:
-        return small_images(self.images_per_class, self.factor)
+        return small_images(self.images_per_class, self._reduction)
+
+    @property
+    def _reduction(self) -> int:
+        """By how much images are stored smaller, once that is settled."""
+        return 1 if isinstance(self.factor, str) else self.factor
 
     def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
+        return settled(self, data.shape)._begun(data, rng)
+
+    def _begun(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         if has_batch_norm(self._module(data)):
             raise OptionError(
                 f"{self.name} does not take batch normalization: the running statistics of {self.network!r} are not "
@@ -171,6 +186,9 @@ class DD(metaclass=TakesFormerSpellings):
         return state
 
     def step(self, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
+        return settled(self, data.shape)._stepped(state, data, rng)
+
+    def _stepped(self, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
         names = [name.removeprefix("first.") for name in state if name.startswith("first.")]
         learned = {name: state[name].detach().requires_grad_() for name in names}
         index = torch.randperm(len(data), generator=rng)[: self.batch_real]
@@ -189,6 +207,9 @@ class DD(metaclass=TakesFormerSpellings):
         return {**state, **moved}, {"loss": torch.stack(losses).mean(), "mean_rate": rates.mean()}
 
     def result(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
+        return settled(self, data.shape)._finished(state, data)
+
+    def _finished(self, state: Mapping[str, Tensor], data: LabeledData) -> SyntheticSet:
         rates, batches = softplus(state["rates"]), self._batches(data)
         training = LearnedTraining(
             network=name_of(self.network),
@@ -210,7 +231,7 @@ class DD(metaclass=TakesFormerSpellings):
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
         """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
-        images = sizes.classes * min(self._each, small_images(self.images_per_step, self.factor))
+        images = sizes.classes * min(self._each, small_images(self.images_per_step, self._reduction))
         steps = self.epochs * -(-self.images_per_class // self.images_per_step)
         return {
             "epochs": steps * sizes.network,
@@ -235,7 +256,7 @@ class DD(metaclass=TakesFormerSpellings):
 
     def _samples(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         """Return what is learned besides the rates, to start from."""
-        return {"inputs": initial_images(self.init_from, data, self._each, rng, self.factor)}
+        return {"inputs": initial_images(self.init_from, data, self._each, rng, self._reduction)}
 
     def _labels(self, tensors: Mapping[str, Tensor], data: LabeledData) -> Tensor:
         """Return the labels that the images are trained on with."""
@@ -244,7 +265,7 @@ class DD(metaclass=TakesFormerSpellings):
     def _batches(self, data: LabeledData) -> list[Tensor]:
         """Return the positions of each step's images, for one epoch."""
         positions = torch.arange(data.num_classes * self._each).view(data.num_classes, -1)
-        return [part.flatten() for part in positions.split(small_images(self.images_per_step, self.factor), 1)]
+        return [part.flatten() for part in positions.split(small_images(self.images_per_step, self._reduction), 1)]
 
     def _raw_rates(self, data: LabeledData) -> Tensor:
         """Return, for each step of the training, the number whose softplus is the rate to start from."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -102,7 +102,7 @@ class IDC(Momentum, AgedPool):
     name: ClassVar[str] = "idc"
     presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     distance: str = "mse"
-    factor: int = 2
+    factor: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()

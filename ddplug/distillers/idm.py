@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -91,7 +91,7 @@ class IDM(Momentum, AgedPool):
     presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     learning_rate: float = 0.2
     calibration: float = 0.5
-    factor: int = 2
+    factor: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()

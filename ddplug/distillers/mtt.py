@@ -29,6 +29,7 @@ from torch.nn.functional import one_hot, softmax
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillation.protocol import Metrics, State
+from ddplug.distillation.settling import settled
 from ddplug.distillers.base import ImageDistiller
 from ddplug.distillers.parts.experts import ExpertSource
 from ddplug.distillers.parts.images import initial_images, small_images
@@ -171,7 +172,7 @@ class MTT(ImageDistiller):
     and DATM, are presets.
 
     Attributes:
-        network: the architecture of the experts.
+        network: the architecture of the experts; ``"auto"`` as in other methods.
         augment: operations joined by ``_`` for the training on both sides, ``"auto"`` for what suits the data, or
             ``""``.
         experts: folder of experts from ``ddplug experts``, memory-mapped; ``""`` to train a few at the start and keep
@@ -249,8 +250,11 @@ class MTT(ImageDistiller):
         one_of("gradient", self.gradient, _GRADIENTS)
 
     def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
+        return settled(self, data.shape)._begun(data, rng)
+
+    def _begun(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         augment.check(self._strategy(data), data.shape)
-        inputs = initial_images(self.init_from, data, self._each, rng, self.factor)
+        inputs = initial_images(self.init_from, data, self._each, rng, self.reduction)
         experts = self._source.begin(data, rng)
         learned = {"inputs": inputs, "log_rate": torch.tensor(math.log(self.train_learning_rate)).to(data.device)}
         if self.label_rate:
@@ -259,13 +263,14 @@ class MTT(ImageDistiller):
         return {**learned, **velocities, **experts, "done": torch.tensor(0)}
 
     def step(self, state: State, data: LabeledData, rng: torch.Generator) -> tuple[State, Metrics]:
-        view = self.view(state, data, rng)
+        own = settled(self, data.shape)
+        view = own.view(state, data, rng)
         learned = {name: state[name].detach().requires_grad_() for name in _MOMENTUM if name in state}
-        loss = self.loss({**state, **learned}, view, data)
+        loss = own.loss({**state, **learned}, view, data)
         after = {**state, "done": torch.tensor(int(state["done"]) + 1)}
         if not self.threshold or float(loss.detach()) <= self.threshold:
             gradients = torch.autograd.grad(loss, list(learned.values()))
-            after |= self._moved(state, dict(zip(learned, gradients, strict=True)))
+            after |= own._moved(state, dict(zip(learned, gradients, strict=True)))
         return after, {"loss": loss.detach(), "learned_rate": after["log_rate"].exp()}
 
     def view(self, state: State, data: LabeledData, rng: torch.Generator) -> Mapping[str, Any]:
@@ -304,7 +309,7 @@ class MTT(ImageDistiller):
 
     def memory(self, sizes: Sizes) -> dict[str, int]:
         images = sizes.classes * self._each
-        images = min(images, small_images(self.batch_synthetic, self.factor)) if self.batch_synthetic else images
+        images = min(images, small_images(self.batch_synthetic, self.reduction)) if self.batch_synthetic else images
         graphs = self.syn_steps if self.gradient == "unrolled" else 1
         snapshots = 0 if self.experts else self.max_start_epoch + self.expert_epochs
         return {
@@ -352,7 +357,7 @@ class MTT(ImageDistiller):
         """Return the positions of each training step's images: all are taken before any is taken again."""
         batches: list[Tensor] = []
         while len(batches) < self.syn_steps:
-            each = small_images(self.batch_synthetic, self.factor) or images
+            each = small_images(self.batch_synthetic, self.reduction) or images
             batches += torch.randperm(images, generator=rng).split(each)
         return batches[: self.syn_steps]
 

@@ -108,19 +108,19 @@ class SoftLabelDD(DD):
     def _classes(self, data: LabeledData) -> tuple[Tensor, Tensor]:
         """Return for each image the first class it begins with, ascending, and its number among those of that class."""
         classes = data.num_classes
-        number = small_images(self.images or classes * self.images_per_class, self.factor)
+        number = small_images(self.images or classes * self.images_per_class, self._reduction)
         first = shared_labels(number, classes).gt(0).int().argmax(1)
         return first, torch.arange(number) - torch.searchsorted(first, first)
 
     def _samples(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         classes, rank = self._classes(data)
         most = int(rank.max()) + 1
-        images = initial_images(self.init_from, data, most, rng, self.factor)
+        images = initial_images(self.init_from, data, most, rng, self._reduction)
         return {"inputs": images[classes * most + rank], "labels": shared_labels(len(classes), data.num_classes)}
 
     def _labels(self, tensors: Mapping[str, Tensor], data: LabeledData) -> Tensor:
         return tensors["labels"]
 
     def _batches(self, data: LabeledData) -> list[Tensor]:
-        step = self._classes(data)[1] // small_images(self.images_per_step, self.factor)
+        step = self._classes(data)[1] // small_images(self.images_per_step, self._reduction)
         return [(step == number).nonzero().flatten() for number in range(int(step.max()) + 1)]

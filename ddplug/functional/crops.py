@@ -23,7 +23,7 @@ def check_images(what: str, shape: tuple[int, ...]) -> tuple[int, int]:
     Raises:
         OptionError: it is not ``(C, H, W)``.
     """
-    return image_shape(shape, what, "choose a method for rows")[1:]
+    return image_shape(shape, what, "use another method, e.g. kmeans or dm")[1:]
 
 
 def whole(n: int, shape: tuple[int, ...]) -> Tensor:

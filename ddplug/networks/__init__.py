@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ddplug.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ddplug.networks.conv1d import Conv1d as Conv1d
     from ddplug.networks.convnet import ConvNet as ConvNet
     from ddplug.networks.factory import Network as Network
     from ddplug.networks.factory import build as build
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Classifier": "layers",
+    "Conv1d": "conv1d:Conv1d",
     "ConvNet": "convnet:ConvNet",
     "Network": "factory",
     "build": "factory",
@@ -39,6 +41,7 @@ _HOMES = {
 
 __all__ = [
     "Classifier",
+    "Conv1d",
     "ConvNet",
     "Network",
     "build",

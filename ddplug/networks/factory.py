@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ddplug.errors import DdplugError, OptionError
+from ddplug.networks.forms import AUTO, SUITED, form_of
 from ddplug.registry import resolve
 from ddplug.utils import specs
 from ddplug.utils.randomness import temporary_seed
@@ -17,7 +18,22 @@ from ddplug.utils.specs import Options
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import one_line
 
-__all__ = ["Network", "build", "check_outputs", "embed", "has_batch_norm", "linear_input", "logits_of", "name_of"]
+__all__ = [
+    "Network",
+    "build",
+    "check_outputs",
+    "embed",
+    "has_batch_norm",
+    "linear_input",
+    "logits_of",
+    "name_of",
+    "suited",
+]
+
+
+Network = str | Callable[..., nn.Module]
+"""A network's name with its options, as ``"convnet:width=32"``; or ``"auto"``; or a function that builds one: without
+arguments, or of the shape of an input and the number of classes."""
 
 
 def _check_options(name: str, factory: Callable[..., Any], options: Options) -> None:
@@ -34,8 +50,9 @@ def build(
     """Make a freshly initialized network.
 
     Args:
-        network: a name from ``ddplug.names("network")``, alone or with options as ``"name:option=value,..."``, or
-            a function that returns a module: one without arguments, or of the shape and the number of classes.
+        network: a name from ``ddplug.names("network")``, alone or with options as ``"name:option=value,..."``; or
+            ``"auto"`` for the one that suits the shape; or a function that returns a module: one without arguments, or
+            of the shape and the number of classes.
         shape: of one input, without the batch.
         num_classes: number of outputs.
         rng: generator on the CPU; one number is drawn from it. Equal generators give equal networks.
@@ -150,9 +167,23 @@ def logits_of(name: str, module: nn.Module, sample: Tensor, num_classes: int) ->
     return output
 
 
+def suited(network: Network, shape: tuple[int, ...]) -> Network:
+    """Return the network that suits inputs of a shape for ``"auto"``, and any other as it is.
+
+    Args:
+        network: see :func:`build`.
+        shape: of one input.
+
+    Example:
+        >>> suited("auto", (1, 28, 28)), suited("auto", (3, 100)), suited("auto", (30,)), suited("lenet", (30,))
+        ('convnet', 'conv1d', 'mlp', 'lenet')
+    """
+    return SUITED[form_of(shape)] if isinstance(network, str) and network == AUTO else network
+
+
 def _factory(spec: str, shape: tuple[int, ...], num_classes: int) -> Callable[[], nn.Module]:
     """Return the function without arguments that a specification stands for."""
-    name, options = specs.parse("network", spec)
+    name, options = specs.parse("network", str(suited(spec, shape)))
     factory = resolve("network", name)
     _check_options(name, factory, options)
     return lambda: factory(shape, num_classes, **options)
@@ -211,11 +242,6 @@ def has_batch_norm(module: nn.Module) -> bool:
         True
     """
     return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
-
-
-Network = str | Callable[..., nn.Module]
-"""A network's name with its options, as ``"convnet:width=32"``, or a function that builds one: without arguments, or of
-the shape of an input and the number of classes."""
 
 
 def name_of(network: Network) -> str:

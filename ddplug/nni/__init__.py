@@ -1,6 +1,7 @@
 """Proxy evaluation for architecture search with NNI: an evaluator, an experiment, trials, spaces and agreement.
 
-Needs the extra ``nni``: ``pip install "ddplug[nni]"``. Importing this package alone imports nothing of it.
+Needs the extra ``nni``: ``pip install -e '.[nni]'`` in a clone. Importing this package alone imports nothing of
+it.
 """
 
 from __future__ import annotations

@@ -38,8 +38,10 @@ def lazy_names(
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in needs:
                 raise
+            from ddplug.utils.packages import install_extra  # reading what is installed takes its time
+
             raise MissingExtraError(
-                f'{package}.{name} needs {framework}, which is not installed; run pip install "ddplug[{extra}]"'
+                f"{package}.{name} needs {framework}, which is not installed; run {install_extra(extra)}"
             ) from error
         value = module if colon and not attribute else getattr(module, attribute or name)
         setattr(sys.modules[package], name, value)

@@ -8,11 +8,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from ddplug.errors import OptionError
 from ddplug.utils.checks import real, scalar, whole
 
 __all__ = ["TakesNumbers"]
 
-_KINDS: Mapping[object, Callable[[str, Any], Any]] = {"int": whole, int: whole, "float": real, float: real}
+
+def _whole_or_auto(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        if value == "auto":
+            return value
+        raise OptionError(f"{name} is {value!r}; it must be 'auto' or a whole number")
+    return whole(name, value)
+
+
+_KINDS: Mapping[object, Callable[[str, Any], Any]] = {
+    "int": whole,
+    int: whole,
+    "float": real,
+    float: real,
+    'int | Literal["auto"]': _whole_or_auto,
+}
 """Annotation of a field -> what makes a value of it."""
 
 

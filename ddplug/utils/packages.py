@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 
 from ddplug.errors import OptionError
 
-__all__ = ["FILELOCK", "check_filelock", "dotted", "is_at_least", "leading_numbers", "version_of"]
+__all__ = ["FILELOCK", "check_filelock", "dotted", "install_extra", "is_at_least", "leading_numbers", "version_of"]
 
 FILELOCK = (3, 12)
 """First version of filelock with which every experiment of NNI 3.0 hangs."""
@@ -41,6 +41,26 @@ def check_filelock() -> None:
     found = version_of("filelock")
     if is_at_least(found, FILELOCK):
         raise OptionError(f'filelock {found} makes NNI hang; run pip install "filelock<{dotted(FILELOCK)}"')
+
+
+def install_extra(extra: str) -> str:
+    """Return the command that installs what an extra brings, however ddplug itself came here.
+
+    It names the packages and not ``ddplug[extra]``, which a clone, or a copy that no index has, could not be got by.
+
+    Args:
+        extra: of ddplug's, such as ``"avalanche"``.
+
+    Example:
+        >>> install_extra("avalanche")
+        'pip install "avalanche-lib==0.6.*"'
+    """
+    try:
+        found = [each.split(";") for each in requires("ddplug") or ()]
+    except PackageNotFoundError:  # it is run from its folder, and was never installed
+        found = []
+    wanted = [what.strip() for what, *marks in found if f"extra=={extra}" in re.sub("[ '\"]", "", "".join(marks))]
+    return "pip install " + (" ".join(f'"{what}"' for what in wanted) or f"-e '.[{extra}]'")
 
 
 def dotted(numbers: tuple[int, ...]) -> str:

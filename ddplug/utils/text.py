@@ -5,8 +5,21 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
+from textwrap import wrap
 
-__all__ = ["command", "duration", "markdown", "one_line", "os_reason", "percent", "shown", "storable", "table"]
+__all__ = [
+    "command",
+    "duration",
+    "markdown",
+    "one_line",
+    "os_reason",
+    "percent",
+    "roughly",
+    "shown",
+    "storable",
+    "table",
+    "wrapped",
+]
 
 
 def one_line(value: object, *, most: int | None = None) -> str:
@@ -101,6 +114,18 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 9.5 else f"{seconds:.0f} s"
 
 
+def roughly(seconds: float) -> str:
+    """Write how long something will take, as it may be said before it is known well.
+
+    Example:
+        >>> roughly(7), roughly(75), roughly(600), roughly(9000)
+        ('7 seconds', '75 seconds', '10 minutes', '2.5 hours')
+    """
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} second{'s' if seconds >= 1.5 else ''}"
+    return f"{seconds / 60:.0f} minutes" if seconds < 100 * 60 else f"{seconds / 3600:.1f} hours"
+
+
 def table(rows: Sequence[Sequence[object]]) -> str:
     """Align rows of cells in columns, the first row being the head.
 
@@ -112,6 +137,32 @@ def table(rows: Sequence[Sequence[object]]) -> str:
     cells = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+
+
+def wrapped(rows: Sequence[Sequence[object]], width: int = 80) -> str:
+    """Align rows of cells in columns, the last of which goes on in the next line where it is too wide.
+
+    A word that is too wide stands as it is: it may be a path or a part of a command.
+
+    Args:
+        rows: of as many cells each.
+        width: characters of a line.
+
+    Example:
+        >>> print(wrapped([("set", "three small words"), ("b", "one")], 16))
+        set  three small
+             words
+        b    one
+    """
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
+    left = sum(widths) + 2 * len(widths)
+    lines = []
+    for *first, last in cells:
+        parts = wrap(last, max(width - left, 20), break_long_words=False, break_on_hyphens=False) or [""]
+        head = "  ".join([*map(str.ljust, first, widths), ""])
+        lines += [f"{head}{parts[0]}".rstrip(), *(" " * left + part for part in parts[1:])]
+    return "\n".join(lines)
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -170,7 +170,9 @@ def test_unknown_names_and_options() -> None:
         load("minst")
     with pytest.raises(OptionError, match="unknown split 'tset'; did you mean 'test'"):
         load("digits", split="tset")
-    with pytest.raises(OptionError, match="size is an option of imagefolder:DIR; 'digits' has the size it has"):
+    with pytest.raises(
+        OptionError, match="size is an option of imagefolder:DIR and images:DIR; 'digits' has the size it has"
+    ):
         load("digits", size=(4, 4))
 
 

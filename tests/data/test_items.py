@@ -176,7 +176,7 @@ def test_what_holds_no_labeled_data_is_one_line_that_says_what_to_call(case: str
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("a.npz", "from_arrays"), ("a.zip", "unpack"), ("a.safetensors", "SyntheticSet.load")]
+    ("name", "hint"), [("a.npy", "from_arrays"), ("a.zip", "unpack"), ("a.safetensors", "SyntheticSet.load")]
 )
 def test_a_file_says_what_to_do_with_it(name: str, hint: str, tmp_path: Any) -> None:
     (tmp_path / name).write_bytes(b"x")

@@ -14,11 +14,13 @@ import torch
 from ddplug import registry
 from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Identity
+from ddplug.distillation import distill
 from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillers.parts.images import to_set
 from ddplug.distillers.presets import Preset
+from ddplug.errors import OptionError
 from ddplug.synthetic.dataset import SyntheticSet
-from ddplug.testing import check_class_symmetry, check_distiller, toy_images, toy_table
+from ddplug.testing import check_class_symmetry, check_distiller, made_small, toy_images, toy_series, toy_table
 from tests.toy_distillers import MeanMatching
 
 
@@ -29,9 +31,41 @@ def test_registered_distillers_keep_the_contract(name: str) -> None:
     check_distiller(method)
 
 
-@pytest.mark.parametrize("name", ["random", "class-mean", "herding", "k-center", "kmeans", "kmeans-centroid"])
-def test_methods_without_a_network_take_tables(name: str) -> None:
-    check_distiller(registry.resolve("distiller", name)(), toy_table())
+IMAGES_ONLY = ("rded", "sre2l")
+"""Methods that crop and shift."""
+
+
+OTHERS = [name for name in registry.names("distiller") if name not in IMAGES_ONLY]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_methods_keep_the_contract_on_series(name: str) -> None:
+    check_distiller(registry.resolve("distiller", name)(), toy_series(length=8))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_methods_take_tables(name: str) -> None:
+    method = made_small(registry.resolve("distiller", name)(), (6,))
+    made = distill(toy_table(), method, steps=min(method.steps, 2), device="cpu")
+    assert made.shape == (6,)
+    assert len(made) == 3 * method.images_per_class
+
+
+@pytest.mark.parametrize("data", [toy_table(), toy_series()], ids=lambda data: data.name)
+@pytest.mark.parametrize("name", IMAGES_ONLY)
+def test_methods_of_images_say_what_to_use_for_others(name: str, data: LabeledData) -> None:
+    with pytest.raises(OptionError, match=rf"{name} .*\(C, H, W\) images, .*; use .*kmeans"):
+        distill(data, name, images_per_class=2, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["dm", "idc", "dd", "mtt", "difficulty"])
+def test_the_account_names_what_auto_became(name: str) -> None:
+    fields = {"steps": 1, "images_per_class": 1} if name != "difficulty" else {"images_per_class": 1}
+    own = registry.resolve("distiller", name)
+    options = {key: value for key, value in own.small.items() if value != "convnet:width=8,depth=1"} | fields
+    made = distill(toy_table(), own(**options), device="cpu")
+    assert {made.provenance["config"].get(option, "mlp") for option in own.suits if option != "factor"} == {"mlp"}
+    assert made.provenance["config"].get("factor", 1) == 1
 
 
 @pytest.mark.parametrize("name", ["herding", "k-center"])

@@ -130,7 +130,7 @@ def test_networks_without_convolutions_match_all_weights() -> None:
 
 def test_what_is_refused() -> None:
     with pytest.raises(OptionError, match=r"needs \(C, H, W\) images"):
-        replace(SMALL, network="mlp").init(toy_table((20, 20)), generator())
+        replace(SMALL, network="mlp", factor=2).init(toy_table((20, 20)), generator())
     with pytest.raises(OptionError, match="unknown gradient distance 'l2'"):
         IDC(distance="l2")
     with pytest.raises(OptionError, match="pool_size is 0; it must be at least 1"):

@@ -161,6 +161,6 @@ def test_tables_and_what_is_refused() -> None:
     made = distill(table, replace(SMALL, network="mlp", factor=1, augment=""), steps=2, device="cpu")
     assert made.shape == table.shape
     with pytest.raises(OptionError, match=r"needs \(C, H, W\) images"):
-        replace(SMALL, network="mlp").init(table, generator())
+        replace(SMALL, network="mlp", factor=2).init(table, generator())
     with pytest.raises(OptionError, match="pool_size is 0; it must be at least 1"):
         IDM(pool_size=0)

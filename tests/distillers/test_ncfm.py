@@ -181,7 +181,7 @@ def test_tables_and_what_is_refused() -> None:
     made = distill(table, replace(SMALL, network="mlp", factor=1, augment=""), steps=2, device="cpu")
     assert made.shape == table.shape
     with pytest.raises(OptionError, match=r"needs \(C, H, W\) images"):
-        replace(SMALL, network="mlp").init(table, generator())
+        replace(SMALL, network="mlp", factor=2).init(table, generator())
     with pytest.raises(OptionError, match=r"amplitude is 1\.5; it must lie between 0 and 1"):
         NCFM(amplitude=1.5)
     with pytest.raises(OptionError, match="networks is 0; it must be at least 1"):

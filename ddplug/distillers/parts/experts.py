@@ -37,7 +37,8 @@ from ddplug.distillers.parts.images import pick_augmentation
 from ddplug.distillers.parts.training import ExpertTraining, structure, trajectory
 from ddplug.errors import DataError, DivergedError, FormatError, OptionError
 from ddplug.functional.types import Tensors
-from ddplug.networks.factory import Network, name_of
+from ddplug.networks.factory import Network, name_of, suited
+from ddplug.networks.forms import AUTO
 from ddplug.utils.checks import whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors, write_tensors
@@ -231,7 +232,7 @@ def _generator(seed: int, number: int) -> torch.Generator:
 def train_experts(
     data: Data,
     folder: str | Path,
-    network: Network = "convnet",
+    network: Network = AUTO,
     training: ExpertTraining | None = None,
     *,
     number: int = 100,
@@ -280,6 +281,7 @@ def train_experts(
     if not 1 <= shard[0] <= shard[1]:
         raise OptionError(f"the shard is {shard[0]}/{shard[1]}; it must be K/N with K between 1 and N")
     data = as_labeled(data).to(pick_device(device))
+    network = suited(network, data.shape)
     training = training or ExpertTraining()
     training = replace(training, augment=pick_augmentation(training.augment, data))
     header = {

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ddplug import registry
 from ddplug.data.labeled import LabeledData
+from ddplug.distillation.settling import settled
 from ddplug.distillers.parts.features import cluster_means, pixels
 from ddplug.errors import DataError, OptionError
 from ddplug.functional.resize import reduce, reduced_shape
@@ -166,6 +167,7 @@ def _chosen(init_from: str, data: LabeledData, images_per_class: int, rng: torch
     method = specs.build(f"init_from {name!r}", registry.resolve("distiller", name), made)
     if method.steps:
         raise OptionError(f"init_from is {name!r}, which learns; give a method that selects, such as difficulty")
+    method = settled(method, data.shape)
     found: Tensor = method.result(method.init(data, rng), data).inputs.to(data.device)
     return found
 

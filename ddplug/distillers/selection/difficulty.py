@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.protocol import State
+from ddplug.distillation.settling import Suits, settled
 from ddplug.distillers.parts.features import logits
 from ddplug.distillers.parts.images import available
 from ddplug.distillers.parts.teachers import Teacher, frozen, teacher_module, teacher_state
@@ -23,6 +24,8 @@ from ddplug.evaluation.results import accuracy
 from ddplug.evaluation.train import train_each
 from ddplug.functional.augmentation import joint
 from ddplug.functional.types import Tensors
+from ddplug.networks.forms import AUTO
+from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
 from ddplug.utils.preparation import kept
@@ -53,12 +56,13 @@ class Difficulty(Selection):
     are too much alike. So the window is found on held-out training data unless it is given.
 
     Args:
-        teacher: specification of a network to be trained on the data, or a trained module of your own.
+        teacher: specification of a network to be trained on the data, or a trained module of your own; ``"auto"`` for
+            convnet:width=32 where the data are images, conv1d where they are series, mlp where they are rows.
         teacher_epochs: epochs to train it for, at least 1; SGD, learning rate 0.01, momentum 0.9, batches of 64.
         max_samples_per_class: samples of each class that the teacher is trained on, at most.
         window: first and last rank as shares of the class, from the easiest, 0 to 1; ``None`` to find the best of
             :data:`WINDOWS` by training ``judge`` on a selection from each and testing it on a held-out tenth.
-        judge: specification of the network that windows are compared by.
+        judge: specification of the network that windows are compared by; ``"auto"`` for a smaller one of these.
         judge_steps: of SGD that it takes on each.
 
     Raises:
@@ -73,6 +77,10 @@ class Difficulty(Selection):
     """
 
     name: ClassVar[str] = "difficulty"
+    suits: ClassVar[Suits] = {
+        "teacher": {"image": "convnet:width=32", "series": "conv1d", "row": "mlp"},
+        "judge": {"image": "convnet:width=16", "series": "conv1d:width=32", "row": "mlp"},
+    }
     small: ClassVar[Mapping[str, Any]] = {
         **Selection.small,
         "teacher": "convnet:width=8,depth=1",
@@ -80,11 +88,11 @@ class Difficulty(Selection):
         "judge": "convnet:width=8,depth=1",
         "judge_steps": 2,
     }
-    teacher: Teacher = "convnet:width=32"
+    teacher: Teacher = AUTO
     teacher_epochs: int = 5
     max_samples_per_class: int = 2 * POOL
     window: tuple[float, ...] | None = None
-    judge: str = "convnet:width=16"
+    judge: str = AUTO
     judge_steps: int = 300
 
     def __post_init__(self) -> None:
@@ -111,12 +119,17 @@ class Difficulty(Selection):
         ranked = list(ranks.split([len(members) for members in data.class_indices]))
         window = self.window or self._found(data, ranked, rng)
         picks = [_drawn(members, window, self.images_per_class, rng) for members in ranked]
-        return {"index": torch.cat(picks).to(data.device)}
+        return {"index": torch.cat(picks).to(data.device), "window": torch.tensor(window, dtype=torch.float64)}
+
+    def result(self, state: State, data: LabeledData) -> SyntheticSet:
+        """Build the set, whose provenance tells which ``window`` was found."""
+        return replace(super().result(state, data), provenance={"window": state["window"].tolist()})
 
     def prepare(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         """Return the ``"ranks"``: positions of each class's samples, the easiest first, class after class."""
-        state = teacher_state(self.teacher, data, self.teacher_epochs, self.max_samples_per_class, rng)
-        with frozen(teacher_module(self.teacher, data), state, data.device) as ready:
+        teacher = settled(self, data.shape).teacher
+        state = teacher_state(teacher, data, self.teacher_epochs, self.max_samples_per_class, rng)
+        with frozen(teacher_module(teacher, data), state, data.device) as ready:
             ranked = []
             for label, members in enumerate(data.class_indices):
                 outputs = logits(ready, data, members).float().cpu()
@@ -153,7 +166,7 @@ class Difficulty(Selection):
 
     def _judged(self, chosen: LabeledData, test: LabeledData, recipe: Recipe, rng: torch.Generator) -> Tensors:
         """Train a network on a selection; give its ``score``, the accuracy on the test part."""
-        (module,) = train_each([chosen], self.judge, recipe, rng=rng, device=test.device)
+        (module,) = train_each([chosen], settled(self, test.shape).judge, recipe, rng=rng, device=test.device)
         return {"score": torch.tensor(accuracy(module, test), dtype=torch.float64)}
 
 

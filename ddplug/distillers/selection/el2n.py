@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ddplug.data.labeled import LabeledData
+from ddplug.distillation.settling import Suits, settled
 from ddplug.distillers.parts.features import logits
 from ddplug.distillers.parts.images import available
 from ddplug.distillers.parts.training import POOL, draw_pool, train
 from ddplug.distillers.selection.base import Selection, check_keep, pick_pool
 from ddplug.networks.factory import build
+from ddplug.networks.forms import AUTO
 from ddplug.utils.checks import at_least
 
 __all__ = ["El2n", "error_norm"]
@@ -28,7 +30,8 @@ class El2n(Selection):
     .. math:: \mathrm{EL2N}(x, y) = \frac{1}{K} \sum_{k=1}^{K} \lVert \mathrm{softmax}(f_k(x)) - e_y \rVert_2
 
     Args:
-        network: specification of the networks :math:`f_k` (see :func:`ddplug.networks.build`).
+        network: specification of the networks :math:`f_k` (see :func:`ddplug.networks.build`); ``"auto"`` for
+            convnet:width=16 where the data are images, conv1d:width=32 where they are series, mlp where they are rows.
         networks: how many of them, :math:`K`, at least 1; the paper takes 10.
         train_epochs: epochs to train each for, at least 1; SGD, learning rate 0.01, momentum 0.9, batches of 256.
         max_samples_per_class: samples of each class to train on and choose from, at most, drawn at random.
@@ -45,8 +48,9 @@ class El2n(Selection):
     """
 
     name: ClassVar[str] = "el2n"
+    suits: ClassVar[Suits] = {"network": {"image": "convnet:width=16", "series": "conv1d:width=32", "row": "mlp"}}
     small: ClassVar[Mapping[str, Any]] = {**Selection.small, "network": "convnet:width=8,depth=1", "networks": 2}
-    network: str = "convnet:width=16"
+    network: str = AUTO
     networks: int = 3
     train_epochs: int = 3
     max_samples_per_class: int = POOL
@@ -62,7 +66,7 @@ class El2n(Selection):
         targets = data.targets.cpu()[pool]
         scores = torch.zeros(len(pool))
         for _ in range(self.networks):
-            module = build(self.network, data.shape, data.num_classes, rng).to(data.device)
+            module = build(settled(self, data.shape).network, data.shape, data.num_classes, rng).to(data.device)
             for _ in train(module, data, pool, self.train_epochs, rng):
                 pass
             scores += error_norm(logits(module, data, pool).cpu(), targets) / self.networks

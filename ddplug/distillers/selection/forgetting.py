@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from ddplug.data.labeled import LabeledData
+from ddplug.distillation.settling import Suits, settled
 from ddplug.distillers.parts.images import available
 from ddplug.distillers.parts.training import POOL, draw_pool, train
 from ddplug.distillers.selection.base import Selection, check_keep, pick_pool
 from ddplug.networks.factory import build
+from ddplug.networks.forms import AUTO
 from ddplug.utils.checks import at_least
 
 __all__ = ["Forgetting", "count_forgetting"]
@@ -29,7 +31,8 @@ class Forgetting(Selection):
     Few epochs on a pool of the data are enough to tell easy samples from hard ones; the paper trains for 200 on all.
 
     Args:
-        network: specification of the network to train (see :func:`ddplug.networks.build`).
+        network: specification of the network to train (see :func:`ddplug.networks.build`); ``"auto"`` for
+            convnet:width=16 where the data are images, conv1d:width=32 where they are series, mlp where they are rows.
         train_epochs: epochs to train it for, at least 1; SGD, learning rate 0.01, momentum 0.9, batches of 256.
         max_samples_per_class: samples of each class to train on and choose from, at most, drawn at random.
         keep: ``"easy"`` keeps the least forgotten, ``"hard"`` the most, as the paper does for large subsets; at up to
@@ -45,8 +48,9 @@ class Forgetting(Selection):
     """
 
     name: ClassVar[str] = "forgetting"
+    suits: ClassVar[Suits] = {"network": {"image": "convnet:width=16", "series": "conv1d:width=32", "row": "mlp"}}
     small: ClassVar[Mapping[str, Any]] = {**Selection.small, "network": "convnet:width=8,depth=1"}
-    network: str = "convnet:width=16"
+    network: str = AUTO
     train_epochs: int = 10
     max_samples_per_class: int = POOL
     keep: Literal["easy", "hard"] = "easy"
@@ -58,7 +62,7 @@ class Forgetting(Selection):
     def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         available(data, self.images_per_class)
         pool = draw_pool(data, max(self.max_samples_per_class, self.images_per_class), rng)
-        module = build(self.network, data.shape, data.num_classes, rng).to(data.device)
+        module = build(settled(self, data.shape).network, data.shape, data.num_classes, rng).to(data.device)
         targets = data.targets.cpu()[pool]
         history = (predictions == targets for predictions in train(module, data, pool, self.train_epochs, rng))
         scores = count_forgetting(history)

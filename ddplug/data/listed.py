@@ -1,0 +1,107 @@
+"""Pictures that a CSV file names with their classes, as most medical data come."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ddplug.data.images import Folder
+from ddplug.data.tables import cells
+from ddplug.errors import DataError, OptionError, unknown
+
+__all__ = ["Listed"]
+
+_FILES = ("filename", "file_name", "file", "image", "image_id", "image_path", "filepath", "path", "id", "name")
+_LABELS = ("label", "class", "target", "diagnosis", "dx", "category", "y")
+_ENDINGS = ("", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+"""What a picture's name may lack."""
+
+_MAX_LIST = 256 << 20
+"""Bytes that the list may have."""
+
+
+class Listed(Folder):
+    """Images in a folder whose names and classes stand in a CSV file.
+
+    Args:
+        path: the folder.
+        labels: the file, with a head: a column of names, relative to the folder and with or without an ending, and one
+            of classes.
+        target: name of the column of classes; ``None`` where it is called as usual, or is the only other one.
+        size: see :class:`~ddplug.data.images.Folder`.
+        progress: show a progress bar while the images' headers are looked at.
+
+    Raises:
+        DataError: the file cannot be read, or names a picture that is not there or lies outside the folder.
+        OptionError: a column is not known.
+    """
+
+    def __init__(
+        self, path: Path, labels: Path, target: str | None, size: tuple[int, int] | None, progress: bool
+    ) -> None:
+        if not path.is_dir():
+            raise DataError(f"{path} is not a folder; give the one that holds the pictures")
+        found, texts = [], []
+        rows = cells(labels, _MAX_LIST)
+        head = [name.strip() for name in next(rows, (0, []))[1]]
+        file, label = _columns(labels, head, target)
+        for line, row in rows:
+            found.append(_found(path, row[file].strip(), f"{labels}, line {line}"))
+            texts.append(row[label].strip())
+            if not texts[-1]:
+                raise DataError(f"{labels}, line {line}: column {head[label]!r} is empty; fill it in or drop the row")
+        if not found:
+            raise DataError(f"{labels} names no picture; give a head and a line a picture")
+        self.path, self.size, self.progress, self._wanted = path, size, progress, None
+        self.classes = tuple(sorted(set(texts), key=_numbers_first))
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        self._samples = sorted((file, numbers[text]) for file, text in zip(found, texts, strict=True))
+        self._list = labels
+
+    @property
+    def key(self) -> str:
+        """What stays the same when files change."""
+        return repr((super().key, str(self._list.resolve())))
+
+    def source(self) -> str:
+        """Describe the files and their classes."""
+        digest = hashlib.sha256(repr((self.classes, [label for _, label in self._samples])).encode()).hexdigest()
+        return f"{super().source()}\n{digest}"
+
+
+def _numbers_first(text: str) -> tuple[bool, int, str]:
+    """Sort 2 before 10, and numbers before texts."""
+    return not text.isdecimal(), len(text) if text.isdecimal() else 0, text
+
+
+def _columns(path: Path, head: Sequence[str], target: str | None) -> tuple[int, int]:
+    """Return the positions of the columns of names and of classes."""
+    if len(head) < 2:
+        raise DataError(f"{path} has {len(head)} columns; it must have one of file names and one of classes")
+    plain = [name.casefold() for name in head]
+    file = next((plain.index(name) for name in _FILES if name in plain), 0)
+    if target is not None:
+        if target not in head:
+            raise unknown("column", target, head)
+        return file, head.index(target)
+    usual = [plain.index(name) for name in _LABELS if name in plain]
+    others = usual[:1] or [k for k in range(len(head)) if k != file]
+    if len(others) != 1:
+        raise OptionError(
+            f"which column of {path} holds the classes is not given; add target=COLUMN (--target COLUMN), one of: "
+            f"{', '.join(head)}"
+        )
+    return file, others[0]
+
+
+def _found(folder: Path, name: str, where: str) -> str:
+    """Return the path of a picture, which must be in the folder."""
+    if not name or os.path.isabs(name) or ".." in Path(name).parts or "\0" in name:
+        raise DataError(f"{where}: {name!r} is no path inside {folder}; name the picture as it is called there")
+    for ending in _ENDINGS:
+        path = os.path.join(folder, name + ending)
+        if os.path.isfile(path):
+            return path
+    raise DataError(f"{where}: {name} is not in {folder}; drop the row, or add the picture")

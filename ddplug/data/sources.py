@@ -1,0 +1,402 @@
+"""Files and folders that hold data sets, each by a scheme: ``csv:FILE``, ``imagefolder:DIR`` and the like.
+
+Every scheme is a row of :data:`SCHEMES`. What it reads may have a test part; a fixed fifth of each class is held out
+where it has none. The test part always goes through the preprocessing of the training part.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ddplug.data.decoding import MAX_MEMORY
+from ddplug.data.images import Folder
+from ddplug.data.labeled import LabeledData
+from ddplug.data.listed import Listed
+from ddplug.data.loaders import from_arrays, from_dataset, read_folder
+from ddplug.data.preprocess import Preprocess, fit
+from ddplug.data.scan import parts
+from ddplug.data.tables import Table, read_csv, read_parquet
+from ddplug.errors import DataError, MissingExtraError, OptionError, unknown
+from ddplug.utils.text import one_line, os_reason
+
+__all__ = ["SCHEMES", "Source", "Wanted", "held_out", "read", "source_of"]
+
+_HELD_OUT = 0.2
+"""Share of each class that serves as the test split of data that come without one."""
+
+_FILES: Mapping[str, str] = {
+    ".safetensors": "ddplug.SyntheticSet.load reads such a set; name the real data here",
+    ".zip": "unpack it and give the folder, as imagefolder:DIR",
+    ".tar": "unpack it and give the folder, as imagefolder:DIR",
+    ".gz": "unpack it and give the folder, as imagefolder:DIR",
+    "": "read its arrays in Python and call ddplug.from_arrays(inputs, labels)",
+}
+"""Ending of a file that no scheme reads -> what to do with it."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a source is wanted, and how it is to be read; see :func:`ddplug.data.load_dataset`."""
+
+    split: str = "train"
+    size: tuple[int, int] | None = None
+    target: str | None = None
+    ignore: Sequence[str] = ()
+    labels: str | os.PathLike[str] | None = None
+    download: bool = False
+    cache: str | Path | None = None
+    max_memory: int = MAX_MEMORY
+    progress: bool = False
+
+    def check(self, name: str, takes: Iterable[str]) -> None:
+        """Refuse options that a source has no use for.
+
+        Raises:
+            OptionError: one is given; the message says which sources take it.
+        """
+        for option in ("size", "target", "ignore", "labels"):
+            if getattr(self, option) not in (None, (), []) and option not in takes:
+                others = " and ".join(scheme.usage for scheme in SCHEMES.values() if option in scheme.takes)
+                more = f"has the {option} it has" if option == "size" else "does not take it"
+                raise OptionError(f"{option} is an option of {others}; {name!r} {more}: leave it out")
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """Options of what is decoded one by one."""
+        return {"cache": self.cache, "max_memory": self.max_memory}
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way to hold a data set.
+
+    Attributes:
+        read: gives the wanted part of what lies at a place.
+        takes: options of :class:`Wanted` that it has a use for.
+        usage: how it is written.
+        about: what it is, in a few words.
+        endings: of files that are of this kind by their names.
+    """
+
+    read: Callable[[str, Wanted], LabeledData]
+    takes: tuple[str, ...]
+    usage: str
+    about: str
+    endings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set in a file or a folder.
+
+    Attributes:
+        scheme: a key of :data:`SCHEMES`.
+        place: path of the file or folder, or a name on a hub.
+    """
+
+    scheme: str
+    place: str
+
+
+def source_of(name: str | os.PathLike[str], known: Sequence[str]) -> Source | None:
+    """Return the file or folder that a name or a path means, or ``None`` for a name that is known.
+
+    Args:
+        name: as for :func:`ddplug.data.load_dataset`.
+        known: names of registered data sets.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    if not isinstance(name, (str, os.PathLike)):
+        raise OptionError(f"a {type(name).__name__} is no name of a data set; give a name or a folder")
+    text = os.fspath(name)
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme in SCHEMES:
+        return Source(scheme, os.path.expanduser(rest))
+    if text in known:
+        return None
+    place = os.path.expanduser(text)
+    if os.path.isdir(place):
+        return Source("imagefolder", place)
+    if os.path.isfile(place):
+        return Source(_scheme_of(text, place), place)
+    if isinstance(name, os.PathLike) or os.sep in text:
+        raise OptionError(f"{text} is no folder that is there, nor the name of a data set; give imagefolder:DIR")
+    raise unknown("dataset", one_line(text, most=100), [*known, *(scheme.usage for scheme in SCHEMES.values())])
+
+
+def _scheme_of(text: str, place: str) -> str:
+    """Tell a file's kind by its ending."""
+    ending = os.path.splitext(place)[1].casefold()
+    for name, scheme in SCHEMES.items():
+        if ending in scheme.endings:
+            return name
+    raise OptionError(f"{text} is a file, not a data set; {_FILES.get(ending, _FILES[''])}")
+
+
+def read(source: Source, wanted: Wanted) -> LabeledData:
+    """Read a part of a data set.
+
+    Args:
+        source: where it is.
+        wanted: the part, and how.
+
+    Returns:
+        The part, on the CPU.
+
+    Raises:
+        OptionError: an option is missing, or has no use here.
+        DataError: the data are missing, damaged or unfit.
+        MissingExtraError: a package is missing that reads them.
+    """
+    scheme = SCHEMES[source.scheme]
+    wanted.check(f"{source.scheme}:{source.place}", scheme.takes)
+    if not source.place:
+        raise OptionError(f"{source.scheme}: names no place; write {scheme.usage}")
+    return scheme.read(source.place, wanted)
+
+
+def held_out(whole: LabeledData, split: str) -> LabeledData:
+    """Split data that come in one piece, always in the same way, with the preprocessing fitted on the first part.
+
+    Args:
+        whole: the data, with any preprocessing.
+        split: the wanted part, ``"train"`` or ``"test"``.
+    """
+    train, test = whole.split(_HELD_OUT, seed=0)
+    preprocess = fit("standardize", train.inputs)
+    return replace(train if split == "train" else test, preprocess=preprocess)
+
+
+def _in_parts(make: Callable[[str, str | Preprocess], LabeledData | None], wanted: Wanted) -> LabeledData:
+    """Return the wanted part of data that may have a test part, which ``make`` then gives; ``None`` where not."""
+    test = make("test", "identity")
+    if test is None:
+        whole = make("train", "identity")
+        assert whole is not None
+        return held_out(whole, wanted.split)
+    train = make("train", "standardize")
+    assert train is not None
+    if wanted.split == "train":
+        return train
+    _check_classes(train.name, train.class_names, test.class_names)
+    if test.shape != train.shape:
+        raise DataError(f"{train.name}: inputs to train on are {train.shape}, to test {test.shape}; make them equal")
+    return replace(test, preprocess=train.preprocess)
+
+
+def _check_classes(name: str | Path, train: tuple[str, ...], test: tuple[str, ...]) -> None:
+    """Refuse parts of other classes."""
+    for here, there, one, other in (("train", "test", train, test), ("test", "train", test, train)):
+        only = [name for name in one if name not in set(other)]
+        if only:
+            more = f" and {len(only) - 5} more" if len(only) > 5 else ""
+            raise DataError(
+                f"{name}: the classes of train and test differ: {', '.join(only[:5])}{more} only in {here}; make them "
+                f"equal in {here} and {there}"
+            )
+
+
+def _image_folder(place: str, wanted: Wanted) -> LabeledData:
+    path = Path(place)
+    found, name = parts(path), path.resolve().name
+    if not found:
+        return _pictures(Folder(path, wanted.size, wanted.progress), path, name, wanted)
+    train = read_folder(Folder(found["train"], wanted.size, wanted.progress), "standardize", name, **wanted.decoding)
+    if wanted.split == "train":
+        return train
+    # read as the training part is, whatever the pictures themselves are
+    folder = Folder(found["test"], wanted.size, wanted.progress, mode="L" if train.shape[0] == 1 else "RGB")
+    _check_classes(path, train.class_names, folder.classes)
+    test = read_folder(folder, "identity", name, **wanted.decoding)
+    if test.shape != train.shape:
+        raise DataError(
+            f"{path}: the pictures of train are {_sides(train)}, those of test {_sides(test)} (height x width); give "
+            "size=(height, width) (--size) to resize all images"
+        )
+    return replace(test, preprocess=train.preprocess)
+
+
+def _sides(data: LabeledData) -> str:
+    return " x ".join(map(str, data.shape[1:]))
+
+
+def _pictures(folder: Folder, path: Path, name: str, wanted: Wanted) -> LabeledData:
+    """Read pictures that come without a test part."""
+    fewest, count = folder.smallest()
+    if count < 2:
+        raise DataError(
+            f"{path}: class {fewest!r} has {count} image; a fifth of each class is held out as the test part, "
+            f"which takes at least 2: add some, or put what there is into {path}/train and {path}/test"
+        )
+    return held_out(read_folder(folder, "identity", name, **wanted.decoding), wanted.split)
+
+
+def _images(place: str, wanted: Wanted) -> LabeledData:
+    if wanted.labels is None:
+        raise OptionError(
+            f"which picture of {place} is of which class is not given; add labels=FILE.csv (--label-file FILE.csv), or "
+            "give imagefolder:DIR, which has a folder for each class"
+        )
+    path = Path(place)
+    folder = Listed(path, Path(os.path.expanduser(wanted.labels)), wanted.target, wanted.size, wanted.progress)
+    return _pictures(folder, path, path.resolve().name, wanted)
+
+
+_ReadTable: TypeAlias = Callable[[Path, str | None, Sequence[str], int], Table]
+
+
+def _table(read_table: _ReadTable, ending: str, place: str, wanted: Wanted) -> LabeledData:
+    path = Path(place)
+    files = {part: path / f"{part}{ending}" if path.is_dir() else path for part in ("train", "test")}
+
+    def make(part: str, preprocess: str | Preprocess) -> LabeledData | None:
+        if part == "test" and not (path.is_dir() and files["test"].exists()):
+            return None
+        found = read_table(files[part], wanted.target, wanted.ignore, wanted.max_memory)
+        _check_labels(files[part], found)
+        made = from_arrays(found.inputs, found.labels, preprocess=preprocess, name=path.stem)
+        return replace(made, columns=found.columns, target=found.target)
+
+    return _in_parts(make, wanted)
+
+
+def _check_labels(path: Path, table: Table) -> None:
+    """Refuse a column that is no column of classes."""
+    different = len(np.unique(table.labels))
+    if len(table.labels) > 10 and different > len(table.labels) / 2:
+        raise DataError(
+            f"{path}: column {table.target!r} has {different} different values in {len(table.labels)} rows, too many "
+            "for classes; name another target (--target), or cut the values into ranges"
+        )
+
+
+_NAMES = (
+    ("x", "y"),
+    ("X", "y"),
+    ("images", "labels"),
+    ("inputs", "targets"),
+    ("pixels", "targets"),
+    ("data", "target"),
+)
+"""What arrays of inputs and of labels are called in ``.npz`` files."""
+
+_PARTS: Mapping[str, tuple[str, ...]] = {
+    "train": ("{}_train", "train_{}", "{}"),
+    "test": ("{}_test", "test_{}", "{}_val", "val_{}"),
+}
+"""Part of a data set -> how its arrays are then called."""
+
+
+def _arrays(place: str, wanted: Wanted) -> LabeledData:
+    path = Path(place)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            need = sum(info.file_size for info in archive.infolist())
+        if need > wanted.max_memory:
+            raise DataError(
+                f"{path}: its arrays take {need / 2**20:.0f} MiB, above max_memory = "
+                f"{wanted.max_memory / 2**20:.0f} MiB; give a part of them, or load_dataset a larger max_memory"
+            )
+        with np.load(path, allow_pickle=False) as held:
+            return _in_parts(lambda part, preprocess: _part(path, held, part, preprocess), wanted)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {os_reason(error)}; name a file that is there") from None
+    except (zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise DataError(f"{path} is no .npz file that can be read ({one_line(error, most=200)})") from None
+
+
+def _part(path: Path, held: Any, part: str, preprocess: str | Preprocess) -> LabeledData | None:
+    """Make a part of the arrays of a file; ``None`` where it has no such part."""
+    for form in _PARTS[part]:
+        for names in _NAMES:
+            inputs, labels = (form.format(name) for name in names)
+            if inputs in held and labels in held:
+                classes = _array(path, held, "class_names").tolist() if "class_names" in held else None
+                return from_arrays(
+                    _array(path, held, inputs),
+                    _array(path, held, labels),
+                    preprocess=preprocess,
+                    class_names=classes,
+                    name=path.stem,
+                )
+    if part == "test":
+        return None
+    raise DataError(
+        f"{path} holds {', '.join(list(held)[:8])}; call the arrays x and y, x_train, y_train, x_test and y_test, or "
+        "as MedMNIST does: train_images, train_labels, test_images, test_labels"
+    )
+
+
+def _array(path: Path, held: Any, name: str) -> Any:
+    try:
+        return held[name]
+    except ValueError as error:  # of objects, or damaged
+        reason = "Python objects, which are never loaded" if "allow_pickle" in str(error) else one_line(error)
+        raise DataError(f"{path}: array {name!r} holds {reason}; save plain numbers or texts") from None
+
+
+def _hugging_face(place: str, wanted: Wanted) -> LabeledData:
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError(f"hf:{place} needs Hugging Face's datasets; run pip install datasets") from None
+    if not os.path.isdir(place) and not wanted.download:
+        raise OptionError(
+            f"hf:{place} is no folder that is there, and a name on the Hugging Face hub is fetched only with "
+            "download=True (--download)"
+        )
+    try:
+        found = datasets.load_from_disk(place) if os.path.isdir(place) else datasets.load_dataset(place)
+    except Exception as error:  # network, disk and parsers all have their own
+        raise DataError(f"cannot read hf:{place}: {one_line(error, most=300)}") from error
+    whole = found if isinstance(found, Mapping) else {"train": found}
+    tests = [part for part in ("test", "validation", "val") if part in whole]
+    if "train" not in whole:
+        raise DataError(f"hf:{place} has the parts {', '.join(whole)}, not train; give ddplug.from_dataset one")
+
+    def make(part: str, preprocess: str | Preprocess) -> LabeledData | None:
+        if part == "test" and not tests:
+            return None
+        own = whole[tests[0] if part == "test" else "train"]
+        name = os.path.basename(os.path.normpath(place))
+        return from_dataset(own, preprocess=preprocess, name=name, progress=wanted.progress, **wanted.decoding)
+
+    return _in_parts(make, wanted)
+
+
+SCHEMES: Mapping[str, Scheme] = {
+    "imagefolder": Scheme(
+        _image_folder, ("size",), "imagefolder:DIR", "Pictures, a folder a class, or such folders in train and test."
+    ),
+    "images": Scheme(
+        _images, ("size", "labels", "target"), "images:DIR", "Pictures whose classes --label-file FILE.csv names."
+    ),
+    "csv": Scheme(
+        lambda place, wanted: _table(read_csv, ".csv", place, wanted),
+        ("target", "ignore"),
+        "csv:FILE",
+        "A table with a head; --target names the column of labels.",
+        (".csv", ".tsv"),
+    ),
+    "parquet": Scheme(
+        lambda place, wanted: _table(read_parquet, ".parquet", place, wanted),
+        ("target", "ignore"),
+        "parquet:FILE",
+        "The same as Parquet; needs pyarrow.",
+        (".parquet",),
+    ),
+    "npz": Scheme(_arrays, (), "npz:FILE", "Arrays of NumPy, such as x and y, or those of MedMNIST.", (".npz",)),
+    "hf": Scheme(
+        _hugging_face, (), "hf:NAME", "A data set of the Hugging Face hub, or saved as a folder; needs datasets."
+    ),
+}
+"""What stands before the colon -> how such data are read."""

@@ -1,0 +1,246 @@
+"""Tables with names over their columns, from CSV and Parquet: numbers to learn from, and one column of labels."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddplug.errors import DataError, MissingExtraError, OptionError, unknown
+from ddplug.utils.text import one_line, os_reason
+
+__all__ = ["Table", "cells", "read_csv", "read_parquet"]
+
+_MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
+"""What stands in cells that have no value."""
+
+_SEPARATORS = ",;\t"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers and labels.
+
+    Attributes:
+        inputs: ``(N, F)`` float32.
+        labels: ``(N,)`` integers or texts.
+        columns: names of the ``F`` columns.
+        target: name of the column of labels.
+    """
+
+    inputs: NDArray[np.float32]
+    labels: NDArray[Any]
+    columns: tuple[str, ...]
+    target: str
+
+
+def cells(path: Path, max_memory: int) -> Iterator[tuple[int, list[str]]]:
+    """Read the rows of a CSV file, separated by what stands most in its head: comma, semicolon or tab.
+
+    Args:
+        path: the file, in UTF-8.
+        max_memory: bytes that it may have.
+
+    Yields:
+        Number of the line and the cells, the head first; rows without a cell are left out.
+
+    Raises:
+        DataError: the file cannot be read, is too large, or a row has more or fewer cells than the head.
+    """
+    _check_size(path, max_memory)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            head = file.readline()
+            file.seek(0)
+            reader = csv.reader(file, delimiter=max(_SEPARATORS, key=head.count), strict=True)
+            width = 0
+            for row in reader:
+                if not any(row):
+                    continue
+                width = width or len(row)
+                if len(row) != width:
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: {len(row)} cells under {width} names; make them as many"
+                    )
+                yield reader.line_num, row
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {os_reason(error)}; name a file that is there") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no text in UTF-8; save it as such") from None
+    except csv.Error as error:
+        raise DataError(f"{path} is no CSV file ({one_line(error)}); mend it") from None
+
+
+def read_csv(path: Path, target: str | None, ignore: Sequence[str], max_memory: int) -> Table:
+    """Read a CSV file with a head.
+
+    Args:
+        path: the file.
+        target: name of the column of labels.
+        ignore: names of columns to leave out.
+        max_memory: bytes that the file may have.
+
+    Raises:
+        OptionError: no target is given, or a column is not there.
+        DataError: a cell is empty or no number where it must be one, or the file cannot be read.
+    """
+    rows = cells(path, max_memory)
+    names = [name.strip() for name in next(rows, (0, []))[1]]
+    label, kept = _columns(path, names, target, ignore)
+    numbers, labels, lines = array("f"), list[str](), array("q")
+    for line, row in rows:
+        lines.append(line)
+        labels.append(_label(path, line, names[label], row[label]))
+        try:
+            numbers.extend([float(row[k]) for k in kept])
+        except ValueError:
+            raise _no_number(path, line, names, row, kept) from None
+    inputs = np.frombuffer(numbers, np.float32).reshape(-1, len(kept)) if labels else np.zeros((0, 1), np.float32)
+    _check_finite(path, inputs, [names[k] for k in kept], lines)
+    return Table(inputs, _numbered(labels), tuple(names[k] for k in kept), names[label])
+
+
+def read_parquet(path: Path, target: str | None, ignore: Sequence[str], max_memory: int) -> Table:
+    """Read a Parquet file; see :func:`read_csv`.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingExtraError(
+            f"{path}: Parquet needs pyarrow; run pip install pyarrow, or save the table as CSV"
+        ) from None
+    _check_size(path, max_memory)
+    try:
+        found = parquet.ParquetFile(path)
+        need = 4 * found.metadata.num_rows * found.metadata.num_columns
+        if need > max_memory:
+            raise DataError(f"{path}: {_too_large(need, max_memory)}")
+        table = found.read()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {one_line(error, most=200)}; name a file that is there") from None
+    except ValueError as error:  # pyarrow's own errors are such
+        raise (
+            error
+            if isinstance(error, DataError)
+            else DataError(f"{path} is no Parquet file ({one_line(error, most=200)}); mend it")
+        ) from None
+    names = list(table.column_names)
+    label, kept = _columns(path, names, target, ignore)
+    columns = []
+    for k in kept:
+        values = table.column(k).to_numpy()
+        if values.dtype.kind not in "biuf":
+            raise _category(path, names[k], f"of the type {table.schema.field(k).type}")
+        columns.append(values.astype(np.float32))
+    inputs = np.stack(columns, 1) if len(table) else np.zeros((0, 1), np.float32)
+    _check_finite(path, inputs, [names[k] for k in kept], range(len(inputs)))
+    labels = [_label(path, row, names[label], value) for row, value in enumerate(table.column(label).to_pylist())]
+    return Table(inputs, _numbered(labels), tuple(names[k] for k in kept), names[label])
+
+
+def _check_size(path: Path, max_memory: int) -> None:
+    size = os.path.getsize(path) if os.path.isfile(path) else 0
+    if size > max_memory:
+        raise DataError(f"{path}: {_too_large(size, max_memory)}")
+
+
+def _too_large(size: int, max_memory: int) -> str:
+    return (
+        f"it takes {size / 2**20:.0f} MiB, above max_memory = {max_memory / 2**20:.0f} MiB; give a part of the rows, "
+        "or load_dataset a larger max_memory"
+    )
+
+
+def _columns(path: Path, names: list[str], target: str | None, ignore: Sequence[str]) -> tuple[int, list[int]]:
+    """Return the positions of the column of labels and of those to learn from."""
+    if len(names) < 2:
+        raise DataError(f"{path} has {len(names)} columns; it must have a head of names, one of them of the labels")
+    if all(_is_number(name) for name in names):
+        raise DataError(f"{path} begins with numbers; put a row with the names of its columns before them")
+    if target is None:
+        some = ", ".join(map(repr, names[-5:]))
+        raise OptionError(
+            f"which column of {path} holds the labels is not given; add target=COLUMN (--target COLUMN), such as one "
+            f"of the last: {some}"
+        )
+    for name in (target, *ignore):
+        if name not in names:
+            raise unknown("column", name, names)
+        if names.count(name) > 1:
+            raise DataError(f"{path}: {names.count(name)} columns are called {name!r}; rename all but one")
+    label = names.index(target)
+    kept = [k for k, name in enumerate(names) if k != label and name not in ignore]
+    if not kept:
+        raise OptionError(f"{path}: no column is left to learn from; ignore fewer")
+    return label, kept
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _label(path: Path, line: int, name: str, value: Any) -> Any:
+    """Take a label as it stands, unless there is none."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise DataError(f"{path}, line {line}: column {name!r} of the labels is empty; fill it in or drop the row")
+    return value.strip() if isinstance(value, str) else value
+
+
+def _numbered(labels: Sequence[Any]) -> NDArray[Any]:
+    """Make integers of labels that all are such, as ``"3"`` or ``3.0``, and texts of others."""
+    try:
+        numbers = [float(label) for label in labels]
+    except (TypeError, ValueError):
+        return np.array([str(label) for label in labels])
+    whole = all(number.is_integer() and abs(number) < 2**53 for number in numbers)
+    return np.array([int(number) for number in numbers] if whole else [str(label) for label in labels])
+
+
+def _no_number(path: Path, line: int, names: list[str], row: list[str], kept: list[int]) -> DataError:
+    """Say which cell of a row is no number."""
+    column = next(k for k in kept if not _is_number(row[k]))
+    if row[column].strip().casefold() in _MISSING:
+        return _missing(path, line, names[column])
+    return _category(path, names[column], f"{one_line(row[column], most=40)!r} in line {line}")
+
+
+def _missing(path: Path, line: int, column: str) -> DataError:
+    return DataError(
+        f"{path}, line {line}: column {column!r} has no value; fill it in (as by frame.fillna), drop the row, or leave "
+        f"the column out by ignore=[{column!r}] (--ignore {column})"
+    )
+
+
+def _category(path: Path, column: str, what: str) -> DataError:
+    return DataError(
+        f"{path}: column {column!r} is no column of numbers ({what}); make it some (as by pandas.get_dummies), or "
+        f"leave it out by ignore=[{column!r}] (--ignore {column})"
+    )
+
+
+def _check_finite(path: Path, inputs: NDArray[np.float32], names: Sequence[str], lines: Sequence[int]) -> None:
+    """Refuse what is no finite number; ``lines`` are the numbers of the rows."""
+    sound = np.isfinite(inputs)
+    if not sound.all():
+        row, column = map(int, np.argwhere(~sound)[0])
+        value = inputs[row, column]
+        if math.isnan(value):
+            raise _missing(path, lines[row], names[column])
+        raise DataError(
+            f"{path}, line {lines[row]}: column {names[column]!r} is infinite or too large for float32; mend it"
+        )
