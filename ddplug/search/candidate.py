@@ -277,7 +277,6 @@ def _labeled(validation: SyntheticSet) -> LabeledData:
     return LabeledData(validation.enlarged().inputs, targets, validation.num_classes, Identity(), names, "validation")
 
 
-@own_surroundings()
 def train_and_score(
     build: Callable[[torch.Generator], nn.Module],
     train: SyntheticSet,
@@ -319,11 +318,18 @@ def train_and_score(
         (100, None, 1)
     """
     with _turn:
-        return _train_and_score(build, _Candidate(train, validation.in_order_of(train.class_names), protocol, report))
+        return _train_and_score(build, train, validation, protocol, report)
 
 
-def _train_and_score(build: Callable[[torch.Generator], nn.Module], candidate: _Candidate) -> Result:
-    protocol, failure = candidate.protocol, None
+@own_surroundings()
+def _train_and_score(
+    build: Callable[[torch.Generator], nn.Module],
+    train: SyntheticSet,
+    validation: SyntheticSet,
+    protocol: Protocol,
+    report: Report,
+) -> Result:
+    candidate, failure = _Candidate(train, validation.in_order_of(train.class_names), protocol, report), None
     try:
         for seed in range(protocol.seed, protocol.seed + protocol.seeds):
             candidate.run(build, seed)

@@ -69,8 +69,8 @@ class Protocol:
             with sigmoids may guess for long and still learn: that is why it is off by default.
         time_limit: seconds for all of it, looked at after every step.
         device: see :func:`ddplug.utils.devices.pick_device`.
-        steps: of SGD, instead of epochs. That is the footing on which sets of different sizes compare: whole epochs
-            give 100 images with batches of 64 twice as many steps an image as 400.
+        steps: of SGD, instead of epochs. Sets of different sizes compare in steps: a cost in whole epochs gives each of
+            them another number, and then tells who had more.
 
     Raises:
         OptionError: a value is of the wrong type or out of range.
