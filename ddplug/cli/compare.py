@@ -47,7 +47,9 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     parser.add_argument("files", type=path, nargs="+", metavar="FILE", help="sets of the same data")
     add_data_options(parser)
     add_run_options(parser)
-    parser.add_argument("--network", default="convnet", metavar="SPEC", help="to train (default: convnet)")
+    parser.add_argument(
+        "--network", default="auto", metavar="SPEC", help="to train (default: auto, what suits the data)"
+    )
     add_judging_options(parser)
     parser.add_argument(
         "--to",

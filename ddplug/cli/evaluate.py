@@ -121,9 +121,8 @@ def _answer(
         "networks": [evaluation.to_json() for evaluation in found],
     }
     how = "as learned" if arguments.protocol == LEARNED else described(found[0].recipe)
-    parts = [
-        f"{arguments.file} on {tested_on(arguments, test)}{_held(synthetic)}{_promised(synthetic)}\ntrained: {found[0].network}, {how}"
-    ]
+    about = f"{arguments.file} on {tested_on(arguments, test)}{_held(synthetic)}{_promised(synthetic)}"
+    parts = [f"{about}\ntrained: {found[0].network}, {how}"]
     if rows:
         parts.append(table([HEAD, *(row.cells() for row in rows)]))
     if len(found) > len(rows[:1]):

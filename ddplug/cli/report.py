@@ -41,7 +41,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         "--network",
         action="append",
         metavar="SPEC",
-        help="to train; again for the sets with other architectures too (default: convnet)",
+        help="to train; again for the sets with other architectures too (default: auto)",
     )
     add_judging_options(parser)
     return argv
@@ -116,7 +116,7 @@ def _judged(
     from ddplug.cli.sheets import judged
     from ddplug.evaluation.comparison import compare
 
-    first, *others = arguments.network or ["convnet"]
+    first, *others = arguments.network or ["auto"]
     tested, rows = tested_on(arguments, data[1]), list[Any]()
     running = "Networks are still being trained; if this was stopped, the same command goes on."
 

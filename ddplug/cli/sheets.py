@@ -18,7 +18,9 @@ from ddplug.evaluation.row import HEAD, Row, protocols
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.export import inspect
 from ddplug.synthetic.pictures import grid
+from ddplug.synthetic.statement import in_words, privacy_statement
 from ddplug.utils.page import Block, Chapter, Picture, Table
+from ddplug.utils.pictures import drawable
 from ddplug.utils.text import one_line
 
 __all__ = ["judged", "picture", "pictures", "png_of", "real_beside", "sheet"]
@@ -81,7 +83,7 @@ def real_beside(synthetic: SyntheticSet, train: LabeledData, seed: int) -> Pictu
 
 def pictures(synthetic: SyntheticSet, train: LabeledData | None, seed: int) -> Block:
     """Draw the set and, where there are real data, real images beside it."""
-    if not _is_image(synthetic) or synthetic.shape[0] not in (1, 3):
+    if not drawable(synthetic.shape):
         return f"Samples of shape {_by(synthetic.shape)} are no pictures; `ddplug export --to npz` gives the numbers."
     drawn = [picture(synthetic, "the set: a class a row", "Images of the set")]
     return tuple(drawn if train is None else [*drawn, real_beside(synthetic, train, seed)])
@@ -103,6 +105,8 @@ def sheet(name: str, synthetic: SyntheticSet, train: LabeledData | None, seed: i
         entries.append(("and more", f"{len(made) - _ENTRIES} entries; `ddplug inspect` shows them"))
     facts = Table("What it holds", ("what", "value"), _facts(synthetic, file_bytes))
     blocks: list[Block] = [pictures(synthetic, train, seed), facts]
+    if train is not None and privacy_statement(made):
+        blocks.append("What the set promises of single records does not hold for this page: real images stand on it.")
     recipe = [(key.replace("_", " "), _value(value)) for key, value in synthetic.recipe.to_json().items()]
     blocks.append(Table(f"How to train on it: {described(synthetic.recipe)}", ("option", "value"), recipe))
     if entries:
@@ -138,6 +142,7 @@ def _facts(synthetic: SyntheticSet, file_bytes: int) -> list[tuple[str, str]]:
         ("stored", f"{facts['codec'] or bits}{small}"),
         ("PSNR of storing", f"{facts['psnr']:.1f} dB" if isinstance(facts["psnr"], int | float) else None),
         ("holds real images", {True: "yes, or parts of them", False: "no", None: "not known"}[facts["real_images"]]),
+        ("differential privacy", in_words(facts["privacy"]) if facts["privacy"] else None),
         ("values outside black and white", f"{facts['outside_unit_range']:.1%}" if _is_image(synthetic) else None),
         ("preprocessing", facts["preprocess"]),
     ]

@@ -162,6 +162,19 @@ def test_a_page_with_data_shows_real_images_baselines_and_architectures(capsys: 
     assert text.count("<th scope=") == text.count("<th ")
 
 
+def test_real_images_stand_beside_without_training_and_what_a_set_promises_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = {"epsilon": 1.5, "delta": 1e-5, "neighbors": "one record added or removed", "mechanism": "noise"}
+    made = SyntheticSet.load("set-1.safetensors")
+    replace(made, provenance={**made.provenance, "privacy": said}).save("private.safetensors")
+    assert main(["report", "private.safetensors", "--data", "digits", "--no-train", "-o", "page.html"]) == 0
+    text, reader = page_of("page.html")
+    assert text.count("data:image/png;base64,") == 2 and "real images, drawn at random" in text
+    assert "epsilon 1.5" in reader.cells[reader.cells.index("differential privacy") + 1]
+    assert "does not hold for this page" in text and "Accuracy" not in text
+
+
 def test_a_page_is_written_as_it_goes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     calls: list[Any] = []
 

@@ -25,6 +25,7 @@ from ddplug.cli.program import main
 from ddplug.distillers import presets
 from ddplug.evaluation.learned import evaluate_as_learned
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.ready import READY
 from ddplug.testing import toy_table
 
 DM = ["distill", "dm", "--data", "digits", "--network", "convnet:width=4,depth=1", "--pool", "1", "--device", "cpu"]
@@ -135,7 +136,8 @@ def test_help_of_a_method_shows_its_own_options(name: str, capsys: pytest.Captur
 def test_list_names_every_plug_in(capsys: pytest.CaptureFixture[str]) -> None:
     values = answer(capsys, "list")
     assert {kind: [entry["name"] for entry in entries] for kind, entries in values.items()} == {
-        f"{kind}s": registry.names(kind) for kind in registry.GROUPS
+        **{f"{kind}s": registry.names(kind) for kind in registry.GROUPS},
+        "sets": list(READY),
     }
     assert all(entry["error"] is None and entry["about"] for entries in values.values() for entry in entries)
     assert main(["list"]) == 0
