@@ -92,7 +92,7 @@ class Evaluation:
 
     @property
     def protocol(self) -> str:
-        """What the training is called: ``"learned"``, or the recipe ``"quick"``, ``"paper"``, or ``"own"`` for others."""
+        """What the training is called: ``"learned"``; or by the recipe ``"quick"``, ``"paper"`` or ``"own"``."""
         return "learned" if self.learned else named(self.recipe)
 
     def __repr__(self) -> str:
