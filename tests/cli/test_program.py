@@ -312,7 +312,7 @@ def test_evaluate_trains_as_learned_where_the_set_says_how(
     test = ddplug.load_dataset("digits", split="test")
     expected = evaluate_as_learned(SyntheticSet.load(file), test, device="cpu").accuracies
     assert network["accuracies"] == list(expected)
-    assert network["network"] == "convnet:width=4,depth=1"
+    assert (network["network"], network["protocol"]) == ("convnet:width=4,depth=1", "learned")
     assert main(["evaluate", made, "--data", "digits", "--protocol", "learned"]) == 2
     assert "the set's provenance has no 'training'" in capsys.readouterr().err
     # rounding costs such a set far more than others
