@@ -135,6 +135,7 @@ def test_help_of_a_method_shows_its_own_options(name: str, capsys: pytest.Captur
 
 def test_list_names_every_plug_in(capsys: pytest.CaptureFixture[str]) -> None:
     values = answer(capsys, "list")
+    assert values.pop("sources")[0]["name"] == "imagefolder:DIR"
     assert {kind: [entry["name"] for entry in entries] for kind, entries in values.items()} == {
         **{f"{kind}s": registry.names(kind) for kind in registry.GROUPS},
         "sets": list(READY),
