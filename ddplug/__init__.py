@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from ddplug.evaluation.results import evaluate as evaluate
     from ddplug.registry import names as names
     from ddplug.registry import resolve as resolve
+    from ddplug.synthetic import hub as hub
     from ddplug.synthetic.dataset import SyntheticSet as SyntheticSet
+    from ddplug.synthetic.dataset import load as load
     from ddplug.synthetic.held_out import holdout as holdout
     from ddplug.synthetic.recipe import Recipe as Recipe
 
@@ -44,6 +46,8 @@ _HOMES = {
     "from_dataset": "data.loaders",
     "from_image_folder": "data.loaders",
     "holdout": "synthetic.held_out",
+    "hub": "synthetic.hub:",
+    "load": "synthetic.dataset",
     "load_dataset": "data.datasets:load",
     "names": "registry",
     "resolve": "registry",
@@ -65,6 +69,8 @@ __all__ = [
     "from_dataset",
     "from_image_folder",
     "holdout",
+    "hub",
+    "load",
     "load_dataset",
     "names",
     "resolve",

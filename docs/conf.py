@@ -30,17 +30,20 @@ from ddplug.distillation.callbacks import Callback  # noqa: E402
 from ddplug.registry import GROUPS  # noqa: E402
 from ddplug.synthetic.codecs.protocol import Codec  # noqa: E402
 from examples.benchmarks.figures import draw  # noqa: E402
+from examples.benchmarks.gallery import page as gallery  # noqa: E402
 from examples.benchmarks.tables import page as benchmarks  # noqa: E402
 
 project = "ddplug"
 author = "The ddplug developers"
 version = release = ddplug.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "_generated/benchmarks.md", "**/.*"]
+exclude_patterns = ["_build", "_generated/benchmarks.md", "_generated/gallery.md", "**/.*"]
 html_theme = "furo"
 html_title = "ddplug"
+html_static_path = ["_static"]
+html_css_files = ["cards.css"]
 
-myst_enable_extensions = ["dollarmath", "deflist"]
+myst_enable_extensions = ["attrs_block", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 doctest_test_doctest_blocks = ""  # the examples in docstrings are pytest's
 autodoc_typehints = "description"
@@ -49,14 +52,15 @@ autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 # Nothing is fetched while building: names of other packages are no links, nor are those of types.
-FOREIGN = "Augment|Figure|PIL|Path|abc|argparse|avalanche|collections|importlib|matplotlib|nn|nni|np|numpy|os|pathlib"
+FOREIGN = "Augment|BaseTrial|Figure|PIL|Path|abc|argparse|avalanche|collections|importlib|matplotlib|nn|nni|np|numpy"
+FOREIGN += "|optuna|os|pathlib|Candidate"
 nitpick_ignore_regex = [(r"py:.*", rf"({FOREIGN}|torch|typing)(\..*)?")]
 # The docstring of a constant or a property is prose; napoleon would take what stands before a colon for its type.
 GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # type: ignore[method-assign]
 
 GENERATED = HERE / "_generated"
 CODE = (FunctionType, property, cached_property, staticmethod, classmethod)
-PARTS = "data functional networks synthetic distillation distillers evaluation avalanche nni"
+PARTS = "data functional networks synthetic distillation distillers evaluation privacy avalanche search nni optuna"
 PAGES: dict[str, str] = {
     **{f"ddplug.{part}": "" for part in PARTS.split()},
     "ddplug.auto": "Choice choose",
@@ -66,16 +70,17 @@ PAGES: dict[str, str] = {
     "ddplug.errors": "",
     "ddplug.evaluation.figures": "",
     "ddplug.evaluation.ranking": "",
-    "ddplug.nni.agreement": "Study table",
-    "ddplug.nni.budget": "",
-    "ddplug.nni.journal": "Record",
-    "ddplug.nni.protocol": "CandidateError Protocol",
-    "ddplug.nni.zero_cost": "zero_cost",
     "ddplug.registry": "",
+    "ddplug.search.agreement": "table",
+    "ddplug.search.budget": "",
+    "ddplug.search.judging": "Case",
+    "ddplug.search.zero_cost": "zero_cost",
     "ddplug.synthetic.card": "",
     "ddplug.synthetic.codecs": "",
     "ddplug.synthetic.export": "",
+    "ddplug.synthetic.hub": "",
     "ddplug.synthetic.pictures": "",
+    "ddplug.synthetic.ready": "",
     "ddplug.synthetic.tables": "to_csv to_parquet",
     "ddplug.testing": "",
     "ddplug.utils.notes": "Note",
@@ -299,12 +304,13 @@ def complain() -> Iterator[str]:
 
 
 def generate(app: Sphinx) -> None:
-    """Write the API pages and the benchmark tables; warn of what is undocumented or does not exist."""
+    """Write the API pages, the benchmark tables and the gallery; warn of what is undocumented or does not exist."""
     for stale in set(GENERATED.glob("api/*.md")) - {GENERATED / "api" / f"{page}.md" for page in PAGES}:
         stale.unlink()
     for name in PAGES:
         write(GENERATED / "api" / f"{name}.md", api_page(name))
     write(GENERATED / "benchmarks.md", benchmarks(HERE / "benchmarks"))
+    write(GENERATED / "gallery.md", gallery(GENERATED / "gallery"))
     draw(HERE / "benchmarks", GENERATED)
     for complaint in complain():
         log.warning(complaint)

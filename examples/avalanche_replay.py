@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,31 +26,37 @@ def split(name: str) -> TensorDataset:
     return dataset
 
 
-def train(strategy_class: Any, benchmark: Any, epochs: int, **options: Any) -> list[float]:
-    """Train on one experience after the other; return accuracy at the end, and the memory's bytes and seconds."""
-    torch.manual_seed(0)
-    model = SimpleMLP(num_classes=10, input_size=64, hidden_size=128)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+def strategy_of(strategy_class: Any, model: Any, **options: Any) -> tuple[Any, Callable[[Any], float]]:
+    """Make a strategy, and a function that gives its accuracy on all test data of a benchmark."""
     evaluator = EvaluationPlugin(accuracy_metrics(stream=True), distillation_metrics(), loggers=[BaseLogger()])
-    options |= {"model": model, "optimizer": optimizer, "criterion": torch.nn.CrossEntropyLoss()}
-    strategy = strategy_class(**options, train_mb_size=32, train_epochs=epochs, eval_mb_size=256, evaluator=evaluator)
-    for experience in benchmark.train_stream:
-        strategy.train(experience)
-    accuracy = strategy.eval(benchmark.test_stream)["Top1_Acc_Stream/eval_phase/test_stream/Task000"]
-    seconds = evaluator.get_all_metrics()["Distillation_Seconds/train_phase/train_stream"][1]
-    return [accuracy, sum(seconds)]
+    options = {"train_mb_size": 32, "eval_mb_size": 256, "criterion": torch.nn.CrossEntropyLoss(), **options}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    strategy = strategy_class(model=model, optimizer=optimizer, evaluator=evaluator, **options)
+
+    def accuracy(benchmark: Any) -> float:
+        metrics = strategy.eval(benchmark.test_stream)
+        return float(next(value for name, value in metrics.items() if name.startswith("Top1_Acc_Stream")))
+
+    return strategy, accuracy
+
+
+def memory_of(images: int) -> dict[str, int]:
+    """Return how large a memory is to be; a strategy without one takes no such option."""
+    return {"mem_size": images} if images else {}
 
 
 def main(epochs: int = 4, images: int = 10) -> None:
     """Train three strategies on five experiences of two digits each, and print a line for each."""
     benchmark = nc_benchmark(split("train"), split("test"), 5, task_labels=False, fixed_class_order=list(range(10)))
-    for name, strategy, options in (
-        ("Naive", Naive, {}),
-        ("Replay", Replay, {"mem_size": images}),
-        ("DistilledReplay", DistilledReplay, {"mem_size": images}),
-    ):
-        accuracy, seconds = train(strategy, benchmark, epochs, **options)
-        print(f"{name:16} {options.get('mem_size', 0):3} images  accuracy {accuracy:.3f}  storing {seconds:4.1f} s")
+    for strategy_class, held in ((Naive, 0), (Replay, images), (DistilledReplay, images)):
+        torch.manual_seed(0)
+        model = SimpleMLP(num_classes=10, input_size=64, hidden_size=128)
+        strategy, accuracy = strategy_of(strategy_class, model, train_epochs=epochs, **memory_of(held))
+        for experience in benchmark.train_stream:
+            strategy.train(experience)
+        seconds = strategy.evaluator.get_all_metrics()["Distillation_Seconds/train_phase/train_stream"][1]
+        shown = f"{strategy_class.__name__:16} {held:3} images"
+        print(f"{shown}  accuracy {accuracy(benchmark):.3f}  storing {sum(seconds):4.1f} s")
 
 
 if __name__ == "__main__":

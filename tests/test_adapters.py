@@ -12,7 +12,7 @@ import pytest
 
 from ddplug.utils.packages import install_extra
 
-FRAMEWORKS = {"avalanche": "Avalanche", "nni": "NNI"}
+FRAMEWORKS = {"avalanche": "Avalanche", "nni": "NNI", "optuna": "Optuna"}
 NAMES = [(home, name) for home in FRAMEWORKS for name in import_module(f"ddplug.{home}").__all__]
 ALONE = {"MemoryOptions", "checkpoint_cure"}
 """Names that need torch alone."""
@@ -22,7 +22,7 @@ BLOCKED = """
 
     class Missing(importlib.abc.MetaPathFinder):
         def find_spec(self, name, path=None, target=None):
-            if name.partition(".")[0] in ("avalanche", "nni"):
+            if name.partition(".")[0] in ("avalanche", "nni", "optuna"):
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     sys.meta_path.insert(0, Missing())
@@ -39,9 +39,9 @@ def run_python(code: str) -> str:
 def test_the_package_and_the_adapters_import_without_the_frameworks() -> None:
     out = run_python(
         """
-        import ddplug, ddplug.avalanche, ddplug.nni
-        print(*dir(ddplug.avalanche), *dir(ddplug.nni))
-        print(*(name for name in sys.modules if name.partition(".")[0] in ("avalanche", "nni", "torch")))
+        import ddplug, ddplug.avalanche, ddplug.nni, ddplug.optuna
+        print(*dir(ddplug.avalanche), *dir(ddplug.nni), *dir(ddplug.optuna))
+        print(*(name for name in sys.modules if name.partition(".")[0] in ("avalanche", "nni", "optuna", "torch")))
         """
     )
     names, loaded = out.splitlines()
@@ -52,8 +52,8 @@ def test_the_package_and_the_adapters_import_without_the_frameworks() -> None:
 def test_every_name_names_the_extra_that_brings_its_framework() -> None:
     out = run_python(
         """
-        import ddplug.avalanche, ddplug.nni
-        for home in (ddplug.avalanche, ddplug.nni):
+        import ddplug.avalanche, ddplug.nni, ddplug.optuna
+        for home in (ddplug.avalanche, ddplug.nni, ddplug.optuna):
             for name in home.__all__:
                 try:
                     getattr(home, name)

@@ -26,11 +26,12 @@ from ddplug.utils.devices import pick_device
 ROOT = Path(ddplug.__file__).parent
 ELSEWHERE = {
     "nni/experiment.py": "tests/nni/test_experiment.py",
-    "nni/journal.py": "tests/nni/test_journal.py",
+    "search/journal.py": "tests/search/test_journal.py",
     "nni/spaces.py": "tests/nni/test_spaces.py",
     "data/sources.py": "tests/data/test_sources.py",
     "auto.py": "it says what distill says of a checkpoint",
     "distillers/parts/experts.py": "tests/distillers/test_experts.py",
+    "distillers/dp_dm.py": "tests/distillers/test_dp_dm.py",
 }
 """Modules whose advice is followed by tests of their own."""
 

@@ -89,3 +89,20 @@ def test_published_figures_stand_beside_ours_however_often_a_file_is_written(mon
         assert list(again) == list(once)  # a table wants the same columns in the same order
     use(monkeypatch)
     assert distillation._shown({"accuracy (%)": 1.0}, DD.key, BENCHMARKS["x"]).keys() == {"accuracy (%)", "options"}
+
+
+def test_some_rows_can_be_chosen_and_what_is_there_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random, kmeans = (Entry(name, {"images_per_class": 1}, 1) for name in ("random", "kmeans"))
+    monkeypatch.setitem(BENCHMARKS, "x", Benchmark("x", "x", (random, DD, kmeans)))
+    assert distillation.chosen(BENCHMARKS["x"], ["kmeans", "random"]) == [random.key, kmeans.key]
+    assert distillation.chosen(BENCHMARKS["x"], None) == [random.key, DD.key, kmeans.key]
+    with pytest.raises(SystemExit, match="--row is dm; it must be one of random, dd, kmeans"):
+        distillation.chosen(BENCHMARKS["x"], ["dm"])
+
+    path = tmp_path / "distillation-x.json"
+    path.write_text(json.dumps({"keys": [random.key], "rows": [{}], "seconds": 1.0}))
+    monkeypatch.setattr("subprocess.run", None)  # nothing is measured
+    distillation._run("x", arguments(row=["random"]), path)
+    assert f"the row is there already: {path}" in capsys.readouterr().err

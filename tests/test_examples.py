@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from torchvision.datasets import ImageFolder
@@ -33,15 +35,23 @@ def example(name: str) -> ModuleType:
 @pytest.fixture(autouse=True)
 def in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(FOLDER))  # as it is where an example is run
 
 
 def test_every_example_is_tested() -> None:
     assert {path.stem for path in FOLDER.glob("[!_]*.py")} == {
         "add_a_method",
+        "avalanche_checkpoint",
+        "avalanche_domains",
+        "avalanche_latent",
+        "avalanche_online",
+        "avalanche_own_images",
         "avalanche_replay",
         "distill_digits",
         "medical",
         "nni_search",  # in tests/nni
+        "optuna_architecture",
+        "optuna_hyperparameters",
         "own_images",
         "your_own_loop",
     }
@@ -86,16 +96,35 @@ def test_your_own_loop(capsys: pytest.CaptureFixture[str]) -> None:
     assert loop.by_hand(data, rng, 3).inputs.equal(ddplug.distill(data, method, steps=3, seed=0).inputs)
 
 
-def test_avalanche_replay(capsys: pytest.CaptureFixture[str]) -> None:
+def avalanche_example(name: str, capsys: pytest.CaptureFixture[str], **settings: int) -> list[list[str]]:
+    """Run an example of continual learning, and return the words of the lines it prints."""
     pytest.importorskip("avalanche", reason="Avalanche is not installed")
     with torch.random.fork_rng():
-        example("avalanche_replay").main(epochs=1)
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        example(f"avalanche_{name}").main(**settings)
+    return [line.split() for line in capsys.readouterr().out.splitlines() if not line.startswith("Mapping")]
+
+
+def test_avalanche_replay(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = avalanche_example("replay", capsys, epochs=1)
     assert [line[:2] for line in lines] == [["Naive", "0"], ["Replay", "10"], ["DistilledReplay", "10"]]
     naive, stock, distilled = (float(line[4]) for line in lines)
     # the last two of ten classes are all that Naive knows
     assert naive < 0.25
     assert distilled > stock + 0.1
+
+
+@pytest.mark.parametrize("name", ["hyperparameters", "architecture"])
+def test_optuna(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("optuna", reason="Optuna is not installed")
+    main = example(f"optuna_{name}").main
+    main(trials=3, steps=2, full_steps=3)
+    out = capsys.readouterr().out
+    assert "chosen has" in out
+    assert Path(f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    lines = Path(f"{name}.jsonl").read_text()
+    main(trials=3, steps=2, full_steps=3)
+    # the second time nothing was trained
+    assert (Path(f"{name}.jsonl").read_text(), capsys.readouterr().out) == (lines, out)
 
 
 QUICK = {"steps": 2, "whole_steps": 2, "repeats": 1, "network": "convnet:width=4,depth=1"}
@@ -178,3 +207,37 @@ def test_medical_phantoms_differ_in_order_alone() -> None:
     assert abs(float(inside(healthy).mean() - inside(ill).mean())) < 0.015
     levels = [torch.stack([p.image[p.mask > 0.5].mean() for p in part]) for part in (healthy, ill)]
     assert abs(float(levels[0].mean() - levels[1].mean())) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("online", {"pieces": 75}),
+        ("domains", {"epochs": 2}),
+        ("own_images", {"epochs": 6, "each": 30, "classes": 2}),
+    ],
+)
+def test_avalanche_streams(name: str, settings: dict[str, int], capsys: pytest.CaptureFixture[str]) -> None:
+    *lines, report = avalanche_example(name, capsys, **settings)
+    assert [line[:2] for line in lines] == [[who, "accuracy"] for who in ("Naive", "Replay", "DistilledReplay")]
+    naive, stock, ours = (float(line[2]) for line in lines)
+    assert ours >= max(naive, stock) + 0.02
+    assert report[1:4] == ["images", "of", report[3]]
+
+
+def test_avalanche_latent(capsys: pytest.CaptureFixture[str]) -> None:
+    *lines, report = avalanche_example("latent", capsys, epochs=2, steps=60)
+    without, _, features = (float(line[-1]) for line in lines)
+    assert [line[0] for line in lines] == ["no", "images", "features"]
+    assert features > without + 0.1
+    assert int(report[6].replace(",", "")) <= int(report[9].replace(",", "")) == 640
+
+
+def test_avalanche_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    kept = random.getstate(), np.random.get_state()  # a checkpoint of Avalanche brings the global random state back
+    try:
+        lines = avalanche_example("checkpoint", capsys, experiences=2, stop=1)
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])
+    assert [line[-1] for line in lines[:2]] == ["True", "True"]

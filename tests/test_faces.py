@@ -12,7 +12,9 @@ import pytest
 import ddplug
 
 FACES = ["ddplug", *(f"ddplug.{name}" for name in ("data", "functional", "networks", "synthetic", "distillation"))]
-FACES += [f"ddplug.{name}" for name in ("distillers", "evaluation", "avalanche", "nni", "synthetic.codecs")]
+FACES += [f"ddplug.{name}" for name in ("distillers", "evaluation", "privacy", "avalanche", "search", "nni", "optuna")]
+FACES += ["ddplug.synthetic.codecs"]
+ADAPTERS = ("ddplug.avalanche", "ddplug.nni", "ddplug.optuna")
 
 
 def typed(face: str) -> set[str]:
@@ -36,7 +38,7 @@ def test_names_types_and_homes_agree(face: str) -> None:
         module.nothing  # noqa: B018 - reading it is the test
 
 
-@pytest.mark.parametrize("face", [face for face in FACES if face not in ("ddplug.avalanche", "ddplug.nni")])
+@pytest.mark.parametrize("face", [face for face in FACES if face not in ADAPTERS])
 def test_every_name_resolves_and_hides_no_module(face: str) -> None:
     module = importlib.import_module(face)
     for name in module._HOMES:
@@ -47,7 +49,7 @@ def test_every_name_resolves_and_hides_no_module(face: str) -> None:
 
 
 def test_no_face_imports_anything_heavy() -> None:
-    heavy = ("torch", "numpy", "matplotlib", "scipy", "sklearn", "avalanche", "nni")
+    heavy = ("torch", "numpy", "matplotlib", "scipy", "sklearn", "avalanche", "nni", "optuna")
     code = f"import sys, {', '.join(FACES)}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

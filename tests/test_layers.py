@@ -17,8 +17,9 @@ FLOORS = (
     {"data", "networks"},
     {"synthetic"},
     {"distillation"},
-    {"distillers", "evaluation", "avalanche", "testing"},
-    {"nni", "auto"},
+    {"distillers", "evaluation", "privacy", "avalanche", "testing"},
+    {"search"},
+    {"nni", "optuna", "auto"},
     {"cli"},
     {"__main__"},
 )

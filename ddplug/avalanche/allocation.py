@@ -51,6 +51,8 @@ def _stream_pairs(exp: Any) -> list[set[_Pair]] | None:
     stream = getattr(_whole(exp), "_origin_stream", None)
     if not isinstance(stream, SequenceCLStream):
         return None
+    # a slice, by which many scripts resume, is not all that comes
+    stream = getattr(stream.benchmark, f"{stream.name}_stream", stream)
     definition = getattr(stream.benchmark, "stream_definitions", {}).get(stream.name)
     if definition is not None and definition.is_lazy:
         return None

@@ -2,7 +2,8 @@
 
 What :meth:`DistilledBuffer.post_adapt` does with an experience, step by step:
 
-1. *read* (``schema.py``): the experience as tensors ``x, y, t``, and how its items look.
+1. *read* (``schema.py``): the experience as tensors ``x, y, t``, and how its items look; for a latent memory
+   (``latent.py``) what a layer of the learner makes of ``x``.
 2. *plan* (``allocation.py``): which domain the experience belongs to, and in the first call the number of groups that
    the stream will bring, counted in its labels. A group is a class of a task, and of a domain where that shifts.
 3. *sort* (``reservoir.py``): the samples of each group. In an online stream they join the real samples that wait, and
@@ -22,8 +23,9 @@ import math
 import time
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from avalanche.benchmarks.utils import AvalancheDataset
@@ -46,18 +48,25 @@ from ddplug.avalanche.groups import (
     soft_targets_of,
     stored_bytes,
 )
+from ddplug.avalanche.latent import Latent, latent_rows
 from ddplug.avalanche.learner import outputs, with_heads_for, working_device
 from ddplug.avalanche.maker import Maker
 from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
 from ddplug.avalanche.reservoir import Reservoir, by_group, joined
 from ddplug.avalanche.rules import Choice
 from ddplug.avalanche.schema import Rows, Schema, read, some_of_each, write
-from ddplug.errors import OptionError
+from ddplug.data.preprocess import Identity
+from ddplug.errors import DataError, OptionError
 from ddplug.functional.resize import reduced_shape
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.pictures import grid
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least, values_at_least
 from ddplug.utils.randomness import nth_generator
 from ddplug.utils.surroundings import own_surroundings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["DistilledBuffer"]
 
@@ -133,6 +142,7 @@ class DistilledBuffer(ExemplarsBuffer):
                 f"codec={self.options.codec!r} is for a memory of so many bytes; give max_bytes, not max_size"
             )
         self.choice: Choice | None = None
+        self.latent: Latent | None = None
         self._groups: dict[GroupKey, GroupMemory] = {}
         self._arrivals: tuple[Arrival, ...] = ()
         self.images_allowed = max_size
@@ -213,6 +223,24 @@ class DistilledBuffer(ExemplarsBuffer):
             how = f"{what}, codec {self.choice.codec}, ranks {first:g} to {last:g} of difficulty ({self.choice.why})"
         return f"{rows:,} images of {len(self.groups)} groups in {held} of {limit}: {how}"
 
+    def picture(self, per_row: int = 10) -> Figure:
+        """Draw the memory, a group a row with its label before it, small images enlarged.
+
+        Args:
+            per_row: images of a group to show, at least 1.
+
+        Raises:
+            DataError: nothing is remembered, or no images of one or three channels.
+            OptionError: ``per_row`` is below 1.
+        """
+        held = sorted((memory for memory in self.groups.values() if len(memory)), key=lambda memory: memory.group.place)
+        if not held:
+            raise DataError("the memory is empty; train on an experience first")
+        parts = [memory.images() for memory in held]
+        labels = torch.arange(len(held)).repeat_interleave(torch.tensor([len(part) for part in parts]))
+        names = tuple(memory.group.title for memory in held)
+        return grid(SyntheticSet(torch.cat(parts), labels, len(held), Identity(), class_names=names), per_row)
+
     def update_from_dataset(self, new_data: Any) -> None:
         """Take a dataset in, without a learner, as stock buffers do; items of another kind get the task label 0."""
         if not isinstance(new_data, AvalancheDataset):
@@ -245,6 +273,12 @@ class DistilledBuffer(ExemplarsBuffer):
         began = time.perf_counter()
         looked_at = self._looked_at(exp.dataset)
         rows, schema = read(looked_at)
+        if self.coded and self._limit is not None and self.max_bytes is None:
+            self.max_bytes = self.max_size = self._limit[0] * math.prod(schema.shape)
+        learner = getattr(agent, "model", None)
+        learner = None if learner is None else with_heads_for(learner, exp)
+        if self.options.features is not None:
+            rows, schema = self._features(self.options.features, rows, schema, learner, agent)
         every = len(exp.dataset) / len(looked_at)
         new = by_group(rows, every, self._plan.domain(exp, rows, self._order, self._calls))
         self._calls += 1
@@ -255,8 +289,7 @@ class DistilledBuffer(ExemplarsBuffer):
             if self._calls % times and all(group in self._order for group in new):
                 return
             new = self._waiting
-        learner = getattr(agent, "model", None)
-        self._update(new, schema, None if learner is None else with_heads_for(learner, exp), agent)
+        self._update(new, schema, learner, agent)
         self._waiting = {}
         self.seconds = time.perf_counter() - began
         self.total_seconds += self.seconds
@@ -292,6 +325,15 @@ class DistilledBuffer(ExemplarsBuffer):
         picks = some_of_each(dataset, most, self._rng(0, self._calls + 1))
         return dataset if picks is None else dataset.subset(picks)
 
+    def _features(
+        self, layer: str, rows: Rows, schema: Schema, learner: nn.Module | None, agent: Any
+    ) -> tuple[Rows, Schema]:
+        """Return what a layer of the learner makes of samples, and how that looks."""
+        if learner is None:
+            raise OptionError(f"features={layer!r} needs the model being trained as agent.model; set it")
+        rows, self.latent = latent_rows(learner, layer, rows, working_device(self.options.device, agent, learner))
+        return rows, replace(schema, shape=tuple(rows.x.shape[1:]), dtype=torch.float32)
+
     @property
     def _drawn_at_random(self) -> bool:
         """Whether no more samples are needed than are stored: none is chosen for its difficulty."""
@@ -317,11 +359,8 @@ class DistilledBuffer(ExemplarsBuffer):
             return
         number = max(self.planned_groups or 0, len(order))
         allowed = self.max_size if self.max_bytes is None else self._fitting(self.max_bytes, number, new, maker, extra)
-        if allowed < len(order) and not self._warned:
-            self._warned = True
-            domains = len({group.experience for group in order}) > 1
-            advice = "; groupby='class' keeps one for each class" if domains else ""
-            warnings.warn(f"{allowed} images for {len(order)} groups: some groups have none{advice}", stacklevel=3)
+        if allowed < len(order):
+            self._warn(f"{allowed} images for {len(order)} groups: some groups have none", order)
         images = dict(zip(order, shares(allowed, number), strict=False))
         self._groups = maker.renewed(self._groups, new, images, self._rng(1, self.updates))
         self._order = order
@@ -329,6 +368,14 @@ class DistilledBuffer(ExemplarsBuffer):
         self.updates += 1
         self._dataset = None
         self._take_logits(maker)
+
+    def _warn(self, what: str, groups: Iterable[GroupKey]) -> None:
+        """Say once that the memory is too small."""
+        if not self._warned:
+            self._warned = True
+            domains = len({group.experience for group in groups}) > 1
+            advice = "; groupby='class' keeps one for each class" if domains else ""
+            warnings.warn(f"{what}{advice}", stacklevel=5)
 
     def _bytes_of_logits(self, new: Mapping[GroupKey, Reservoir], maker: Maker) -> int:
         """Return the bytes that the learner's outputs for an image take."""
@@ -354,9 +401,7 @@ class DistilledBuffer(ExemplarsBuffer):
 
     def _recode(self, new: Mapping[GroupKey, Reservoir], maker: Maker, extra: int) -> None:
         """Code new samples, and drop layers of the others."""
-        if self.max_bytes is None:
-            number = 1 if self._limit is None else self._limit[0]
-            self.max_bytes = self.max_size = number * math.prod(maker.schema.shape)
+        assert self.max_bytes is not None  # known from the first sample on
         coder = Coder(self.options, self.max_bytes, self._plan.steps, maker, extra)
         arrivals, choice = coder.renewed(self._arrivals, new, self.choice, self._rng(1, self.updates))
         if not any(map(len, arrivals)):
@@ -364,6 +409,11 @@ class DistilledBuffer(ExemplarsBuffer):
         self._arrivals, self.choice = arrivals, choice
         self._groups, self._dataset = {}, None
         self.images_allowed = sum(map(len, arrivals))
+        known = {*self._order, *new}
+        empty = known - {group for arrival in arrivals for group, number in arrival.numbers.items() if number}
+        if empty:
+            each = f"{self.max_bytes // len(known)} bytes of each are less than one takes; give the memory more bytes"
+            self._warn(f"{len(empty)} of {len(known)} groups have no image: {each}", known)
         self.updates += 1
 
     def _fitting(self, max_bytes: int, number: int, new: Mapping[GroupKey, Reservoir], maker: Maker, extra: int) -> int:

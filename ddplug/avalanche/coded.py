@@ -73,6 +73,11 @@ class Arrival:
         """Return the bytes that a layer takes with all that belongs to it."""
         return layer.nbytes + self.extra * sum(layer.groups) + _COUNT_BYTES * len(self.groups)
 
+    @property
+    def numbers(self) -> dict[GroupKey, int]:
+        """How many images of each group there are."""
+        return {group: sum(layer.groups[k] for layer in self.layers) for k, group in enumerate(self.groups)}
+
     @cached_property
     def images(self) -> tuple[Tensor, ...]:
         """The ``(n, *stored)`` images of each group, as small as they are stored; not kept in copies and pickles."""
@@ -105,8 +110,7 @@ class Arrival:
         while kept.nbytes > nbytes and len(kept.layers) > 1:
             kept = replace(kept, layers=kept.layers[:-1])
         if kept is not self and "images" in vars(self):
-            numbers = [sum(layer.groups[k] for layer in kept.layers) for k in range(len(kept.groups))]
-            kept._know([images[:n] for images, n in zip(self.images, numbers, strict=True)])
+            kept._know([images[:n] for images, n in zip(self.images, kept.numbers.values(), strict=True)])
         while kept.nbytes > nbytes:
             share = min(0.95, _SLACK * nbytes / kept.nbytes)
             numbers = [int(number * share) for number in kept.layers[0].groups]

@@ -49,6 +49,18 @@ class GroupKey:
     task: int = 0
     experience: int | None = None
 
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """What groups are sorted by for people: task, class, experience."""
+        return self.task, self.label, -1 if self.experience is None else self.experience
+
+    @property
+    def title(self) -> str:
+        """The class, with the task and the experience where they are told apart."""
+        known = (("task", self.task or None), ("experience", self.experience))
+        rest = ", ".join(f"{what} {number}" for what, number in known if number is not None)
+        return f"{self.label} ({rest})" if rest else str(self.label)
+
 
 @dataclass(frozen=True, eq=False)
 class GroupMemory:

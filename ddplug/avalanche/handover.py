@@ -6,6 +6,7 @@ from typing import Any
 
 from avalanche.training.storage_policy import ExemplarsBuffer
 
+from ddplug.avalanche.plugin import refuse_latent
 from ddplug.errors import OptionError
 
 __all__ = ["hand_over"]
@@ -22,7 +23,7 @@ def hand_over(policy: ExemplarsBuffer, strategy: Any) -> None:
         strategy: which has not been trained yet.
 
     Raises:
-        OptionError: it has no storage policy, as ``ICaRL``, or several.
+        OptionError: it has no storage policy, as ``ICaRL``, or several; or the memory holds features.
 
     Example:
         >>> import torch
@@ -38,6 +39,7 @@ def hand_over(policy: ExemplarsBuffer, strategy: Any) -> None:
         >>> type(strategy.plugins[0].storage_policy).__name__
         'DistilledBuffer'
     """
+    refuse_latent(policy, "stock strategies, which take the memory for inputs")
     holders = [each for each in (strategy, *strategy.plugins) if isinstance(_held(each), ExemplarsBuffer)]
     if len(holders) != 1:
         found = ", ".join(type(each).__name__ for each in holders) or "none"

@@ -21,6 +21,7 @@ from ddplug.utils.randomness import temporary_seed
 
 __all__ = [
     "LearnerCopy",
+    "in_chunks",
     "labels_of",
     "losses",
     "networks_for",
@@ -199,6 +200,18 @@ def probabilities(learner: nn.Module, x: Tensor, task: int, device: torch.device
 
 
 @torch.no_grad()
+def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, device: torch.device) -> Tensor:
+    """Return what a function makes of ``(n, *shape)`` inputs, some at once, as float32 on the CPU.
+
+    Args:
+        function: of a batch.
+        x: the inputs, at least one.
+        device: where to compute.
+    """
+    with temporary_seed(0, device):  # should it draw in evaluation mode too
+        return torch.cat([function(part.to(device).float()).cpu().float() for part in x.split(_CHUNK)])
+
+
 def outputs(learner: nn.Module, x: Tensor, task: int, device: torch.device) -> Tensor:
     """Return the learner's ``(n, K)`` outputs in evaluation mode, float32 on the CPU.
 
@@ -209,10 +222,7 @@ def outputs(learner: nn.Module, x: Tensor, task: int, device: torch.device) -> T
         device: where to compute.
     """
     network = LearnerCopy(learner, task).to(device).eval()
-    if not len(x):
-        return torch.zeros(0, 0)
-    with temporary_seed(0, device):  # should the learner draw in evaluation mode too
-        return torch.cat([network(part.to(device).float()).cpu() for part in x.split(_CHUNK)])
+    return in_chunks(network, x, device) if len(x) else torch.zeros(0, 0)
 
 
 def losses(learner: nn.Module, x: Tensor, label: int, task: int, device: torch.device) -> Tensor:

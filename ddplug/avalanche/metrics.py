@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue, TensorImage
 from avalanche.evaluation.metric_utils import get_metric_name
-from torch import Tensor
-from torchvision.utils import make_grid
 
-from ddplug.errors import OptionError
+from ddplug.errors import DataError, OptionError
 
 __all__ = ["MemoryMetric", "distillation_metrics"]
 
-_PER_ROW = 20
+_PER_ROW = 10
 """Images of a class in the picture, so that what the evaluator keeps of each experience stays small."""
 
 
@@ -75,9 +74,8 @@ def distillation_metrics(policy: Any = None, *, picture: bool = False) -> list[M
     Args:
         policy: the :class:`~ddplug.avalanche.buffer.DistilledBuffer`; ``None`` for the one that a plugin of the
             strategy, or the strategy itself, has as ``storage_policy``.
-        picture: show the memory too, a row for each task and class; at most 20 images of each, evenly chosen. Values
-            outside ``[0, 1]`` are stretched over all images together. Inputs that are not ``(C, H, W)`` of one or
-            three channels give no picture.
+        picture: show the memory too, as :meth:`~ddplug.avalanche.buffer.DistilledBuffer.picture` draws it: a row for
+            each class, at most 10 images of each. Inputs that are not ``(C, H, W)`` of one or three channels give none.
 
     Returns:
         Metrics with the names ``Distillation_Seconds``, ``Memory_Images``, ``Memory_Bytes`` (and ``Memory_Picture``),
@@ -110,36 +108,15 @@ def _images(policy: Any) -> int:
 
 
 def _picture(policy: Any) -> Any:
-    rows = policy.rows()
-    if rows.x.ndim != 4 or rows.x.shape[1] not in (1, 3) or not len(rows.x):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    try:
+        canvas: Any = FigureCanvasAgg(policy.picture(_PER_ROW))
+    except DataError:
         return None
-    return TensorImage(_grid(rows.x, rows.y, rows.t))
-
-
-def _grid(x: Tensor, y: Tensor, t: Tensor) -> Tensor:
-    """Lay out images, one row for each task and class, in the order of the two.
-
-    Args:
-        x: ``(n, C, H, W)`` images of one or three channels; at least one image.
-        y: ``(n,)`` classes.
-        t: ``(n,)`` tasks.
-
-    Returns:
-        ``(3, height, width)`` uint8; single-channel images become grey.
-    """
-    low, high = x.min(), x.max()
-    inside = low >= 0 and high <= 1
-    x = x.float() if inside else (x.float() - low) / (high - low).clamp_min(1e-12)
-    groups = torch.stack([t, y], 1).unique(dim=0)
-    members = [((t == task) & (y == label)).nonzero().flatten() for task, label in groups.tolist()]
-    columns = min(_PER_ROW, max(map(len, members)))
-    blank = x.new_ones(columns, *x.shape[1:])
-    lines = []
-    for index in members:
-        even = torch.linspace(0, len(index) - 1, min(columns, len(index))).round().long()
-        lines.append(torch.cat([x[index[even]], blank])[:columns])
-    grid: Tensor = make_grid(torch.cat(lines), nrow=columns, pad_value=1.0)
-    return (grid.expand(3, -1, -1) * 255).round().to(torch.uint8)
+    canvas.draw()
+    shown = torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return TensorImage(shown.permute(2, 0, 1))
 
 
 _READERS = {"Distillation_Seconds": _seconds, "Memory_Images": _images, "Memory_Picture": _picture}

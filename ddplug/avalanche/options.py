@@ -61,6 +61,9 @@ class MemoryOptions(metaclass=TakesNumbers):
             ``None`` for what suits data and bytes (:mod:`ddplug.avalanche.rules`).
         window: ranks of the samples of a class, from the easiest to the just trained learner at 0 to the hardest at 1,
             that real images are drawn from; ``None`` for what suits data and bytes.
+        features: name of a layer of the learner, as ``model.named_modules()`` has it: what it makes of the samples is
+            remembered in their place, and replayed from there on (a latent memory,
+            :mod:`ddplug.avalanche.latent`). For learners whose layers up to there are frozen, or change slowly.
         network: what the distiller matches with, if it has a network: ``"fresh"`` copies of the learner's architecture,
             the ``"learner"`` as it is, the distiller's ``"own"``, or a network's name or a function.
         groupby: ``"class"`` keeps (task, class) pairs apart, ``"experience"`` those of each experience. ``"auto"`` does
@@ -106,6 +109,7 @@ class MemoryOptions(metaclass=TakesNumbers):
     distiller: str | Distiller = "auto"
     codec: str | Codec | None = None
     window: tuple[float, float] | None = None
+    features: str | None = None
     network: str | Callable[[], nn.Module] = "fresh"
     groupby: str = "auto"
     joint: bool = True
@@ -146,10 +150,23 @@ class MemoryOptions(metaclass=TakesNumbers):
             codec_of(self.codec)
         method = self.method()
         config_of(method)  # refuses what is not a distiller
+        if self.features is not None:
+            self._check_features(method)
         if getattr(method, "factor", 1) != 1:
             raise OptionError(
                 f"the distiller has factor={method.factor}, but it is the memory that stores images smaller; give the "  # type: ignore[attr-defined]
                 f"distiller factor=1 and DistilledBuffer factor={method.factor}"  # type: ignore[attr-defined]
+            )
+
+    def _check_features(self, method: Distiller) -> None:
+        """Refuse what asks the learner about whole inputs, which a latent memory does not have."""
+        asks = [name for name in ("window", "soft_labels", "logits") if getattr(self, name)]
+        if self.distiller != "auto" and hasattr(method, "network") and self.network in ("fresh", "learner"):
+            asks.append(f"network={self.network!r}")
+        if asks:
+            raise OptionError(
+                f"{', '.join(asks)} would give the learner whole inputs, and features={self.features!r} keeps none; "
+                "leave it out, and match a method by a network such as 'mlp'"
             )
 
     def check_coded(self) -> None:
@@ -207,6 +224,7 @@ class SharedKeywords(TypedDict, total=False):
     distiller: str | Distiller
     codec: str | Codec | None
     window: tuple[float, float] | None
+    features: str | None
     network: str | Callable[[], nn.Module]
     groupby: str
     joint: bool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from typing_extensions import Unpack
 
 from ddplug.avalanche.buffer import DistilledBuffer
+from ddplug.avalanche.latent import Latent
 from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
 from ddplug.avalanche.replay import (
     Augment,
@@ -74,7 +75,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         translate: strength with which memory rows are moved by differences between samples of the present classes, see
             :mod:`ddplug.avalanche.translation`; 0 for not at all. ``"auto"`` is 1 where the present experience brings
             classes that are new, and 0 where it brings another domain of known ones, which vary in another way,
-            and with a memory of coded photographs: of those it has many, and Split-CIFAR-10 loses four points by it.
+            with a memory of coded photographs: of those it has many, and Split-CIFAR-10 loses four points by it; and
+            with a latent memory.
             Without effect on mixed batches.
         augment: how memory rows are varied: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, drawn
             for each row, or a function of one input ``(*shape)``, such as a torchvision transform; ``""`` for none.
@@ -125,6 +127,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             _check_integer("finetune_steps", finetune_steps, 0)
         check_augment(augment)
         self.storage_policy = make_policy(storage_policy, mem_size, mem_bytes, memory)
+        if mode == "batch":
+            refuse_latent(self.storage_policy, "mode='batch', which mixes inputs; leave it out")
         self.mode = mode
         self.batch_size_mem = batch_size_mem
         self.weight = weight
@@ -192,6 +196,11 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         """Whether the memory holds many coded images."""
         return isinstance(self.storage_policy, DistilledBuffer) and self.storage_policy.coded
 
+    @property
+    def _latent(self) -> Latent | None:
+        """Where the memory's features enter the learner."""
+        return getattr(self.storage_policy, "latent", None)
+
     def _size(self, strategy: Any) -> int:
         if self.batch_size_mem is not None:
             return self.batch_size_mem
@@ -212,7 +221,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         if not isinstance(self.translate, str):
             return float(self.translate)
         choice = getattr(self.storage_policy, "choice", None)
-        if choice is not None and choice.kind == "photographs":
+        # a batch of the stream is known as inputs only
+        if self._latent or (choice is not None and choice.kind == "photographs"):
             return 0.0
         online = isinstance(strategy.experience, OnlineCLExperience)
         return float(online or not pairs_of(strategy.experience.dataset) <= pairs_of(self.storage_policy.buffer))
@@ -231,10 +241,12 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
     def _loss(self, strategy: Any, memory: MemoryBatches, moves: Tensor | None) -> Tensor:
         """Return the learner's loss on a memory batch."""
         x, y, t, soft = memory.batch(moves)
+        latent = self._latent
+        entered = nullcontext() if latent is None else latent.entered(strategy.model, x)
         # the learner's own forward: it knows when a model takes task labels
-        kept, strategy.mbatch = strategy.mbatch, [x, y, t]
+        kept, strategy.mbatch = strategy.mbatch, [x if latent is None else latent.blanks(x), y, t]
         try:
-            with _running_statistics(strategy.model, self.batch_norm == "update"):
+            with _running_statistics(strategy.model, self.batch_norm == "update"), entered:
                 out = strategy.forward()
         finally:
             strategy.mbatch = kept
@@ -243,7 +255,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
 
     def _finetune(self, strategy: Any, steps: int, translate: float) -> None:
         memory, training = self._take(strategy, translate), strategy.model.training
-        if self.augment == "auto" and self._coded:
+        if self.augment == "auto" and self._coded and self._latent is None:
             memory.augment = mild
         moves = torch.cat(self._moves) if self._moves else None
         strategy.model.train()
@@ -292,6 +304,17 @@ def make_policy(policy: Any, mem_size: int | None, mem_bytes: int | str | None, 
     if extra:
         raise OptionError(f"{extra} would make a new memory beside storage_policy; give them to the policy itself")
     return policy
+
+
+def refuse_latent(policy: Any, where: str) -> None:
+    """Refuse a latent memory where it would be taken for inputs.
+
+    Raises:
+        OptionError: the memory holds features.
+    """
+    options = getattr(policy, "options", None)
+    if options is not None and options.features is not None:
+        raise OptionError(f"features={options.features!r} is for DistilledReplay and its plugin, not for {where}")
 
 
 def update(policy: Any, strategy: Any, **kwargs: Any) -> None:

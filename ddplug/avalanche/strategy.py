@@ -13,7 +13,7 @@ from torch import nn
 from typing_extensions import Unpack
 
 from ddplug.avalanche.options import MemoryOptions, SharedKeywords, shows_memory_options
-from ddplug.avalanche.plugin import DistilledReplayPlugin, make_policy, update
+from ddplug.avalanche.plugin import DistilledReplayPlugin, make_policy, refuse_latent, update
 from ddplug.avalanche.replay import Augment, augmented, check_augment, repeat_to_size, resolved
 from ddplug.errors import unknown
 from ddplug.utils.randomness import nth_generator
@@ -208,6 +208,7 @@ class DistilledGDumb(SupervisedTemplate):
         memory, rest = _split(base_kwargs)
         self.storage_policy = make_policy(storage_policy, mem_size, mem_bytes, memory)
         """The memory."""
+        refuse_latent(self.storage_policy, "training from scratch, which moves all layers")
         plugin = _FromScratch(self.storage_policy, augment, learning_rate, memory.get("seed", 0))
         super().__init__(
             model=model,

@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import sys
-import warnings
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +19,17 @@ from ddplug.utils.text import table
 
 if TYPE_CHECKING:
     from ddplug.data.labeled import LabeledData
-    from ddplug.nni.agreement import Study
+    from ddplug.search.agreement import Study
     from ddplug.synthetic.dataset import SyntheticSet
 
 __all__ = ["configure", "run"]
 
-_ZERO = ("parameters", "gradient-norm", "synflow", "nwot")
+_ZERO = ("parameters", "flops", "gradient-norm", "synflow", "nwot")
 _CONTROLS = ("random", "kmeans")
 _JUDGING = 1000
 """Most images of the validation part that a proxy is judged on; full training is judged on all of them."""
 _CHOICES = {"widths": int, "depths": int, "norms": str, "activations": str, "poolings": str}
+"""Option, in the plural of what a sample calls it -> type of a choice."""
 
 
 def configure(parser: Parser, argv: list[str]) -> list[str]:
@@ -59,26 +57,37 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     group.add_argument("--epochs", type=number(int, 1), default=10, metavar="N", help="(default: 10)")
     group.add_argument("--learning-rate", type=number(float, 0), default=0.02, metavar="RATE", help="(default: 0.02)")
     group.add_argument("--batch-size", type=number(int, 1), default=64, metavar="N", help="(default: 64)")
+    group.add_argument(
+        "--full-seeds",
+        type=number(int, 1, 1000),
+        default=2,
+        metavar="N",
+        help="trainings of each architecture; two or more say how well anything could rank (default: 2)",
+    )
     group = parser.add_argument_group("proxies (the defaults rank well, see the documentation)")
     group.add_argument(
         "--share",
         type=number(float, 0, 1),
         default=0.02,
         metavar="FRACTION",
-        help="cost of every proxy as a share of full training (default: 0.02)",
+        help="cost of every proxy as a share of one full training (default: 0.02)",
     )
     group.add_argument(
         "--seeds",
         type=number(int, 1, 1000),
         default=2,
         metavar="N",
-        help="trainings on a set, whose rankings are averaged and which share the cost (default: 2)",
+        help="trainings of a proxy, whose rankings are averaged and which share the cost (default: 2)",
     )
     group.add_argument(
-        "--proxy-learning-rate", type=number(float, 0), default=0.05, metavar="RATE", help="on a set (default: 0.05)"
+        "--proxy-learning-rate",
+        type=number(float, 0),
+        default=0.05,
+        metavar="RATE",
+        help="of all proxies (default: 0.05)",
     )
     group.add_argument(
-        "--proxy-batch-size", type=number(int, 1), default=100, metavar="N", help="on a set (default: 100)"
+        "--proxy-batch-size", type=number(int, 1), default=100, metavar="N", help="of all proxies (default: 100)"
     )
     return argv
 
@@ -103,45 +112,47 @@ def _listed(kind: type) -> Callable[[str], list[Any]]:
 def run(arguments: argparse.Namespace) -> Answer:
     """Judge every architecture by every set and in full, and compare."""
     try:
-        # NNI prints, and standard output is for the answer alone
-        with redirect_stdout(sys.stderr):
-            return _run(arguments)
+        return _run(arguments)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the same command goes on from {arguments.folder}") from None
 
 
 def _run(arguments: argparse.Namespace) -> Answer:
+    from ddplug.search.agreement import table as cells
     from ddplug.utils.files import write_file
-    from ddplug.utils.randomness import temporary_seed
 
     require_validation(arguments)
-    # importing NNI draws from the global generators, and warns
-    with temporary_seed(0), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from ddplug.nni import ProxyEvaluator  # noqa: F401, names the extra where it is missing
-        from ddplug.nni.agreement import table as cells
-
     train, rest = load(arguments, "train"), load(arguments, "test")
     study = _study(arguments, train, rest)
     study.run(say=complain)
-    rows, scores = study.rows(seed=arguments.seed), study.scores()
-    folder = Path(study.folder)
-    values = {"folder": str(folder), "architectures": len(study.samples), "share": arguments.share, "rows": rows}
-    full = {**values, "samples": [dict(sample) for sample in study.samples], "scores": scores}
+    rows, scores, ceiling = study.rows(seed=arguments.seed), study.scores(), study.ceiling()
+    folder, samples = Path(study.folder), [dict(sample) for sample in study.candidates.samples]
+    values = {"folder": str(folder), "architectures": len(samples), "share": arguments.share, "ceiling": ceiling}
+    values["rows"] = rows
+    full = {**values, "samples": samples, "scores": scores}
     write_file(folder / "agreement.json", json.dumps(full, indent=1).encode())
     picture = io.BytesIO()
     study.figure(rows).savefig(picture, format="png")
     write_file(folder / "agreement.png", picture.getvalue())
     where = f"Everything is in {folder / 'agreement.json'}, a scatter plot in {folder / 'agreement.png'}"
-    return Answer(values, f"{table(cells(rows))}\n\n{where}")
+    return Answer(values, f"{table(cells(rows))}\n\n{_bound(ceiling)}{where}")
+
+
+def _bound(ceiling: float | None) -> str:
+    """Say how well anything could rank by so noisy a truth."""
+    if ceiling is None:
+        return ""
+    return f"Full training differs by its seeds: a perfect score would have a Spearman correlation of {ceiling:.2f}.\n"
 
 
 def _study(arguments: argparse.Namespace, train: LabeledData, rest: LabeledData) -> Study:
     """Write the files that are missing, and plan who is judged by what, all at one cost."""
-    from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
-    from ddplug.nni.agreement import EARLY, Study
-    from ddplug.nni.budget import data_file
-    from ddplug.nni.running import folder_at
+    from ddplug.search.agreement import EARLY, Study
+    from ddplug.search.budget import data_file
+    from ddplug.search.candidates import convnets
+    from ddplug.search.judging import Judge
+    from ddplug.search.protocol import Protocol
+    from ddplug.search.sets import folder_at
     from ddplug.synthetic.dataset import SyntheticSet
 
     given = {name: SyntheticSet.load(path) for name, path in arguments.set}
@@ -150,35 +161,41 @@ def _study(arguments: argparse.Namespace, train: LabeledData, rest: LabeledData)
     names = [name for name, _ in arguments.set] + [*_CONTROLS, EARLY]
     if len(set(names)) < len(names):
         raise OptionError(f"two scores have one name among {', '.join(names)}; choose other names in --set")
-    choices = {name: getattr(arguments, name) for name in _CHOICES if getattr(arguments, name)}
-    space = ConvNetSpace(train.shape, train.num_classes, **choices)
+    choices = {name[:-1]: getattr(arguments, name) for name in _CHOICES if getattr(arguments, name)}
+    drawn = convnets(train.shape, train.num_classes, arguments.architectures, arguments.seed, **choices)
     folder, parts = folder_at(arguments.folder), {"whole": train, "validation": rest}
     # scoring is not to eat the cost that a proxy may have
     parts["judging"] = rest.split(_JUDGING / len(rest))[1] if len(rest) > _JUDGING else rest
     files = {name: data_file(data, folder / f"{name}.safetensors") for name, data in parts.items()}
-    common = {"seed": arguments.seed, "device": arguments.device, "augment": ""}
-    whole = {"learning_rate": arguments.learning_rate, "batch_size": arguments.batch_size, **common}
-    small: dict[str, Any] = {
-        "learning_rate": arguments.proxy_learning_rate,
-        "batch_size": arguments.proxy_batch_size,
-        "seeds": arguments.seeds,
-        # a rate that falls leaves little of so short a training
-        "schedule": "constant",
+    common: dict[str, Any] = {"seed": arguments.seed, "device": arguments.device, "augment": ""}
+    whole = Protocol(
+        epochs=arguments.epochs,
+        learning_rate=arguments.learning_rate,
+        batch_size=arguments.batch_size,
+        seeds=arguments.full_seeds,
         **common,
-    }
-    full = ProxyEvaluator(files["whole"], files["validation"], epochs=arguments.epochs, **whole)
-    samples = architectures(space, arguments.architectures, arguments.seed)
+    )
+    small = Protocol(
+        learning_rate=arguments.proxy_learning_rate,
+        batch_size=arguments.proxy_batch_size,
+        seeds=arguments.seeds,
+        # a rate that falls leaves little of so short a training
+        schedule="constant",
+        **common,
+    )
+    full = Judge(files["whole"], files["validation"], whole)
     sets = {name: Path(path) for name, path in arguments.set} | _controls(arguments, train, given, folder)
-    judged: dict[str, Any] = {"share": arguments.share, "data": train, "validation": files["judging"], "zero": _ZERO}
-    return Study.at_one_cost(space, samples, full, sets, folder, **judged, **small)
+    judged: dict[str, Any] = {"share": arguments.share, "validation": files["judging"], "zero": _ZERO}
+    return Study.at_one_cost(drawn, full, sets, folder, protocol=small, **judged)
 
 
 def _controls(
     arguments: argparse.Namespace, train: LabeledData, given: dict[str, SyntheticSet], folder: Path
 ) -> dict[str, Path]:
-    """Make real samples of as many bytes as the largest set has, 10 a class without one."""
-    from ddplug.nni.budget import selection_file
-    from ddplug.synthetic.budget import images_within
+    """Make real samples in the bytes and the storage of the largest set, 10 a class without one."""
+    from ddplug.search.budget import control_file, selection_file
 
-    each = max((max(1, images_within(made.nbytes, train)) for made in given.values()), default=10)
-    return {name: selection_file(train, name, each, folder, arguments.seed) for name in _CONTROLS}
+    if not given:
+        return {name: selection_file(train, name, 10, folder, arguments.seed) for name in _CONTROLS}
+    largest = max(given.values(), key=lambda made: made.nbytes)
+    return {name: control_file(train, name, largest, folder, arguments.seed) for name in _CONTROLS}

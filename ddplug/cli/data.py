@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ddplug.errors import DataError, OptionError
@@ -28,17 +29,18 @@ __all__ = [
 ]
 
 
-def add_data_options(parser: Parser, taken: Iterable[str] = ()) -> None:
+def add_data_options(parser: Parser, taken: Iterable[str] = (), *, required: bool = True) -> None:
     """Add the options that say which real data.
 
     Args:
         parser: what to add them to.
         taken: options that a method has, whose short forms are left to it.
+        required: whether ``--data`` has to be given.
     """
     group = parser.add_argument_group("data")
     group.add_argument(
         "--data",
-        required=True,
+        required=required,
         metavar="NAME",
         help="a data set (see `ddplug list`), a folder of images, imagefolder:DIR, or a file: csv:FILE, parquet:FILE, "
         "npz:FILE; also images:DIR with --label-file, and hf:NAME",
@@ -61,6 +63,11 @@ def add_data_options(parser: Parser, taken: Iterable[str] = ()) -> None:
     )
     group.add_argument(
         "--cache", type=path, metavar="DIR", help="decode images once into files here; memory use stays bounded"
+    )
+    group.add_argument(
+        "--preprocess",
+        choices=("identity",),
+        help="leave the pixels as they are, instead of what was computed from the data",
     )
     group.add_argument(
         "--validation",
@@ -104,6 +111,8 @@ def data_words(arguments: argparse.Namespace) -> list[str]:
     words += [] if arguments.labels is None else ["--label-file", shown(arguments.labels)]
     if arguments.cache is not None:
         words += ["--cache", arguments.cache]
+    if arguments.preprocess is not None:
+        words += ["--preprocess", arguments.preprocess]
     if arguments.validation is not None:
         words += ["--validation", str(arguments.validation)]
     return words
@@ -131,8 +140,9 @@ def load_whole(arguments: argparse.Namespace, split: str) -> LabeledData:
         DataError: the data are not.
     """
     from ddplug.data import datasets
+    from ddplug.data.preprocess import Identity
 
-    return datasets.load(
+    data = datasets.load(
         arguments.data,
         root=arguments.data_root,
         split=split,
@@ -144,6 +154,7 @@ def load_whole(arguments: argparse.Namespace, split: str) -> LabeledData:
         cache=arguments.cache,
         progress=show_progress(),
     )
+    return data if arguments.preprocess is None else replace(data, preprocess=Identity())
 
 
 def check_held_out(file: str, synthetic: SyntheticSet, train: LabeledData, fraction: float | None) -> None:
@@ -158,7 +169,14 @@ def check_held_out(file: str, synthetic: SyntheticSet, train: LabeledData, fract
     Raises:
         DataError: the set was made from other data.
     """
-    if fraction is not None and synthetic.data_fingerprint != train.fingerprint:
+    from ddplug.synthetic.statement import privacy_statement
+    from ddplug.utils.notes import note
+
+    if fraction is None:
+        return
+    if privacy_statement(synthetic.provenance):
+        note(f"{file} does not tell what it was made from, as it is private: take care that it was with --validation")
+    elif synthetic.data_fingerprint != train.fingerprint:
         raise DataError(
             f"{file} was not made with --validation {fraction} of these data, so it may have seen what is held out; "
             "distill it with the same option, or evaluate it without"

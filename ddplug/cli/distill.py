@@ -385,15 +385,19 @@ def _distill(arguments: argparse.Namespace, data: LabeledData, plan: _Plan, chec
 
 def _answer(arguments: argparse.Namespace, synthetic: SyntheticSet) -> Answer:
     from ddplug.synthetic.export import inspect
+    from ddplug.synthetic.statement import in_words
 
     values = {"file": arguments.output, **inspect(synthetic), "file_bytes": Path(arguments.output).stat().st_size}
     made = synthetic.provenance
+    spent = f", {made['seconds']:.1f} s" if "seconds" in made else ""
     rows = [
         ("saved", arguments.output),
-        ("method", f"{made['method']}, {made['steps']} steps, {made['seconds']:.1f} s on {made['device']}"),
+        ("method", f"{made['method']}, {made['steps']} steps{spent} on {made['device']}"),
         ("holds", f"{len(synthetic)} samples of {synthetic.num_classes} classes in {synthetic.nbytes} bytes"),
         ("bits per class", f"{synthetic.bits_per_class:,.0f}"),
     ]
+    if values["privacy"] is not None:
+        rows.append(("privacy", in_words(values["privacy"])))
     if synthetic.stored is not None:
         nearness = f", {made['psnr']:.1f} dB" if "psnr" in made else ""
         rows.append(("codec", f"{synthetic.stored.codec}{nearness}"))

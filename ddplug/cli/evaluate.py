@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ddplug.cli.commands import Answer
-from ddplug.cli.data import add_data_options, add_run_options, check_held_out, load, show_progress
-from ddplug.utils.arguments import Parser, known_name, number, path
+from ddplug.cli.data import add_data_options, add_run_options
+from ddplug.cli.judging import add_judging_options, judging, real, tested_on
+from ddplug.utils.arguments import Parser, path
 from ddplug.utils.text import table
 
 if TYPE_CHECKING:
     from ddplug.data.labeled import LabeledData
-    from ddplug.evaluation.comparison import Row
     from ddplug.evaluation.results import Evaluation
+    from ddplug.evaluation.row import Row
     from ddplug.synthetic.dataset import SyntheticSet
-    from ddplug.synthetic.recipe import Recipe
 
 __all__ = ["configure", "run"]
 
-
-def _paper(recipe: Recipe) -> Recipe:
-    return type(recipe).paper(recipe.augment)
-
-
-def _quick(recipe: Recipe) -> Recipe:
-    return type(recipe).quick(recipe.augment)
-
-
-_PROTOCOLS: Mapping[str, Callable[[Recipe], Recipe]] = {"set": lambda recipe: recipe, "paper": _paper, "quick": _quick}
-"""Name of a protocol -> how to train, given the recipe that the set brings."""
 
 LEARNED = "learned"
 """Beside them: by the very steps and rates that ``dd`` and ``soft-label-dd`` learn with a set."""
@@ -48,29 +37,14 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         help="network to train, e.g. convnet:width=32,depth=2; again for a table over networks "
         "(default: auto, what suits the data)",
     )
-    parser.add_argument(
-        "--repeats", type=number(int, 1), default=5, metavar="N", help="networks to train on each set (default: 5)"
-    )
-    parser.add_argument(
-        "--protocol",
-        type=known_name("protocol", [*_PROTOCOLS, LEARNED]),
-        default="set",
-        metavar="{" + ",".join([*_PROTOCOLS, LEARNED]) + "}",
-        help="how to train: as the set says, as published, quickly, or, without baselines, by the steps and rates that "
-        "dd and soft-label-dd learn (default: set)",
+    add_judging_options(
+        parser, LEARNED, note=", or, without baselines, by the steps and rates that dd and soft-label-dd learn"
     )
     parser.add_argument(
         "--baselines",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="also train on random, class-mean and k-means sets of the same bytes, and on all real data",
-    )
-    parser.add_argument(
-        "--whole-steps",
-        type=number(int, 1),
-        default=500,
-        metavar="N",
-        help="steps of training on all real data (default: 500)",
     )
     return argv
 
@@ -82,26 +56,18 @@ def run(arguments: argparse.Namespace) -> Answer:
     from ddplug.synthetic.dataset import SyntheticSet
 
     synthetic = SyntheticSet.load(arguments.file)
-    train, test = load(arguments, "train"), load(arguments, "test")
-    check_held_out(arguments.file, synthetic, train, arguments.validation)
+    train, test = real(arguments, {arguments.file: synthetic})
     if arguments.protocol == LEARNED:
         return _learned(arguments, synthetic, test)
-    networks = arguments.network or ["auto"]
-    settings: dict[str, Any] = {
-        "repeats": arguments.repeats,
-        "recipe": _PROTOCOLS[arguments.protocol](synthetic.recipe),
-        "seed": arguments.seed,
-        "device": arguments.device,
-        "progress": show_progress(),
-    }
-    # the first network is the one that the baselines are trained with too
-    alone = networks[1:] if arguments.baselines else networks
-    rows: tuple[Row, ...] = ()
-    if arguments.baselines:
-        _check_networks(synthetic, networks)
-        rows = compare(synthetic, train, test, network=networks[0], whole_steps=arguments.whole_steps, **settings).rows
-    found = [row.evaluation for row in rows[:1]] + cross_architecture(synthetic, test, alone, **settings)
-    return _answer(arguments, synthetic, test, rows, found)
+    first, *others = arguments.network or ["auto"]
+    with judging(arguments, arguments.file) as settings:
+        if not arguments.baselines:
+            found = cross_architecture(synthetic, test, [first, *others], **settings)
+            return _answer(arguments, synthetic, test, (), found)
+        options: dict[str, Any] = {"network": first, "across": others, "whole_steps": arguments.whole_steps}
+        made = compare(synthetic, train, test, **options, **settings)
+    found = [row.evaluation for row in (made.rows[0], *made.across)]
+    return _answer(arguments, synthetic, test, made.rows, found)
 
 
 def _learned(arguments: argparse.Namespace, synthetic: SyntheticSet, test: LabeledData) -> Answer:
@@ -114,14 +80,12 @@ def _learned(arguments: argparse.Namespace, synthetic: SyntheticSet, test: Label
     return _answer(arguments, synthetic, test, (), found)
 
 
-def _check_networks(synthetic: SyntheticSet, networks: list[str]) -> None:
-    """Refuse a network that does not suit the data before minutes of training of another."""
-    import torch
+def _promised(synthetic: SyntheticSet) -> str:
+    """Say what the set promises of single records, if anything: what is measured on real data is not covered."""
+    from ddplug.synthetic.statement import in_words, privacy_statement
 
-    from ddplug.networks.factory import build
-
-    for network in networks:
-        build(network, synthetic.shape, synthetic.num_classes, torch.Generator().manual_seed(0))
+    promised = privacy_statement(synthetic.provenance)
+    return f"\nthe set: {in_words(promised)}; baselines and accuracies: none" if promised else ""
 
 
 def _held(synthetic: SyntheticSet) -> str:
@@ -140,23 +104,27 @@ def _answer(
     rows: Sequence[Row],
     found: Sequence[Evaluation],
 ) -> Answer:
+    from ddplug.evaluation.protocols import described
+    from ddplug.evaluation.row import HEAD
+    from ddplug.synthetic.statement import privacy_statement
+
     values = {
         "file": arguments.file,
         "nbytes": synthetic.nbytes,
         "bits_per_class": synthetic.bits_per_class,
         "codec": synthetic.stored.codec if synthetic.stored is not None else None,
         "psnr": synthetic.provenance.get("psnr"),
+        "privacy": privacy_statement(synthetic.provenance),
         "test": {"name": test.name, "size": len(test), "validation": arguments.validation},
-        "protocol": arguments.protocol,
+        "protocol": arguments.protocol or found[0].protocol,
         "rows": [row.to_json() for row in rows],
         "networks": [evaluation.to_json() for evaluation in found],
     }
-    part = "held-out training" if arguments.validation is not None else "test"
-    parts = [f"{arguments.file} on {len(test)} {part} samples of {test.name}{_held(synthetic)}"]
+    how = "as learned" if arguments.protocol == LEARNED else described(found[0].recipe)
+    about = f"{arguments.file} on {tested_on(arguments, test)}{_held(synthetic)}{_promised(synthetic)}"
+    parts = [f"{about}\ntrained: {found[0].network}, {how}"]
     if rows:
-        from ddplug.evaluation.comparison import HEAD
-
-        parts.append(f"trained: {found[0].network}\n{table([HEAD, *(row.cells() for row in rows)])}")
+        parts.append(table([HEAD, *(row.cells() for row in rows)]))
     if len(found) > len(rows[:1]):
         accuracies = [(evaluation.network, evaluation.text, evaluation.n) for evaluation in found]
         parts.append(table([("network", "accuracy (%)", "networks"), *accuracies]))

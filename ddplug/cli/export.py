@@ -67,7 +67,7 @@ KINDS: Mapping[str, Callable[[SyntheticSet, argparse.Namespace], None]] = {
 
 def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the file, the kind and the place."""
-    parser.add_argument("file", type=path, metavar="FILE", help="a set made by `ddplug distill`")
+    parser.add_argument("file", type=path, metavar="FILE", help="a set of `ddplug distill`, or a name of `ddplug list`")
     parser.add_argument(
         "--to",
         required=True,

@@ -8,7 +8,8 @@ import re
 from typing import Any
 
 from ddplug.cli.commands import Answer
-from ddplug.utils.arguments import Parser, path
+from ddplug.utils.arguments import Parser
+from ddplug.utils.arguments import path as as_path
 from ddplug.utils.text import wrapped
 
 __all__ = ["configure", "run"]
@@ -18,7 +19,9 @@ _UNCHECKED = "no: unchecked, since it was written before files had checksums; lo
 
 def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the file."""
-    parser.add_argument("file", type=path, metavar="FILE", help="a set made by `ddplug distill`")
+    parser.add_argument(
+        "file", type=as_path, metavar="FILE", help="a set of `ddplug distill`, or a name of `ddplug list`"
+    )
     return argv
 
 
@@ -34,12 +37,16 @@ def _line(value: Any) -> str:
 
 
 def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
+    from ddplug.synthetic.statement import in_words
+
     rows = []
     for key, value in values.items():
         if value is None:
             continue
         if key == "provenance":
             rows += [(f"made: {name}", _line(item)) for name, item in value.items()]
+        elif key == "privacy":
+            rows.append((key, in_words(value)))
         elif key == "checked":
             rows.append((key, "yes: every byte is as it was written" if value else _UNCHECKED))
         elif key == "samples_per_class" and len(set(value)) == 1:
@@ -52,13 +59,14 @@ def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
 def run(arguments: argparse.Namespace) -> Answer:
     """Read a set and describe it."""
     from ddplug.synthetic.export import inspect
+    from ddplug.synthetic.ready import locate
     from ddplug.utils.files import is_checked
 
-    about = inspect(arguments.file)
+    about, path = inspect(arguments.file), locate(arguments.file)
     values = {
         "file": arguments.file,
         **about,
-        "file_bytes": os.path.getsize(arguments.file),
-        "checked": is_checked(arguments.file),
+        "file_bytes": os.path.getsize(path),
+        "checked": is_checked(path),
     }
     return Answer(values, wrapped(_rows(values)))

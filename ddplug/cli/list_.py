@@ -1,4 +1,4 @@
-"""``ddplug list``: methods, networks, data sets and codecs, ours and third parties'."""
+"""``ddplug list``: methods, networks, data sets and codecs, ours and others', and sets that come along."""
 
 from __future__ import annotations
 
@@ -31,12 +31,23 @@ def _describe(kind: str, name: str) -> dict[str, Any]:
     return {"name": name, "about": plain(lines[0]) if lines else "", "error": None}
 
 
+def _sets() -> list[dict[str, Any]]:
+    """Return the sets that come with the package."""
+    from ddplug.synthetic.ready import READY, SOURCES
+
+    about = {
+        name: f"{each.path.stat().st_size:,} bytes, {SOURCES[each.source].license}" for name, each in READY.items()
+    }
+    return [{"name": name, "about": text, "error": None} for name, text in about.items()]
+
+
 def run(arguments: argparse.Namespace) -> Answer:
     """List every installed plug-in; one that cannot be imported is listed with the reason."""
     from ddplug import registry
     from ddplug.data.sources import SCHEMES
 
     values = {f"{kind}s": [_describe(kind, name) for name in registry.names(kind)] for kind in registry.GROUPS}
+    values["sets"] = _sets()
     values["sources"] = [{"name": scheme.usage, "about": scheme.about, "error": None} for scheme in SCHEMES.values()]
     titles = {
         "distillers": "Methods",
@@ -44,6 +55,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         "datasets": "Data sets",
         "sources": "Your own data",
         "codecs": "Codecs",
+        "sets": "Sets that come with ddplug (ddplug.load(NAME), or in the place of a file)",
     }
     parts = []
     for kind, entries in values.items():

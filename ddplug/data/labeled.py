@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ddplug.data.cache import take
 from ddplug.data.preprocess import Preprocess, pieces, to_pixels
 from ddplug.errors import DataError, OptionError
+from ddplug.utils.checks import values_at_least
+from ddplug.utils.pictures import as_html, drawable, first_of_each, opened, sheet
 from ddplug.utils.randomness import seeded
 from ddplug.utils.surroundings import own_surroundings
 
@@ -81,6 +84,45 @@ class LabeledData:
         kind = str(self.inputs.dtype).removeprefix("torch.")
         what = f"{self.name!r}: {len(self)} x {self.shape} {kind}, {self.num_classes} classes, {self.preprocess.kind}"
         return f"LabeledData({what})"
+
+    @own_surroundings()
+    def _repr_html_(self) -> str:
+        if not drawable(self.shape):
+            return as_html(repr(self))
+        some = self.subset(first_of_each(self.targets, self.num_classes))
+        return as_html(repr(self), self.class_names, some._image_bytes(), some.targets)
+
+    @own_surroundings()
+    def show(self, per_row: int = 10) -> Image.Image:
+        """Draw the first images of each class, a class a row.
+
+        Args:
+            per_row: images of a class, at least 1.
+
+        Returns:
+            A picture, which a notebook displays; ``.show()`` opens it in a window, ``.save("data.png")`` writes it.
+
+        Raises:
+            DataError: the inputs are not images with one or three channels.
+            OptionError: ``per_row`` is below 1.
+
+        Example:
+            >>> from ddplug.data.datasets import load
+            >>> load("digits").show(per_row=3).size
+            (249, 704)
+        """
+        if not drawable(self.shape):
+            raise DataError(f"samples of the shape {self.shape} are not images of one or three channels to be shown")
+        values_at_least(1, per_row=per_row)
+        some = self.subset(first_of_each(self.targets, self.num_classes, per_row))
+        return opened(sheet(some._image_bytes(), some.targets, self.class_names, per_row))
+
+    def _image_bytes(self) -> Tensor:
+        """Return the images as they are drawn, ``(N, H, W)`` or ``(N, H, W, 3)`` uint8 on the CPU."""
+        black, white = (torch.tensor(end).view(1, -1, 1, 1) for end in self.value_range or ([0.0], [1.0]))
+        units = (to_pixels(self.inputs).cpu() - black) / (white - black)
+        found = (units * 255).round().clamp(0, 255).to(torch.uint8)
+        return found[:, 0] if self.shape[0] == 1 else found.permute(0, 2, 3, 1)
 
     @property
     def shape(self) -> tuple[int, ...]:

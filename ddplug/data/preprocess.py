@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -31,15 +31,30 @@ __all__ = [
 ]
 
 
+def _brief(tensor: Tensor) -> str:
+    """Write the numbers of a few channels, or the shape of more."""
+    if tensor.ndim == 1 and len(tensor) <= 4:
+        return f"[{', '.join(f'{value:.4g}' for value in tensor.tolist())}]"
+    return f"<{' x '.join(map(str, tensor.shape))}>"
+
+
 @dataclass(frozen=True, eq=False)
 class Preprocess:
     """A map from pixel space to model space and back.
 
     Subclasses are frozen dataclasses whose fields are all float32 tensors, so that every one of them is stored in the
     same way (see :func:`from_tensors`).
+
+    Attributes:
+        fitted: whether the fields were computed from data by :func:`fit`, and so tell of them; a map that was given or
+            read from a file is taken as it is.
     """
 
     kind: ClassVar[str]
+    fitted: ClassVar[bool] = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={_brief(v)}' for k, v in self.tensors().items())})"
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map ``(N, *shape)`` pixels to model space."""
@@ -64,14 +79,15 @@ class Preprocess:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the fields by name, as they are stored."""
-        return dict(vars(self))
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def to(self, device: torch.device | str) -> Preprocess:
         """Move the fields to a device."""
-        return type(self)(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+        moved = type(self)(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+        return _marked(moved) if self.fitted else moved
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Identity(Preprocess):
     """Model space is pixel space."""
 
@@ -89,7 +105,7 @@ def per_channel(values: Tensor, like: Tensor) -> Tensor:
     return values.view(1, -1, *[1] * (like.ndim - 2))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Standardize(Preprocess):
     """Subtract the mean and divide by the standard deviation of each channel (dimension 1).
 
@@ -109,7 +125,7 @@ class Standardize(Preprocess):
         return inputs * per_channel(self.std, inputs) + per_channel(self.mean, inputs)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Zca(Preprocess):
     """ZCA whitening over all ``D`` values of an input: ``(x - mean) @ matrix``.
 
@@ -163,6 +179,12 @@ def _to_grid(values: Tensor, bits: int) -> Tensor:
     """Round float64 values to multiples of a power of two, ``bits`` bits below the largest."""
     unit = math.ldexp(1.0, math.frexp(float(values.abs().max()))[1] - bits)
     return (values / unit).round_() * unit
+
+
+def _marked(preprocess: Preprocess) -> Preprocess:
+    """Note that a map was fitted; no field, since a file has nothing to say about it."""
+    object.__setattr__(preprocess, "fitted", True)
+    return preprocess
 
 
 def pieces(stored: Tensor) -> Iterator[Tensor]:
@@ -238,8 +260,8 @@ def fit(kind: str, stored: Tensor, eps: float = 0.1) -> Preprocess:
     if len(stored) == 0:
         raise DataError("cannot fit a preprocessing on 0 samples; give data with at least one")
     if kind == "zca":
-        return _zca(stored, eps)
-    return _standardize(stored) if kind == Standardize.kind else Identity()
+        return _marked(_zca(stored, eps))
+    return _marked(_standardize(stored)) if kind == Standardize.kind else Identity()
 
 
 def from_tensors(kind: str, tensors: Mapping[str, Tensor]) -> Preprocess:

@@ -80,7 +80,7 @@ def _belongings(header: Mapping[str, Any], anneals: bool) -> dict[str, Any]:
     The steps too where the method anneals over them: those that were taken belong to one number of them.
     """
     config, data = header["config"], header["data"]
-    flat = {"method": header["method"], "seed": header["seed"], "data fingerprint": data["fingerprint"]}
+    flat = {"method": header["method"], "seed": header["seed"], "data fingerprint": data.get("fingerprint")}
     flat |= {"codec": header.get("codec"), "number of bytes": header.get("nbytes")}
     return {**flat, **{f"hyper-parameter {key}": value for key, value in config.items() if anneals or key != "steps"}}
 
@@ -96,7 +96,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def _seconds(header: Mapping[str, Any]) -> float:
-    seconds = header["seconds"]
+    seconds = header.get("seconds", 0)  # a private run does not tell
     if type(seconds) not in (int, float) or seconds < 0:
         raise ValueError(f"{seconds!r} seconds")
     return float(seconds)

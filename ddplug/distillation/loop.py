@@ -88,7 +88,9 @@ class _Run:
 
     def account(self) -> dict[str, Any]:
         """Say what is being done, where, with what and for how long."""
-        return {**self.identity, "versions": _versions(), "device": str(self.device), "seconds": self.seconds}
+        made = {**self.identity, "versions": _versions(), "device": str(self.device)}
+        # how long it took depends on the number of samples
+        return made if _private(self.method) else {**made, "seconds": self.seconds}
 
     @property
     def expected(self) -> dict[str, Any]:
@@ -274,20 +276,32 @@ class _Run:
 
 
 def _identity(data: LabeledData, method: Distiller, seed: int, storage: Storage | None = None) -> dict[str, Any]:
-    """Say what makes a run the run it is."""
+    """Say what makes a run the run it is; of data that are private no more than their name."""
+    columns = {"columns": list(data.columns), "target": data.target} if data.columns else {}
+    told = {} if _private(method) else {"fingerprint": data.fingerprint, "size": len(data)}
     return {
         "method": method.name,
         "config": config_of(method),
         "seed": seed,
-        "data": {
-            "name": storable(data.name),
-            "fingerprint": data.fingerprint,
-            "size": len(data),
-            **({"columns": list(data.columns), "target": data.target} if data.columns else {}),
-        },
+        "data": {"name": storable(data.name), **told, **columns},
         **({} if storage is None else storage.to_json()),
         **({"real_images": method.real_images} if hasattr(method, "real_images") else {}),
     }
+
+
+def _private(method: Distiller) -> bool:
+    """Tell whether nothing may be told of the data but by the set itself."""
+    return bool(getattr(method, "private", False))
+
+
+def _check_private(method: Distiller, codec: str | Codec | None, nbytes: int | None) -> None:
+    """Refuse what would be settled by looking at private data once more."""
+    what = "nbytes" if nbytes is not None else "codec='auto'" if codec == "auto" else None
+    if what is not None and _private(method):
+        raise OptionError(
+            f"{what} is settled by looking at the real images, which {method.name} may not tell of: give "
+            "images_per_class, and a codec by its name if any"
+        )
 
 
 def _with(made: SyntheticSet, provenance: dict[str, Any]) -> SyntheticSet:
@@ -348,7 +362,8 @@ def distill(
     """Distill real data into a small synthetic set.
 
     The same call gives the same numbers on the same machine. With a checkpoint, stopping and calling again gives the
-    numbers of a run that was never stopped, bit for bit.
+    numbers of a run that was never stopped, bit for bit. Of a method that promises differential privacy this holds from
+    its noise on, which no seed gives.
 
     Args:
         data: real training data: labeled data, a torch ``Dataset``, a name or a folder; see
@@ -402,6 +417,7 @@ def distill(
     data = as_labeled(data).to(place)
     method = settled(method, data.shape)
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))
+    _check_private(method, codec, nbytes)
     storage = storage_for(data, codec, nbytes)
     run = _Run(method, _identity(data, method, seed, storage), place, path, checkpoint_every)
     if path is not None:  # what no file can hold is refused before the work
@@ -417,7 +433,7 @@ def distill(
         except BaseException as error:
             run.rescue_after(error)
             raise
-    provenance = {**run.account(), "steps": run.now.step, **ranges(data)}
+    provenance = {**run.account(), "steps": run.now.step, **({} if _private(method) else ranges(data))}
     if storage is None:
         return _with(made, provenance)
     # what was coded while its size was looked for, unless steps were taken since

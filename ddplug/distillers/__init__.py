@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ddplug.distillers.dc import DC as DC
     from ddplug.distillers.dd import DD as DD
     from ddplug.distillers.dm import DM as DM
+    from ddplug.distillers.dp_dm import DPDM as DPDM
     from ddplug.distillers.dsa import DSA as DSA
     from ddplug.distillers.frepo import FRePo as FRePo
     from ddplug.distillers.frepo import solve_labels as solve_labels
@@ -43,6 +44,7 @@ _HOMES = {
     "DC": "dc",
     "DD": "dd",
     "DM": "dm",
+    "DPDM": "dp_dm",
     "DSA": "dsa",
     "Difficulty": "selection.difficulty",
     "El2n": "selection.el2n",
@@ -75,6 +77,7 @@ __all__ = [
     "DC",
     "DD",
     "DM",
+    "DPDM",
     "DSA",
     "IDC",
     "IDM",

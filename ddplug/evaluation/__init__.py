@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from ddplug.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ddplug.evaluation.comparison import Comparison as Comparison
-    from ddplug.evaluation.comparison import Row as Row
     from ddplug.evaluation.comparison import compare as compare
     from ddplug.evaluation.learned import evaluate_as_learned as evaluate_as_learned
     from ddplug.evaluation.learned import train_as_learned as train_as_learned
@@ -16,12 +14,14 @@ if TYPE_CHECKING:
     from ddplug.evaluation.results import accuracy as accuracy
     from ddplug.evaluation.results import cross_architecture as cross_architecture
     from ddplug.evaluation.results import evaluate as evaluate
+    from ddplug.evaluation.row import Row as Row
+    from ddplug.evaluation.rows import Comparison as Comparison
     from ddplug.evaluation.train import train_on as train_on
 
 _HOMES = {
-    "Comparison": "comparison",
+    "Comparison": "rows",
     "Evaluation": "results",
-    "Row": "comparison",
+    "Row": "row",
     "accuracy": "results",
     "compare": "comparison",
     "cross_architecture": "results",

@@ -1,25 +1,32 @@
-"""Compare a set with what else its bytes could hold, and with training on all the real data."""
+"""Compare sets with what else their bytes could hold, and with training on all the real data."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 
 from ddplug.data.anything import Data
 from ddplug.data.labeled import LabeledData
+from ddplug.distillation import settling
 from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller
-from ddplug.distillation.settling import settled
-from ddplug.distillation.storage import BudgetError, Storage, reduced_to
+from ddplug.distillation.storage import BudgetError, Storage, reduced_to, storage_for
 from ddplug.errors import OptionError
-from ddplug.evaluation.results import Evaluation, judge
+from ddplug.evaluation.pace import Load
+from ddplug.evaluation.protocols import described, settled
+from ddplug.evaluation.results import check_networks, judge, load, weigh
+from ddplug.evaluation.row import Row
+from ddplug.evaluation.rows import Comparison
+from ddplug.evaluation.run import Progress, Run
+from ddplug.evaluation.train import Trainable
 from ddplug.networks.factory import Network, name_of, suited
 from ddplug.networks.forms import AUTO
-from ddplug.networks.functional import stateless
 from ddplug.registry import resolve
 from ddplug.synthetic.budget import images_within
 from ddplug.synthetic.compat import same_space
@@ -28,156 +35,72 @@ from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import values_at_least
 from ddplug.utils.checks import whole as as_whole
 from ddplug.utils.devices import pick_device
+from ddplug.utils.fingerprints import fingerprint
+from ddplug.utils.notes import note
 from ddplug.utils.surroundings import own_surroundings
-from ddplug.utils.text import markdown
 
-__all__ = ["HEAD", "WHOLE_RECIPE", "Comparison", "Row", "compare"]
+__all__ = ["CODED", "WHOLE_RECIPE", "compare", "sized_like"]
+
+CODED = "coded real"
+"""Name of a baseline: random real images, held by the codec that suits the data, as many as fit so."""
 
 WHOLE_RECIPE = Recipe(learning_rate=0.05, batch_size=64, schedule="cosine")
 """How a network is trained on all the real data; the number of steps is an option of :func:`compare`."""
 
+Sets: TypeAlias = SyntheticSet | Sequence[SyntheticSet] | Mapping[str, SyntheticSet]
+"""One set, or several, or several by the names that their rows are to have."""
 
-HEAD = ("training data", "images per class", "bytes", "bits per class", "accuracy (%)", "networks")
-"""Head of a table of rows."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One way to come by training data.
-
-    Attributes:
-        method: name; ``"whole data"`` for all the real data.
-        images_per_class: samples kept of each class; a mean where classes differ.
-        nbytes: what they take.
-        evaluation: accuracies of the networks trained on them.
-        fits: whether they take no more than the set does.
-        steps: SGD steps, where they are bounded instead of following the recipe.
-        bits_per_class: what the samples of a class take, in bits.
-    """
-
-    method: str
-    images_per_class: float
-    nbytes: int
-    evaluation: Evaluation
-    fits: bool = True
-    steps: int | None = None
-    bits_per_class: float = 0.0
-
-    @property
-    def mean(self) -> float:
-        """Mean accuracy, in [0, 1]."""
-        return self.evaluation.mean
-
-    @property
-    def std(self) -> float:
-        """Standard deviation of the accuracy over the networks."""
-        return self.evaluation.std
-
-    @property
-    def n(self) -> int:
-        """Number of networks."""
-        return self.evaluation.n
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON-ready values."""
-        return {
-            **self.evaluation.to_json(),
-            "method": self.method,
-            "images_per_class": self.images_per_class,
-            "nbytes": self.nbytes,
-            "bits_per_class": self.bits_per_class,
-            "fits": self.fits,
-            "steps": self.steps,
-        }
-
-    def cells(self) -> list[str]:
-        """Return the cells of the row in a table."""
-        name = self.method if self.steps is None else f"{self.method}, {self.steps} steps"
-        # that all the data take more goes without saying
-        note = "" if self.fits or self.steps is not None else " (more than the set)"
-        return [
-            name,
-            f"{self.images_per_class:.4g}",
-            f"{self.nbytes:,}{note}",
-            f"{self.bits_per_class:,.0f}",
-            self.evaluation.text,
-            str(self.n),
-        ]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A set and what it was compared with.
-
-    Attributes:
-        rows: the set first, then the baselines of the same bytes, then the whole data.
-        network: name of the architecture.
-        recipe: how the networks were trained on everything but the whole data.
-        seconds: for all of it.
-    """
-
-    rows: tuple[Row, ...]
-    network: str
-    recipe: Recipe
-    seconds: float
-
-    def table(self) -> str:
-        """Return a Markdown table; accuracies in percent, mean and standard deviation over the networks."""
-        return markdown(HEAD, [row.cells() for row in self.rows])
-
-    def _repr_markdown_(self) -> str:
-        return self.table()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON-ready values."""
-        return {
-            "network": self.network,
-            "recipe": self.recipe.to_json(),
-            "seconds": self.seconds,
-            "rows": [row.to_json() for row in self.rows],
-        }
+Named: TypeAlias = tuple[str, SyntheticSet]
 
 
 @own_surroundings()
 def compare(
-    synthetic: SyntheticSet,
+    synthetic: Sets,
     train: Data,
     test: Data,
     *,
     network: Network = AUTO,
     repeats: int = 5,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
     baselines: Sequence[str | Distiller] = ("random", "class-mean", "kmeans"),
     whole: bool = True,
     whole_steps: int = 500,
-    progress: bool = False,
+    across: Sequence[Network] = (),
+    progress: Progress = False,
+    checkpoint: str | Path | None = None,
+    on_row: Callable[[Row], object] = lambda row: None,
 ) -> Comparison:
-    """Evaluate a set, baselines of the same bytes, and all the real data.
+    """Evaluate sets, baselines of the same bytes, and all the real data.
 
     A baseline gets as many images per class as fit, quantized and with hard labels, in the bytes of the set: a set
     kept as float32 stands against four times as many. Its images are stored as small and in as few bits a number as
     those of the set, so that what storage alone does is in both; a method with a ``factor`` of its own stores them as
     small as that says. Every network of a baseline is trained on a set of its own seed, by the same recipe; a method
     that learns is run once for each. Where a codec holds the set, the same codec holds the baselines, as many images as
-    it really fits into those bytes. The network for the whole data is one, trained without augmentation for a bounded
-    number of steps: a bound that is cheap to have, not the best that can be had.
+    it really fits into those bytes. Sets of as many bytes, stored alike, share their baselines. The network for the
+    whole data is one, trained without augmentation for a bounded number of steps: a bound that is cheap to have, not
+    the best that can be had.
 
     Args:
-        synthetic: the set.
-        train: the real data it was made from.
-        test: real data it was not made from, see :func:`ddplug.data.as_labeled`.
+        synthetic: the set, or several of the same data; in a mapping by the names that their rows are to have.
+        train: the real data they were made from.
+        test: real data they were not made from, see :func:`ddplug.data.as_labeled`.
         network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
-        repeats: networks to train on the set, and on each baseline, at least 1.
-        recipe: how to train; the set's own if not given.
+        repeats: networks to train on each set, and on each baseline, at least 1.
+        recipe: how to train, see :func:`ddplug.evaluation.evaluate`; baselines as the set they stand beside.
         seed: of everything.
         device: see :func:`ddplug.utils.devices.pick_device`.
-        baselines: names of registered methods, or distillers, whose ``images_per_class`` is replaced by what fits. One
-            that makes soft labels may take more bytes than the set, and its row says so.
+        baselines: names of registered methods, or distillers, whose ``images_per_class`` is replaced by what fits, or
+            ``"coded real"`` for random real images held by the codec that suits the data. One that makes soft labels
+            may take more bytes than the set, and its row says so.
         whole: whether to train on the whole data too.
         whole_steps: SGD steps for that, at least 1.
-        progress: show a progress bar.
+        across: other architectures to train on the sets.
+        progress: see :func:`ddplug.evaluation.evaluate`.
+        checkpoint: see :func:`ddplug.evaluation.evaluate`.
+        on_row: takes each row as soon as it is measured.
 
     Returns:
         The rows.
@@ -202,39 +125,187 @@ def compare(
         as_whole(name, value) for name, value in {"repeats": repeats, "whole_steps": whole_steps, "seed": seed}.items()
     )
     values_at_least(1, whole_steps=whole_steps, repeats=repeats)
-    place, recipe = pick_device(device), recipe or synthetic.recipe
-    train, test = same_space(synthetic, train, "train", place), same_space(synthetic, test, "test", place)
+    place, sets = pick_device(device), _named(synthetic)
     # before minutes of training, so that a misspelt name costs none, nor does a network that does not fit
-    stateless(network, synthetic.shape, synthetic.num_classes, training=False)
-    network = suited(network, synthetic.shape)
-    known = [resolve("distiller", name)() if isinstance(name, str) else name for name in baselines]
-    known = [settled(method, synthetic.shape) for method in known]
-    sized = _coded if synthetic.stored is not None else _quantized
-    methods = [sized(method, synthetic, train, seed) for method in known]
-    options: dict[str, Any] = {"seed": seed, "device": place, "progress": progress}
-    own = judge([synthetic.to(place)] * repeats, test, network, recipe, **options)
-    label = str(synthetic.provenance.get("method", "this set"))
-    rows = [_row(label, synthetic, own, synthetic.nbytes)]
-    for method, store in methods:
-        made = store([distill(train, method, seed=seed + k, device=place) for k in range(repeats)])
-        made = [one.to(place) for one in made]
-        result = judge(made, test, network, recipe, **options)
-        rows.append(_row(method.name, made[0], result, synthetic.nbytes))
+    for _, own in sets:
+        check_networks(own, [network, *across])
+    shape = sets[0][1].shape
+    network, across = suited(network, shape), [suited(one, shape) for one in across]
+    known = [resolve("distiller", name)() if isinstance(name, str) and name != CODED else name for name in baselines]
+    known = [one if isinstance(one, str) else settling.settled(one, shape) for one in known]
+    groups = [_Group(alike, train, test, recipe, place) for alike in _alike(sets)]
+    planned = [row for group in groups for row in group.rows(known, network, repeats, seed)]
+    first, other = groups[0], [row for spec in across for group in groups for row in group.own(spec, repeats)]
     if whole:
-        result = judge([train], test, network, WHOLE_RECIPE, steps=whole_steps, **options)
-        nbytes = _bytes(train)
-        each, fits = len(train) / train.num_classes, nbytes <= synthetic.nbytes
-        rows.append(Row("whole data", each, nbytes, result, fits, whole_steps, 8 * nbytes / train.num_classes))
-    return Comparison(tuple(rows), name_of(network), recipe, time.monotonic() - began)
+        planned.append(first.whole(network, whole_steps))
+    weights = weigh(first.one, [network, *across], first.recipe, seed, place) if progress else []
+    weight = dict(zip([network, *across], weights, strict=False))
+    loads = [row.load for row in planned]
+    loads += [replace(row.load, name=f"{row.load.name} with {name_of(row.network)}") for row in other]
+    networks = [row.network for row in (*planned, *other)]
+    loads = [replace(one, weight=weight.get(own, 1.0)) for one, own in zip(loads, networks, strict=True)]
+    said = f"training {sum(one.networks for one in loads)} networks for {len(loads)} rows, {described(first.recipe)},"
+    run = Run(loads, said, progress, checkpoint)
+    done: list[Row] = []
+    for planned_row in (*planned, *other):
+        done.append(planned_row.judged(run, seed, place))
+        on_row(done[-1])
+    run.finished.forget()
+    rows, again = tuple(done[: len(planned)]), tuple(done[len(planned) :])
+    return Comparison(rows, name_of(network), first.recipe, time.monotonic() - began, again)
 
 
-def _row(name: str, made: SyntheticSet, result: Evaluation, most: int) -> Row:
-    each, nbytes = len(made) / made.num_classes, made.nbytes
-    return Row(name, each, nbytes, result, nbytes <= most, bits_per_class=made.bits_per_class)
+def _named(synthetic: Sets) -> list[Named]:
+    """Name each set by the method that made it, if no name is given; those of one method and size by numbers too."""
+    if isinstance(synthetic, Mapping):
+        found = [(str(name), own) for name, own in synthetic.items()]
+    else:
+        found = []
+        for own in [synthetic] if isinstance(synthetic, SyntheticSet) else synthetic:
+            method = str(own.provenance.get("method", "this set"))
+            # one method at several sizes is one line of a plot
+            again = [name for name, kept in found if name.startswith(method) and kept.nbytes == own.nbytes]
+            found.append((f"{method} ({len(again) + 1})" if again else method, own))
+    if not found:
+        raise OptionError("there is no set to compare; give at least one")
+    return found
+
+
+def _alike(sets: Sequence[Named]) -> list[list[Named]]:
+    """Put sets together that have their baselines in common: of as many bytes, stored and trained on alike."""
+    groups: dict[Hashable, list[Named]] = {}
+    for name, own in sets:
+        stored = own.stored.codec if own.stored is not None else (own.levels is None, own.bits)
+        shapes = tuple(own.inputs.shape[1:]), own.shape, own.class_names
+        key = own.nbytes, stored, shapes, own.recipe, fingerprint(own.preprocess.tensors())
+        groups.setdefault(key, []).append((name, own))
+    return sorted(groups.values(), key=lambda group: group[0][1].nbytes)
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A row that is to be measured.
+
+    Attributes:
+        load: its name and what it costs.
+        make: makes what to train on, one a network.
+        test: real data to test on.
+        network: to train.
+        recipe: how.
+        budget: bytes of the set that it stands beside; ``None`` for the whole data.
+        kind: of the row.
+        steps: where they are bounded.
+    """
+
+    load: Load
+    make: Callable[[], Sequence[Trainable]]
+    test: LabeledData
+    network: Network
+    recipe: Recipe
+    budget: int | None
+    kind: str = "set"
+    steps: int | None = None
+
+    def judged(self, run: Run, seed: int, device: torch.device) -> Row:
+        """Train and test."""
+        made = self.make()
+        result = judge(made, self.test, self.network, self.recipe, seed=seed, device=device, steps=self.steps, run=run)
+        one = made[0]
+        nbytes = _bytes(one) if isinstance(one, LabeledData) else one.nbytes
+        return Row(
+            self.load.name,
+            len(one) / one.num_classes,
+            nbytes,
+            result,
+            self.budget is not None and nbytes <= self.budget,
+            self.steps,
+            8 * nbytes / one.num_classes,
+            self.budget,
+            self.kind,
+        )
+
+
+class _Group:
+    """Sets of as many bytes, stored alike, and the real data in their space."""
+
+    def __init__(
+        self, sets: Sequence[Named], train: Data, test: Data, recipe: Recipe | str | None, device: torch.device
+    ) -> None:
+        self.sets = [(name, own.to(device)) for name, own in sets]
+        self.one, self.device = self.sets[0][1], device
+        self.train, self.test = same_space(self.one, train, "train", device), same_space(self.one, test, "test", device)
+        self.recipe = settled(recipe, self.one.recipe, device)
+
+    def rows(
+        self, baselines: Sequence[str | Distiller], network: Network, repeats: int, seed: int
+    ) -> Sequence[_Planned]:
+        """Plan the rows of the sets and of their baselines."""
+        sized = [found for baseline in baselines if (found := self._sized(baseline, seed)) is not None]
+        return [*self.own(network, repeats), *(self._baseline(*one, network, repeats, seed) for one in sized)]
+
+    def own(self, network: Network, repeats: int) -> list[_Planned]:
+        """Plan the rows of the sets."""
+        return [
+            self._row(name, len(own), partial(_repeated, own, repeats), network, repeats) for name, own in self.sets
+        ]
+
+    def whole(self, network: Network, steps: int) -> _Planned:
+        """Plan the row of all the real data."""
+        cost = load("whole data", len(self.train), WHOLE_RECIPE, 1, len(self.test), steps=steps)
+        return _Planned(cost, lambda: [self.train], self.test, network, WHOLE_RECIPE, None, "whole data", steps)
+
+    def _row(
+        self, name: str, samples: int, make: Callable[[], Sequence[Trainable]], network: Network, repeats: int
+    ) -> _Planned:
+        cost = load(name, samples, self.recipe, repeats, len(self.test))
+        return _Planned(cost, make, self.test, network, self.recipe, self.one.nbytes)
+
+    def _sized(self, baseline: str | Distiller, seed: int) -> tuple[str, Sized] | None:
+        """Give a baseline as many images as fit; ``None`` for coded real images where no codec holds them."""
+        if not isinstance(baseline, str):
+            return str(baseline.name), sized_like(self.one, baseline, self.train, seed)
+        random = resolve("distiller", "random")()
+        try:
+            storage = storage_for(self.train, "auto", self.one.nbytes)
+            assert storage is not None
+            return CODED, (storage.sized(random, self.train, seed)[0], storage.store_alike)
+        except OptionError as error:
+            note(f"{CODED} is left out: {error}")
+            return None
+
+    def _baseline(self, name: str, sized: Sized, network: Network, repeats: int, seed: int) -> _Planned:
+        method, store = sized
+        options: Any = method
+
+        def make() -> list[SyntheticSet]:
+            made = store([distill(self.train, method, seed=seed + k, device=self.device) for k in range(repeats)])
+            return [one.to(self.device) for one in made]
+
+        samples = options.images_per_class * self.train.num_classes * getattr(method, "factor", 1) ** 2
+        return replace(self._row(name, samples, make, network, repeats), kind="baseline")
+
+
+def _repeated(own: SyntheticSet, number: int) -> list[SyntheticSet]:
+    return [own] * number
 
 
 Sized: TypeAlias = tuple[Distiller, Callable[[Sequence[SyntheticSet]], list[SyntheticSet]]]
 """A baseline with as many images of each class as fit, at least one, and how to store what it makes."""
+
+
+def sized_like(synthetic: SyntheticSet, method: Distiller, data: LabeledData, seed: int) -> Sized:
+    """Fit a baseline to the bytes of a set, stored as the set is.
+
+    Args:
+        synthetic: the set.
+        method: the baseline.
+        data: what it is to be made of.
+        seed: of its first run.
+
+    Raises:
+        OptionError: the method has no ``images_per_class``.
+    """
+    return (_quantized if synthetic.stored is None else _coded)(method, synthetic, data, seed)
 
 
 def _quantized(method: Distiller, synthetic: SyntheticSet, data: LabeledData, seed: int) -> Sized:

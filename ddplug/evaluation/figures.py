@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from ddplug.errors import DataError, OptionError
+from ddplug.evaluation.row import Row
+from ddplug.utils.text import one_line
 
-__all__ = ["accuracy_curve", "scatter"]
+__all__ = ["accuracy_curve", "comparison", "scatter"]
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 
@@ -65,7 +67,9 @@ def accuracy_curve(
     return figure
 
 
-def _line(axes: Axes, place: int, method: str, points: list[Mapping[str, Any]], budget: str) -> None:
+def _line(
+    axes: Axes, place: int, method: str, points: Sequence[Mapping[str, Any]], budget: str, *, thin: bool = False
+) -> None:
     """Draw one method; color and marker both tell it apart, and the line style where the colors run out."""
     axes.errorbar(
         [row[budget] for row in points],
@@ -75,14 +79,23 @@ def _line(axes: Axes, place: int, method: str, points: list[Mapping[str, Any]], 
         color=_COLORS[place % len(_COLORS)],
         marker=_MARKERS[place % len(_MARKERS)],
         linestyle="-" if place < len(_COLORS) else ":",
-        markersize=6,
-        linewidth=1.8,
-        capsize=3,
+        markersize=3.5 if thin else 6,
+        linewidth=1.1 if thin else 1.8,
+        capsize=2 if thin else 3,
     )
 
 
 def _dress(axes: Axes, budget: str, values: list[float]) -> None:
     """Label the axes; ticks stand at the budgets that were measured, while they are few."""
+    _scale(axes, budget, values)
+    axes.grid(True, color="#DDDDDD", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
+def _scale(axes: Axes, budget: str, values: Sequence[float]) -> None:
+    """Label the axes, and put the ticks."""
     axes.set_xscale("log")
     axes.set_xlabel(_BUDGETS[budget])
     axes.set_ylabel("test accuracy (%)")
@@ -94,10 +107,6 @@ def _dress(axes: Axes, budget: str, values: list[float]) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
     if len(ticks) == 1:
         axes.set_xlim(ticks[0] / 2, ticks[0] * 2)
-    axes.grid(True, color="#DDDDDD", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
 def _size(value: float, budget: str) -> str:
@@ -106,6 +115,79 @@ def _size(value: float, budget: str) -> str:
         return f"{value:g}"
     power = min(max(int(math.log10(max(value, 1))) // 3, 0), 3)
     return f"{value / 1000**power:.3g} {('B', 'kB', 'MB', 'GB')[power]}"
+
+
+_WIDTHS = {1: 3.4, 2: 7.0}
+"""Columns of a page of two -> inches that a figure fills."""
+
+_POINTS = 8
+"""Size of the letters of a figure for a paper."""
+
+
+def comparison(rows: Sequence[Row], columns: int = 1) -> Figure:
+    """Draw the rows of a comparison for a paper of two columns.
+
+    Sets of several sizes are drawn as accuracy over bytes, a line a method; of one size, a row below the other. Bars
+    are standard deviations, a dashed line is the whole data.
+
+    Args:
+        rows: of a comparison.
+        columns: that the figure is to fill, 1 or 2.
+
+    Returns:
+        The figure, letters of 8 points.
+
+    Raises:
+        OptionError: ``columns`` is neither, or there is no row of a set.
+    """
+    if columns not in _WIDTHS:
+        raise OptionError(f"columns is {columns!r}; it must be 1 or 2")
+    own, bounds = [row for row in rows if row.budget is not None], [row for row in rows if row.budget is None]
+    if not own:
+        raise OptionError("there is no row to plot; give at least one set")
+    several = len({row.budget for row in own}) > 1
+    height = 2.7 if several else 0.7 + 0.24 * len(own)
+    figure = Figure(figsize=(_WIDTHS[columns], height), dpi=300, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    draw, line = (_over_bytes, axes.axhline) if several else (_one_below_the_other, axes.axvline)
+    draw(axes, own)
+    for bound in bounds:
+        line(100 * bound.mean, color="black", linestyle="--", linewidth=0.9, label=f"whole data ({bound.mean:.1%})")
+    axes.tick_params(labelsize=_POINTS)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_fontsize(_POINTS)
+    axes.grid(True, color="#DDDDDD", linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if several or bounds:
+        figure.legend(loc="outside lower center", ncols=columns * 2, fontsize=_POINTS - 1, frameon=False)
+    return figure
+
+
+def _over_bytes(axes: Axes, rows: Sequence[Row]) -> None:
+    """Draw accuracy over bytes."""
+    lines: dict[str, list[Row]] = {}
+    for row in rows:
+        lines.setdefault(row.method, []).append(row)
+    for place, (method, points) in enumerate(lines.items()):
+        values = [{"nbytes": row.nbytes, "mean": row.mean, "std": row.std} for row in points]
+        label = one_line(method, most=30).replace("$", r"\$")  # which would begin a formula
+        label = f" {label}" if label.startswith("_") else label  # which would hide it from the legend
+        _line(axes, place, label, sorted(values, key=lambda value: value["nbytes"]), "nbytes", thin=True)
+    _scale(axes, "nbytes", sorted({row.budget or 0 for row in rows}))
+
+
+def _one_below_the_other(axes: Axes, rows: Sequence[Row]) -> None:
+    """Draw accuracies of as many bytes, the first on top."""
+    for place, row in enumerate(rows):
+        color = _COLORS[0] if row.kind == "set" else _COLORS[-1]
+        axes.errorbar(
+            100 * row.mean, -place, xerr=100 * row.std, color=color, marker="o", markersize=4, linewidth=1.2, capsize=2
+        )
+    names = [one_line(row.method, most=30) for row in rows]
+    axes.set_yticks([-place for place in range(len(rows))], names, parse_math=False)
+    axes.set_ylim(0.5 - len(rows), 0.5)
+    axes.set_xlabel(f"test accuracy (%), in {_size(rows[0].budget or 0, 'nbytes')}")
 
 
 _COLUMNS = 4

@@ -15,7 +15,18 @@ from scipy import stats
 from ddplug.errors import DataError, OptionError
 from ddplug.utils.checks import values_at_least
 
-__all__ = ["Agreement", "Estimate", "agreement", "kendall", "mean_rank", "regret", "spearman", "top_k_overlap"]
+__all__ = [
+    "Agreement",
+    "Estimate",
+    "agreement",
+    "ceiling",
+    "difference",
+    "kendall",
+    "mean_rank",
+    "regret",
+    "spearman",
+    "top_k_overlap",
+]
 
 Scores: TypeAlias = Sequence[float] | NDArray[np.float64]
 
@@ -150,8 +161,9 @@ def mean_rank(signals: Sequence[Scores]) -> list[float]:
     """
     if not signals:
         raise DataError("there is no signal to combine; give at least one")
-    ranks = [(stats.rankdata(_pair(own, signals[0])[0]) - 1) / (len(own) - 1) for own in signals]
-    return [float(value) for value in np.mean(ranks, axis=0)]
+    # ranks are halves, whose sums are exact: what ties by them must not be told apart by rounding
+    worse = np.sum([stats.rankdata(_pair(own, signals[0])[0]) - 1 for own in signals], axis=0)
+    return [float(value) for value in worse / (len(signals) * (len(signals[0]) - 1))]
 
 
 def _membership(values: NDArray[np.float64], k: int) -> NDArray[np.float64]:
@@ -267,3 +279,79 @@ def agreement(
     overlap = {k: _estimate(partial(top_k_overlap, k=k), x, y, draws) for k in top if k <= len(x)}
     one, two, three = (_estimate(statistic, x, y, draws) for statistic in (spearman, kendall, regret))
     return Agreement(len(x), one, two, three, overlap)
+
+
+def difference(proxy: Scores, other: Scores, truth: Scores, *, resamples: int = 1000, rng: torch.Generator) -> Estimate:
+    """Return by how much a proxy's Spearman correlation exceeds another's, with its paired bootstrap interval.
+
+    Both see the same resamples, so that what makes a resample easy or hard for both cancels. Whether this interval
+    leaves zero out is what decides between two proxies; their own intervals may overlap all the same.
+
+    Args:
+        proxy: one score an architecture, higher is better.
+        other: one score an architecture by what it is compared with, in the same order.
+        truth: one accuracy an architecture, in the same order.
+        resamples: bootstrap resamples, at least 1.
+        rng: generator on the CPU.
+
+    Returns:
+        The difference; ``None`` where one of them is constant and so ranks nothing.
+
+    Raises:
+        DataError: see :func:`spearman`.
+        OptionError: ``resamples`` is below 1.
+
+    Example:
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> found = difference([1, 2, 3, 4], [2, 1, 4, 3], [0.1, 0.2, 0.3, 0.4], resamples=50, rng=rng)
+        >>> round(found.value, 2)
+        0.4
+
+    Reference: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
+    """
+    x, y = _pair(proxy, truth)
+    z = _pair(other, truth)[0]
+    values_at_least(1, resamples=resamples)
+    draws = torch.randint(len(x), (resamples, len(x)), generator=rng).numpy()
+    # what is drawn comes after the whole
+    rows = np.concatenate([np.arange(len(x))[None], draws])
+    found = _spearman_rows(x[rows], y[rows]) - _spearman_rows(z[rows], y[rows])
+    drawn = found[1:][~np.isnan(found[1:])]
+    low, high = np.quantile(drawn, [0.025, 0.975]).tolist() if len(drawn) else (None, None)
+    return Estimate(None if np.isnan(found[0]) else float(found[0]), low, high)
+
+
+def _spearman_rows(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return Spearman's correlation of each row of two arrays ``(n, m)``; NaN where one side is constant."""
+    a, b = (stats.rankdata(own, axis=1) - (own.shape[1] + 1) / 2 for own in (x, y))
+    scale = np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    return np.asarray((a * b).sum(1) / np.where(scale == 0, np.nan, scale), dtype=np.float64)
+
+
+def ceiling(seeds: Sequence[Scores]) -> float | None:
+    """Return the correlation that even a perfect proxy reaches with a truth as noisy as this, on average.
+
+    The truth is the mean over trainings with several seeds. How well these agree says how reliable it is (Spearman and
+    Brown), and no score that knows nothing of its noise can be expected to do better than the root of that.
+
+    Args:
+        seeds: for each seed one accuracy an architecture, in the same order.
+
+    Returns:
+        A number in [0, 1]; ``None`` for fewer than two seeds, or where one ranks nothing.
+
+    Raises:
+        DataError: see :func:`spearman`.
+
+    Example:
+        >>> round(ceiling([[0.1, 0.2, 0.3, 0.4], [0.2, 0.1, 0.3, 0.4]]), 3)
+        0.943
+
+    Reference: Spearman, "Correlation calculated from faulty data", British Journal of Psychology 3, 1910.
+    """
+    found = [spearman(one, two) for n, one in enumerate(seeds) for two in seeds[:n]]
+    defined = [value for value in found if value is not None]
+    if not found or len(defined) < len(found):
+        return None
+    mean = max(0.0, sum(defined) / len(defined))
+    return float((len(seeds) * mean / (1 + (len(seeds) - 1) * mean)) ** 0.5)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ddplug.data.anything import Data, as_labeled
+from ddplug.data.anything import Data
 from ddplug.data.labeled import LabeledData
 from ddplug.errors import DataError
-from ddplug.evaluation.train import Trainable, train_each
+from ddplug.evaluation.finished import digest
+from ddplug.evaluation.pace import Load, Pace
+from ddplug.evaluation.protocols import described, named, settled
+from ddplug.evaluation.run import Progress, Run
+from ddplug.evaluation.train import Trainable, steps_of, train_each
 from ddplug.functional import augmentation as augment
 from ddplug.networks.batching import batch_pieces
 from ddplug.networks.factory import Network, name_of, suited
@@ -29,7 +34,16 @@ from ddplug.utils.randomness import seeded
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import percent
 
-__all__ = ["Evaluation", "accuracy", "cross_architecture", "evaluate", "judge"]
+__all__ = [
+    "Evaluation",
+    "accuracy",
+    "check_networks",
+    "cross_architecture",
+    "evaluate",
+    "judge",
+    "load",
+    "weigh",
+]
 
 NETWORKS = ("convnet", "mlp", "lenet", "alexnet", "vgg11", "resnet18")
 """The networks of the papers' cross-architecture tables."""
@@ -38,7 +52,7 @@ _OTHERS = {"series": ("conv1d", "conv1d:norm=batch", "mlp"), "row": ("mlp", "mlp
 """Form of data that are no images -> the networks of a table for them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Test accuracies of networks trained on a set.
 
@@ -47,12 +61,14 @@ class Evaluation:
         network: name of the architecture, with options.
         recipe: how the networks were trained.
         seconds: for all of it.
+        learned: whether they were trained by the steps and rates that were learned with the set, not by the recipe.
     """
 
     accuracies: tuple[float, ...]
     network: str
     recipe: Recipe
     seconds: float
+    learned: bool = False
 
     @property
     def mean(self) -> float:
@@ -74,10 +90,21 @@ class Evaluation:
         """Mean and standard deviation in percent, ``97.3 ± 0.2``; the mean alone of one network."""
         return percent(self.mean, self.std, self.n)
 
+    @property
+    def protocol(self) -> str:
+        """What the training is called: ``"learned"``; or by the recipe ``"quick"``, ``"paper"`` or ``"own"``."""
+        return "learned" if self.learned else named(self.recipe)
+
+    def __repr__(self) -> str:
+        networks = "1 network" if self.n == 1 else f"{self.n} networks"
+        how = self.protocol if self.learned else described(self.recipe)
+        return f"Evaluation({self.text} %, {networks} {self.network}, {how})"
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
         return {
             "network": self.network,
+            "protocol": self.protocol,
             "mean": self.mean,
             "std": self.std,
             "n": self.n,
@@ -136,7 +163,7 @@ def judge(
     seed: int,
     device: torch.device,
     steps: int | None = None,
-    progress: bool = False,
+    run: Run | None = None,
 ) -> Evaluation:
     """Train one fresh network on each of several sets, and test them all.
 
@@ -148,15 +175,35 @@ def judge(
         seed: of initializations, orders and augmentations.
         device: to work on.
         steps: SGD steps; the recipe's epochs if not given.
-        progress: show a progress bar.
+        run: what this is the next row of; networks that it has already are not trained again.
 
     Returns:
         The accuracies, one a set.
     """
-    began, rng, network = time.monotonic(), seeded(seed), suited(network, test.shape)
-    modules = train_each(data, network, recipe, rng=rng, device=device, steps=steps, progress=progress)
-    accuracies = tuple(accuracy(module, test) for module in modules)
-    return Evaluation(accuracies, name_of(network), recipe, time.monotonic() - began)
+    run, network = run or Run(), suited(network, test.shape)
+    pace = run.pace or Pace([Load("", len(data), 1, 1, 0)], lambda line: None, "")
+    key = digest(data, test, network, recipe, seed=seed, device=device, steps=steps) if run.finished.keeps else None
+    found = run.finished.find(key)
+    pace.begin()
+    pace.skip(len(found))
+    began = time.monotonic()
+
+    def test_all(modules: Mapping[int, nn.Module]) -> None:
+        nonlocal began
+        rights = {k: accuracy(module, test) for k, module in modules.items()}
+        seconds = (time.monotonic() - began) / len(modules)
+        found.update({k: (right, seconds) for k, right in rights.items()})
+        run.finished.put(key, {k: found[k] for k in modules})
+        began = time.monotonic()
+
+    train_each(
+        data, network, recipe, rng=seeded(seed), device=device, steps=steps, progress=run.bars,
+        tick=pace.tick, ready=test_all, done=tuple(found),
+    )  # fmt: skip
+    rows = [found[k] for k in range(len(data))]
+    result = Evaluation(tuple(row[0] for row in rows), name_of(network), recipe, sum(row[1] for row in rows))
+    pace.end(f"{result.text} %")
+    return result
 
 
 @own_surroundings()
@@ -166,10 +213,11 @@ def evaluate(
     *,
     network: Network = AUTO,
     repeats: int = 5,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
-    progress: bool = False,
+    progress: Progress = False,
+    checkpoint: str | Path | None = None,
 ) -> Evaluation:
     """Train fresh networks on a set and test them on real data, after their last epoch.
 
@@ -180,10 +228,14 @@ def evaluate(
         test: real data that the set was not made from, see :func:`ddplug.data.as_labeled`.
         network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
         repeats: networks to train, at least 1.
-        recipe: how to train; the set's own if not given. :meth:`~ddplug.synthetic.Recipe.quick` is a fast one.
+        recipe: how to train, or ``"set"`` for as the set says, ``"paper"`` for as published, or ``"quick"``. If not
+            given, as the set says; but where that is as published and the device a CPU, quickly.
         seed: of initializations, orders and augmentations.
         device: see :func:`ddplug.utils.devices.pick_device`.
-        progress: show a progress bar.
+        progress: say on standard error how long it takes, if it is long, and show a progress bar; or a function that
+            takes the lines.
+        checkpoint: file that keeps the accuracies of networks that are done until all are; if it is stopped, the same
+            call goes on from there. Networks that a function builds are trained anew.
 
     Returns:
         The accuracies.
@@ -203,12 +255,9 @@ def evaluate(
 
     Reference: Zhao, Mopuri & Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021, section 4.1.
     """
-    repeats = whole("repeats", repeats)
-    values_at_least(1, repeats=repeats)
-    place = pick_device(device)
-    test = same_space(synthetic, test, "test", place)
-    sets = [synthetic.to(place)] * repeats
-    return judge(sets, test, network, recipe or synthetic.recipe, seed=seed, device=place, progress=progress)
+    return _each(
+        synthetic, test, [network], repeats, recipe, seed=seed, device=device, progress=progress, checkpoint=checkpoint
+    )[0]
 
 
 @own_surroundings()
@@ -218,10 +267,11 @@ def cross_architecture(
     networks: Sequence[Network] | None = None,
     *,
     repeats: int = 5,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
-    progress: bool = False,
+    progress: Progress = False,
+    checkpoint: str | Path | None = None,
 ) -> list[Evaluation]:
     """Evaluate a set with several architectures.
 
@@ -231,10 +281,11 @@ def cross_architecture(
         networks: names with options, or functions that build one; if not given those of the papers' tables for
             images, and a few each for series and rows of numbers.
         repeats: networks to train of each architecture, at least 1.
-        recipe: how to train; the set's own if not given.
+        recipe: how to train, see :func:`evaluate`.
         seed: of each evaluation.
         device: see :func:`ddplug.utils.devices.pick_device`.
-        progress: show a progress bar.
+        progress: see :func:`evaluate`.
+        checkpoint: see :func:`evaluate`.
 
     Returns:
         An evaluation for each architecture, in order.
@@ -244,10 +295,94 @@ def cross_architecture(
             trained.
         DataError: set and data do not fit together.
     """
-    test = as_labeled(test, "test")
-    augment.check((recipe or synthetic.recipe).augment, synthetic.shape)
     networks = _OTHERS.get(form_of(synthetic.shape), NETWORKS) if networks is None else networks
+    return _each(
+        synthetic, test, networks, repeats, recipe, seed=seed, device=device, progress=progress, checkpoint=checkpoint
+    )
+
+
+def _each(
+    synthetic: SyntheticSet,
+    test: Data,
+    networks: Sequence[Network],
+    repeats: int,
+    recipe: Recipe | str | None,
+    *,
+    seed: int,
+    device: str | torch.device,
+    progress: Progress,
+    checkpoint: str | Path | None,
+) -> list[Evaluation]:
+    """Evaluate a set with one architecture after the other."""
+    repeats = whole("repeats", repeats)
+    values_at_least(1, repeats=repeats)
+    place = pick_device(device)
+    test, recipe = same_space(synthetic, test, "test", place), settled(recipe, synthetic.recipe, place)
+    augment.check(recipe.augment, synthetic.shape)
+    networks = [suited(network, synthetic.shape) for network in networks]
+    check_networks(synthetic, networks)
+    moved = synthetic.to(place)
+    weights = weigh(moved, networks, recipe, seed, place) if progress else [1.0] * len(networks)
+    loads = [
+        load(name_of(network), synthetic, recipe, repeats, len(test), weight=weight)
+        for network, weight in zip(networks, weights, strict=True)
+    ]
+    run = Run(loads, f"training {repeats * len(loads)} networks, {described(recipe)},", progress, checkpoint)
+    sets = [moved] * repeats
+    found = [judge(sets, test, network, recipe, seed=seed, device=place, run=run) for network in networks]
+    run.finished.forget()
+    return found
+
+
+def check_networks(synthetic: SyntheticSet, networks: Sequence[Network]) -> None:
+    """Refuse a network that does not suit a set, before minutes of training of another.
+
+    Raises:
+        OptionError: it does not.
+    """
     for network in networks:
-        stateless(network, synthetic.shape, synthetic.num_classes, training=False)  # which refuses what does not fit
-    options: dict[str, Any] = {"recipe": recipe, "seed": seed, "device": device, "progress": progress}
-    return [evaluate(synthetic, test, network=network, repeats=repeats, **options) for network in networks]
+        stateless(network, synthetic.shape, synthetic.num_classes, training=False)
+
+
+def load(
+    name: str,
+    data: Trainable | int,
+    recipe: Recipe,
+    networks: int,
+    tested: int,
+    *,
+    steps: int | None = None,
+    weight: float = 1.0,
+) -> Load:
+    """Tell what a row costs.
+
+    Args:
+        name: of the row.
+        data: that each network is trained on, or the number of its samples.
+        recipe: how to train.
+        networks: to train.
+        tested: samples to test each on.
+        steps: SGD steps; the recipe's if not given.
+        weight: of the architecture.
+    """
+    samples = data if isinstance(data, int) else len(data)
+    batch = samples / -(-samples // recipe.batch_size)
+    return Load(name, networks, steps_of(recipe, samples) if steps is None else steps, batch, tested, weight)
+
+
+def weigh(
+    synthetic: SyntheticSet, networks: Sequence[Network], recipe: Recipe, seed: int, device: torch.device
+) -> list[float]:
+    """Measure what a step costs with each of several architectures; where there is one, it need not be known."""
+    if len(networks) < 2:
+        return [1.0] * len(networks)
+    found = []
+    for network in networks:
+        times: list[float] = []
+
+        def tick(networks: int, times: list[float] = times) -> None:
+            times.append(time.monotonic())
+
+        train_each([synthetic], network, recipe, rng=seeded(seed), device=device, steps=2, tick=tick)
+        found.append(times[1] - times[0])  # the first step warms up
+    return found

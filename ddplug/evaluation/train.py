@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,7 @@ from ddplug.utils.devices import pick_device
 from ddplug.utils.randomness import spawn, temporary_seed
 from ddplug.utils.surroundings import own_surroundings
 
-__all__ = ["fit", "rate_at", "steps_of", "train_each", "train_on"]
+__all__ = ["Trainable", "fit", "rate_at", "steps_of", "train_each", "train_on"]
 
 Trainable = SyntheticSet | LabeledData
 
@@ -221,8 +221,11 @@ def train_each(
     device: torch.device | str = "auto",
     steps: int | None = None,
     progress: bool = False,
+    tick: Callable[[int], object] = lambda networks: None,
+    ready: Callable[[dict[int, nn.Module]], object] = lambda networks: None,
+    done: Collection[int] = (),
 ) -> list[nn.Module]:
-    """Train one fresh network on each of several sets of one size.
+    """Train one fresh network on each of several sets of one size: all together, or one after the other.
 
     Args:
         data: synthetic or real, of the same shape, classes and size.
@@ -232,9 +235,13 @@ def train_each(
         device: see :func:`ddplug.utils.devices.pick_device`.
         steps: SGD steps; the recipe's epochs if not given.
         progress: show a progress bar.
+        tick: called after each step, with the number of networks that took it.
+        ready: takes networks that are trained, by the numbers of their sets, as soon as they are.
+        done: numbers of sets whose networks are not needed. The others are the same without them, since each draws
+            from a generator of its own.
 
     Returns:
-        The networks, in evaluation mode.
+        The networks, in evaluation mode; those that are not needed may be as they were initialized.
 
     Raises:
         OptionError: an option is unknown or outside its range, or does not suit the data.
@@ -244,10 +251,22 @@ def train_each(
     augment.check(recipe.augment, first.shape)
     rngs = spawn(rng, len(data))
     modules = [build(network, first.shape, first.num_classes, own).to(place).train() for own in rngs]
-    check_outputs(modules[0], _samples(first, torch.zeros(1, dtype=torch.int64), place)[0], first.num_classes)
-    number = steps_of(recipe, len(first)) if steps is None else steps
-    with tqdm(total=number * len(data), desc="train", unit="step", disable=not progress, leave=False) as bar:
-        fit(modules, data, recipe, rngs, steps=steps, tick=bar.update)
+    sample = _samples(first, torch.zeros(1, dtype=torch.int64), place)[0]
+    check_outputs(modules[0], sample, first.num_classes)
+    together = go_together(modules, sample, min(recipe.batch_size, len(first)))
+    groups = [list(range(len(data)))] if together else [[k] for k in range(len(data))]
+    groups = [group for group in groups if not set(group) <= set(done)]
+    number = (steps_of(recipe, len(first)) if steps is None else steps) * sum(map(len, groups))
+    with tqdm(total=number, desc="train", unit="step", disable=not progress, leave=False) as bar:
+
+        def step(networks: int) -> None:
+            bar.update(networks)
+            tick(networks)
+
+        for group in groups:
+            sets, own = [data[k] for k in group], [rngs[k] for k in group]
+            fit([modules[k] for k in group], sets, recipe, own, steps=steps, together=together, tick=step)
+            ready({k: modules[k].eval() for k in group})
     return [module.eval() for module in modules]
 
 
@@ -291,4 +310,5 @@ def train_on(
     repeats = whole("repeats", repeats)
     values_at_least(1, repeats=repeats)
     moved = data.to(pick_device(device))
-    return train_each([moved] * repeats, network, recipe or data.recipe, rng=rng, device=device, progress=progress)
+    chosen = data.recipe if recipe is None else recipe.on(data.recipe.augment)
+    return train_each([moved] * repeats, network, chosen, rng=rng, device=device, progress=progress)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ddplug.functional.packing import pack as pack
     from ddplug.functional.packing import packed_bytes as packed_bytes
     from ddplug.functional.packing import unpack as unpack
+    from ddplug.functional.privacy import gaussian_delta as gaussian_delta
+    from ddplug.functional.privacy import gaussian_sigma as gaussian_sigma
     from ddplug.functional.resize import enlarge as enlarge
     from ddplug.functional.resize import reduce as reduce
     from ddplug.functional.resize import reduced_shape as reduced_shape
@@ -50,6 +52,8 @@ _HOMES = {
     "clusters": "clustering",
     "draw_boxes": "crops",
     "enlarge": "resize",
+    "gaussian_delta": "privacy",
+    "gaussian_sigma": "privacy",
     "gradient_matching": "losses",
     "mean_matching": "losses",
     "momentum_step": "optim",
@@ -80,6 +84,8 @@ __all__ = [
     "clusters",
     "draw_boxes",
     "enlarge",
+    "gaussian_delta",
+    "gaussian_sigma",
     "gradient_matching",
     "mean_matching",
     "momentum_step",

@@ -23,7 +23,8 @@ from nni.nas.execution.training_service import TrainingServiceExecutionEngine
 from nni.nas.space import ModelStatus
 from nni.utils import MetricType
 
-from ddplug.nni.journal import Record
+from ddplug.search.journal import Record
+from ddplug.search.protocol import reason
 
 __all__ = ["Budget", "ProxyEngine", "SequentialEngine"]
 
@@ -105,6 +106,7 @@ class SequentialEngine(_KnownFirst, SequentialExecutionEngine):
         super().__init__(max_duration=max_duration, continue_on_failure=True)
         self.recall = recall
         self.budget = budget
+        self.reasons: dict[int, str] = {}
 
     def submit_models(self, *models: Any) -> None:
         for model in models:
@@ -112,6 +114,23 @@ class SequentialEngine(_KnownFirst, SequentialExecutionEngine):
                 self._history.append(model)
             else:
                 super().submit_models(model)
+
+    def _run_single_model(self, model: Any) -> None:
+        execute = model.execute
+
+        def heard() -> Any:
+            try:
+                return execute()
+            except Exception as error:
+                # the base class logs it and forgets it
+                self.reasons[id(model)] = reason(error)
+                raise
+
+        model.execute = heard
+        try:
+            super()._run_single_model(model)
+        finally:
+            del model.execute
 
     def budget_available(self) -> bool:
         return self.budget.left and bool(super().budget_available())

@@ -19,12 +19,14 @@ from torch import nn
 from ddplug.errors import DataError, OptionError
 from ddplug.evaluation.train import fit
 from ddplug.functional import augmentation as augment
-from ddplug.nni.candidate import fitted, train_and_score
-from ddplug.nni.journal import key
-from ddplug.nni.judging import Case, judge
-from ddplug.nni.protocol import Protocol, Result, reason
+from ddplug.nni.judging import case_of, judge, warn_of_stock_engine
+from ddplug.nni.paths import normal_path
 from ddplug.nni.samples import describe_space, plain
-from ddplug.nni.sets import check_pair, load_set, normal_path
+from ddplug.search.candidate import Report, fitted, train_and_score
+from ddplug.search.journal import Record, key
+from ddplug.search.judging import Case, Work
+from ddplug.search.protocol import Protocol, Result, reason
+from ddplug.search.sets import check_pair, load_set
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.checks import one_of
 from ddplug.utils.devices import pick_device
@@ -44,7 +46,7 @@ class ProxyEvaluator(MutableEvaluator):
 
     It works with every engine, strategy and training service of NNI. Data travel as paths, with the fingerprints of the
     files: a trial whose file is missing or altered fails and says so. Every field of
-    :class:`ddplug.nni.protocol.Protocol` is an argument and may be a choice
+    :class:`ddplug.search.protocol.Protocol` is an argument and may be a choice
     (``learning_rate=nni.choice("rate", [0.01, 0.1])``).
 
     Each candidate is written to the journal before NNI hears of it, failures with their reason; a candidate that is in
@@ -59,8 +61,8 @@ class ProxyEvaluator(MutableEvaluator):
         threads: of torch, in trial processes only; as many as the cores divided by the trials at once is best.
         fingerprints: of both files. Taken here if ``None``, and then everything is checked here; given, they are
             checked when a candidate is judged. NNI passes them on to trials.
-        protocol: fields of :class:`ddplug.nni.protocol.Protocol`, ``epochs=30`` say; each a value or a choice. A time
-            limit is kept in a trial process even against a forward pass that never ends.
+        protocol: fields of :class:`ddplug.search.Protocol`, ``steps=300`` say; each a value or a choice. A time limit
+            is kept in a trial process even against a forward pass that never ends.
 
     Raises:
         OptionError: there is no such field, a value is out of range, a path holds what NNI cannot transport, or a file
@@ -181,23 +183,41 @@ class ProxyEvaluator(MutableEvaluator):
         """
         self._refuse_mutable()
         files = dict(zip(("train", "validation"), self.fingerprints, strict=True))
-        return {**plain(self._protocol), **files, "space": describe_space(model)}
+        # journals of earlier versions know no steps
+        given = {name: value for name, value in self._protocol.items() if name != "steps" or value is not None}
+        return {**plain(given), **files, "space": describe_space(model)}
 
     def key(self, model: Any) -> str:
-        """Name a frozen model as the journal does; see :func:`ddplug.nni.journal.key`."""
+        """Name a frozen model as the journal does; see :func:`ddplug.search.journal.key`."""
         return key(plain(model.sample), self.settings(model))
 
-    def _execute(self, model: Any) -> float:
-        case = Case(
-            sample=plain(model.sample),
-            settings=self.settings(model),
-            journal=self.journal,
-            time_limit=self._protocol["time_limit"],
-            threads=self.threads,
-        )
-        return judge(case, lambda report: self._work(lambda rng: model.executable_model(), report))
+    def _case(self, model: Any) -> tuple[Case, Work]:
+        def work(report: Report) -> Result:
+            return self._work(lambda rng: model.executable_model(), report)
 
-    def _work(self, build: Callable[[torch.Generator], Any], report: Callable[[float], object]) -> Result:
+        return case_of(plain(model.sample), self.settings(model), self.journal), work
+
+    def _execute(self, model: Any) -> float:
+        warn_of_stock_engine()
+        case, work = self._case(model)
+        return judge(case, work, time_limit=self._protocol["time_limit"], threads=self.threads)
+
+    def settle(self, model: Any) -> Record:
+        """Judge a frozen model outside any experiment; what is known is not trained again.
+
+        Args:
+            model: a frozen :class:`nni.nas.space.ExecutableModelSpace`.
+
+        Returns:
+            What became of it; a failure is a result too.
+
+        Raises:
+            OptionError: something of the evaluator is still to be chosen.
+        """
+        case, work = self._case(model)
+        return case.settle(work)
+
+    def _work(self, build: Callable[[torch.Generator], Any], report: Report) -> Result:
         return train_and_score(build, *self.sets(), self.protocol, report=report)
 
     def evaluate(self, model: nn.Module) -> float:
@@ -218,7 +238,7 @@ class ProxyEvaluator(MutableEvaluator):
         """
         self._refuse_mutable()
         # time limit and threads are those of the process that calls
-        case = Case(sample={"model": type(model).__name__}, settings={})
+        case = case_of({"model": type(model).__name__}, {})
         return judge(case, lambda report: self._work(lambda rng: copy.deepcopy(model), report))
 
     def check(self, model_space: Any) -> None:
@@ -243,9 +263,10 @@ class ProxyEvaluator(MutableEvaluator):
                 return self._try(space, train, seed)
             except Exception as error:
                 problems.append(error)
-        grey = train.shape[0] == 1 and self._protocol["channels"] is None
+        why = reason(problems[0])
+        grey = train.shape[0] == 1 and self._protocol["channels"] is None and "3 channels" in why
         hint = "; for a space of colored images set channels=3" if grey else ""
-        raise OptionError(f"no network of the space can be trained on {self.train}: {reason(problems[0])}{hint}")
+        raise OptionError(f"no network of the space can be trained on {self.train}: {why}{hint}")
 
     def _try(self, space: Any, train: SyntheticSet, seed: int) -> None:
         """Build a random sample and take a step with it."""

@@ -7,22 +7,25 @@ import logging
 import math
 import random
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nni.nas.execution.event import ModelEventType
 from nni.nas.experiment import NasExperiment
 from nni.nas.experiment.config import SequentialEngineConfig, TrainingServiceEngineConfig
-from nni.nas.space import ModelStatus
+from nni.nas.space import ModelStatus, SimplifiedModelSpace
 from nni.runtime.log import _handlers
 
 from ddplug.errors import DdplugError, OptionError, unknown
 from ddplug.nni.engine import Budget, ProxyEngine, SequentialEngine
-from ddplug.nni.journal import Journal, Record, key
-from ddplug.nni.postmortem import last_words
-from ddplug.nni.protocol import Result
-from ddplug.nni.running import configured, end_children, folder_at, free_port, run_workers, terminable
+from ddplug.nni.postmortem import last_words, manager_words
+from ddplug.nni.running import SlowStartError, configured, end_children, free_port, patient, run_workers, terminable
 from ddplug.nni.samples import plain
+from ddplug.search.journal import Journal, Record, key
+from ddplug.search.protocol import Result
+from ddplug.search.retraining import Retrained, retrain
+from ddplug.search.sets import folder_at
 from ddplug.utils.packages import check_filelock
 from ddplug.utils.randomness import temporary_seed
 
@@ -31,7 +34,7 @@ __all__ = ["ProxyExperiment"]
 _logger = logging.getLogger(__name__)
 
 _STARTS = 5
-"""Attempts to start the manager: it has about 3 seconds to come up, too few on a busy machine."""
+"""Attempts to start the manager on a free port, which another program may take meanwhile."""
 
 
 class ProxyExperiment(NasExperiment):
@@ -205,7 +208,8 @@ class ProxyExperiment(NasExperiment):
             except OSError as error:
                 if not self._nni_manager_required():
                     raise
-                raise DdplugError(f"lost NNI's manager: {error}; what is done is in {self.journal.path}") from error
+                words = f"{error}{manager_words(self._home)}"
+                raise DdplugError(f"lost NNI's manager: {words}; what is done is in {self.journal.path}") from error
             finally:
                 self.stop()
                 random.setstate(state)
@@ -231,15 +235,21 @@ class ProxyExperiment(NasExperiment):
         """Start the manager on the port, or try some free ones."""
         for attempt in range(1, _STARTS + 1):
             try:
-                super()._start_nni_manager(port or free_port(), *args, **kwargs)
+                with patient(self.id):
+                    super()._start_nni_manager(port or free_port(), *args, **kwargs)
                 return
             except (OSError, RuntimeError) as error:
                 if "not idle" in str(error) and port is not None:
                     raise OptionError(f"port {port} is in use; leave it out to have a free one chosen") from None
-                if attempt == _STARTS:
-                    raise DdplugError(
-                        f"NNI's manager did not start in {_STARTS} attempts: {error}; see the logs in {self._home}"
-                    ) from error
+                if attempt == _STARTS or isinstance(error, SlowStartError):
+                    words = manager_words(self._home)
+                    raise DdplugError(f"NNI's manager did not start: {error}{words}; see {self._home}") from error
+
+    def _start_without_nni_manager(self) -> None:
+        """Keep a search in this process out of NNI's list of experiments: there is nothing to look at there."""
+
+    def _stop_without_nni_manager(self) -> None:
+        """Leave the list alone."""
 
     def _stop_logging(self) -> None:
         # NNI forgets to close the file
@@ -289,6 +299,38 @@ class ProxyExperiment(NasExperiment):
             model.status = ModelStatus.Trained
         with temporary_seed(0):
             return [_FORMATTERS[formatter](model) for _, model in pairs[:top_k]]
+
+    def retrain(self, full: Any, *, top_k: int = 3, chance: int | None = None, seed: int = 0) -> Retrained:
+        """Train the best candidates in full, and some drawn by chance as a control.
+
+        Args:
+            full: a :class:`ddplug.nni.ProxyEvaluator` whose ``train`` is all data. Where it keeps no journal of its
+                own, results go into that of this experiment, and what it has is not trained again.
+            top_k: how many of the best to train.
+            chance: how many to draw by chance; see :func:`ddplug.search.retrain`.
+            seed: of the draw.
+
+        Returns:
+            What became of both, and what the search gained over choosing by chance.
+
+        Raises:
+            OptionError: the search has no success yet.
+        """
+        if full.journal is None:
+            traced = full.trace_copy()
+            traced.trace_kwargs["journal"] = str(self.journal.path)
+            full = traced.get()
+        pairs = self._pairs(self.journal.results())
+        # a choice that is no JSON is one thing in the journal and another in the space
+        samples = {repr(record.sample): dict(model.sample) for record, model in pairs}
+        space = SimplifiedModelSpace.from_model(self.model_space, full)
+
+        def judge(sample: Mapping[str, Any]) -> Record:
+            model = space.freeze(samples[repr(sample)])
+            found: Record = model.evaluator.settle(model)
+            return found
+
+        return retrain([record for record, _ in pairs], judge, top_k=top_k, chance=chance, seed=seed)
 
 
 _FORMATTERS: dict[str | None, Any] = {

@@ -16,8 +16,9 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ddplug.evaluation.train import rate_at
 from ddplug.functional import augmentation as augment
-from ddplug.nni.protocol import Protocol
-from ddplug.nni.sets import check_pair, load_set, normal_path, widened
+from ddplug.nni.paths import normal_path
+from ddplug.search.protocol import Protocol
+from ddplug.search.sets import check_pair, load_set, widened
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.devices import pick_device

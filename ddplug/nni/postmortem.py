@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ddplug.nni.engine import ProxyEngine
+from ddplug.utils.text import one_line
 
-__all__ = ["last_words"]
+__all__ = ["last_words", "manager_words"]
 
 _TAIL = 300
 """Characters of a trial's last words."""
@@ -31,7 +32,7 @@ def last_words(engine: Any, model: Any, home: Path) -> str:
         home: folder of NNI's own files of the experiment.
     """
     if not isinstance(engine, ProxyEngine):
-        return "it failed in this process without a word; see experiment.log"
+        return str(engine.reasons.get(id(model), "it failed in this process without a word; see experiment.log"))
     ending = engine.ending(model)
     if ending is not None:
         return f"{_end(*ending)} without a word{_tail(home, ending[0])}"
@@ -44,6 +45,24 @@ def last_words(engine: Any, model: Any, home: Path) -> str:
 def _end(trial: str, status: str) -> str:
     """Return how a trial ended."""
     return f"trial {trial} {_ENDS.get(status, status)}"
+
+
+_LOGS = ("nnimanager.log", "nnictl_stderr.log", "experiment.log")
+"""Where NNI's manager may have said why it ended, the likeliest first."""
+
+
+def manager_words(home: Path) -> str:
+    """Return the last error that NNI's manager wrote down, to be put behind a message; nothing where there is none.
+
+    Args:
+        home: folder of NNI's own files of the experiment.
+    """
+    for path in (home / "log" / name for name in _LOGS):
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        errors = [line.strip() for line in lines if "ERROR" in line or "Error: " in line]
+        if errors:
+            return f"; {path.name} says: {one_line(errors[-1])[:_TAIL]}"
+    return ""
 
 
 def _tail(home: Path, trial: str) -> str:

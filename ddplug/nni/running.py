@@ -7,28 +7,29 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
+from nni.experiment import launcher, rest
 from nni.nas.experiment.config import NasExperimentConfig, TrainingServiceEngineConfig
 
 from ddplug.errors import OptionError
-from ddplug.utils.text import os_reason
 
-__all__ = ["configured", "end_children", "folder_at", "free_port", "run_workers", "terminable"]
-
-
-def folder_at(path: str | Path) -> Path:
-    """Make a folder and give its absolute path."""
-    place = Path(path).absolute()
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"cannot make the folder {place}: {os_reason(error)}; choose another") from None
-    return place
+__all__ = [
+    "SlowStartError",
+    "configured",
+    "end_children",
+    "free_port",
+    "patient",
+    "run_workers",
+    "terminable",
+]
 
 
 def configured(trials: int, concurrency: int, place: Path | None) -> Any:
@@ -58,8 +59,66 @@ def run_workers(config: Any, evaluator: Any) -> None:
     local = getattr(config.training_service, "platform", None) == "local"
     threads = max(1, (os.cpu_count() or 1) // int(config.trial_concurrency)) if local else 0
     python = params.get("python", sys.executable)
-    params["python"] = f"{python} -m ddplug.nni.worker {'none' if light else 'pytorch'} {threads}"
+    gpus = ",".join(_gpus()) if local and not config.trial_gpu_number else ""
+    params["python"] = f"{python} -m ddplug.nni.worker {'none' if light else 'pytorch'} {threads} {gpus or '-'}"
     config._trial_command_params = params
+
+
+def _gpus() -> list[str]:
+    """Return the names of the GPUs that this process sees, where there are several for trials to share."""
+    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    number = torch.cuda.device_count()
+    names = given or [str(n) for n in range(number)]
+    return names if number > 1 else []
+
+
+class SlowStartError(RuntimeError):
+    """NNI's manager lives, and did not answer in all the time that it had."""
+
+
+_PATIENCE = 60.0
+"""Seconds that NNI's manager has to come up while it lives; NNI itself gives it three, too few on a busy machine."""
+_PAUSE = 0.5
+"""Seconds between two looks at it."""
+
+
+@contextmanager
+def patient(experiment: str) -> Iterator[None]:
+    """Have NNI wait for its manager as long as that lives.
+
+    Args:
+        experiment: its name, which the manager has among its arguments.
+    """
+    before = launcher._check_rest_server
+    launcher._check_rest_server = partial(_await_manager, experiment)
+    try:
+        yield
+    finally:
+        launcher._check_rest_server = before
+
+
+def _await_manager(experiment: str, port: int, retry: int = 3, url_prefix: str | None = None) -> None:
+    """Return when the manager answers; NNI calls this in the place of its own look."""
+    began = time.monotonic()
+    while True:
+        try:
+            rest.get(port, "/check-status", url_prefix)
+            return
+        except OSError as error:  # those of the connection, and answers that are no success
+            if not _manager_lives(experiment):
+                raise RuntimeError("it ended by itself") from error
+            if time.monotonic() - began > _PATIENCE:
+                raise SlowStartError(f"it did not answer within {_PATIENCE:.0f} s") from error
+        time.sleep(_PAUSE)
+
+
+def _manager_lives(experiment: str) -> bool:
+    """Return whether the manager of an experiment runs."""
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if experiment in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def free_port() -> int:

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import Any
 
 import nni
-import torch
 from nni.mutable import SampleValidationError
 from nni.nas.nn.pytorch import ModelSpace
-from nni.nas.space import model_context
+from nni.nas.space import SimplifiedModelSpace, model_context
 from numpy.random import RandomState
 from torch import Tensor
 
 from ddplug.errors import OptionError
 from ddplug.networks.convnet import SPACE, ConvNet
-from ddplug.networks.layers import ACTIVATIONS, POOLS, pick
-from ddplug.utils.checks import image_shape, values_at_least
+from ddplug.nni.samples import describe_space, plain
+from ddplug.search.candidates import CHOICES, Candidates, check_choices, distinct, member
 
-__all__ = ["ConvNetSpace", "architectures"]
-
-_OPTIONS = {"width": "width", "depth": "depth", "norm": "norm", "activation": "act", "pooling": "pool"}
-"""Label in a sample -> option of :class:`ddplug.networks.ConvNet`."""
-
-_PATIENCE = 10_000
-"""Draws in a row that give nothing new before a space counts as exhausted."""
+__all__ = ["ConvNetSpace", "architectures", "candidates"]
 
 
 class ConvNetSpace(ModelSpace):
@@ -71,8 +63,8 @@ class ConvNetSpace(ModelSpace):
     ) -> None:
         super().__init__()
         values = (widths, depths, norms, activations, poolings)
-        choices = {label: list(own) for label, own in zip(_OPTIONS, values, strict=True)}
-        _check(tuple(shape), num_classes, choices)
+        choices = {label: list(own) for label, own in zip(CHOICES, values, strict=True)}
+        check_choices("ConvNetSpace", tuple(shape), num_classes, choices)
         for label, own in choices.items():
             self.add_mutable(nni.choice(label, own))
 
@@ -81,7 +73,7 @@ class ConvNetSpace(ModelSpace):
         cls, sample: Mapping[str, Any], shape: Sequence[int], num_classes: int, *choices: Any, **named: Any
     ) -> ConvNet:
         """Make the member that a sample names; NNI calls it instead of the constructor when it freezes a space."""
-        return _member(sample, tuple(shape), num_classes)
+        return member(sample, tuple(shape), num_classes)
 
     def freeze(self, sample: Mapping[str, Any]) -> ConvNet:
         """Make the member that a sample names, with fresh weights from the global random state.
@@ -117,34 +109,6 @@ class ConvNetSpace(ModelSpace):
         )
 
 
-def _member(sample: Mapping[str, Any], shape: tuple[int, ...], num_classes: int) -> ConvNet:
-    return ConvNet(shape, num_classes, **{option: sample[label] for label, option in _OPTIONS.items()})
-
-
-def _check(shape: tuple[int, ...], num_classes: int, choices: Mapping[str, list[Any]]) -> None:
-    """Try the deepest networks of the space, without memory or randomness; what suits them suits the others."""
-    image_shape(shape, "ConvNetSpace", "use mlp")
-    for label, values in choices.items():
-        if not values or len(set(values)) < len(values):
-            raise OptionError(f"ConvNetSpace has the choices {values} of {label}; give one or more different values")
-    for option, label, table in (("act", "activation", ACTIVATIONS), ("pool", "pooling", POOLS)):
-        for value in choices[label]:
-            pick(option, value, table)
-    deepest = {**choices, "depth": sorted({min(choices["depth"]), max(choices["depth"])})}
-    deepest["activation"] = choices["activation"][:1]  # an activation changes no shape
-    for combination in product(*deepest.values()):
-        sample = dict(zip(deepest, combination, strict=True))
-        try:
-            with torch.device("meta"):
-                _member(sample, shape, num_classes)
-        except OptionError as error:
-            height, width = shape[1:]
-            raise OptionError(
-                f"ConvNetSpace holds {sample}, which does not suit {height}x{width} inputs: {error}; "
-                "leave that choice out of the space"
-            ) from None
-
-
 def architectures(space: ModelSpace, n: int, seed: int = 0) -> list[dict[str, Any]]:
     """Draw distinct architectures from a space, uniformly; no network is built.
 
@@ -163,21 +127,39 @@ def architectures(space: ModelSpace, n: int, seed: int = 0) -> list[dict[str, An
         >>> [choice["width"] for choice in architectures(ConvNetSpace((3, 32, 32), 10), 4)]
         [128, 128, 256, 32]
     """
-    values_at_least(1, n=n)
-    mutables, state = list(space.simplify().values()), RandomState(seed)
-    found: dict[str, dict[str, Any]] = {}
-    idle = 0
-    while len(found) < n:
+    mutables = list(space.simplify().values())
+
+    def draw(state: RandomState) -> dict[str, Any] | None:
         sample: dict[str, Any] = {}
         try:
             for mutable in mutables:
                 mutable.random(sample, state)
-        except SampleValidationError:  # a constraint of the space is broken: draw again
-            sample = {}
-        name = repr(sorted(sample.items()))
-        idle = idle + 1 if not sample or name in found else 0
-        if idle == 0:
-            found[name] = sample
-        elif idle == _PATIENCE:
-            raise OptionError(f"n is {n}, but the space seems to have {len(found)} architectures; ask for that many")
-    return list(found.values())
+        except SampleValidationError:  # a constraint of the space is broken
+            return None
+        return sample
+
+    return distinct(draw, n, seed)
+
+
+def candidates(space: ModelSpace, samples: Sequence[Mapping[str, Any]]) -> Candidates:
+    """Return samples of a space as :class:`ddplug.search.Study` and other loops take them, which know no NNI.
+
+    Args:
+        space: any NNI model space.
+        samples: label -> choice each, as :func:`architectures` draws them.
+
+    Example:
+        >>> space = ConvNetSpace((1, 8, 8), 10, depths=(1,))
+        >>> len(candidates(space, architectures(space, 3)).samples)
+        3
+    """
+    simplified = SimplifiedModelSpace.from_model(space)
+    # JSON-ready ones are what a journal knows, the others what the space takes
+    known = {repr(plain(sample)): dict(sample) for sample in samples}
+
+    def make(sample: Mapping[str, Any]) -> Any:
+        # built anew each time: NNI's own spaces freeze into the weights that the space happens to have
+        model = simplified.freeze(known[repr(plain(sample))])
+        return lambda: model.executable_model()
+
+    return Candidates([plain(sample) for sample in samples], make, {"space": describe_space(simplified)})

@@ -1,8 +1,8 @@
 """A trial of a hyper-parameter experiment of NNI: train a network on a small set, report its validation accuracy.
 
 Run as ``python -m ddplug.nni.trial --train F --validation F``, by ``nnictl``, by ``nni.experiment.Experiment`` or by
-hand. Tuned parameters are ``epochs``, ``learning_rate``, ``batch_size``, ``momentum``, ``weight_decay`` and any option
-of the network as ``network.NAME``; a tuned parameter has precedence over the option of the same name.
+hand. Tuned parameters are ``epochs`` or ``steps``, ``learning_rate``, ``batch_size``, ``momentum``, ``weight_decay``
+and any option of the network as ``network.NAME``; a tuned parameter has precedence over the option of the same name.
 
 NNI may list a metric with the parameters of another trial. The journal that the trials write is right:
 :func:`results` reads it.
@@ -20,11 +20,11 @@ from torch import Generator, nn
 
 from ddplug.errors import DdplugError, OptionError, unknown
 from ddplug.networks.factory import build
-from ddplug.nni.candidate import train_and_score
-from ddplug.nni.journal import Journal
-from ddplug.nni.judging import Case, in_trial, judge
-from ddplug.nni.protocol import CandidateError, Protocol, Result
-from ddplug.nni.sets import check_pair, load_set
+from ddplug.nni.judging import case_of, in_trial, judge
+from ddplug.search.candidate import Report, train_and_score
+from ddplug.search.journal import Journal
+from ddplug.search.protocol import CandidateError, Protocol, Result
+from ddplug.search.sets import check_pair, load_set
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils import specs
 from ddplug.utils.arguments import Parser, add_fields, given_fields
@@ -33,7 +33,7 @@ from ddplug.utils.text import one_line
 
 __all__ = ["main", "results"]
 
-_TUNED = ("epochs", "learning_rate", "batch_size", "momentum", "weight_decay")
+_TUNED = ("epochs", "steps", "learning_rate", "batch_size", "momentum", "weight_decay")
 _NETWORK = "network."
 
 
@@ -41,7 +41,7 @@ def results(path: str | Path) -> list[tuple[dict[str, Any], float]]:
     """Read the parameters and the accuracy of every trial from a journal, best first.
 
     Args:
-        path: of the journal; trials that failed are in :meth:`ddplug.nni.journal.Journal.failures`.
+        path: of the journal; trials that failed are in :meth:`ddplug.search.journal.Journal.failures`.
 
     Returns:
         Pairs of parameters and accuracy in [0, 1].
@@ -117,15 +117,16 @@ def run(argv: Sequence[str] | None = None, tuned: Mapping[str, Any] | None = Non
     files = {name: _mark(getattr(arguments, name)) for name in ("train", "validation")}
     settings = {**files, "network": arguments.network, "protocol": given}
 
-    def work(report: Callable[[float], object]) -> Result:
+    def work(report: Report) -> Result:
         _check_names(chosen)
         train, validation = load_set(arguments.train), load_set(arguments.validation)
         check_pair(train, validation)
-        protocol = Protocol(**given | {name: chosen[name] for name in _TUNED if name in chosen})
+        protocol = Protocol(**given).changed(**{name: chosen[name] for name in _TUNED if name in chosen})
         make = _builder(_network(arguments.network, chosen), train)
         return train_and_score(make, train, validation, protocol, report=report)
 
-    return judge(Case(chosen, settings, arguments.journal, limit, arguments.threads), work)
+    case = case_of(chosen, settings, arguments.journal)
+    return judge(case, work, time_limit=limit, threads=arguments.threads)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

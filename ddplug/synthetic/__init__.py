@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ddplug.synthetic.held_out import holdout as holdout
     from ddplug.synthetic.learned import LearnedTraining as LearnedTraining
     from ddplug.synthetic.recipe import Recipe as Recipe
+    from ddplug.synthetic.statement import privacy_statement as privacy_statement
 
 _HOMES = {
     "LearnedTraining": "learned",
@@ -25,6 +26,7 @@ _HOMES = {
     "difference": "compat",
     "holdout": "held_out",
     "images_within": "budget",
+    "privacy_statement": "statement",
     "rows_within": "budget",
     "same_space": "compat",
 }
@@ -37,6 +39,7 @@ __all__ = [
     "difference",
     "holdout",
     "images_within",
+    "privacy_statement",
     "rows_within",
     "same_space",
 ]

@@ -7,6 +7,8 @@ from typing import Any
 
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.export import inspect
+from ddplug.synthetic.ready import SOURCES, Ready, ready
+from ddplug.synthetic.statement import in_words
 from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["card"]
@@ -18,7 +20,7 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
 
     Args:
         synthetic: any set.
-        file: name of the set's file, for the example.
+        file: name of the set's file, for the example; that of a set which comes with the package adds its source.
 
     Returns:
         Markdown.
@@ -30,7 +32,7 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
         '# Synthetic training set'
     """
     facts = inspect(synthetic)
-    made = synthetic.provenance
+    made, promised = synthetic.provenance, facts["privacy"]
     method, data = made.get("method"), made.get("data")
     data = data.get("name") if isinstance(data, dict) else data
     origin = [f"made by {_code(method)}" if method else "", f"from {_code(data)}" if data else ""]
@@ -59,9 +61,11 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
             f"| stored as | {storage}{small}, {labels} |",
             *([f"| nearness to what was stored (PSNR) | {psnr:.1f} dB |"] if isinstance(psnr, int | float) else []),
             f"| holds real images | {real} |",
+            *([f"| differential privacy | {in_words(promised)} |"] if promised else []),
             f"| values before preprocessing | {facts['pixel_range'][0]:.4g} to {facts['pixel_range'][1]:.4g} |",
             f"| share of them outside [0, 1] | {facts['outside_unit_range']:.1%} |",
             "",
+            *_source(ready(file)),
             "## Classes",
             "",
             *_classes(synthetic, facts["samples_per_class"]),
@@ -93,10 +97,35 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
             "- It stands in for the real data in training a classifier on them, not as a sample of them.",
             "- Accuracy depends on the network and the recipe; judge it on real test data, next to real samples of the",
             "  same bytes.",
-            "- It may show traits of single real samples; it is not anonymous, and the licence of the real data holds.",
+            *(_PROMISED if promised else _UNPROMISED),
             "",
         ]
     )
+
+
+_UNPROMISED = (
+    "- It may show traits of single real samples; it is not anonymous, and the licence of the real data holds.",
+)
+_PROMISED = (
+    "- What it may tell of a single record is bounded as said above, if that is all that was published of the data;",
+    "  epsilons of further releases add up. The licence of the real data holds.",
+)
+
+
+def _source(known: Ready | None) -> list[str]:
+    """Say where the real data of a set come from, what made it, and what was measured."""
+    if known is None:
+        return []
+    source = SOURCES[known.source]
+    return [
+        "## Source",
+        "",
+        f"- Made from: [{source.title}]({source.url}), by {source.authors}.",
+        f"- License of the set, which is that of these data: [{source.license}]({source.license_url}).",
+        f"- Made by: `{known.command}`",
+        f"- Accuracy on test data: {known.accuracy or 'not measured'}",
+        "",
+    ]
 
 
 def _classes(synthetic: SyntheticSet, counts: list[int], most: int = 100) -> list[str]:

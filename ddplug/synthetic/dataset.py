@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -20,13 +21,16 @@ from ddplug.functional.resize import enlarge, reduce
 from ddplug.synthetic import checks, file_format, quantize
 from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.compat import difference, first_difference, numbered, places
+from ddplug.synthetic.pictures import grid, image_bytes
+from ddplug.synthetic.ready import locate
 from ddplug.synthetic.recipe import Recipe
 from ddplug.synthetic.stored import Stored, store
 from ddplug.utils.checks import scalar
 from ddplug.utils.files import read_tensors, write_tensors
+from ddplug.utils.pictures import as_html, drawable, first_of_each, opened
 from ddplug.utils.surroundings import own_surroundings
 
-__all__ = ["SyntheticSet"]
+__all__ = ["SyntheticSet", "load"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +92,37 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     def __repr__(self) -> str:
         labels = "hard" if self.targets.ndim == 1 else "soft"
         what = f"{len(self)} x {self.shape}, {self.num_classes} classes, {labels} labels, {self.nbytes:,} bytes"
+        codec = "" if self.stored is None else f", {self.stored.codec}"
         method = self.provenance.get("method")
-        return f"SyntheticSet({what}{'' if method is None else f', by {reprlib.repr(method)}'})"
+        return f"SyntheticSet({what}{codec}{'' if method is None else f', by {reprlib.repr(method)}'})"
+
+    @own_surroundings()
+    def _repr_html_(self) -> str:
+        if not drawable(self.shape):
+            return as_html(repr(self))
+        index = first_of_each(self.hard_targets, self.num_classes)
+        inputs, targets = self.inputs.cpu()[index], self.targets.cpu()[index]
+        some = replace(self.to("cpu"), inputs=inputs, targets=targets, stored=None, levels=None, bits=8)
+        return as_html(repr(self), self.class_names, image_bytes(some), some.hard_targets)
+
+    def show(self, per_row: int = 10) -> Image.Image:
+        """Draw the images, a class a row; see :func:`ddplug.synthetic.pictures.grid`.
+
+        Args:
+            per_row: images of a class, at least 1.
+
+        Returns:
+            A picture, which a notebook displays; ``.show()`` opens it in a window, ``.save("set.png")`` writes it.
+
+        Raises:
+            DataError: the inputs are not images with one or three channels.
+            OptionError: ``per_row`` is below 1.
+
+        Example:
+            >>> SyntheticSet.load("digits-dm").show().size
+            (113, 704)
+        """
+        return opened(grid(self, per_row))
 
     def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
         inputs, whole = self.inputs[index], self.shape
@@ -435,7 +468,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         """Read a set; the file is not trusted.
 
         Args:
-            path: the file.
+            path: the file, or the name of a set that comes with the package (:data:`ddplug.synthetic.ready.READY`).
 
         Returns:
             The set, on the CPU, bit for bit what was saved.
@@ -443,9 +476,17 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         Raises:
             OptionError: the file does not exist or cannot be read.
             FormatError: it is not a whole and valid synthetic set, or it is from a newer version.
+
+        Example:
+            >>> SyntheticSet.load("mnist-8kB").nbytes
+            7814
         """
-        tensors, header = read_tensors(path, file_format.KIND)
+        tensors, header = read_tensors(locate(path), file_format.KIND)
         try:
             return SyntheticSet(**file_format.decode(tensors, header))
         except (FormatError, DataError) as error:
             raise FormatError(f"{path} holds no valid synthetic set: {error}") from None
+
+
+load = SyntheticSet.load
+"""The same under the name that the face of the package hands out."""

@@ -18,8 +18,10 @@ from ddplug.errors import OptionError
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.pictures import grid, image_bytes
 from ddplug.synthetic.ranges import in_units, range_of
+from ddplug.synthetic.statement import privacy_statement
 from ddplug.utils.files import write_file
 from ddplug.utils.notes import note
+from ddplug.utils.pictures import png
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import os_reason
 
@@ -41,9 +43,7 @@ def to_png(synthetic: SyntheticSet, path: str | Path, per_row: int = 10) -> None
         DataError: the inputs are not images with one or three channels.
         OptionError: the path cannot be written.
     """
-    picture = io.BytesIO()
-    grid(synthetic, per_row).savefig(picture, format="png", metadata={"Software": None})
-    write_file(path, picture.getvalue())
+    write_file(path, png(grid(synthetic, per_row)))
     _say_range(synthetic)
 
 
@@ -172,7 +172,8 @@ def inspect(synthetic: SyntheticSet | str | Path) -> dict[str, Any]:
         synthetic: a set, or the file of one.
 
     Returns:
-        Shapes, labels, bytes, pixel range, share of the numbers outside ``[0, 1]``, preprocessing, recipe, provenance.
+        Shapes, labels, bytes, statement of differential privacy if there is one, pixel range, share of the numbers
+        outside ``[0, 1]``, preprocessing, recipe, provenance.
 
     Raises:
         OptionError: the file cannot be read.
@@ -199,6 +200,7 @@ def inspect(synthetic: SyntheticSet | str | Path) -> dict[str, Any]:
         "bits_per_class": own.bits_per_class,
         "psnr": own.provenance.get("psnr"),
         "real_images": holds_real_images(own.provenance),
+        "privacy": privacy_statement(own.provenance),
         "pixel_range": [float(pixels.min()), float(pixels.max())],
         "outside_unit_range": float(((pixels < 0) | (pixels > 1)).double().mean()),
         "preprocess": own.preprocess.kind,

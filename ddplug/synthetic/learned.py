@@ -32,6 +32,9 @@ class LearnedTraining:
     batches: tuple[tuple[int, ...], ...]
     rates: tuple[float, ...]
 
+    def __repr__(self) -> str:
+        return f"LearnedTraining({self.network!r}, seed={self.seed}, {len(self.rates)} steps)"
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values."""
         return {**asdict(self), "batches": [list(batch) for batch in self.batches], "rates": list(self.rates)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from ddplug.errors import FormatError, OptionError
@@ -31,6 +31,7 @@ class Recipe(metaclass=TakesNumbers):
             for three tenths of the training and falls in a line to zero; ``"constant"`` stays.
         augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, drawn for each sample; ``""`` for
             none.
+        adopts: whether the operations of the recipe that a set brings take the place of none.
 
     Reference: Zhao, Mopuri & Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021, section 4.1.
 
@@ -47,6 +48,7 @@ class Recipe(metaclass=TakesNumbers):
     schedule: Literal["step", "cosine", "cycle", "constant"] = "step"
     augment: str = ""
     steps: int = 0
+    adopts: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_size": 1, "learning_rate": 0, "momentum": 0, "weight_decay": 0, "steps": 0}
@@ -62,12 +64,18 @@ class Recipe(metaclass=TakesNumbers):
         return cls(epochs=1001 if augment else 301, augment=augment)
 
     @classmethod
-    def quick(cls, augment: str = "") -> Recipe:
+    def quick(cls, augment: str | None = None) -> Recipe:
         """Return a protocol for a fast answer: a fifth of the published epochs, at a larger, cosine-annealed rate.
 
         The learning rates of all epochs sum to about what they do in the published protocol.
+
+        Args:
+            augment: operations; if not given, those of the recipe that the set brings. So ``Recipe.quick()`` is what
+                ``ddplug evaluate --protocol quick`` trains by.
         """
-        return cls(epochs=200 if augment else 60, learning_rate=0.05, schedule="cosine", augment=augment)
+        epochs = 200 if augment else 60
+        quick = cls(epochs=epochs, learning_rate=0.05, schedule="cosine", augment=augment or "")
+        return replace(quick, adopts=True) if augment is None else quick
 
     @classmethod
     def by_steps(cls, steps: int, augment: str = "") -> Recipe:
@@ -80,9 +88,23 @@ class Recipe(metaclass=TakesNumbers):
         """
         return cls(learning_rate=0.1, batch_size=128, schedule="cycle", augment=augment, steps=steps)
 
+    def on(self, augment: str) -> Recipe:
+        """Return the recipe for a set.
+
+        Args:
+            augment: operations of the recipe that the set brings, which take the place of none where that is wanted.
+
+        Example:
+            >>> Recipe.quick().on("crop_flip") == Recipe.quick("crop_flip")
+            True
+        """
+        if self.augment or not self.adopts:
+            return self
+        return Recipe.quick(augment) if self == Recipe.quick() else replace(self, augment=augment, adopts=False)
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values; ``steps`` only where it is not 0: older readers do not know it."""
-        return {name: value for name, value in asdict(self).items() if name != "steps" or value}
+        return {name: value for name, value in asdict(self).items() if name != "adopts" and (name != "steps" or value)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Recipe:
@@ -91,7 +113,7 @@ class Recipe(metaclass=TakesNumbers):
         Raises:
             FormatError: a field is unknown, of the wrong type or out of range.
         """
-        types = {f.name: type(f.default) for f in fields(cls)}
+        types = {f.name: type(f.default) for f in fields(cls) if f.compare}
         for name, value in values.items():
             if name not in types:
                 known = ", ".join(types)

@@ -29,6 +29,9 @@ class Stored:
     groups: tuple[int, ...]
     streams: Mapping[str, Tensor]
 
+    def __repr__(self) -> str:
+        return f"Stored({self.codec!r}, {sum(self.groups)} x {self.shape}, {self.nbytes:,} bytes)"
+
     @property
     def nbytes(self) -> int:
         """Bytes of all streams."""

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from ddplug.errors import OptionError
 from ddplug.utils.checks import whole
 
-__all__ = ["nth_generator", "seeded", "spawn", "temporary_seed"]
+__all__ = ["known_secrets", "nth_generator", "secret_normal", "seeded", "spawn", "temporary_seed"]
+
+_Source: TypeAlias = Callable[[tuple[int, ...]], Tensor]
+"""Function of a shape: float64 numbers."""
 
 
 @contextmanager
@@ -63,3 +71,57 @@ def spawn(rng: torch.Generator, number: int) -> list[torch.Generator]:
     """Make independent generators, one for each repeat, seeded from one."""
     seeds = torch.randint(2**63 - 1, (number,), generator=rng).tolist()
     return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def _from_system(shape: tuple[int, ...]) -> Tensor:
+    """Draw from the operating system's source for cryptography, by Box & Muller.
+
+    Half the sum of four draws: which floating-point numbers one draw can take would tell it from its sum with a datum.
+
+    Reference: Holohan & Braghin, "Secure Random Sampling in Differential Privacy", ESORICS 2021.
+    """
+    number = math.prod(shape)
+    raw = np.frombuffer(os.urandom(8 * 8 * number), dtype=np.uint64).reshape(2, 4, number) >> np.uint64(11)
+    radius = np.sqrt(-2 * np.log((raw[0] + 1.0) * 2.0**-53))
+    drawn = (radius * np.cos(raw[1] * (2 * math.pi * 2.0**-53))).sum(0) / 2
+    return torch.from_numpy(drawn).view(shape)
+
+
+_SECRETS: ContextVar[_Source] = ContextVar("secrets", default=_from_system)
+
+
+def secret_normal(shape: tuple[int, ...]) -> Tensor:
+    """Draw standard normal numbers that nobody can draw again: no seed gives them.
+
+    The generator of a run will not do where noise is to hide something: its seed is written down, and torch's own,
+    of 32 bits, could be found by trying all.
+
+    Args:
+        shape: of what to draw.
+
+    Returns:
+        float64 numbers on the CPU.
+
+    Example:
+        >>> secret_normal((2, 3)).shape, bool((secret_normal((9,)) == secret_normal((9,))).any())
+        (torch.Size([2, 3]), False)
+    """
+    return _SECRETS.get()(shape)
+
+
+def _known(shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@contextmanager
+def known_secrets(source: _Source = _known) -> Iterator[None]:
+    """Let tests know what is secret, so that they can repeat it; what is made inside is not private.
+
+    Args:
+        source: gives numbers of a shape, each time the same.
+    """
+    token = _SECRETS.set(source)
+    try:
+        yield
+    finally:
+        _SECRETS.reset(token)

@@ -14,6 +14,7 @@ __all__ = [
     "one_line",
     "os_reason",
     "percent",
+    "roughly",
     "shown",
     "storable",
     "table",
@@ -111,6 +112,18 @@ def duration(seconds: float) -> str:
         ('0.012 s', '2.3 s', '75 s')
     """
     return f"{seconds:.2g} s" if seconds < 9.5 else f"{seconds:.0f} s"
+
+
+def roughly(seconds: float) -> str:
+    """Write how long something will take, as it may be said before it is known well.
+
+    Example:
+        >>> roughly(7), roughly(75), roughly(600), roughly(9000)
+        ('7 seconds', '75 seconds', '10 minutes', '2.5 hours')
+    """
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} second{'s' if seconds >= 1.5 else ''}"
+    return f"{seconds / 60:.0f} minutes" if seconds < 100 * 60 else f"{seconds / 3600:.1f} hours"
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:

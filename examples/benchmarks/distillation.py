@@ -1,8 +1,10 @@
 """Distill real data with the methods of the table, evaluate as the papers do, and write docs/benchmarks/*.json.
 
 Every row is distilled and evaluated in a process of its own, so that its peak memory is its own; rows that the result
-file already has are kept, so that the benchmark can be stopped and continued.
+file already has are kept, so that the benchmark can be stopped and continued. The file is written into a folder of its
+own; ``--out docs/benchmarks`` goes on with the figures of the documentation. ``--row`` measures a few rows only.
 
+    python examples/benchmarks/distillation.py mnist-1 --data mnist --data-root DIR --row dm --row random
     python examples/benchmarks/distillation.py mnist-1 --data mnist --data-root DIR
     python examples/benchmarks/distillation.py cifar10-10 --data imagefolder:DIR
     python examples/benchmarks/distillation.py cross --data mnist --data-root DIR
@@ -21,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -349,15 +352,28 @@ def versions() -> dict[str, str]:
     return {"ddplug": ddplug.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
+def chosen(benchmark: Benchmark, names: Sequence[str] | None) -> list[str]:
+    """Return the keys of the rows of some methods, or of all; stop at a name that no row has."""
+    known = [entry.method for entry in benchmark.rows]
+    for name in names or ():
+        if name not in known:
+            raise SystemExit(f"--row is {name}; it must be one of {', '.join(dict.fromkeys(known))}")
+    return [entry.key for entry in benchmark.rows if not names or entry.method in names]
+
+
 def _run(name: str, arguments: argparse.Namespace, path: Path) -> None:
     """Measure the rows that are missing, and write the file after each."""
     benchmark = BENCHMARKS[name]
     keys = [entry.key for entry in benchmark.rows]
+    wanted = chosen(benchmark, arguments.row)
     found: dict[str, Any] = {"keys": [], "rows": [], "seconds": 0.0}
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
     rows, seconds = dict(zip(found["keys"], found["rows"], strict=True)), found["seconds"]
-    for key in keys:
+    if set(wanted) <= set(rows):
+        said = "all rows are" if len(wanted) > 1 else "the row is"
+        print(f"{said} there already: {path}; give another --out to measure again", file=sys.stderr)
+    for key in wanted:
         if key in rows:
             continue
         began = time.monotonic()
@@ -388,7 +404,8 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--data-root")
     parser.add_argument("--cache", help="folder for decoded images")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "docs" / "benchmarks")
+    parser.add_argument("--row", action="append", metavar="METHOD", help="measure the rows of this method only; repeat")
+    parser.add_argument("--out", type=Path, default=Path("ddplug-benchmarks"), help="folder (default: %(default)s)")
     parser.add_argument("--keep", type=Path, help="folder for distilled sets, and for checkpoints to go on from")
     parser.add_argument("--validate", action="store_true", help="judge on a held-out tenth of the training data")
     parser.add_argument("--entry", help=argparse.SUPPRESS)

@@ -6,6 +6,7 @@ python examples/benchmarks/figures.py docs/benchmarks OUT
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from ddplug.evaluation.figures import scatter
 
@@ -34,24 +36,27 @@ PUBLISHED: Mapping[str, Mapping[str, tuple[tuple[int, float], ...]]] = {
 }
 """Data -> method -> (bits a class, accuracy in %), read off figures of Bao et al., ICCV 2025; width 128, best epoch."""
 
+_GRAY = "#7d8590"
+"""What is not ours; it can be read on light and on dark pages."""
+
+_NAMES = 0.45
+"""Share of the bytes of the smallest published sets where their names begin, on a logarithmic axis."""
+
 _SHOWN = 3
 """Matrices side by side."""
 
 
-def over_bytes(results: Sequence[Mapping[str, Any]]) -> Figure:
+def over_bytes(results: Sequence[Mapping[str, Any]], size: tuple[float, float] = (10, 4.6)) -> Figure:
     """Draw accuracy on test data over the bytes of a set, with published figures in gray.
 
     Args:
         results: of ``stored_bytes.py``; those whose titles begin with the same name of data share a panel.
+        size: of the figure, in inches.
     """
-    figure = Figure(figsize=(10, 4.6), dpi=100, layout="constrained")
-    for axes, (data, published) in zip(figure.subplots(1, len(PUBLISHED)), PUBLISHED.items(), strict=True):
+    figure = Figure(figsize=size, dpi=100, layout="constrained")
+    for axes, data in zip(figure.subplots(1, len(PUBLISHED)), PUBLISHED, strict=True):
+        _published(axes, PUBLISHED[data])
         rows = [row for result in results if result["title"].startswith(data) for row in result["rows"]]
-        for name, points in published.items():
-            sizes = [10 * bits / 8 for bits, _ in points]
-            heights = [accuracy for _, accuracy in points]
-            axes.plot(sizes, heights, color="0.6", linewidth=0.8, marker=".", linestyle=":")
-            axes.annotate(name, (sizes[0], heights[0]), ha="right", va="center", fontsize="x-small", color="0.35")
         lines = dict.fromkeys((row["stored"], row["network"]) for row in rows)
         for k, (stored, network) in enumerate(lines):
             line = [row for row in rows if (row["stored"], row["network"]) == (stored, network)]
@@ -61,19 +66,35 @@ def over_bytes(results: Sequence[Mapping[str, Any]]) -> Figure:
                 [row["bytes"] for row in own],
                 [row["accuracy (%)"] for row in own],
                 [row["deviation"] or 0.0 for row in own],
-                label=f"{stored}, {network}",
+                label=f"ddplug: {stored}, {network}",
                 marker="os^DvPX"[k % 7],
                 linestyle="--" if stored == "random" else "-",
                 capsize=3,
             )
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axes.xaxis.set_major_formatter(lambda nbytes, _: f"{nbytes / 1e3:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlim(left=min(axes.get_xlim()[0], _NAMES * min(10 * p[0][0] / 8 for p in PUBLISHED[data].values())))
         axes.set_title(data)
-        axes.set_xlabel("bytes of the set")
+        axes.set_xlabel("stored, kB")
         axes.grid(alpha=0.3)
-        if lines:
-            axes.legend(loc="lower right", fontsize="x-small")
     figure.axes[0].set_ylabel("accuracy on test data, %")
+    drawn = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if drawn:
+        figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=2, fontsize="small", framealpha=0)
     return figure
+
+
+def _published(axes: Any, methods: Mapping[str, tuple[tuple[int, float], ...]]) -> None:
+    """Draw published figures, each with its name at the left end; names that would overlap are moved up."""
+    heights = [accuracy for points in methods.values() for _, accuracy in points]
+    gap, place = (max(heights) - min(heights)) / 16, -math.inf
+    for name, points in sorted(methods.items(), key=lambda item: item[1][0][1]):
+        sizes = [10 * bits / 8 for bits, _ in points]
+        axes.plot(sizes, [accuracy for _, accuracy in points], color=_GRAY, linewidth=0.8, marker=".", linestyle=":")
+        place = max(place + gap, points[0][1])
+        axes.text(0.85 * sizes[0], place, name, ha="right", va="center", fontsize="small", color=_GRAY)
 
 
 def over_memory(result: Mapping[str, Any]) -> Figure:

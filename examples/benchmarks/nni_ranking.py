@@ -35,16 +35,19 @@ from ddplug.distillers.ncfm import NCFM
 from ddplug.distillers.selection.kmeans import KMeansCentroid
 from ddplug.distillers.selection.random_ import Random
 from ddplug.evaluation.ranking import spearman
-from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
-from ddplug.nni.agreement import Study
-from ddplug.nni.budget import cost, data_file, early_stopping, epochs_within
+from ddplug.nni import ConvNetSpace, architectures
+from ddplug.nni.spaces import candidates
+from ddplug.search import Judge, Protocol, Study
+from ddplug.search.agreement import EARLY
+from ddplug.search.budget import data_file, steps_within
 from ddplug.synthetic import SyntheticSet
 from ddplug.utils.text import table
 
 OUT = Path(__file__).parents[2] / "docs" / "benchmarks"
 SHARE = 1 / 50
 SCORED = 1000
-ZERO = ("parameters", "gradient-norm", "synflow", "nwot")
+FULL_SEEDS = 2
+ZERO = ("parameters", "flops", "gradient-norm", "synflow", "nwot")
 
 
 @dataclass(frozen=True)
@@ -122,27 +125,27 @@ def _distilled(train: LabeledData, distiller: Any, factor: int) -> SyntheticSet:
 
 
 def study(case: Case, arguments: argparse.Namespace) -> Study:
-    """Write the files that are missing and plan who is judged by what."""
+    """Write the files that are missing and plan who is judged by what: all proxies of one training take equal steps."""
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     train, rest = _data(case, arguments.data_root)
     parts = {"whole": train, "validation": rest, "small": rest.split(SCORED / len(rest))[1]}
     whole, validation, small = (data_file(data, folder / f"{name}.safetensors") for name, data in parts.items())
     common: dict[str, Any] = {"device": "cpu", "augment": ""}
-    full = ProxyEvaluator(whole, validation, epochs=case.epochs, learning_rate=0.02, batch_size=64, **common)
-    proxies: dict[str, ProxyEvaluator] = {}
+    protocol = Protocol(epochs=case.epochs, learning_rate=0.02, batch_size=64, seeds=FULL_SEEDS, **common)
+    full = Judge(whole, validation, protocol)
+    sets: dict[str, Path] = {EARLY: whole}
     for name, (distiller, factor) in {} if arguments.full_only else METHODS.items():
-        path = _saved(folder / f"{name}.safetensors", partial(_distilled, train, distiller, factor))
-        for ending, training in TRAININGS.items():
-            budget = SHARE * cost(full) / training["seeds"]
-            epochs = epochs_within(budget, len(SyntheticSet.load(path)), SCORED)
-            proxies[name + ending] = ProxyEvaluator(path, small, epochs=epochs, **training, **common)
+        sets[name] = _saved(folder / f"{name}.safetensors", partial(_distilled, train, distiller, factor))
+    proxies: dict[str, Judge] = {}
     for ending, training in {} if arguments.full_only else TRAININGS.items():
-        budget = SHARE * cost(full) / training["seeds"]
-        proxies[f"early stopping{ending}"] = early_stopping(train, folder, small, budget, **training, **common)
-    space = case.space()
-    samples = architectures(space, case.number)[: arguments.first]
-    return Study(space, samples, full, proxies, folder, zero=() if arguments.full_only else ZERO)
+        budget = SHARE * full.cost / (FULL_SEEDS * training["seeds"])
+        steps = steps_within(budget, training["batch_size"], SCORED)
+        for name, path in sets.items():
+            proxies[name + ending] = Judge(path, small, Protocol(steps=steps, **training, **common))
+    samples = architectures(case.space(), case.number)[: arguments.first]
+    drawn = candidates(case.space(), samples)
+    return Study(drawn, full, proxies, folder, zero=() if arguments.full_only else ZERO)
 
 
 def _cells(case: Case, done: Study) -> list[dict[str, Any]]:
@@ -210,7 +213,7 @@ def _ensembles(judged: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
 
 
 def _write(name: str, case: Case, done: Study, rows: list[dict[str, Any]]) -> None:
-    records = [record for each in done.evaluators for record in done.records(each) if record]
+    records = [record for each in done.judges for record in done.records(each) if record]
     judged = done.judged()
     result = {
         "title": f"Ranking {case.title}",
@@ -220,8 +223,9 @@ def _write(name: str, case: Case, done: Study, rows: list[dict[str, Any]]) -> No
         "rows": rows,
         "ensembles": _ensembles(judged),
         "how": f"python examples/benchmarks/nni_ranking.py {name} --data-root DIR --folder DIR",
-        "samples": [dict(sample) for sample in done.samples],
+        "samples": [dict(sample) for sample in done.candidates.samples],
         "scores": done.scores(),
+        "ceiling": done.ceiling(),
         "judged": judged,
         "seconds": sum(record.result.seconds for record in records),
         "machine": f"{os.cpu_count()} CPU cores, one thread",

@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,14 @@ import psutil
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from nni.nas.space import SimplifiedModelSpace
+from nni.nas.strategy.base import Strategy
 from torch import Tensor, nn
 
 import ddplug
 from ddplug.distillers.selection.random_ import Random
 from ddplug.networks.convnet import ConvNet
 from ddplug.nni import ConvNetSpace, ProxyEvaluator, ProxyExperiment
-from ddplug.nni.agreement import Listed
-from ddplug.nni.journal import Journal
+from ddplug.search.journal import Journal
 
 OUT = Path(__file__).parents[2] / "docs" / "benchmarks"
 TRIALS, CRASH, HANG = 50, (3, 11, 19, 27, 35), (8, 30)
@@ -91,6 +92,29 @@ def _kill_one(journal: Path, killed: list[int], over: threading.Event) -> None:
                     process.kill()
                     killed.append(process.pid)
                     return
+
+
+class Listed(Strategy):
+    """Submits given samples of a space, in order."""
+
+    def __init__(self, samples: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__()
+        self.samples = [dict(sample) for sample in samples]
+
+    def extra_repr(self) -> str:
+        return f"samples={len(self.samples)}"
+
+    def _run(self) -> None:
+        for sample in self.samples:
+            if not self.wait_for_resource():
+                return
+            self.engine.submit_models(self.model_space.freeze(sample))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"samples": self.samples}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.samples = list(state_dict["samples"])
 
 
 def survival() -> dict[str, Any]:

@@ -339,3 +339,14 @@ def test_no_more_is_read_than_the_memory_may_need() -> None:
     made.post_adapt(None, stream[1])
     assert Counted.reads < 300
     assert made.nbytes > 320
+
+
+def test_groups_without_an_image_are_said_once() -> None:
+    stream = dotted(3).train_stream
+    with pytest.warns(UserWarning, match=r"\d of \d groups have no image: \d+ bytes of each") as caught:
+        taken(stream, max_bytes=60)
+    assert len(caught) == 1
+    twice = enumerate([*stream, *stream])
+    domains = [SimpleNamespace(dataset=each.dataset, _current_experience=number) for number, each in twice]
+    with pytest.warns(UserWarning, match="groupby='class' keeps one for each class"):
+        taken(domains, max_bytes=240)

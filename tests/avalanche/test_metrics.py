@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from avalanche.training.supervised import Naive, Replay
 from torch.utils.data import TensorDataset
 
 from ddplug.avalanche import DistilledBuffer, DistilledReplay, distillation_metrics
-from ddplug.avalanche.metrics import _grid
-from ddplug.errors import OptionError
+from ddplug.avalanche.groups import GroupKey
+from ddplug.errors import DataError, OptionError
 
 SECONDS, IMAGES, BYTES, PICTURE = (
     f"{name}/train_phase/train_stream"
@@ -123,11 +124,16 @@ def test_a_picture_has_a_row_for_each_class() -> None:
         DistilledReplay, benchmark(1, 8, 8).train_stream, distillation_metrics(picture=True), storage_policy=policy
     )
     pictures = [value.image for value in emitted(strategy)[PICTURE][1]]
-    assert [tuple(image.shape) for image in pictures] == [(3, 2 + 10 * rows, 2 + 10 * 2) for rows in (2, 4, 6)]
+    heights = [image.shape[1] for image in pictures]
+    assert heights[1] - heights[0] == heights[2] - heights[1] == 2 * (64 + 4)  # two classes more, eight times enlarged
     assert pictures[-1].dtype == torch.uint8
     rows = policy.rows()
-    last = (rows.x[rows.y == 5][1, 0] * 255).round().to(torch.uint8)
-    assert torch.equal(pictures[-1][0, 52:60, 12:20], last)
+    last = rows.x[rows.y == 5][1, 0]
+    shown = ((last - rows.x.min()) / (rows.x.max() - rows.x.min()) * 255).round()
+    corner = [12 + 5 * 68, 12 + 1 * 68]  # after the margin, the sixth row and the second column
+    left = pictures[-1].shape[2] - 12 - 2 * 68 - 12
+    tile = pictures[-1][0, corner[0] : corner[0] + 64, left + corner[1] : left + corner[1] + 64]
+    assert (tile[4::8, 4::8] - shown).abs().max() <= 1
 
 
 def test_inputs_that_are_no_images_give_figures_but_no_picture() -> None:
@@ -137,25 +143,20 @@ def test_inputs_that_are_no_images_give_figures_but_no_picture() -> None:
     assert set(emitted(strategy)) == {SECONDS, IMAGES, BYTES}
 
 
-def test_grid_sorts_by_task_then_class_and_fills_short_rows_with_white() -> None:
-    x = torch.tensor([0.0, 0.2, 0.4, 0.6]).reshape(4, 1, 1, 1).expand(4, 3, 4, 4)
-    grid = _grid(x, torch.tensor([1, 0, 1, 1]), torch.tensor([0, 1, 0, 0]))
-    assert tuple(grid.shape) == (3, 14, 20)
-    assert grid[0, 3, [3, 9, 15]].tolist() == [0, 102, 153]
-    assert grid[0, 9, [3, 9, 15]].tolist() == [51, 255, 255]
+def test_rows_are_sorted_and_named_by_task_class_and_experience() -> None:
+    policy = memory()
+    trained(DistilledReplay, benchmark(1, 8, 8).train_stream, [], storage_policy=policy)
+    held = list(policy.groups.values())
+    keys = [GroupKey(3), GroupKey(1), GroupKey(0, 2), GroupKey(0, 1), GroupKey(1, 0, 4), GroupKey(1, 0, 0)]
+    policy._groups = {key: replace(own, group=key) for key, own in zip(keys, held, strict=True)}
+    names = [text.get_text() for text in policy.picture(1).texts]
+    wanted = ["1", "1 (experience 0)", "1 (experience 4)", "3", "0 (task 1)", "0 (task 2)"]
+    assert names == [*wanted, "1 of 2 images per class shown"]
 
 
-def test_grid_shows_twenty_of_many_evenly_and_stretches_what_lies_outside() -> None:
-    x = torch.linspace(-3, 2, 39).reshape(39, 1, 1, 1).expand(39, 1, 2, 2)
-    grid = _grid(x, torch.zeros(39, dtype=torch.int64), torch.zeros(39, dtype=torch.int64))
-    assert tuple(grid.shape) == (3, 6, 2 + 20 * 4)
-    shown = grid[0, 2, 2::4][:20].tolist()
-    assert shown == [round(255 * 2 * place / 38) for place in range(20)]
-
-
-def test_grid_of_equal_pixels_outside_the_range() -> None:
-    zero = torch.zeros(1, dtype=torch.int64)
-    assert _grid(torch.full((1, 1, 2, 2), 7.0), zero, zero).max() <= 255
+def test_an_empty_memory_has_no_picture() -> None:
+    with pytest.raises(DataError, match="the memory is empty"):
+        memory().picture()
 
 
 def test_text_logger_prints_the_figures_with_the_next_block() -> None:
@@ -179,11 +180,8 @@ def test_tensorboard_gets_one_curve_a_figure_and_the_pictures(tmp_path: Path) ->
     events = accumulator.EventAccumulator(str(tmp_path)).Reload()
     assert set(events.Tags()["scalars"]) == {SECONDS, IMAGES, BYTES}
     assert [(event.step, event.value) for event in events.Scalars(IMAGES)] == [(4, 4), (8, 8), (12, 12)]
-    assert [(image.step, image.height, image.width) for image in events.Images(PICTURE)] == [
-        (4, 22, 22),
-        (8, 42, 22),
-        (12, 62, 22),
-    ]
+    images = [(image.step, image.height) for image in events.Images(PICTURE)]
+    assert images == [(4, 2 * 68 + 24), (8, 4 * 68 + 24), (12, 6 * 68 + 24)]
     assert emitted(strategy)[PICTURE][0] == [4, 8, 12]
 
 

@@ -14,9 +14,9 @@ from ddplug.data.loaders import from_image_folder
 from ddplug.distillation.loop import distill
 from ddplug.distillers.parts.experts import read_expert, train_experts
 from ddplug.distillers.parts.training import ExpertTraining
-from ddplug.nni.journal import Journal, Record, key
-from ddplug.nni.protocol import Result
 from ddplug.registry import resolve
+from ddplug.search.journal import Journal, Record, key
+from ddplug.search.protocol import Result
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.export import inspect
 from ddplug.testing import made_small, toy_images

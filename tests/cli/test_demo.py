@@ -18,11 +18,12 @@ import torch
 
 from ddplug.cli.demo import CHAPTERS, Demo, run_demo
 from ddplug.cli.demo.continual import continual
-from ddplug.cli.demo.search import search
 from ddplug.cli.demo.stage import Size, Stage
+from ddplug.cli.program import main
 from ddplug.data import datasets
 from ddplug.errors import OptionError
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.page import Chapter
 
 SMALL = Size(
     budgets={1: 2, 2: 2},
@@ -40,7 +41,6 @@ SMALL = Size(
     share=0.3,
 )
 AVALANCHE = find_spec("avalanche") is not None
-NNI = find_spec("nni") is not None and find_spec("pytorch_lightning") is not None
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,7 @@ def test_every_file_is_there_and_nothing_else(made: Demo) -> None:
     wanted |= {"accuracy.png", "report.html", "results.json"}
     if AVALANCHE:
         wanted |= {"continual.png", "memory-replay-20.png", "memory-random-20.png", "memory-dm-20.png"}
-    if NNI:
-        wanted |= {"search.png"}
+    wanted |= {"search.png"}
     assert {path.name for path in made.folder.iterdir()} == wanted
     for path in made.folder.glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
@@ -86,13 +85,13 @@ def test_results_hold_every_set_beside_its_baselines_and_the_bound(made: Demo) -
 
 def test_report_holds_every_figure_and_picture(made: Demo) -> None:
     page = made.report.read_text()
-    cells = [unescape(re.sub("<[^>]*>", "", cell)) for cell in re.findall("<td.*?</td>", page)]
-    assert len(made.summary) == 1 + AVALANCHE + NNI
+    cells = [unescape(re.sub("<[^>]*>", "", cell)) for cell in re.findall("<t[dh].*?</t[dh]>", page)]
+    assert len(made.summary) == 2 + AVALANCHE
     for row in [row for summary in made.summary for row in summary[1:]]:
         assert any(tuple(cells[n : n + len(row)]) == row for n in range(len(cells)))
-    assert page.count("data:image/png;base64,") == 1 + 4 + 4 * AVALANCHE + NNI
-    assert page.count("<table>") == 2 + AVALANCHE + NNI
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert page.count("data:image/png;base64,") == 1 + 4 + 2 + 4 * AVALANCHE + 1
+    assert page.count("<table>") == 3 + AVALANCHE
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
 
 
 @pytest.mark.skipif(not AVALANCHE, reason="Avalanche is not installed")
@@ -138,7 +137,6 @@ def test_continual_learning_leaves_the_global_generators(tmp_path: Path, capfd: 
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.skipif(not NNI, reason="NNI is not installed")
 def test_search_compares_cheap_scores_with_full_training_at_equal_cost(made: Demo) -> None:
     values = made.values["search"]
     assert values["skipped"] is None
@@ -162,24 +160,13 @@ def test_search_compares_cheap_scores_with_full_training_at_equal_cost(made: Dem
     assert min(values["scores"]["full"]) < max(values["scores"]["full"])
 
 
-@pytest.mark.parametrize("missing", ["nni", "pytorch_lightning"])
-def test_without_nni_the_search_is_a_line(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules[search.__module__], "find_spec", lambda name: None if name == missing else name)
-    data = datasets.load("digits")
-    part = search(Stage(tmp_path, 0, SMALL, pytest.fail, data, data))
-    assert part.values == {"skipped": part.note}
-    assert part.summary == []
-    assert 'pip install "nni==3.0.*"' in part.note
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.skipif(not NNI, reason="NNI is not installed")
 def test_the_search_is_silent_and_leaves_test_data_home_and_the_global_generators(tmp_path: Path) -> None:
     code = """
 import random, sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, torch
+from ddplug.cli.program import main
 from ddplug.data import datasets
 from ddplug.cli.demo.stage import Size, Stage
 from ddplug.cli.demo.search import search
@@ -252,6 +239,7 @@ def test_number_of_threads_is_put_back(tmp_path: Path, monkeypatch: pytest.Monke
     finally:
         torch.set_num_threads(before)
     assert json.loads((tmp_path / "out" / "results.json").read_text())["finished"] is False
+    assert "The demo is not finished" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("content", ["mine", '{"format": "other"}', '["ddplug-demo/1"]'])
@@ -268,3 +256,17 @@ def test_folders_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "file", "File exists"), (tmp_path / "none" / "out", "No such file")):
         with pytest.raises(OptionError, match=f"{re.escape(str(path))}: {reason}"):
             run_demo(path, size=SMALL)
+
+
+def test_a_stopped_demo_says_where_its_page_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(stage: Stage) -> None:
+        stage.show(Chapter("Half of it", ["so far"]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ddplug.cli.demo.CHAPTERS", {"stopped": stopped})
+    assert main(["demo", "-o", str(tmp_path / "out")]) == 130
+    page = tmp_path / "out" / "report.html"
+    assert f"interrupted; what there is so far is in {page}" in capsys.readouterr().err
+    assert "Half of it" in page.read_text() and "The demo is not finished" in page.read_text()

@@ -25,6 +25,7 @@ SOUND = {
     "torchvision": "0.29.2",
     "numpy": "2.4.6",
     "avalanche-lib": "0.6.0",
+    "optuna": "5.0.0",
     "nni": "3.0",
     "pytorch-lightning": "2.6.6",
     "setuptools": "81.0.0",

@@ -25,6 +25,7 @@ from ddplug.cli.program import main
 from ddplug.distillers import presets
 from ddplug.evaluation.learned import evaluate_as_learned
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.ready import READY
 from ddplug.testing import toy_table
 
 DM = ["distill", "dm", "--data", "digits", "--network", "convnet:width=4,depth=1", "--pool", "1", "--device", "cpu"]
@@ -136,7 +137,8 @@ def test_list_names_every_plug_in(capsys: pytest.CaptureFixture[str]) -> None:
     values = answer(capsys, "list")
     assert values.pop("sources")[0]["name"] == "imagefolder:DIR"
     assert {kind: [entry["name"] for entry in entries] for kind, entries in values.items()} == {
-        f"{kind}s": registry.names(kind) for kind in registry.GROUPS
+        **{f"{kind}s": registry.names(kind) for kind in registry.GROUPS},
+        "sets": list(READY),
     }
     assert all(entry["error"] is None and entry["about"] for entries in values.values() for entry in entries)
     assert main(["list"]) == 0
@@ -311,7 +313,7 @@ def test_evaluate_trains_as_learned_where_the_set_says_how(
     test = ddplug.load_dataset("digits", split="test")
     expected = evaluate_as_learned(SyntheticSet.load(file), test, device="cpu").accuracies
     assert network["accuracies"] == list(expected)
-    assert network["network"] == "convnet:width=4,depth=1"
+    assert (network["network"], network["protocol"]) == ("convnet:width=4,depth=1", "learned")
     assert main(["evaluate", made, "--data", "digits", "--protocol", "learned"]) == 2
     assert "the set's provenance has no 'training'" in capsys.readouterr().err
     # rounding costs such a set far more than others

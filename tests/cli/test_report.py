@@ -10,7 +10,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from ddplug.cli.demo.report import Chapter, Picture, Table, page
+from ddplug.utils.page import Chapter, Picture, Table, page
 
 VOID = {"meta", "img", "br"}
 

@@ -18,6 +18,7 @@ from ddplug.distillers.parts.teachers import train_teacher
 from ddplug.distillers.parts.training import ExpertTraining
 from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import DataError
+from ddplug.search import budget
 from ddplug.testing import toy_images
 
 QUICK: dict[str, Any] = {
@@ -93,7 +94,6 @@ def test_a_set_is_judged_by_the_real_data_in_another() -> None:
 
 
 def test_files_for_a_search_are_made_of_a_torch_dataset(tmp_path: Path) -> None:
-    budget = pytest.importorskip("ddplug.nni.budget", exc_type=ImportError)
     files = [budget.data_file(each, tmp_path / "data.safetensors") for each in (dataset(), data())]
     assert files[0] == files[1]
     assert len(ddplug.SyntheticSet.load(budget.selection_file(dataset(), "random", 1, tmp_path))) == 3

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ddplug.data import LabeledData
+from ddplug.distillation.loop import distill
 from ddplug.distillers import Difficulty
+from ddplug.distillers.selection.difficulty import WINDOWS
 from ddplug.errors import OptionError
 from ddplug.testing import toy_images
 from tests.exact import generator
@@ -96,3 +98,12 @@ def test_held_out_data_choose_a_window_with_few_wrong_labels() -> None:
 def test_options_outside_their_range(options: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Difficulty(**options)  # type: ignore[arg-type]
+
+
+def test_a_set_tells_the_window_that_was_found() -> None:
+    data = toy_images((30, 30))
+    method = Difficulty(**{**Difficulty.small, "images_per_class": 2})
+    made = distill(data, method, seed=0, device="cpu")
+    assert tuple(made.provenance["window"]) in WINDOWS
+    given = distill(data, replace(method, window=(0.2, 0.7)), seed=0, device="cpu")
+    assert given.provenance["window"] == [0.2, 0.7]

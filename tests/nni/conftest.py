@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 if find_spec("nni") is None:
-    # all but the tests of what needs nothing of it
-    collect_ignore = [path.name for path in Path(__file__).parent.glob("test_*.py") if path.name != "test_journal.py"]
+    collect_ignore = [path.name for path in Path(__file__).parent.glob("test_*.py")]
 
 
 @pytest.fixture(autouse=True)

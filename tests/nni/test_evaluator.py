@@ -17,11 +17,11 @@ import torch
 
 from ddplug.data.preprocess import Identity
 from ddplug.errors import DataError, DdplugError, FormatError, OptionError
-from ddplug.nni.candidate import train_and_score
 from ddplug.nni.evaluator import ProxyEvaluator
-from ddplug.nni.journal import Journal
-from ddplug.nni.protocol import CandidateError, Result
-from ddplug.nni.sets import load_set
+from ddplug.search.candidate import train_and_score
+from ddplug.search.journal import Journal
+from ddplug.search.protocol import CandidateError, Result
+from ddplug.search.sets import load_set
 from ddplug.utils.randomness import temporary_seed
 from tests.nni.toy_experiments import ROOT, run
 from tests.nni.toy_space import ColorSpace, KindSpace, WidthSpace, files
@@ -236,7 +236,7 @@ def test_check_refuses_spaces_that_do_not_fit(pair: tuple[Path, Path]) -> None:
         (lambda: WidthSpace(classes=5), r"\(1, 5\); it must give \(1, 3\)"),
         (lambda: WidthSpace(inputs=65), "65"),
         (lambda: ColorSpace(), "3 channels.*; for a space of colored images set channels=3"),
-        (lambda: KindSpace(("crash",)), "no such kernel"),
+        (lambda: KindSpace(("crash",)), "no such kernel$"),
         (lambda: torch.nn.Linear(64, 3), "is a Linear"),
     ]
     for make, words in cases:

@@ -12,12 +12,13 @@ from ddplug.errors import OptionError
 from ddplug.utils import packages
 from ddplug.utils.randomness import temporary_seed
 from tests.nni.toy_search import ForeignEvaluator, ToyEvaluator, executed, toy_space, true_metric
+from tests.nni.toy_space import WidthSpace, files
 
 with temporary_seed(0):
     import nni.nas.strategy as strategies
     from nni.nas.experiment.config import NasExperimentConfig
 
-    from ddplug.nni import ProxyExperiment
+    from ddplug.nni import ProxyEvaluator, ProxyExperiment
     from ddplug.nni.engine import Budget
 
 
@@ -72,8 +73,29 @@ def test_a_failing_candidate_is_named_and_the_search_goes_on(trail: Path, folder
     assert pairs(experiment) == {width: true_metric(width) for width in range(1, 13) if str(width) not in fates}
     reasons = {record.sample["width"]: record.failure for record in experiment.failures}
     assert reasons[2] == reasons[9] == "RuntimeError: bad luck"
-    assert "without a word" in str(reasons[5])
+    assert reasons[5] == "RuntimeError: bad luck that nobody wrote down"
     assert len(reasons) == 3
+
+
+def test_the_winner_is_trained_in_full_and_compared_with_chance(tmp_path: Path, home: Path) -> None:
+    pair = files(tmp_path)
+    with temporary_seed(0):
+        space = WidthSpace((2, 4, 8, 16))
+    cheap = ProxyEvaluator(*pair, steps=2, device="cpu")
+    experiment = ProxyExperiment(space, cheap, strategies.GridSearch(), trials=4, folder=tmp_path / "search")
+    experiment.run()
+    full = ProxyEvaluator(*pair, steps=30, device="cpu")
+    found = experiment.retrain(full, top_k=2, chance=4)
+    best = {record.sample["width"] for record in sorted(experiment.results, key=lambda r: -(r.metric or 0))[:2]}
+    assert {record.sample["width"] for record in found.records} == best
+    assert {record.sample["width"] for record in found.chance} == {2, 4, 8, 16}
+    assert all(record.settings["steps"] == 30 for record in found.chance)
+    lines = len(experiment.journal.read())
+    assert lines == 8
+    assert experiment.retrain(full, top_k=1, chance=0).best in found.records
+    assert len(experiment.journal.read()) == lines  # known
+    # there is nothing to look at in a list of NNI's
+    assert not (home / "nni-experiments" / ".experiment").exists()
 
 
 def test_a_search_without_results_says_so(trail: Path, folder: Path) -> None:

@@ -7,19 +7,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ddplug.nni.journal import Journal
-from ddplug.nni.judging import Case, in_trial, judge, watchdog
-from ddplug.nni.protocol import CandidateError, Result
+from ddplug.nni.judging import in_trial, judge, watchdog
+from ddplug.search.journal import Journal
+from ddplug.search.judging import Case
+from ddplug.search.protocol import CandidateError, Result
 
 SCRIPT = """
 import re, sys, time
-from ddplug.nni.judging import Case, watchdog
+from ddplug.nni.judging import watchdog
+from ddplug.search.judging import Case
 
-case = Case({{"width": 3}}, {{}}, journal=sys.argv[1], time_limit=0.5)
-with watchdog(case, grace=0.2):
+case = Case({{"width": 3}}, {{}}, journal=sys.argv[1])
+with watchdog(case, 0.5, grace=0.2):
     {work}
 print("came to its end")
 """
@@ -61,9 +64,14 @@ def test_what_ends_in_time_is_left_alone(tmp_path: Path) -> None:
 
 def test_outside_a_trial_nothing_is_ended() -> None:
     assert not in_trial()
-    case = Case({}, {}, time_limit=0.01)
-    assert judge(case, lambda report: time.sleep(0.05) or Result(0.5, None)) == 0.5  # type: ignore[func-returns-value]
-    with watchdog(Case({}, {})):
+    result = Result(0.5, None)
+
+    def work(report: Any) -> Result:
+        time.sleep(0.05)
+        return result
+
+    assert judge(Case({}, {}), work, time_limit=0.01) == 0.5
+    with watchdog(Case({}, {}), None):
         pass
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddplug.nni.journal import Journal
+from ddplug.search.journal import Journal
 from tests.test_examples import example
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

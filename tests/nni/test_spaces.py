@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import nni
@@ -19,13 +20,16 @@ from nni.nas.space import SimplifiedModelSpace
 from nni.nas.strategy import DARTS, TPE, GridSearch, Random, RegularizedEvolution
 from torch import nn
 
+import ddplug
 from ddplug.distillation.loop import distill
 from ddplug.distillers.selection.random_ import Random as Draw
 from ddplug.errors import OptionError
 from ddplug.networks.convnet import ConvNet, convnet
-from ddplug.nni.candidate import train_and_score
-from ddplug.nni.protocol import Protocol
-from ddplug.nni.spaces import ConvNetSpace, architectures
+from ddplug.nni import ProxyEvaluator
+from ddplug.nni.spaces import ConvNetSpace, architectures, candidates
+from ddplug.search import Judge, convnets
+from ddplug.search.candidate import train_and_score
+from ddplug.search.protocol import Protocol
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.testing import toy_images
 from ddplug.utils.randomness import temporary_seed
@@ -176,3 +180,28 @@ def test_cells_of_the_hub_train_on_grey_images_with_the_channel_repeated() -> No
         result = train_and_score(lambda rng, model=model: model.executable_model(), made, real, protocol)  # type: ignore[misc]
         assert result.failure is None
         assert result.metric is not None and result.metric > 0.5  # chance is 0.4
+
+
+def test_loops_that_know_no_nni_draw_and_build_the_same_networks() -> None:
+    space = ConvNetSpace((1, 8, 8), 3, (4, 8), (1, 2))
+    drawn = convnets((1, 8, 8), 3, 9, 4, width=(4, 8), depth=(1, 2))
+    assert architectures(space, 9, seed=4) == drawn.samples
+    ours = candidates(space, drawn.samples)
+    for sample in drawn.samples[:2]:
+        with temporary_seed(1):
+            network = drawn.make(sample)()
+        with temporary_seed(1):
+            assert str(ours.make(sample)()) == str(network)
+
+
+def test_a_judge_knows_what_an_evaluator_found(tmp_path: Path) -> None:
+    train, held = toy_images((20, 20, 20)).split(0.5)
+    ddplug.distill(train, Draw(images_per_class=2), device="cpu").save(tmp_path / "train")
+    ddplug.holdout(held).save(tmp_path / "rest")
+    files, journal = (tmp_path / "train", tmp_path / "rest"), tmp_path / "j.jsonl"
+    evaluator = ProxyEvaluator(*files, steps=3, device="cpu", journal=journal)
+    (sample,) = architectures(small(), 1)
+    record = evaluator.settle(SimplifiedModelSpace.from_model(small(), evaluator).freeze(sample))
+    drawn = candidates(small(), [sample])
+    judge = Judge(*files, Protocol(steps=3, device="cpu"), journal, drawn.about)
+    assert judge.find(drawn.make(sample), sample) == record

@@ -16,8 +16,8 @@ from nni.nas.evaluator import MutableEvaluator
 from nni.nas.nn.pytorch import ModelSpace, MutableLinear
 from torch import Tensor, nn
 
-from ddplug.nni.journal import Journal, Record, key
-from ddplug.nni.protocol import Result
+from ddplug.search.journal import Journal, Record, key
+from ddplug.search.protocol import Result
 from ddplug.utils.randomness import temporary_seed
 
 SLOW_START = """

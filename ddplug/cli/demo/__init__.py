@@ -15,20 +15,24 @@ import torch
 from ddplug._version import __version__
 from ddplug.cli.demo.continual import continual
 from ddplug.cli.demo.distillation import distillation
-from ddplug.cli.demo.report import page
 from ddplug.cli.demo.search import search
 from ddplug.cli.demo.stage import Part, Size, Stage
 from ddplug.data import datasets
 from ddplug.errors import OptionError
 from ddplug.utils.files import write_file
+from ddplug.utils.page import Chapter, page
 from ddplug.utils.text import os_reason
 
-__all__ = ["CHAPTERS", "Demo", "Part", "Size", "Stage", "run_demo"]
+__all__ = ["CHAPTERS", "REPORT", "Demo", "Part", "Size", "Stage", "run_demo"]
 
 FORMAT = "ddplug-demo/1"
 """What marks a folder, by its ``results.json``, as the demo's own."""
 
-_RESULTS, _REPORT = "results.json", "report.html"
+_RESULTS, REPORT = "results.json", "report.html"
+
+_LEAD = "Small synthetic training sets, made, stored, judged and drawn on this machine by `ddplug demo`."
+
+_RUNNING = "The demo is not finished: this is what there is so far."
 
 
 @dataclass(frozen=True)
@@ -113,20 +117,31 @@ def run_demo(
     began, folder, size = time.monotonic(), Path(output), size or Size()
     _claim(folder)
     train, test = datasets.load("digits"), datasets.load("digits", split="test")
-    stage = Stage(folder, seed, size, say, train, test)
+    parts: dict[str, Part] = {}
+
+    def show(*chapters: Chapter, seconds: float | None = None) -> None:
+        """Write the page: the chapters that are done, and what there is of the present one."""
+        took = f", {seconds:.0f} seconds" if seconds is not None else ""
+        footer = f"ddplug {__version__}, torch {torch.__version__}, seed {seed}{took}."
+        written = [*(part.chapter for part in parts.values()), *chapters]
+        content = page("ddplug demo", _LEAD, written, footer, _RUNNING if seconds is None else "")
+        write_file(folder / REPORT, content.encode())
+
+    stage = Stage(folder, seed, size, say, train, test, show=show)
     with _one_thread():
-        parts = {name: chapter(stage) for name, chapter in CHAPTERS.items()}
+        for name, chapter in CHAPTERS.items():
+            show()
+            parts[name] = chapter(stage)
+    seconds = time.monotonic() - began
     values = {
         "format": FORMAT,
         "finished": True,
         "seed": seed,
-        "seconds": time.monotonic() - began,
+        "seconds": seconds,
         "version": __version__,
         **{name: dict(part.values) for name, part in parts.items()},
     }
-    lead = "Small synthetic training sets, made, stored, judged and drawn on this machine by `ddplug demo`."
-    footer = f"ddplug {__version__}, torch {torch.__version__}, seed {seed}, {values['seconds']:.0f} seconds."
-    stage.write(_REPORT, page("ddplug demo", lead, [part.chapter for part in parts.values()], footer).encode())
+    show(seconds=seconds)
     stage.write(_RESULTS, json.dumps(values, indent=2).encode())
     summary = [part.summary for part in parts.values() if part.summary]
-    return Demo(folder, folder / _REPORT, values, summary, [part.note for part in parts.values() if part.note])
+    return Demo(folder, folder / REPORT, values, summary, [part.note for part in parts.values() if part.note])

@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from ddplug.cli.demo.matrix import accuracy_matrices
-from ddplug.cli.demo.report import Block, Chapter, Picture, Table
 from ddplug.cli.demo.stage import Part, Size, Stage
 from ddplug.cli.demo.streams import EXPERIENCES, HIDDEN, LEARNING_RATE, Learner, Run, run
 from ddplug.synthetic.pictures import grid
 from ddplug.utils.packages import install_extra
+from ddplug.utils.page import Block, Chapter, Picture, Table
 from ddplug.utils.text import percent
 
 __all__ = ["MISSING", "continual"]

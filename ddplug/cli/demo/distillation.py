@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ddplug import registry
-from ddplug.cli.demo.report import Block, Chapter, Picture, Table
 from ddplug.cli.demo.stage import Part, Stage
+from ddplug.cli.sheets import picture, real_beside
 from ddplug.distillation.loop import distill
-from ddplug.evaluation.comparison import Row, compare
+from ddplug.evaluation.comparison import compare
 from ddplug.evaluation.figures import accuracy_curve
+from ddplug.evaluation.row import Row
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.pictures import grid
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.page import Block, Chapter, Picture, Table
 from ddplug.utils.text import percent
 
 __all__ = ["distillation"]
@@ -107,32 +109,44 @@ def _findings(rows: Sequence[Mapping[str, Any]], stage: Stage) -> str:
     return f"{'; '.join(parts)}; all {len(stage.train):,} images lead to {bound['mean']:.1%}.".capitalize()
 
 
+def _listed(numbers: Iterable[int]) -> str:
+    return " and ".join(map(str, numbers))
+
+
 def _pictures(stage: Stage, number: int) -> tuple[Picture, ...]:
     """Draw the sets of one budget."""
     named = {name: made for name, made in stage.sets.items() if name.endswith(f"-{number}")}
-    drawn = {name: stage.write(f"{name}.png", grid(made)) for name, made in named.items()}
-    return tuple(Picture(png, f"{name}: a class a row", min(_png_width(png), 440)) for name, png in drawn.items())
+    drawn = [
+        picture(made, f"{name}: a class a row", f"Images of {name}", stage.write(f"{name}.png", grid(made)))
+        for name, made in named.items()
+    ]
+    return (*drawn, real_beside(next(iter(named.values())), stage.train, stage.seed))
+
+
+def _sheet(stage: Stage, rows: Sequence[Mapping[str, Any]], number: int) -> list[Block]:
+    """Write the table and draw the sets of one budget."""
+    return [_table(rows, number, stage.size.methods), _pictures(stage, number)]
 
 
 def distillation(stage: Stage) -> Part:
     """Distill the digits at every budget and compare with baselines of the same bytes."""
-    rows = [row for number, epochs in stage.size.budgets.items() for row in _compared(stage, number, epochs)]
+    rows: list[dict[str, Any]] = []
+    for number, epochs in stage.size.budgets.items():
+        rows += _compared(stage, number, epochs)
+        done = (n for n in stage.size.budgets if any(row["budget"] == n for row in rows))
+        stage.show(Chapter("Distillation", [block for n in done for block in _sheet(stage, rows, n)]))
     bound = next(row for row in rows if row["steps"])
     small = [row for row in rows if not row["steps"]]
     curve = stage.write("accuracy.png", accuracy_curve(small, whole=bound["mean"], title="digits"))
     blocks: list[Block] = [
         f"{len(stage.train):,} real handwritten digits of 8 x 8 pixels were distilled into a few synthetic ones. Fresh "
         f"networks (`{stage.size.network}`) were trained on each tiny set alone, {stage.size.repeats} on each, and "
-        f"tested on {len(stage.test)} other real digits. The baselines take the same bytes and the same training.",
+        f"tested on {len(stage.test)} other real digits. The baselines take the same bytes and the same training: the "
+        f"protocol `quick`, cut to {_listed(stage.size.budgets.values())} epochs.",
         _findings(rows, stage),
         (Picture(curve, "Test accuracy over the bytes kept; bars are standard deviations over the networks.", 720),),
     ]
     for number in stage.size.budgets:
-        blocks += [_table(rows, number, stage.size.methods), _pictures(stage, number)]
+        blocks += _sheet(stage, rows, number)
     summary = [_HEAD, *map(_cells, small), _cells(bound)]
     return Part(Chapter("Distillation", blocks), {"rows": rows}, summary)
-
-
-def _png_width(png: bytes) -> int:
-    """Read the width that a PNG file states."""
-    return int.from_bytes(png[16:20], "big")

@@ -4,42 +4,32 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddplug import registry
 from ddplug.cli.demo.quiet import unmoved
-from ddplug.cli.demo.report import Block, Chapter, Picture, Table
 from ddplug.cli.demo.stage import Part, Stage
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.loop import distill
 from ddplug.synthetic.held_out import holdout
-from ddplug.utils.packages import install_extra
+from ddplug.utils.page import Block, Chapter, Picture, Table
 
 if TYPE_CHECKING:
-    from ddplug.nni.agreement import Study
+    from ddplug.search.agreement import Study
 
-__all__ = ["MISSING", "search"]
-
-MISSING = f"Architecture search was left out: `{install_extra('nni')}` adds it."
-"""What is said where NNI is not installed."""
+__all__ = ["search"]
 
 _TITLE = "Architecture search"
-_NEEDED = ("nni", "pytorch_lightning")
 
 _HELD_OUT = 0.2
 _UNTRAINED = ("parameters", "synflow")
 
 
 def search(stage: Stage) -> Part:
-    """Rank networks by small sets and by full training; where NNI is not installed, name its extra."""
-    if any(find_spec(name) is None for name in _NEEDED):
-        return Part(Chapter(_TITLE, [MISSING]), {"skipped": MISSING}, note=MISSING)
-    # prints are not redirected: NNI would go on logging to where they went when it was imported
-    # the folder: NNI keeps files of its own there, and refuses some paths that a user may have chosen
+    """Rank networks by small sets and by full training."""
     with unmoved(stage.seed), tempfile.TemporaryDirectory() as folder:
-        from ddplug.nni.agreement import table
+        from ddplug.search.agreement import table
 
         study = _study(stage, Path(folder))
         study.run(lambda line: stage.say(f"architecture search: {line}"))
@@ -48,22 +38,21 @@ def search(stage: Stage) -> Part:
     head, *cells = table(rows)
     distilled = next(iter(stage.size.searched))
     strong = frozenset(n for n, row in enumerate(rows) if row["name"] == distilled)
-    caption = f"{len(study.samples)} networks: how well each score ranks them"
+    caption = f"{len(study.candidates.samples)} networks: how well each score ranks them"
     blocks: list[Block] = [
         *_text(stage),
         _findings(rows, scores["full"], distilled),
         Table(caption, head, cells, strong),
         (Picture(picture, "Each network: its score, and its accuracy after full training. Ringed: the choice.", 900),),
     ]
-    samples = [dict(sample) for sample in study.samples]
+    samples = [dict(sample) for sample in study.candidates.samples]
     values = {"skipped": None, "share": stage.size.share, "rows": rows, "samples": samples, "scores": scores}
     return Part(Chapter(_TITLE, blocks), values, [head, *cells])
 
 
 def _study(stage: Stage, folder: Path) -> Study:
     """Plan who is judged by what: every set, and the beginning of full training, at one cost."""
-    from ddplug.nni import ConvNetSpace, ProxyEvaluator, architectures
-    from ddplug.nni.agreement import Study
+    from ddplug.search import Judge, Protocol, Study, convnets
 
     # the test data are for other chapters; and no set has seen what judges it
     train, rest = stage.train.split(_HELD_OUT)
@@ -76,12 +65,13 @@ def _study(stage: Stage, folder: Path) -> Study:
         "seed": stage.seed % 2**31,
         "device": "cpu",
     }
-    full = ProxyEvaluator(folder / "whole.safetensors", held_out, epochs=stage.size.search_epochs, **training)
+    full = Judge(folder / "whole.safetensors", held_out, Protocol(epochs=stage.size.search_epochs, **training))
     sets = {name: _made(stage, name, train, folder) for name in stage.size.searched}
-    space = ConvNetSpace(stage.train.shape, stage.train.num_classes, **stage.size.space)
-    samples = architectures(space, stage.size.candidates, stage.seed % 2**32)
-    judged: dict[str, Any] = {"share": stage.size.share, "data": train, "validation": held_out, "zero": _UNTRAINED}
-    return Study.at_one_cost(space, samples, full, sets, folder, **judged, **training)
+    choices = {name.removesuffix("s"): own for name, own in stage.size.space.items()}
+    seed = stage.seed % 2**32
+    drawn = convnets(stage.train.shape, stage.train.num_classes, stage.size.candidates, seed, **choices)
+    judged: dict[str, Any] = {"share": stage.size.share, "validation": held_out, "zero": _UNTRAINED}
+    return Study.at_one_cost(drawn, full, sets, folder, protocol=Protocol(**training), **judged)
 
 
 def _images(stage: Stage) -> int:
@@ -114,7 +104,7 @@ def _text(stage: Stage) -> list[Block]:
         "A score is of use if it ranks the networks as full training does (Spearman and Kendall correlation, 1 is "
         "perfect), or at least chooses one that is nearly the best (regret: how many points of accuracy that choice "
         "loses). The intervals are of a bootstrap over the networks. So few of them say little; `ddplug agreement` "
-        "does the same for your own data, sets and spaces, through NNI.",
+        "does the same for your own data and sets.",
     ]
 
 
@@ -124,7 +114,7 @@ def _quoted(names: Sequence[str]) -> str:
 
 def _findings(rows: Sequence[Mapping[str, Any]], truth: Sequence[float | None], distilled: str) -> str:
     """Write in a sentence or two how the scores rank and what they choose."""
-    from ddplug.nni.agreement import EARLY
+    from ddplug.search.agreement import EARLY
 
     own = {row["name"]: row for row in rows}
     trained = [row for row in rows if row["cost"]]

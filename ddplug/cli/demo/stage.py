@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ddplug.cli.demo.report import Chapter
+from ddplug.cli.sheets import png_of
 from ddplug.data.labeled import LabeledData
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.files import write_file
+from ddplug.utils.page import Chapter
 
 __all__ = ["Part", "Size", "Stage"]
 
@@ -32,7 +32,7 @@ class Size:
         epochs: passes over each experience of the stream.
         replayed: distiller of a replay memory -> its options.
         candidates: networks of the architecture search.
-        space: choices that they are drawn from, as :class:`ddplug.nni.spaces.ConvNetSpace` takes them.
+        space: choices that they are drawn from, by the plural of their names in :func:`ddplug.search.convnets`.
         searched: distiller of a set to rank them by -> its options; the distilled set comes first.
         search_epochs: of full training of each of them.
         search_rate: learning rate of all training in the search.
@@ -92,6 +92,7 @@ class Stage:
         train: real training data.
         test: real test data.
         sets: the sets made so far, by name; later chapters find them here.
+        show: takes a chapter as far as it is written; the page shows it.
     """
 
     folder: Path
@@ -101,13 +102,11 @@ class Stage:
     train: LabeledData
     test: LabeledData
     sets: dict[str, SyntheticSet] = field(default_factory=dict)
+    show: Callable[[Chapter], None] = lambda chapter: None
 
     def write(self, name: str, content: bytes | Figure) -> bytes:
         """Write a file, or a figure as PNG; give its bytes."""
-        if isinstance(content, Figure):
-            picture = io.BytesIO()
-            content.savefig(picture, format="png")
-            content = picture.getvalue()
+        content = png_of(content) if isinstance(content, Figure) else content
         write_file(self.folder / name, content)
         return content
 

@@ -75,7 +75,6 @@ class Selection(metaclass=TakesFormerSpellings):
         """Return the state as it is, with a loss of zero."""
         return state, {"loss": torch.zeros((), device=data.device)}
 
-    @final
     def result(self, state: State, data: LabeledData) -> SyntheticSet:
         """Build the set; real samples stored as bytes stay bytes, bit for bit."""
         recipe = Recipe.paper(augment=data.augmentation)

@@ -25,6 +25,7 @@ from ddplug.evaluation.train import train_each
 from ddplug.functional.augmentation import joint
 from ddplug.functional.types import Tensors
 from ddplug.networks.forms import AUTO
+from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
 from ddplug.utils.preparation import kept
@@ -118,7 +119,11 @@ class Difficulty(Selection):
         ranked = list(ranks.split([len(members) for members in data.class_indices]))
         window = self.window or self._found(data, ranked, rng)
         picks = [_drawn(members, window, self.images_per_class, rng) for members in ranked]
-        return {"index": torch.cat(picks).to(data.device)}
+        return {"index": torch.cat(picks).to(data.device), "window": torch.tensor(window, dtype=torch.float64)}
+
+    def result(self, state: State, data: LabeledData) -> SyntheticSet:
+        """Build the set, whose provenance tells which ``window`` was found."""
+        return replace(super().result(state, data), provenance={"window": state["window"].tolist()})
 
     def prepare(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         """Return the ``"ranks"``: positions of each class's samples, the easiest first, class after class."""

@@ -1,0 +1,138 @@
+"""``ddplug report FILE... -o PAGE``: a page of sets that needs nothing else, with or without the real data."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ddplug._version import __version__
+from ddplug.cli.commands import Answer
+from ddplug.cli.compare import BASELINES
+from ddplug.cli.data import add_data_options, add_run_options
+from ddplug.cli.judging import add_judging_options, judging, names_of, real, tested_on
+from ddplug.errors import OptionError
+from ddplug.utils.arguments import Parser, path
+from ddplug.utils.page import MARK, Chapter, page
+
+if TYPE_CHECKING:
+    from ddplug.data.labeled import LabeledData
+    from ddplug.evaluation.row import Row
+    from ddplug.synthetic.dataset import SyntheticSet
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: Parser, argv: list[str]) -> list[str]:
+    """Add the files, the data, how to train and the page."""
+    parser.add_argument("files", type=path, nargs="+", metavar="FILE", help="sets; with --data, of the same data")
+    parser.add_argument("-o", "--output", type=path, required=True, metavar="PAGE", help="the .html file to write")
+    add_data_options(parser, required=False)
+    add_run_options(parser)
+    parser.add_argument(
+        "--train",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="with --data, train networks on the sets and on baselines of the same bytes; with --no-train the page "
+        "shows real images and nothing is trained",
+    )
+    parser.add_argument(
+        "--network",
+        action="append",
+        metavar="SPEC",
+        help="to train; again for the sets with other architectures too (default: auto)",
+    )
+    add_judging_options(parser)
+    return argv
+
+
+def _check(output: str, files: Sequence[str]) -> None:
+    """Refuse a place that cannot be written, or holds something that is not a page of ours."""
+    from ddplug.utils.files import check_writable
+
+    target = check_writable(output)
+    if any(os.path.realpath(file) == str(target) for file in files):
+        raise OptionError(f"{output} is one of the sets; choose another path for the page")
+    if target.exists():
+        with open(target, "rb") as file:
+            if MARK.encode() not in file.read(2000):
+                raise OptionError(f"{output} exists and is not a page of ddplug; choose another path, or remove it")
+
+
+class _Page:
+    """The page, which is written as far as it is known."""
+
+    def __init__(self, output: str, sheets: Sequence[Chapter], lead: str) -> None:
+        self._output, self._sheets, self._lead = output, sheets, lead
+
+    def write(self, chapters: Sequence[Chapter] = (), status: str = "") -> None:
+        """Write the page.
+
+        Args:
+            chapters: to stand before the sets.
+            status: what is not finished.
+        """
+        from ddplug.utils.files import write_file
+
+        number = len(self._sheets)
+        title = "Report on a synthetic set" if number == 1 else f"Report on {number} synthetic sets"
+        footer = f"Made by ddplug {__version__}."
+        write_file(self._output, page(title, self._lead, [*chapters, *self._sheets], footer, status).encode())
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Describe the sets, judge them where there are data, and write the page as it goes."""
+    from ddplug.cli.sheets import sheet
+    from ddplug.synthetic.compat import same_space
+    from ddplug.synthetic.dataset import SyntheticSet
+    from ddplug.utils.devices import pick_device
+
+    _check(arguments.output, arguments.files)
+    sets = {file: SyntheticSet.load(file) for file in arguments.files}
+    data = None if arguments.data is None else real(arguments, sets)
+    cpu = pick_device("cpu")
+    sheets = []
+    for file, own in sets.items():
+        train = None if data is None else same_space(own, data[0], "train", cpu)
+        sheets.append(sheet(os.path.basename(file), own, train, arguments.seed, os.path.getsize(file)))
+    lead = "Small synthetic training sets: what their files say"
+    made = _Page(arguments.output, sheets, f"{lead}." if data is None else f"{lead}, and the real data {data[0].name}.")
+    values: dict[str, Any] = {"files": list(sets), "page": arguments.output, "rows": []}
+    if data is None or not arguments.train:
+        made.write()
+    else:
+        values["rows"] = [row.to_json() for row in _judged(arguments, sets, data, made)]
+    return Answer(values, f"wrote {arguments.output}")
+
+
+def _judged(
+    arguments: argparse.Namespace,
+    sets: dict[str, SyntheticSet],
+    data: tuple[LabeledData, LabeledData],
+    made: _Page,
+) -> list[Row]:
+    """Train on the sets and the baselines, and write the page after each row."""
+    from ddplug.cli.sheets import judged
+    from ddplug.evaluation.comparison import compare
+
+    first, *others = arguments.network or ["auto"]
+    tested, rows = tested_on(arguments, data[1]), list[Any]()
+    running = "Networks are still being trained; if this was stopped, the same command goes on."
+
+    def write(row: Row) -> None:
+        rows.append(row)
+        made.write([judged(rows, tested, whole=False)], running)
+
+    made.write(status=running)
+    options: dict[str, Any] = {
+        "network": first,
+        "across": others,
+        "whole_steps": arguments.whole_steps,
+        "baselines": BASELINES,
+    }
+    with judging(arguments, arguments.files[0]) as settings:
+        found = compare(names_of(sets), data[0], data[1], on_row=write, **options, **settings)
+    everything = [*found.rows, *found.across]
+    made.write([judged(everything, tested, whole=True)])
+    return everything

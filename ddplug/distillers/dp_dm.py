@@ -1,0 +1,255 @@
+r"""DP-DM: match noisy means of features; the set is differentially private.
+
+.. math::  L = \sum_c \Big\| \frac{1}{\tilde n_c} \Big( \sum_{x \in D_c} u_\theta(A_\omega(x)) + \xi_c \Big)
+           - \tfrac1m \sum_{s \in S_c} u_\theta(A_\omega(s)) \Big\|^2, \qquad u_\theta(x) = \frac{\psi_\theta(x)}{
+           \|\psi_\theta(x)\|}, \quad \xi_c \sim N(0, \sigma^2 (B + 1) I)
+
+Before the first step a pool of :math:`B` random networks :math:`\psi_\theta` with an augmentation :math:`A_\omega` of
+each class is drawn, which no datum has a part in. The data are then read once: a record gives one vector, its features
+in the :math:`B` views, each scaled to norm 1, and a 1 for the count of its class. The vectors of a class are summed,
+and noise is added once. All that follows, any number of steps on any number of images, works on these sums alone.
+
+**The proof.** A record's vector has norm :math:`\sqrt{B + 1}` at most and is in the sum of one class. So adding or
+removing a record moves the vector of all sums by no more than that, and the sums with noise are one Gaussian mechanism
+of that sensitivity, whatever its dimension; :math:`\sigma` is that of Balle & Wang (ICML 2018) for sensitivity 1
+(:mod:`ddplug.functional.privacy`). What is computed from its output has the same guarantee (post-processing). Nothing
+else may be known of the data, therefore:
+
+* images start from noise;
+* a preprocessing that was fitted on the data is refused, and so is a network in which one sample changes the features
+  of another;
+* the noise comes from the operating system and not from the seed, which is written down;
+* the number of samples of a class is one more coordinate of the mechanism, which costs :math:`1 / 2B` more noise;
+* provenance and checkpoints hold neither digest, number of samples, range nor time
+  (``private``, :class:`ddplug.distillation.Distiller`); checkpoints hold what was noised, never what it was made of.
+
+Taken as public: the options and the seed, the classes and their names, shape and type of the inputs, their
+preprocessing, and that there are fewer than 1 / delta records, as a larger number is refused. The proof is of real
+numbers; computed are float64 sums and noise, of which 24 bits are kept.
+
+Reference: distribution matching on privatized features is that of Zheng & Li, "Differentially Private Dataset
+Condensation" (NDPDC), 2023, and of Harder, Adamczewski & Park, "DP-MERF", AISTATS 2021; noise once on a fixed pool, as
+here, is that of "Dosser", ICCV 2025.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ddplug.data.labeled import LabeledData
+from ddplug.distillation.memory import Sizes
+from ddplug.distillation.protocol import State
+from ddplug.distillers.base import ImageDistiller
+from ddplug.distillers.parts.images import INITIAL_IMAGES
+from ddplug.distillers.parts.pools import stack_views, view_at
+from ddplug.distillers.parts.views import class_outputs, draw_view
+from ddplug.errors import OptionError
+from ddplug.functional import augmentation as augment
+from ddplug.functional.losses import mean_matching
+from ddplug.functional.optim import adam_start
+from ddplug.functional.privacy import check_guarantee, gaussian_sigma
+from ddplug.functional.resize import enlarge, reduced_shape
+from ddplug.functional.types import Tensors
+from ddplug.networks.functional import initial_parameters, unprefixed
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.statement import KEY
+from ddplug.utils.checks import at_least
+from ddplug.utils.notes import note
+from ddplug.utils.progress import progress
+from ddplug.utils.randomness import secret_normal
+
+__all__ = ["DPDM"]
+
+_TOGETHER = 500
+"""Samples that go through a network at once."""
+
+
+@dataclass(frozen=True)
+class DPDM(ImageDistiller):
+    """Distribution matching with differential privacy.
+
+    Attributes:
+        images_per_class: synthetic images of each class; many cost time and bytes but no privacy.
+        network: the architecture whose random instances give the features.
+        learning_rate: of the images, for Adam.
+        init_from: ``"noise"``; nothing else is private.
+        epsilon: of the guarantee, for one record added or removed; 1 is strict, 10 is lenient.
+        delta: of the guarantee; it must be below 1 over the number of records.
+        pool_size: networks, each with an augmentation, through which the data are seen; the noise of each of them
+            grows with the root of their number.
+
+    Raises:
+        OptionError: an option is unknown or outside its range, or the data, their preprocessing or the network would
+            tell of the data by another way.
+
+    Example:
+        >>> from ddplug.testing import toy_images
+        >>> from ddplug import distill
+        >>> method = DPDM(images_per_class=1, network="convnet:width=8,depth=1", pool_size=2)
+        >>> made = distill(toy_images((500, 400)), method, steps=3, device="cpu")
+        >>> made.inputs.shape, made.provenance["privacy"]["epsilon"], made.provenance["data"]
+        (torch.Size([8, 1, 4, 4]), 1.0, {'name': 'toy-images'})
+    """
+
+    name: ClassVar[str] = "dp-dm"
+    private: ClassVar[bool] = True
+    small: ClassVar[Mapping[str, Any]] = {**ImageDistiller.small, "pool_size": 2, "epsilon": 1000.0}
+    steps: int = 800
+    learning_rate: float = 0.1
+    init_from: str = "noise"
+    factor: int = 2
+    epsilon: float = 1.0
+    delta: float = 1e-5
+    pool_size: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, pool_size=1)
+        check_guarantee(self.epsilon, self.delta)
+        if self.init_from != "noise":
+            raise OptionError(f"init_from is {self.init_from!r}, which shows real images; dp-dm starts from 'noise'")
+
+    def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
+        self._check(data)
+        inputs = INITIAL_IMAGES["noise"](data, self._each, rng, self.factor)
+        return {**adam_start({"inputs": inputs}), **self._pool(data, rng)}
+
+    def view(self, state: State, data: LabeledData, rng: torch.Generator) -> Mapping[str, Tensor]:
+        """Return one of the pool: a network, an augmentation for each class, and noisy ``means`` ``(C, D)``."""
+        return view_at(state, int(torch.randint(self.pool_size, (), generator=rng)))
+
+    def loss(self, state: State, view: Mapping[str, Any], data: LabeledData) -> Tensor:
+        images, labels = enlarge(state["inputs"], data.shape), torch.arange(data.num_classes)
+        features = class_outputs(self._features(data), images, labels, view)
+        return mean_matching(view["means"], normalize(features, dim=-1).mean(1))
+
+    def result(self, state: State, data: LabeledData) -> SyntheticSet:
+        return replace(super().result(state, data), provenance={KEY: self._statement()})
+
+    def memory(self, sizes: Sizes) -> dict[str, int]:
+        # while the pool is stacked its parts are there too, and the sums are of 8 bytes
+        sums = 4 * self.pool_size * sizes.classes * sizes.features
+        return {**super().memory(sizes), "pool_size": 2 * self.pool_size * self._view_bytes(sizes) + sums}
+
+    def _statement(self) -> dict[str, Any]:
+        return {
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+            "neighbors": "one record added or removed",
+            "mechanism": "Gaussian, analytic, on the sums of each class of features scaled to norm 1 in "
+            f"{self.pool_size} random networks, and a count; standard deviation {self._sigma:.6g}",
+            "public": [
+                "the options and the seed",
+                "the name of the data, the classes and their names",
+                "shape and type of the inputs, and their preprocessing",
+                f"that there are fewer than {1 / self.delta:.6g} records",
+            ],
+        }
+
+    @property
+    def _sensitivity(self) -> float:
+        """Largest norm of a record's vector: as many unit vectors as there are views, and a 1."""
+        return math.sqrt(self.pool_size + 1)
+
+    @property
+    def _sigma(self) -> float:
+        """Standard deviation of the noise of each number."""
+        return self._sensitivity * gaussian_sigma(self.epsilon, self.delta)
+
+    def _features(self, data: LabeledData) -> nn.Module:
+        # batch normalization must not use the batch, by which a record would change the features of others
+        return self._module(data, embedding=True, training=False)
+
+    def _check(self, data: LabeledData) -> None:
+        """Refuse what would tell of the data by another way than the noisy sums."""
+        augment.check(self._strategy(data), data.shape)
+        reduced_shape(data.shape, self.factor)
+        if data.preprocess.fitted or data.preprocess.kind == "zca":
+            raise OptionError(
+                f"the preprocessing of {data.name} was computed from the data and would tell of them; load them with "
+                "preprocess='identity' (--preprocess identity), or with a Standardize of a mean and deviation that are "
+                "known without them"
+            )
+        if len(data) * self.delta >= 1:
+            raise OptionError(
+                f"delta is {self.delta}, which lets a record out of {data.name} be shown as it is: there are "
+                f"{len(data)} records; use delta={0.1 / len(data):.0e} or less"
+            )
+
+    def _pool(self, data: LabeledData, rng: torch.Generator) -> Tensors:
+        """Draw networks and augmentations, look at the data through them, add the noise; keep nothing else."""
+        module = self._features(data)
+        views = [
+            draw_view(initial_parameters(self.network, data, rng), self._strategy(data), data.num_classes, rng)
+            for _ in range(self.pool_size)
+        ]
+        _check_alone(module, views[0], data)
+        sums = _class_sums(module, views, data)
+        noisy = sums + self._sigma * secret_normal(tuple(sums.shape))
+        counts = noisy[:, -1:].clamp_min(1)
+        self._say_small(counts[:, 0], data, noisy.shape[1] // self.pool_size)
+        means = (noisy[:, :-1] / counts).float().view(data.num_classes, self.pool_size, -1).to(data.device)
+        return stack_views([{**view, "means": means[:, k].contiguous()} for k, view in enumerate(views)])
+
+    def _say_small(self, counts: Tensor, data: LabeledData, dimension: int) -> None:
+        """Say which classes are too small for the noise, by their noisy counts."""
+        least = self._sigma * math.sqrt(dimension)
+        small = [name for name, count in zip(data.class_names, counts.tolist(), strict=True) if count < least]
+        if small:
+            note(
+                f"{data.name}: the noise is larger than the mean features of {len(small)} of {data.num_classes} "
+                f"classes ({', '.join(map(repr, small[:3]))}{', ...' if len(small) > 3 else ''}), whose images will "
+                f"show little; give at least {math.ceil(3 * least)} records a class, a larger epsilon, or a smaller "
+                "pool_size or network"
+            )
+
+
+def _blocks(members: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """Cut the classes into blocks: class and positions."""
+    for label, own in enumerate(members):
+        for block in own.split(_TOGETHER) if len(own) else ():
+            yield label, block
+
+
+@torch.no_grad()
+def _class_sums(module: nn.Module, views: Sequence[Tensors], data: LabeledData) -> Tensor:
+    """Sum the vectors of the records of each class: unit features in all views, and a 1.
+
+    Returns:
+        ``(C, B * D + 1)`` float64 on the CPU; one record more or less changes it by a norm of at most ``sqrt(B + 1)``.
+    """
+    width = module(torch.zeros(1, *data.shape)).shape[1]
+    sums = torch.zeros(data.num_classes, len(views) * width + 1, dtype=torch.float64)
+    for label, block in progress(list(_blocks(data.class_indices)), "data"):
+        images, own = data.batch(block), torch.tensor([label])
+        seen = [_unit(class_outputs(module, images, own, view)[0]).sum(0) for view in views]
+        sums[label] += torch.cat([*seen, seen[0].new_tensor([len(block)])]).cpu()
+    return sums
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Scale ``(n, D)`` features to norm 1, in float64; what is zero or not finite becomes zero: no record may fail."""
+    norm = features.double().norm(dim=1, keepdim=True)
+    return torch.where(norm.isfinite() & (norm > 0), features.double() / norm, 0.0)
+
+
+@torch.no_grad()
+def _check_alone(module: nn.Module, view: Tensors, data: LabeledData) -> None:
+    """Refuse a network in which a sample changes the features of another; seen on noise."""
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.randn(3, *data.shape, generator=rng).to(data.device)
+    label = torch.tensor([0])
+    together, alone = (class_outputs(module, images, label, view)[0, :1] for images in (noise, noise[:1]))
+    if not torch.allclose(together, alone, rtol=1e-3, atol=1e-5):
+        network = unprefixed("network.", view)
+        raise OptionError(
+            f"in this network of {len(network)} tensors one sample changes the features of another, so that the "
+            "influence of a record has no bound; use one that takes each by itself, e.g. convnet:width=32"
+        )

@@ -1,0 +1,61 @@
+"""How far a number that was counted can be trusted."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import stats
+
+__all__ = ["area", "area_interval", "clopper_pearson", "mean_interval"]
+
+
+def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Compute the exact interval of a share that was counted in independent trials.
+
+    Args:
+        hits: at most ``trials``.
+        trials: at least 0; of none, nothing is known.
+        confidence: that the true share lies inside.
+
+    Reference: Clopper & Pearson, "The use of confidence or fiducial limits", Biometrika 1934.
+
+    Example:
+        >>> [round(end, 4) for end in clopper_pearson(0, 100)]
+        [0.0, 0.0362]
+    """
+    tail = (1 - confidence) / 2
+    low = float(stats.beta.ppf(tail, hits, trials - hits + 1)) if hits > 0 else 0.0
+    high = float(stats.beta.ppf(1 - tail, hits + 1, trials - hits)) if hits < trials else 1.0
+    return low, high
+
+
+def area(members: np.ndarray, others: np.ndarray) -> float:
+    """Compute the area under the ROC: how often a member has the higher score, equal ones counted half.
+
+    Example:
+        >>> area(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
+        0.875
+    """
+    ranks = stats.rankdata(np.concatenate([members, others]))[: len(members)]
+    least = len(members) * (len(members) + 1) / 2
+    return float((ranks.sum() - least) / (len(members) * len(others)))
+
+
+def area_interval(value: float, members: int, others: int) -> tuple[float, float]:
+    """Estimate the 95 % interval of an area under the ROC of independent scores.
+
+    Reference: Hanley & McNeil, "The meaning and use of the area under a receiver operating characteristic (ROC) curve",
+    Radiology 1982.
+    """
+    one, two = value / (2 - value), 2 * value**2 / (1 + value)
+    variance = value * (1 - value) + (members - 1) * (one - value**2) + (others - 1) * (two - value**2)
+    reach = 1.96 * math.sqrt(max(variance, 0.0) / (members * others))
+    return max(0.0, value - reach), min(1.0, value + reach)
+
+
+def mean_interval(values: list[float]) -> tuple[float, float]:
+    """Compute the 95 % interval of a mean by Student's distribution."""
+    mean = float(np.mean(values))
+    reach = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    return max(0.0, mean - reach), min(1.0, mean + reach)

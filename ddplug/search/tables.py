@@ -1,0 +1,82 @@
+"""Candidates that are no networks: estimators with ``fit`` and ``score``, as of scikit-learn, for tables."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+from torch import nn
+
+from ddplug.search.protocol import Protocol, Result, reason
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.surroundings import own_surroundings
+
+__all__ = ["fit_and_score", "is_estimator", "parameters"]
+
+
+def is_estimator(candidate: Any) -> bool:
+    """Return whether a candidate is an estimator, made and not fitted, and no network or class of either."""
+    known = all(callable(getattr(candidate, name, None)) for name in ("fit", "score"))
+    return known and not isinstance(candidate, (type, nn.Module))
+
+
+def parameters(estimator: Any) -> dict[str, Any]:
+    """Return what tells an estimator from others: its class and its parameters, where it gives them.
+
+    Example:
+        >>> from sklearn.neighbors import KNeighborsClassifier
+        >>> parameters(KNeighborsClassifier(3))["n_neighbors"]
+        3
+    """
+    own = estimator.get_params(deep=False) if hasattr(estimator, "get_params") else {}
+    return {"estimator": type(estimator).__name__, **own}
+
+
+def _fresh(estimator: Any, seed: int) -> Any:
+    """Copy an estimator, and seed the copy where that is one of its parameters."""
+    made = copy.deepcopy(estimator)
+    if hasattr(made, "get_params") and "random_state" in made.get_params(deep=False):
+        made.set_params(random_state=seed)
+    return made
+
+
+@own_surroundings()
+def fit_and_score(estimator: Any, train: SyntheticSet, validation: SyntheticSet, protocol: Protocol) -> Result:
+    """Fit an estimator to a set with each seed and score it on real data; one that fails is a result too.
+
+    It sees inputs in model space, one row a sample, and hard labels. Of the protocol it heeds the seeds alone: how long
+    it learns is its own affair.
+
+    Args:
+        estimator: with ``fit(x, y)`` and ``score(x, y)``, the higher the better; it is left alone.
+        train: what to fit it to.
+        validation: real data with hard labels, in the model space of ``train``; its classes may be in another order.
+        protocol: how often.
+
+    Returns:
+        Mean score, or why there is none, and the costs.
+
+    Example:
+        >>> from sklearn.neighbors import KNeighborsClassifier
+        >>> from ddplug.synthetic.held_out import holdout
+        >>> from ddplug.testing import toy_images
+        >>> real = holdout(toy_images((12, 11)))
+        >>> fit_and_score(KNeighborsClassifier(1), real, real, Protocol()).metric
+        1.0
+    """
+    began, scores, failure = time.perf_counter(), [], None
+    parts = (train.enlarged(), validation.in_order_of(train.class_names).enlarged())
+    (x, y), (test_x, test_y) = ((own.inputs.flatten(1).numpy(), own.hard_targets.numpy()) for own in parts)
+    try:
+        for seed in range(protocol.seed, protocol.seed + protocol.seeds):
+            scores.append(float(_fresh(estimator, seed).fit(x, y).score(test_x, test_y)))
+    except Exception as error:  # a user's estimator may raise anything
+        failure = reason(error)
+    return Result(
+        metric=None if failure else sum(scores) / len(scores),
+        failure=failure,
+        accuracies=tuple(scores),
+        seconds=time.perf_counter() - began,
+        images=len(train) * len(scores),
+    )

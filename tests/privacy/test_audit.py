@@ -1,0 +1,199 @@
+"""An audit finds what is there to be found, and nothing where there is nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binom
+from sklearn.metrics import roc_auc_score
+
+import ddplug
+from ddplug.cli.program import main
+from ddplug.data import LabeledData, from_arrays
+from ddplug.distillation.protocol import Metrics, State
+from ddplug.distillers import DPDM, Random
+from ddplug.distillers.parts.images import balanced_labels, to_set
+from ddplug.errors import OptionError
+from ddplug.privacy import audit, clopper_pearson
+from ddplug.privacy.attacks import halves, judge
+from ddplug.privacy.intervals import area, area_interval
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
+from ddplug.testing import toy_images
+
+SMALL: dict[str, Any] = {"network": "convnet:width=4,depth=1", "device": "cpu"}
+
+
+def noise(number: int, seed: int) -> LabeledData:
+    """Images without any sense, so that nothing of one tells of another."""
+    rng = torch.Generator().manual_seed(seed)
+    pixels = (torch.rand(number, 1, 10, 10, generator=rng) * 255).to(torch.uint8)
+    return from_arrays(pixels, torch.arange(number) % 2, preprocess="identity", augmentation="")
+
+
+TRAIN, REST = noise(60, 11), noise(60, 12)
+ALL = Random(images_per_class=15)  # all that a half has
+
+
+@dataclass(frozen=True)
+class Blind:
+    """Makes images without looking at any."""
+
+    name: ClassVar[str] = "blind"
+    steps: int = 0
+    images_per_class: int = 3
+
+    def init(self, data: LabeledData, rng: torch.Generator) -> State:
+        return {"inputs": torch.rand(2 * self.images_per_class, *data.shape, generator=rng)}
+
+    def step(self, state: State, data: LabeledData, rng: torch.Generator) -> tuple[State, Metrics]:
+        raise NotImplementedError
+
+    def result(self, state: State, data: LabeledData) -> SyntheticSet:
+        return to_set(data, state["inputs"], balanced_labels(data, self.images_per_class), Recipe(epochs=3))
+
+
+@pytest.fixture(scope="module")
+def stored() -> Any:
+    made = ddplug.distill(TRAIN, replace(ALL, images_per_class=30), device="cpu")
+    # a network that learns noise by heart
+    return audit(made, TRAIN, REST, shadows=4, distiller=ALL, network="mlp:width=128", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def blind() -> Any:
+    made = ddplug.distill(TRAIN, Blind(), device="cpu")
+    return audit(made, TRAIN, REST, shadows=8, distiller=Blind(), **SMALL)
+
+
+def test_stored_training_images_are_found(stored: Any) -> None:
+    assert [(each.near, each.found) for each in stored.nearest] == [(60, True)] * 2
+    assert all(float(each.ratios.max()) < 1e-3 for each in stored.nearest)
+    assert stored.provenance["real_images"] and stored.provenance["real_start"]
+    found = {(each.target, each.signal): each for each in stored.membership}
+    assert len(found) == 4
+    for target in ("shadow sets", "this set"):
+        assert found[target, "nearness"].area > 0.99
+        assert found[target, "confidence"].area > 0.6
+    assert found["shadow sets", "nearness"].epsilon > 1
+    assert found["shadow sets", "nearness"].found[0.01][0] > 0.9
+    assert "membership in this set by nearness" in stored.text
+    assert "60 samples near training samples in pixels" in stored.text
+
+
+def test_nothing_is_found_where_no_datum_was_seen(blind: Any) -> None:
+    assert [each.found for each in blind.nearest] == [False, False]
+    assert blind.nearest[0].by_chance == pytest.approx(6 / 31)
+    assert "found: nothing by these" in blind.text
+    for each in blind.membership:
+        low, high = each.interval
+        assert low - 0.02 <= 0.5 <= high + 0.02
+        assert each.epsilon is None or each.epsilon < 0.3
+    assert "only a proof excludes them" in blind.text
+    assert "private" not in blind.text.replace("differential privacy", "")
+
+
+def test_the_account_is_plain(stored: Any) -> None:
+    values = json.loads(json.dumps(stored.to_json(), allow_nan=False))
+    assert values["shadows"] == 4
+    assert values["nearest"][0]["nearer_than_all_held_out"] == 60
+    assert {each["signal"] for each in values["membership"]} == {"confidence", "nearness"}
+    assert len(stored.pairs) == 32
+    inputs = stored.pairs.inputs
+    assert torch.equal(inputs[::2], inputs[1::2])  # copies, each followed by what it is a copy of
+
+
+def test_the_method_is_made_again_from_the_file(tmp_path: Path) -> None:
+    made = ddplug.distill(TRAIN, ALL, device="cpu", codec="pixels:bits=1")
+    made.save(tmp_path / "set")
+    told: list[str] = []
+    found = audit(SyntheticSet.load(tmp_path / "set"), TRAIN, REST, shadows=4, say=told.append, **SMALL)
+    assert len(told) == 1 and "4 shadow sets of halves of the data will take about" in told[0]
+    assert len(found.membership) == 4
+
+
+def test_a_method_that_is_not_known_is_said() -> None:
+    made = ddplug.distill(TRAIN, Blind(), device="cpu")
+    with pytest.raises(OptionError, match=r"cannot be made again .*blind.*shadows=0"):
+        audit(made, TRAIN, REST, shadows=4, **SMALL)
+    with pytest.raises(OptionError, match="cannot be made again"):
+        audit(replace(made, provenance={"method": "dm", "config": {"steps": "x"}}), TRAIN, REST, shadows=4, **SMALL)
+    found = audit(replace(made, provenance={}), TRAIN, REST, shadows=0, **SMALL)
+    assert found.membership == () and found.provenance["real_images"] is None
+    assert "not known" in found.text
+
+
+@pytest.mark.parametrize("shadows", [-2, 1, 2, 5])
+def test_a_number_of_shadow_sets_that_does_not_do(shadows: int) -> None:
+    made = ddplug.distill(TRAIN, ALL, device="cpu")
+    with pytest.raises(OptionError, match=rf"shadows is {shadows}; it must be 0, or an even number of at least 4"):
+        audit(made, TRAIN, REST, shadows=shadows, **SMALL)
+
+
+@pytest.mark.filterwarnings("ignore::ddplug.utils.notes.Note")
+def test_a_statement_is_shown() -> None:
+    method = DPDM(images_per_class=1, network="convnet:width=4,depth=1", pool_size=1, steps=0, factor=1)
+    made = ddplug.distill(TRAIN, method, device="cpu")
+    found = audit(made, TRAIN, REST, shadows=0, **SMALL)
+    assert "epsilon 1, delta 1e-05, for one record added or removed" in found.text
+    assert not found.provenance["real_start"]
+
+
+def test_halves_are_halves_of_each_class_in_pairs() -> None:
+    data = toy_images((9, 14))
+    inside = halves(data, 6, torch.Generator().manual_seed(0))
+    assert torch.equal(inside[1::2], ~inside[::2])
+    assert inside.sum(0).tolist() == [3] * 23
+    assert inside[0][data.targets == 0].sum() == 4
+    assert inside[0][data.targets == 1].sum() == 7
+    assert not torch.equal(inside[0], inside[2])
+
+
+def test_the_bound_on_epsilon_holds_for_randomized_response() -> None:
+    """Answers that are true with probability ``e/(1+e)`` are private with epsilon 1; the bound must stay below."""
+    rng = np.random.default_rng(0)
+    inside = halves(toy_images((4000,)), 8, torch.Generator().manual_seed(0))
+    for epsilon in (0.0, 1.0, 3.0):
+        true = rng.random((8, 4000)) < math.exp(epsilon) / (1 + math.exp(epsilon))
+        seen = torch.from_numpy(np.where(true, inside, ~inside).astype(float))
+        found = judge("answers", seen, inside)
+        assert found.epsilon is not None
+        assert 0.6 * epsilon - 0.01 < found.epsilon <= epsilon + 0.01
+
+
+def test_intervals_are_those_of_the_binomial_distribution() -> None:
+    for hits, trials in ((3, 20), (0, 7), (7, 7), (150, 1000)):
+        low, high = clopper_pearson(hits, trials)
+        if hits:
+            assert binom.sf(hits - 1, trials, low) == pytest.approx(0.025, rel=1e-6)
+        if hits < trials:
+            assert binom.cdf(hits, trials, high) == pytest.approx(0.025, rel=1e-6)
+    assert clopper_pearson(0, 0) == (0.0, 1.0)
+
+
+def test_the_area_is_that_of_others() -> None:
+    rng = np.random.default_rng(0)
+    members, others = rng.normal(0.5, 1, 300).round(1), rng.normal(0, 1, 200).round(1)
+    truth = np.concatenate([np.ones(300), np.zeros(200)])
+    assert area(members, others) == pytest.approx(roc_auc_score(truth, np.concatenate([members, others])))
+    draws = [area(rng.normal(0.5, 1, 300), rng.normal(0, 1, 200)) for _ in range(200)]
+    low, high = area_interval(float(np.mean(draws)), 300, 200)
+    assert high - low == pytest.approx(4 * np.std(draws), rel=0.2)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train = ddplug.load_dataset("digits")
+    ddplug.distill(train, "random", images_per_class=2, device="cpu").save("set")
+    words = "audit set --data digits --shadows 0 --network convnet:width=4,depth=1 --picture pairs.png"
+    assert main(words.split()) == 0
+    out = capsys.readouterr().out
+    assert "20 of 20" in out and "wrote pairs.png" in out
+    assert (tmp_path / "pairs.png").read_bytes().startswith(b"\x89PNG")
