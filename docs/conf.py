@@ -53,7 +53,7 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 # Nothing is fetched while building: names of other packages are no links, nor are those of types.
 FOREIGN = "Augment|BaseTrial|Figure|PIL|Path|abc|argparse|avalanche|collections|importlib|matplotlib|nn|nni|np|numpy"
-FOREIGN += "|optuna|os|pathlib"
+FOREIGN += "|optuna|os|pathlib|Candidate"
 nitpick_ignore_regex = [(r"py:.*", rf"({FOREIGN}|torch|typing)(\..*)?")]
 # The docstring of a constant or a property is prose; napoleon would take what stands before a colon for its type.
 GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # type: ignore[method-assign]

@@ -30,6 +30,7 @@ ELSEWHERE = {
     "nni/spaces.py": "tests/nni/test_spaces.py",
     "auto.py": "it says what distill says of a checkpoint",
     "distillers/parts/experts.py": "tests/distillers/test_experts.py",
+    "distillers/dp_dm.py": "tests/distillers/test_dp_dm.py",
 }
 """Modules whose advice is followed by tests of their own."""
 

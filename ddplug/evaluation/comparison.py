@@ -140,7 +140,10 @@ def compare(
         planned.append(first.whole(network, whole_steps))
     weights = weigh(first.one, [network, *across], first.recipe, seed, place) if progress else []
     weight = dict(zip([network, *across], weights, strict=False))
-    loads = [replace(row.load, weight=weight.get(row.network, 1.0)) for row in (*planned, *other)]
+    loads = [row.load for row in planned]
+    loads += [replace(row.load, name=f"{row.load.name} with {name_of(row.network)}") for row in other]
+    networks = [row.network for row in (*planned, *other)]
+    loads = [replace(one, weight=weight.get(own, 1.0)) for one, own in zip(loads, networks, strict=True)]
     said = f"training {sum(one.networks for one in loads)} networks for {len(loads)} rows, {described(first.recipe)},"
     run = Run(loads, said, progress, checkpoint)
     done: list[Row] = []

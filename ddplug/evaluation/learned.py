@@ -139,7 +139,9 @@ def evaluate_as_learned(
     rngs = spawn(seeded(seed), repeats if training.seed is None else 1)
     modules = (train_as_learned(synthetic, network=network, rng=rng, device=device) for rng in rngs)
     accuracies = tuple(accuracy(module, test) for module in modules)
-    return Evaluation(accuracies, name_of(network or training.network), synthetic.recipe, time.monotonic() - began)
+    return Evaluation(
+        accuracies, name_of(network or training.network), synthetic.recipe, time.monotonic() - began, learned=True
+    )
 
 
 def _initial(

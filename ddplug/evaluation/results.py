@@ -61,12 +61,14 @@ class Evaluation:
         network: name of the architecture, with options.
         recipe: how the networks were trained.
         seconds: for all of it.
+        learned: whether they were trained by the steps and rates that were learned with the set, not by the recipe.
     """
 
     accuracies: tuple[float, ...]
     network: str
     recipe: Recipe
     seconds: float
+    learned: bool = False
 
     @property
     def mean(self) -> float:
@@ -90,12 +92,13 @@ class Evaluation:
 
     @property
     def protocol(self) -> str:
-        """What the recipe is called: ``"quick"``, ``"paper"``, or ``"own"`` for any other."""
-        return named(self.recipe)
+        """What the training is called: ``"learned"``; or by the recipe ``"quick"``, ``"paper"`` or ``"own"``."""
+        return "learned" if self.learned else named(self.recipe)
 
     def __repr__(self) -> str:
         networks = "1 network" if self.n == 1 else f"{self.n} networks"
-        return f"Evaluation({self.text} %, {networks} {self.network}, {described(self.recipe)})"
+        how = self.protocol if self.learned else described(self.recipe)
+        return f"Evaluation({self.text} %, {networks} {self.network}, {how})"
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""

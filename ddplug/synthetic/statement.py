@@ -57,16 +57,21 @@ def _sound(part: Any) -> dict[str, Any] | None:
     own = part.get(KEY) if isinstance(part, Mapping) else None
     if not isinstance(own, Mapping) or own.get("neighbors") != _NEIGHBORS:
         return None
-    numbers = [own.get(name) for name in ("epsilon", "delta")]
-    if not all(type(number) in (int, float) and 0 < number < math.inf for number in numbers):
+    epsilon, delta = own.get("epsilon"), own.get("delta")
+    if not (_positive(epsilon) and _positive(delta)):
         return None
     mechanism, public = own.get("mechanism"), own.get("public")
     return {
-        **dict(zip(("epsilon", "delta"), numbers, strict=True)),
+        "epsilon": epsilon,
+        "delta": delta,
         "neighbors": _NEIGHBORS,
         "mechanism": [mechanism] if isinstance(mechanism, str) else [],
         "public": [item for item in public if isinstance(item, str)] if isinstance(public, list) else [],
     }
+
+
+def _positive(number: Any) -> bool:
+    return type(number) in (int, float) and 0 < number < math.inf
 
 
 def in_words(statement: Mapping[str, Any]) -> str:

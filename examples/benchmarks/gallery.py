@@ -5,7 +5,9 @@ python examples/benchmarks/gallery.py OUT
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import wrap
 
@@ -18,7 +20,7 @@ import ddplug
 from ddplug.synthetic.pictures import image_bytes
 from ddplug.synthetic.ready import NOT_READY, READY, SOURCES, Ready
 from ddplug.utils.pictures import first_of_each
-from examples.benchmarks.showcase import tiles
+from examples.benchmarks.showcase import ROOT, tiles
 
 __all__ = ["page"]
 
@@ -28,7 +30,7 @@ _SHOWN = 24
 _GRAY = 96
 """Of the lines between images."""
 
-_LINE = 70
+_LINE = 72
 """Characters of a line of code."""
 
 _WIDTH = 640
@@ -50,9 +52,23 @@ def page(folder: Path) -> str:
             "## Sets to make yourself",
             "Nobody says what may be done with the images of CIFAR-10, so none comes along. One command fetches "
             "the images and makes the set:",
-            f"```bash\n{commands}\n```\n",
+            f"```bash\n{commands}\n```",
+            *_measured(),
+            "",
         ]
     )
+
+
+def _measured() -> Iterator[str]:
+    """Say of each set that is to be made what was measured, where anything was."""
+    for name in NOT_READY:
+        path = ROOT / "docs" / "benchmarks" / f"stored-{name}.json"
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+        for row in rows:
+            if row["stored"] == "difficulty":
+                held = f"{row['images']:,} images in {row['bytes']:,} bytes, {row['bits per class']:,} bits per class"
+                how = f"{row['sets']} sets of a JPEG copy, a network each: {row['network']}, {row['steps']:,} steps"
+                yield f"`{name}`: {held}; {row['accuracy (%)']} ± {row['deviation']} % on test data ({how})."
 
 
 def _broken(command: str) -> str:

@@ -19,9 +19,11 @@ import torch
 from ddplug.cli.demo import CHAPTERS, Demo, run_demo
 from ddplug.cli.demo.continual import continual
 from ddplug.cli.demo.stage import Size, Stage
+from ddplug.cli.program import main
 from ddplug.data import datasets
 from ddplug.errors import OptionError
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.page import Chapter
 
 SMALL = Size(
     budgets={1: 2, 2: 2},
@@ -164,6 +166,7 @@ import random, sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, torch
+from ddplug.cli.program import main
 from ddplug.data import datasets
 from ddplug.cli.demo.stage import Size, Stage
 from ddplug.cli.demo.search import search
@@ -253,3 +256,17 @@ def test_folders_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "file", "File exists"), (tmp_path / "none" / "out", "No such file")):
         with pytest.raises(OptionError, match=f"{re.escape(str(path))}: {reason}"):
             run_demo(path, size=SMALL)
+
+
+def test_a_stopped_demo_says_where_its_page_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(stage: Stage) -> None:
+        stage.show(Chapter("Half of it", ["so far"]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ddplug.cli.demo.CHAPTERS", {"stopped": stopped})
+    assert main(["demo", "-o", str(tmp_path / "out")]) == 130
+    page = tmp_path / "out" / "report.html"
+    assert f"interrupted; what there is so far is in {page}" in capsys.readouterr().err
+    assert "Half of it" in page.read_text() and "The demo is not finished" in page.read_text()

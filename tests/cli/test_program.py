@@ -135,6 +135,7 @@ def test_help_of_a_method_shows_its_own_options(name: str, capsys: pytest.Captur
 
 def test_list_names_every_plug_in(capsys: pytest.CaptureFixture[str]) -> None:
     values = answer(capsys, "list")
+    assert values.pop("sources")[0]["name"] == "imagefolder:DIR"
     assert {kind: [entry["name"] for entry in entries] for kind, entries in values.items()} == {
         **{f"{kind}s": registry.names(kind) for kind in registry.GROUPS},
         "sets": list(READY),
@@ -312,7 +313,7 @@ def test_evaluate_trains_as_learned_where_the_set_says_how(
     test = ddplug.load_dataset("digits", split="test")
     expected = evaluate_as_learned(SyntheticSet.load(file), test, device="cpu").accuracies
     assert network["accuracies"] == list(expected)
-    assert network["network"] == "convnet:width=4,depth=1"
+    assert (network["network"], network["protocol"]) == ("convnet:width=4,depth=1", "learned")
     assert main(["evaluate", made, "--data", "digits", "--protocol", "learned"]) == 2
     assert "the set's provenance has no 'training'" in capsys.readouterr().err
     # rounding costs such a set far more than others

@@ -191,6 +191,12 @@ def test_lines_go_to_whoever_asks(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     err = capsys.readouterr().err
     assert "training 2 networks" in err and "1 of 2: mlp:width=4: " in err and f"2 of 2: {BATCHED}: " in err
     rows: list[str] = []
+    lines.clear()
+    compare(
+        MADE, TRAIN, TRAIN, network="mlp:width=4", baselines=[], whole=False, across=[BATCHED],
+        progress=lines.append, **options,
+    )  # fmt: skip
+    assert lines[1].startswith("1 of 2: random: ") and lines[2].startswith(f"2 of 2: random with {BATCHED}: ")
     compare(
         MADE, TRAIN, TRAIN, network="mlp:width=4", whole_steps=2, on_row=lambda row: rows.append(row.kind), **options
     )

@@ -216,6 +216,7 @@ def test_inspect_counts_by_hand(tmp_path: Path) -> None:
         "bits_per_class": (4 * 4 * 4 + 4) * 8 / 3,
         "psnr": None,
         "real_images": None,
+        "privacy": None,
         "pixel_range": [-0.5, 1.5],
         "outside_unit_range": 2 / 16,
         "preprocess": "identity",

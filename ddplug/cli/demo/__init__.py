@@ -23,12 +23,12 @@ from ddplug.utils.files import write_file
 from ddplug.utils.page import Chapter, page
 from ddplug.utils.text import os_reason
 
-__all__ = ["CHAPTERS", "Demo", "Part", "Size", "Stage", "run_demo"]
+__all__ = ["CHAPTERS", "REPORT", "Demo", "Part", "Size", "Stage", "run_demo"]
 
 FORMAT = "ddplug-demo/1"
 """What marks a folder, by its ``results.json``, as the demo's own."""
 
-_RESULTS, _REPORT = "results.json", "report.html"
+_RESULTS, REPORT = "results.json", "report.html"
 
 _LEAD = "Small synthetic training sets, made, stored, judged and drawn on this machine by `ddplug demo`."
 
@@ -125,7 +125,7 @@ def run_demo(
         footer = f"ddplug {__version__}, torch {torch.__version__}, seed {seed}{took}."
         written = [*(part.chapter for part in parts.values()), *chapters]
         content = page("ddplug demo", _LEAD, written, footer, _RUNNING if seconds is None else "")
-        write_file(folder / _REPORT, content.encode())
+        write_file(folder / REPORT, content.encode())
 
     stage = Stage(folder, seed, size, say, train, test, show=show)
     with _one_thread():
@@ -144,4 +144,4 @@ def run_demo(
     show(seconds=seconds)
     stage.write(_RESULTS, json.dumps(values, indent=2).encode())
     summary = [part.summary for part in parts.values() if part.summary]
-    return Demo(folder, folder / _REPORT, values, summary, [part.note for part in parts.values() if part.note])
+    return Demo(folder, folder / REPORT, values, summary, [part.note for part in parts.values() if part.note])

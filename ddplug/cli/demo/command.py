@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from ddplug.cli.commands import Answer
 from ddplug.utils.arguments import SEED_LIMIT, Parser, number, path
@@ -30,9 +31,13 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Run the demo and summarize it."""
-    from ddplug.cli.demo import run_demo
+    from ddplug.cli.demo import REPORT, run_demo
 
-    made = run_demo(arguments.output, seed=arguments.seed, say=complain)
+    try:
+        made = run_demo(arguments.output, seed=arguments.seed, say=complain)
+    except KeyboardInterrupt:
+        page = os.path.join(arguments.output, REPORT)
+        raise KeyboardInterrupt(f"what there is so far is in {page}" if os.path.exists(page) else "") from None
     values = {"folder": str(made.folder), "report": str(made.report), **made.values}
     where = f"Everything is in {made.folder}; open {made.report}"
     return Answer(values, "\n\n".join([*map(table, made.summary), *made.notes, where]))
