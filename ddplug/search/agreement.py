@@ -28,6 +28,7 @@ from ddplug.search.protocol import Protocol
 from ddplug.search.sets import folder_at, widened
 from ddplug.search.zero_cost import zero_cost
 from ddplug.utils.randomness import seeded
+from ddplug.utils.text import roughly
 
 __all__ = ["EARLY", "HEAD", "Study", "table"]
 
@@ -355,7 +356,7 @@ def _text(value: float | None) -> str:
 
 def _progress(say: Callable[[str], object], name: str, done: int, number: int, seconds: float) -> None:
     left = seconds / done * (number - done)
-    say(f"{name}: {done} of {number}, about {left / 60:.0f} minutes left")
+    say(f"{name}: {done} of {number}, about {roughly(left)} left")
 
 
 def _watched(

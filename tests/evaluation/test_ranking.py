@@ -7,13 +7,25 @@ import json
 import math
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from ddplug.errors import DataError, OptionError
-from ddplug.evaluation.ranking import Estimate, agreement, kendall, mean_rank, regret, spearman, top_k_overlap
+from ddplug.evaluation.ranking import (
+    Estimate,
+    agreement,
+    ceiling,
+    difference,
+    kendall,
+    mean_rank,
+    regret,
+    spearman,
+    top_k_overlap,
+)
 
 ALL: dict[str, Callable[[Sequence[float], Sequence[float]], float | None]] = {
     "spearman": spearman,
@@ -220,3 +232,38 @@ def test_mean_rank_counts_who_is_worse() -> None:
     for wrong in ([], [[1.0, 2.0], [1.0, 2.0, 3.0]], [[1.0, math.nan]], [[1.0]]):
         with pytest.raises(DataError):
             mean_rank(wrong)
+
+
+def test_the_difference_of_two_scores_is_that_of_the_same_resamples() -> None:
+    state = np.random.RandomState(0)
+    truth = state.rand(12)
+    one, two = truth + 0.1 * state.rand(12), np.round(truth + state.rand(12), 1)
+    found = difference(one, two, truth, resamples=200, rng=torch.Generator().manual_seed(5))
+    draws = torch.randint(12, (200, 12), generator=torch.Generator().manual_seed(5)).numpy()
+
+    def less(index: Any) -> float:
+        first, second = (stats.spearmanr(own[index], truth[index]).statistic for own in (one, two))
+        return float(first - second)
+
+    assert found.value == pytest.approx(less(slice(None)))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile([less(draw) for draw in draws], [0.025, 0.975])))
+    # what is equal differs by nothing, whatever is drawn
+    same = difference(one, 3 * one, truth, resamples=50, rng=torch.Generator().manual_seed(0))
+    assert (same.value, same.low, same.high) == pytest.approx((0, 0, 0))
+    assert difference([1, 1, 1], [1, 2, 3], [1, 2, 3], rng=torch.Generator()).value is None
+
+
+def test_a_truth_without_noise_has_no_ceiling_below_one() -> None:
+    assert ceiling([[1, 2, 3, 4], [1, 2, 3, 4]]) == pytest.approx(1)
+    assert ceiling([[1, 2, 3, 4], [4, 3, 2, 1]]) == 0
+    assert ceiling([[1, 2, 3, 4]]) is None
+    assert ceiling([[1, 2, 3, 4], [5, 5, 5, 5]]) is None
+    # of three pairs two agree by a half and one disagrees by it: 1/6 on average, and a mean of three by Spearman-Brown
+    assert ceiling([[1, 2, 3], [1, 3, 2], [2, 1, 3]]) == pytest.approx((3 / 6 / (1 + 2 / 6)) ** 0.5)
+
+
+def test_mean_ranks_that_tie_are_equal_to_the_bit() -> None:
+    # in sixths, 1 + 3 and 2 + 2 would differ by rounding
+    first, second = [0, 1, 2, 3, 4, 5, 6], [0, 3, 2, 1, 4, 5, 6]
+    ranks = mean_rank([first, second, first, second])
+    assert ranks[1] == ranks[2] == ranks[3]
