@@ -212,7 +212,7 @@ def _membership(
 
 def _pairs(synthetic: SyntheticSet, data: LabeledData, found: Nearest) -> SyntheticSet:
     """Put the stored samples that are nearest to training samples, and these, one behind the other."""
-    worst = found.ratios.argsort()[:16]
+    worst = found.ratios.argsort(stable=True)[:16]
     stored, labels = synthetic[:][0].cpu()[worst], synthetic.hard_targets.cpu()[worst]
     real = data.batch(found.positions[worst]).cpu()
     both = torch.stack([stored, real], 1).flatten(0, 1)

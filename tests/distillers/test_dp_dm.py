@@ -249,6 +249,7 @@ def test_statements_of_merged_sets_add_up() -> None:
         {"epsilon": "1", "delta": 1e-5},
         {"epsilon": 1.0, "delta": float("nan")},
         {"epsilon": True, "delta": 1e-5},
+        {"epsilon": 10**400, "delta": 1e-5},
         {"epsilon": -1.0, "delta": 1e-5},
         {"epsilon": 1.0, "delta": 1e-5, "neighbors": "one pixel"},
     ],
