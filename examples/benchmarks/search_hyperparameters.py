@@ -61,7 +61,8 @@ def main() -> None:
     small = ddplug.distill(train, KMeansCentroid(images_per_class=10)).quantize()
     common: dict[str, Any] = {"batch_size": 64, "schedule": "cosine", "seeds": 2, "device": "cpu"}
     full = Judge(train, rest, Protocol(steps=300, **common))
-    sets = {"k-means": small, "random": control_file(train, "random", small, arguments.folder), EARLY: train}
+    random = control_file(train, "random", small, arguments.folder)
+    sets: dict[str, Any] = {"k-means": small, "random": random, EARLY: train}
     short = Protocol(steps=arguments.steps, **common)
     proxies = {name: Judge(made, rest, short) for name, made in sets.items()}
     drawn = Candidates(draw(arguments.number), make, {"space": "hyper-parameters"})
