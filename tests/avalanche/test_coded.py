@@ -346,11 +346,7 @@ def test_groups_without_an_image_are_said_once() -> None:
     with pytest.warns(UserWarning, match=r"\d of \d groups have no image: \d+ bytes of each") as caught:
         taken(stream, max_bytes=60)
     assert len(caught) == 1
-<<<<<<< HEAD
     twice = enumerate([*stream, *stream])
     domains = [SimpleNamespace(dataset=each.dataset, _current_experience=number) for number, each in twice]
-=======
-    domains = [SimpleNamespace(dataset=each.dataset, _current_experience=k) for k, each in enumerate([*stream, *stream])]
->>>>>>> w/privacy
     with pytest.warns(UserWarning, match="groupby='class' keeps one for each class"):
         taken(domains, max_bytes=240)
