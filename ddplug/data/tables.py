@@ -216,6 +216,11 @@ def _no_number(path: Path, line: int, names: list[str], row: list[str], kept: li
     column = next(k for k in kept if not _is_number(row[k]))
     if row[column].strip().casefold() in _MISSING:
         return _missing(path, line, names[column])
+    if _is_number(row[column].replace(",", ".", 1)):
+        return DataError(
+            f"{path}, line {line}: column {names[column]!r} holds {row[column]!r}; write a point in the place of the "
+            "decimal comma (as by pandas.read_csv with decimal=',' and frame.to_csv)"
+        )
     return _category(path, names[column], f"{one_line(row[column], most=40)!r} in line {line}")
 
 

@@ -37,7 +37,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,7 @@ from torch.nn.functional import normalize
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillation.protocol import State
+from ddplug.distillation.settling import settled
 from ddplug.distillers.base import ImageDistiller
 from ddplug.distillers.parts.images import INITIAL_IMAGES
 from ddplug.distillers.parts.pools import stack_views, view_at
@@ -104,7 +105,7 @@ class DPDM(ImageDistiller):
     steps: int = 800
     learning_rate: float = 0.1
     init_from: str = "noise"
-    factor: int = 2
+    factor: int | Literal["auto"] = "auto"
     epsilon: float = 1.0
     delta: float = 1e-5
     pool_size: int = 10
@@ -117,9 +118,10 @@ class DPDM(ImageDistiller):
             raise OptionError(f"init_from is {self.init_from!r}, which shows real images; dp-dm starts from 'noise'")
 
     def init(self, data: LabeledData, rng: torch.Generator) -> Tensors:
-        self._check(data)
-        inputs = INITIAL_IMAGES["noise"](data, self._each, rng, self.factor)
-        return {**adam_start({"inputs": inputs}), **self._pool(data, rng)}
+        own = settled(self, data.shape)
+        own._check(data)
+        inputs = INITIAL_IMAGES["noise"](data, own._each, rng, own.reduction)
+        return {**adam_start({"inputs": inputs}), **own._pool(data, rng)}
 
     def view(self, state: State, data: LabeledData, rng: torch.Generator) -> Mapping[str, Tensor]:
         """Return one of the pool: a network, an augmentation for each class, and noisy ``means`` ``(C, D)``."""
@@ -170,7 +172,7 @@ class DPDM(ImageDistiller):
     def _check(self, data: LabeledData) -> None:
         """Refuse what would tell of the data by another way than the noisy sums."""
         augment.check(self._strategy(data), data.shape)
-        reduced_shape(data.shape, self.factor)
+        reduced_shape(data.shape, self.reduction)
         if data.preprocess.fitted or data.preprocess.kind == "zca":
             raise OptionError(
                 f"the preprocessing of {data.name} was computed from the data and would tell of them; load them with "

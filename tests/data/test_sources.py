@@ -80,6 +80,7 @@ WRONG: dict[str, tuple[list[str], dict[str, Any], str]] = {
     "nan": (["3,iris,nan,7"], {}, "line 12: column 'width' has no value"),
     "infinity": (["3,iris,inf,7"], {}, "line 12: column 'width' is infinite"),
     "a category": (["3,iris,wide,7"], {}, r"column 'width' is no column of numbers \('wide' in line 12\).*get_dummies"),
+    "a decimal comma": (['3,iris,"2,5",7'], {}, "line 12: column 'width' holds '2,5'; write a point in the place"),
     "no label": (["3, ,1,7"], {}, "line 12: column 'species' of the labels is empty"),
     "a short row": (["3,iris"], {}, "line 12: 2 cells under 4 names"),
     "a bare quote": (['3,"iris"x,1,7'], {}, "is no CSV file"),
