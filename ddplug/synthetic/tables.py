@@ -39,11 +39,12 @@ def to_csv(synthetic: SyntheticSet, path: str | Path) -> None:
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> from ddplug import distill, from_arrays
-        >>> made = distill(from_arrays([[0.5], [2.0]], ["no", "yes"]), "random", device="cpu")
+        >>> made = distill(from_arrays([[0.5], [2.0]], ["no", "yes"]), "random", images_per_class=1, device="cpu")
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     to_csv(made, f"{folder}/rows.csv")
-        ...     print(open(f"{folder}/rows.csv").read())
+        ...     print(Path(folder, "rows.csv").read_text())
         x0,label
         0.5,no
         2.0,yes

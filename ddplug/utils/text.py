@@ -146,12 +146,12 @@ def wrapped(rows: Sequence[Sequence[object]], width: int = 80) -> str:
 
     Args:
         rows: of as many cells each.
-        width: characters of a line.
+        width: characters of a line; the last column has 20 at least.
 
     Example:
-        >>> print(wrapped([("set", "three small words"), ("b", "one")], 16))
-        set  three small
-             words
+        >>> print(wrapped([("set", "a handful of quite small words"), ("b", "one")], 25))
+        set  a handful of quite
+             small words
         b    one
     """
     cells = [[one_line(cell) for cell in row] for row in rows]

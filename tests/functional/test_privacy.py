@@ -47,7 +47,7 @@ def test_it_is_less_than_the_classical_noise() -> None:
 
 
 def test_tiny_deltas_do_not_vanish() -> None:
-    assert gaussian_delta(50, 0.8) > 0
+    assert gaussian_delta(30, 1.0) > 0
     assert gaussian_sigma(1, 1e-30) > gaussian_sigma(1, 1e-15) > gaussian_sigma(1, 1e-5)
 
 
