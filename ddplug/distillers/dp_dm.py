@@ -23,9 +23,9 @@ else may be known of the data, therefore:
 * provenance and checkpoints hold neither digest, number of samples, range nor time
   (``private``, :class:`ddplug.distillation.Distiller`); checkpoints hold what was noised, never what it was made of.
 
-Taken as public: the options and the seed, the classes and their names, shape and type of the inputs, their
-preprocessing, and that there are fewer than 1 / delta records, as a larger number is refused. The proof is of real
-numbers; computed are float64 sums and noise, of which 24 bits are kept.
+Taken as public: the options and the seed, the classes, the columns of a table, their names, shape and type of the
+inputs, their preprocessing, and that there are fewer than 1 / delta records, as a larger number is refused. The proof
+is of real numbers; computed are float64 sums and noise, of which 24 bits are kept.
 
 Reference: distribution matching on privatized features is that of Zheng & Li, "Differentially Private Dataset
 Condensation" (NDPDC), 2023, and of Harder, Adamczewski & Park, "DP-MERF", AISTATS 2021; noise once on a fixed pool, as
@@ -149,7 +149,7 @@ class DPDM(ImageDistiller):
             f"{self.pool_size} random networks, and a count; standard deviation {self._sigma:.6g}",
             "public": [
                 "the options and the seed",
-                "the name of the data, the classes and their names",
+                "the name of the data, the classes and their names, the columns of a table and theirs",
                 "shape and type of the inputs, and their preprocessing",
                 f"that there are fewer than {1 / self.delta:.6g} records",
             ],
