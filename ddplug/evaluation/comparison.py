@@ -93,8 +93,8 @@ def compare(
         seed: of everything.
         device: see :func:`ddplug.utils.devices.pick_device`.
         baselines: names of registered methods, or distillers, whose ``images_per_class`` is replaced by what fits, or
-            ``"coded real"`` for random real images held by the codec that suits the data. One that makes soft labels
-            may take more bytes than the set, and its row says so.
+            ``"coded real"`` for random real images held by the codec that suits the data, unless that holds the set too and
+            ``"random"`` is there. One that makes soft labels may take more bytes than the set, and its row says so.
         whole: whether to train on the whole data too.
         whole_steps: SGD steps for that, at least 1.
         across: other architectures to train on the sets.
@@ -240,7 +240,8 @@ class _Group:
         self, baselines: Sequence[str | Distiller], network: Network, repeats: int, seed: int
     ) -> Sequence[_Planned]:
         """Plan the rows of the sets and of their baselines."""
-        sized = [found for baseline in baselines if (found := self._sized(baseline, seed)) is not None]
+        random = any(getattr(baseline, "name", "") == "random" for baseline in baselines)
+        sized = [found for one in baselines if (found := self._sized(one, seed, random=random)) is not None]
         return [*self.own(network, repeats), *(self._baseline(*one, network, repeats, seed) for one in sized)]
 
     def own(self, network: Network, repeats: int) -> list[_Planned]:
@@ -260,15 +261,21 @@ class _Group:
         cost = load(name, samples, self.recipe, repeats, len(self.test))
         return _Planned(cost, make, self.test, network, self.recipe, self.one.nbytes)
 
-    def _sized(self, baseline: str | Distiller, seed: int) -> tuple[str, Sized] | None:
-        """Give a baseline as many images as fit; ``None`` for coded real images where no codec holds them."""
+    def _sized(self, baseline: str | Distiller, seed: int, *, random: bool) -> tuple[str, Sized] | None:
+        """Give a baseline as many images as fit.
+
+        Returns:
+            ``None`` for coded real images where no codec holds them, or where the row ``random`` is the same.
+        """
         if not isinstance(baseline, str):
             return str(baseline.name), sized_like(self.one, baseline, self.train, seed)
-        random = resolve("distiller", "random")()
         try:
             storage = storage_for(self.train, "auto", self.one.nbytes)
             assert storage is not None
-            return CODED, (storage.sized(random, self.train, seed)[0], storage.store_alike)
+            if random and self.one.stored is not None and self.one.stored.codec == storage.codec:
+                return None
+            drawn = resolve("distiller", "random")()
+            return CODED, (storage.sized(drawn, self.train, seed)[0], storage.store_alike)
         except OptionError as error:
             note(f"{CODED} is left out: {error}")
             return None

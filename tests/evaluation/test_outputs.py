@@ -86,6 +86,16 @@ def test_coded_real_images_fill_the_bytes() -> None:
     assert compare(rows, table, table, baselines=["coded real"], whole=False, **OPTIONS).rows[1].fits
 
 
+def test_random_images_are_one_row_where_the_set_is_coded_as_the_data_suit() -> None:
+    coded = distill(TRAIN, Random(images_per_class=2), codec="auto", device="cpu")
+    baselines = ["random", "coded real"]
+    found = compare(coded, TRAIN, TRAIN, baselines=baselines, whole=False, **OPTIONS).rows
+    assert [row.method for row in found] == ["random", "random"]
+    other = distill(TRAIN, Random(images_per_class=2), codec="pixels:bits=8", device="cpu")
+    found = compare(other, TRAIN, TRAIN, baselines=baselines, whole=False, **OPTIONS).rows
+    assert [row.method for row in found] == ["random", "random", "coded real"]
+
+
 def test_csv_holds_every_row_and_nothing_to_compute(several: Comparison, hostile: Comparison, tmp_path: Path) -> None:
     text = several.to_csv(tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_text() == text
