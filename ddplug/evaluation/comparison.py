@@ -93,8 +93,9 @@ def compare(
         seed: of everything.
         device: see :func:`ddplug.utils.devices.pick_device`.
         baselines: names of registered methods, or distillers, whose ``images_per_class`` is replaced by what fits, or
-            ``"coded real"`` for random real images held by the codec that suits the data, unless that holds the set too and
-            ``"random"`` is there. One that makes soft labels may take more bytes than the set, and its row says so.
+            ``"coded real"`` for random real images held by the codec that suits the data (left out beside ``"random"``
+            where that codec holds the set, and so both). One that makes soft labels may take more bytes than the set,
+            and its row says so.
         whole: whether to train on the whole data too.
         whole_steps: SGD steps for that, at least 1.
         across: other architectures to train on the sets.
