@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from avalanche.benchmarks import nc_benchmark
 from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
-from avalanche.models import SimpleMLP
-from avalanche_replay import split, strategy_of
+from avalanche_replay import perceptron, split, strategy_of
 
 from ddplug.avalanche import DistilledReplay, checkpoint_cure
 
@@ -22,7 +21,7 @@ def trained(path: Path, experiences: int) -> Any:
     """Go on from the checkpoint, if there is one, up to a number of experiences."""
     benchmark = nc_benchmark(split("train"), split("test"), 5, task_labels=False, fixed_class_order=list(range(10)))
     torch.manual_seed(0)
-    fresh, _ = strategy_of(DistilledReplay, SimpleMLP(10, input_size=64, hidden_size=128), mem_size=10)
+    fresh, _ = strategy_of(DistilledReplay, perceptron(), mem_size=10)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Avalanche's own
         strategy, seen = maybe_load_checkpoint(fresh, path)

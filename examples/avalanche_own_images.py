@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
 from avalanche.benchmarks import nc_benchmark
 from avalanche.models import SimpleMLP
-from avalanche.training.supervised import Naive, Replay
-from avalanche_replay import memory_of, split, strategy_of
+from avalanche_replay import compared, report, split
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, RandomCrop, Resize, ToTensor
 from torchvision.transforms.functional import to_pil_image
-
-from ddplug.avalanche import DistilledReplay
 
 
 def draw_folder(folder: Path, each: int, classes: int) -> None:
@@ -43,14 +41,8 @@ def main(epochs: int = 4, images: int = 4, each: int = 100, classes: int = 4) ->
             train_transform=Compose([Resize((32, 32)), RandomCrop(32, padding=2), ToTensor()]),
             eval_transform=Compose([Resize((32, 32)), ToTensor()]),
         )
-        for strategy_class, held in ((Naive, 0), (Replay, images), (DistilledReplay, images)):
-            torch.manual_seed(0)
-            model = SimpleMLP(classes, input_size=3 * 32 * 32)
-            strategy, accuracy = strategy_of(strategy_class, model, train_epochs=epochs, **memory_of(held))
-            for experience in benchmark.train_stream:
-                strategy.train(experience)
-            print(f"{strategy_class.__name__:16} accuracy {accuracy(benchmark):.3f}")
-        print(strategy.storage_policy.memory_report())
+        model = partial(SimpleMLP, classes, input_size=3 * 32 * 32)
+        report(compared(model, benchmark, benchmark.train_stream, images, train_epochs=epochs))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from torch.utils.data import TensorDataset
 
 import ddplug
 from ddplug.avalanche import DistilledReplay, distillation_metrics
+
+perceptron = partial(SimpleMLP, num_classes=10, input_size=64, hidden_size=128)
+"""Makes the network that learns the digits."""
 
 
 def split(name: str) -> TensorDataset:
@@ -40,23 +44,34 @@ def strategy_of(strategy_class: Any, model: Any, **options: Any) -> tuple[Any, C
     return strategy, accuracy
 
 
-def memory_of(images: int) -> dict[str, int]:
-    """Return how large a memory is to be; a strategy without one takes no such option."""
-    return {"mem_size": images} if images else {}
+def compared(
+    make_model: Callable[[], Any], benchmark: Any, stream: Iterable[Any], images: int, **options: Any
+) -> Iterator[tuple[Any, int, float]]:
+    """Train with no memory, with the stock one and with ours; give each strategy, its images and its accuracy."""
+    for strategy_class, held in ((Naive, 0), (Replay, images), (DistilledReplay, images)):
+        torch.manual_seed(0)
+        memory = {"mem_size": held} if held else {}
+        strategy, accuracy = strategy_of(strategy_class, make_model(), **memory, **options)
+        for experience in stream:
+            strategy.train(experience)
+        yield strategy, held, accuracy(benchmark)
+
+
+def report(found: Iterable[tuple[Any, int, float]]) -> None:
+    """Print a line for each strategy, and what the last one's memory holds."""
+    for strategy, _, accuracy in found:
+        print(f"{type(strategy).__name__:16} accuracy {accuracy:.3f}")
+    print(strategy.storage_policy.memory_report())
 
 
 def main(epochs: int = 4, images: int = 10) -> None:
     """Train three strategies on five experiences of two digits each, and print a line for each."""
     benchmark = nc_benchmark(split("train"), split("test"), 5, task_labels=False, fixed_class_order=list(range(10)))
-    for strategy_class, held in ((Naive, 0), (Replay, images), (DistilledReplay, images)):
-        torch.manual_seed(0)
-        model = SimpleMLP(num_classes=10, input_size=64, hidden_size=128)
-        strategy, accuracy = strategy_of(strategy_class, model, train_epochs=epochs, **memory_of(held))
-        for experience in benchmark.train_stream:
-            strategy.train(experience)
+    found = compared(perceptron, benchmark, benchmark.train_stream, images, train_epochs=epochs)
+    for strategy, held, accuracy in found:
         seconds = strategy.evaluator.get_all_metrics()["Distillation_Seconds/train_phase/train_stream"][1]
-        shown = f"{strategy_class.__name__:16} {held:3} images"
-        print(f"{shown}  accuracy {accuracy(benchmark):.3f}  storing {sum(seconds):4.1f} s")
+        shown = f"{type(strategy).__name__:16} {held:3} images"
+        print(f"{shown}  accuracy {accuracy:.3f}  storing {sum(seconds):4.1f} s")
 
 
 if __name__ == "__main__":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import torch
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue, TensorImage
 from avalanche.evaluation.metric_utils import get_metric_name
+from torchvision.transforms.functional import pil_to_tensor
 
 from ddplug.errors import DataError, OptionError
+from ddplug.utils.pictures import opened
 
 __all__ = ["MemoryMetric", "distillation_metrics"]
 
@@ -108,15 +108,11 @@ def _images(policy: Any) -> int:
 
 
 def _picture(policy: Any) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     try:
-        canvas: Any = FigureCanvasAgg(policy.picture(_PER_ROW))
+        figure = policy.picture(_PER_ROW)
     except DataError:
         return None
-    canvas.draw()
-    shown = torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())
-    return TensorImage(shown.permute(2, 0, 1))
+    return TensorImage(pil_to_tensor(opened(figure).convert("RGB")))
 
 
 _READERS = {"Distillation_Seconds": _seconds, "Memory_Images": _images, "Memory_Picture": _picture}

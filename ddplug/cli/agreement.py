@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +119,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 def _run(arguments: argparse.Namespace) -> Answer:
     from ddplug.search.agreement import table as cells
     from ddplug.utils.files import write_file
+    from ddplug.utils.pictures import file_of
 
     require_validation(arguments)
     train, rest = load(arguments, "train"), load(arguments, "test")
@@ -131,9 +131,7 @@ def _run(arguments: argparse.Namespace) -> Answer:
     values["rows"] = rows
     full = {**values, "samples": samples, "scores": scores}
     write_file(folder / "agreement.json", json.dumps(full, indent=1).encode())
-    picture = io.BytesIO()
-    study.figure(rows).savefig(picture, format="png")
-    write_file(folder / "agreement.png", picture.getvalue())
+    write_file(folder / "agreement.png", file_of(study.figure(rows)))
     where = f"Everything is in {folder / 'agreement.json'}, a scatter plot in {folder / 'agreement.png'}"
     return Answer(values, f"{table(cells(rows))}\n\n{_bound(ceiling)}{where}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -27,9 +26,9 @@ BASELINES = ("random", "coded real", "class-mean", "kmeans")
 
 
 def _figure(found: Comparison, columns: int, kind: str) -> bytes:
-    content = io.BytesIO()
-    found.plot(columns).savefig(content, format=kind)
-    return content.getvalue()
+    from ddplug.utils.pictures import file_of
+
+    return file_of(found.plot(columns), kind)
 
 
 _KINDS: Mapping[str, Callable[[Comparison, int], bytes]] = {

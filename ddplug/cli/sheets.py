@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from matplotlib.figure import Figure
 
 from ddplug import registry
 from ddplug.data.labeled import LabeledData
@@ -20,10 +17,10 @@ from ddplug.synthetic.export import inspect
 from ddplug.synthetic.pictures import grid
 from ddplug.synthetic.statement import in_words, privacy_statement
 from ddplug.utils.page import Block, Chapter, Picture, Table
-from ddplug.utils.pictures import drawable
+from ddplug.utils.pictures import drawable, file_of
 from ddplug.utils.text import one_line
 
-__all__ = ["judged", "picture", "pictures", "png_of", "real_beside", "sheet"]
+__all__ = ["judged", "picture", "pictures", "real_beside", "sheet"]
 
 _CLASSES = 20
 """Classes of which pictures are shown."""
@@ -41,13 +38,6 @@ _ENTRIES = 40
 """Entries of the provenance that are shown."""
 
 
-def png_of(figure: Figure) -> bytes:
-    """Return a figure as a PNG file."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    return content.getvalue()
-
-
 def _width(png: bytes) -> int:
     """Read the width that a PNG file states."""
     return int.from_bytes(png[16:20], "big")
@@ -62,7 +52,7 @@ def picture(synthetic: SyntheticSet, caption: str, what: str, png: bytes | None 
         what: the same, for somebody who does not see them.
         png: the grid, if it was drawn already.
     """
-    png = png_of(grid(_few(synthetic), _IMAGES)) if png is None else png
+    png = file_of(grid(_few(synthetic), _IMAGES)) if png is None else png
     more = f"; the first {_CLASSES} of {synthetic.num_classes} classes" if synthetic.num_classes > _CLASSES else ""
     names = ", ".join(one_line(name, most=30) for name in synthetic.class_names[:_CLASSES])
     return Picture(png, f"{caption}{more}", min(_width(png), _WIDEST), f"{what}, in rows by class: {names}{more}")
@@ -176,7 +166,7 @@ def judged(rows: Sequence[Row], tested: str, *, whole: bool) -> Chapter:
         f"{protocols(main)}. The baselines take the same bytes and the same training.",
     ]
     if whole:
-        figure = Picture(png_of(comparison(main, 1)), "Accuracy; bars are standard deviations.", 510)
+        figure = Picture(file_of(comparison(main, 1)), "Accuracy; bars are standard deviations.", 510)
         blocks += [_findings(main), (figure,)]
     strong = frozenset(n for n, row in enumerate(main) if row.kind == "set")
     blocks.append(Table("Accuracy in equal bytes", _ordered(HEAD), [_ordered(row.cells()) for row in main], strong))

@@ -21,7 +21,7 @@ from ddplug.synthetic.ranges import in_units, range_of
 from ddplug.synthetic.statement import privacy_statement
 from ddplug.utils.files import write_file
 from ddplug.utils.notes import note
-from ddplug.utils.pictures import png
+from ddplug.utils.pictures import file_of
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import os_reason
 
@@ -43,7 +43,7 @@ def to_png(synthetic: SyntheticSet, path: str | Path, per_row: int = 10) -> None
         DataError: the inputs are not images with one or three channels.
         OptionError: the path cannot be written.
     """
-    write_file(path, png(grid(synthetic, per_row)))
+    write_file(path, file_of(grid(synthetic, per_row)))
     _say_range(synthetic)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # matplotlib is imported where something is drawn: it writes to the home folder, and most commands draw nothing
 
-__all__ = ["as_html", "drawable", "first_of_each", "opened", "png", "sheet"]
+__all__ = ["as_html", "drawable", "file_of", "first_of_each", "opened", "sheet"]
 
 _DPI = 100
 
@@ -157,16 +157,16 @@ def _framed(canvas: Tensor, names: list[str], notes: list[str]) -> Figure:
     return figure
 
 
-def png(figure: Figure) -> bytes:
-    """Return a figure as a PNG file, the same bytes for the same figure."""
+def file_of(figure: Figure, kind: str = "png") -> bytes:
+    """Return a figure as a file of a kind that matplotlib writes; as PNG the same bytes for the same figure."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
+    figure.savefig(content, format=kind, metadata={"Software": None} if kind == "png" else None)
     return content.getvalue()
 
 
 def opened(figure: Figure) -> Image.Image:
     """Return a figure as a picture, which notebooks display and ``.show()`` opens in a window."""
-    return Image.open(io.BytesIO(png(figure)))
+    return Image.open(io.BytesIO(file_of(figure)))
 
 
 def as_html(

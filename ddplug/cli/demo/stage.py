@@ -9,11 +9,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ddplug.cli.sheets import png_of
 from ddplug.data.labeled import LabeledData
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.files import write_file
 from ddplug.utils.page import Chapter
+from ddplug.utils.pictures import file_of
 
 __all__ = ["Part", "Size", "Stage"]
 
@@ -106,7 +106,7 @@ class Stage:
 
     def write(self, name: str, content: bytes | Figure) -> bytes:
         """Write a file, or a figure as PNG; give its bytes."""
-        content = png_of(content) if isinstance(content, Figure) else content
+        content = file_of(content) if isinstance(content, Figure) else content
         write_file(self.folder / name, content)
         return content
 
