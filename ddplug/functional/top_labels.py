@@ -64,7 +64,7 @@ def _largest(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _named(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``(M, NAMED)`` shares of rounded labels, the largest first and 0 where there is none, and their classes."""
+    """Return ``(M, NAMED)`` shares of rounded labels, the largest first, 0 where there is none, and their classes."""
     values, classes = _largest(labels)
     named = values > labels.double().cpu().amin(1, keepdim=True)
     missing = (0, NAMED - values.shape[1])
