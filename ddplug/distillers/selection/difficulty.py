@@ -144,7 +144,7 @@ class Difficulty(Selection):
             check_teacher(teacher, data)
             return teacher
         pool = data.subset(draw_pool(data, self.max_samples_per_class, rng))
-        recipe = Recipe.by_steps(1, joint(data.augmentation))
+        recipe = Recipe.by_steps(1, joint(data.augmentation, few=False))
         recipe = replace(recipe, steps=max(1, self.teacher_epochs * len(pool) // recipe.batch_size))
         return train_each([pool], teacher, recipe, rng=rng, device=data.device)[0]
 
