@@ -34,11 +34,13 @@ class Described:
         about: the first line of its documentation.
         presets: their names.
         options: that its fields become.
+        private: whether it promises privacy.
     """
 
     about: str
     presets: tuple[str, ...]
     options: tuple[Option, ...]
+    private: bool = False
 
 
 @cache
@@ -80,7 +82,7 @@ def method(name: str) -> Described:
     known = _known("methods", "distiller", name)
     if known is None:
         return _described(name, registry.resolve("distiller", name))
-    return Described(about("distiller", name), tuple(known["presets"]), _options(known["options"]))
+    return Described(about("distiller", name), tuple(known["presets"]), _options(known["options"]), known["private"])
 
 
 def options_at(home: str) -> tuple[Option, ...]:
@@ -115,7 +117,7 @@ def _described(name: str, cls: Any) -> Described:
         options = options_of(cls)
     except TypeError as error:
         raise OptionError(f"the fields of method {name!r} cannot be made options: {error}; rename them") from None
-    return Described(_about(cls), tuple(presets.of(cls)), options)
+    return Described(_about(cls), tuple(presets.of(cls)), options, bool(getattr(cls, "private", False)))
 
 
 def table() -> dict[str, Any]:
@@ -134,7 +136,11 @@ def table() -> dict[str, Any]:
     return {
         "about": {home: _about(registry.resolve(*key)) for key, home in ours.items()},
         "methods": {
-            home: {"presets": list(each.presets), "options": [asdict(option) for option in each.options]}
+            home: {
+                "private": each.private,
+                "presets": list(each.presets),
+                "options": [asdict(option) for option in each.options],
+            }
             for home, each in methods.items()
         },
         "sources": {scheme.usage: scheme.about for scheme in SCHEMES.values()},

@@ -67,7 +67,7 @@ def _configure_method(parser: Parser, argv: list[str], method: described.Describ
     parser.prog = f"ddplug distill {argv[0]}"
     parser.usage = f"{parser.prog} --data NAME -o FILE [options]"
     parser.description = method.about
-    parser.set_defaults(name=argv[0])
+    parser.set_defaults(name=argv[0], method=method)
     parser.add_argument("--preset", metavar="NAME", help="published options; the ones given with it win")
     parser.add_argument("--quantize", "--quantise", action="store_true", help="store a byte a number instead of four")
     parser.add_argument(
@@ -133,7 +133,7 @@ def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
     parser.prog = f"ddplug distill {AUTO}"
     parser.usage = f"{parser.prog} --data NAME -o FILE --budget TIME --bytes SIZE [options]"
     parser.description = "Choose codec, method and number of images by measured rules, for a time and a size; distill."
-    parser.set_defaults(name=AUTO, preset=None)
+    parser.set_defaults(name=AUTO, method=None, preset=None)
     group = parser.add_argument_group("the budget")
     group.add_argument(
         "--budget",
@@ -203,7 +203,7 @@ class _Plan(NamedTuple):
 
 def _given(arguments: argparse.Namespace) -> _Plan | None:
     """Build the method: its defaults, then the preset, then what was given; ``None`` where it is to be chosen."""
-    if arguments.name == AUTO:
+    if arguments.method is None:
         return None
     from ddplug import registry
 
