@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 from nni.experiment import launcher, rest
 from nni.nas.experiment.config import NasExperimentConfig, TrainingServiceEngineConfig
 
 from ddplug.errors import OptionError
+from ddplug.utils.devices import visible_gpus
 
 __all__ = [
     "SlowStartError",
@@ -59,17 +59,10 @@ def run_workers(config: Any, evaluator: Any) -> None:
     local = getattr(config.training_service, "platform", None) == "local"
     threads = max(1, (os.cpu_count() or 1) // int(config.trial_concurrency)) if local else 0
     python = params.get("python", sys.executable)
-    gpus = ",".join(_gpus()) if local and not config.trial_gpu_number else ""
-    params["python"] = f"{python} -m ddplug.nni.worker {'none' if light else 'pytorch'} {threads} {gpus or '-'}"
+    gpus = visible_gpus() if local and not config.trial_gpu_number else []
+    shared = ",".join(gpus) if len(gpus) > 1 else "-"
+    params["python"] = f"{python} -m ddplug.nni.worker {'none' if light else 'pytorch'} {threads} {shared}"
     config._trial_command_params = params
-
-
-def _gpus() -> list[str]:
-    """Return the names of the GPUs that this process sees, where there are several for trials to share."""
-    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    number = torch.cuda.device_count()
-    names = given or [str(n) for n in range(number)]
-    return names if number > 1 else []
 
 
 class SlowStartError(RuntimeError):
