@@ -21,7 +21,7 @@ from ddplug.functional import augmentation as augment
 from ddplug.networks.factory import build, name_of
 from ddplug.search.candidate import Report, images_of, train_and_score
 from ddplug.search.journal import Journal, Record, key
-from ddplug.search.protocol import CandidateError, Protocol, Result, over_time, reason
+from ddplug.search.protocol import CandidateError, Protocol, Result, reason
 from ddplug.search.sets import check_pair, load_set
 from ddplug.search.tables import fit_and_score, is_estimator, parameters
 from ddplug.search.workers import Workers
@@ -321,10 +321,6 @@ class Judge:
         return train_and_score(make, train, validation, self.protocol, report=report)
 
 
-_TRIES = 2
-"""Processes that a candidate may take with it: the first may have been killed for another reason."""
-
-
 @dataclass(frozen=True)
 class _Sent:
     """A candidate on its way to a worker, which writes down what comes of it."""
@@ -342,20 +338,16 @@ class _Sent:
 
 def _settled_by(workers: Workers, task: _Sent, case: Case, limit: float | None, report: Report) -> Record:
     """Have a worker judge a candidate, and write down what comes of it where the worker cannot."""
-    before, began, failure = len(case.lines()), time.perf_counter(), ""
-    for _ in range(_TRIES):
-        try:
-            record: Record = workers.run(task, limit=limit, report=report)
-            return record
-        except LostError as lost:
-            written = [record for record in case.lines()[before:] if record.pid == lost.pid]
-            if written:  # it was killed after it had written, and before it could say so
-                return written[-1]
-            if lost.late:
-                failure = f"{over_time(limit or 0.0)}; it hung in one step and its process was ended"
-                break
-            failure = f"{lost}, as the one before; it crashes, or takes more memory than there is"
-    return case.append(Result(None, failure, seconds=time.perf_counter() - began))
+    before, began = len(case.lines()), time.perf_counter()
+
+    def written(pid: int) -> Record | None:
+        return next((record for record in case.lines()[before:] if record.pid == pid), None)
+
+    try:
+        record: Record = workers.run(task, limit=limit, report=report, written=written)
+        return record
+    except LostError as lost:
+        return case.append(Result(None, str(lost), seconds=time.perf_counter() - began))
 
 
 def _named(candidate: Candidate) -> dict[str, Any]:

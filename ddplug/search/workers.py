@@ -1,9 +1,9 @@
-"""Warm processes that judge candidates one by one: torch and the sets are loaded once, and a crash costs a candidate."""
+"""Warm processes that judge candidates one by one: torch and sets are loaded once, and a crash costs one candidate."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from ddplug.search.candidate import Report
+from ddplug.search.protocol import over_time
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.checks import values_at_least, whole
 from ddplug.utils.devices import visible_gpus
-from ddplug.utils.processes import Pool, Task
+from ddplug.utils.processes import LostError, Pool, Task
 
 __all__ = ["Workers"]
 
@@ -63,15 +64,42 @@ class Workers:
         common = {"OMP_NUM_THREADS": str(threads), **(environment or {})}
         self._pool = Pool([{**common, **one} for one in own], partial(torch.set_num_threads, threads), SyntheticSet)
 
-    def run(self, task: Task, *, limit: float | None = None, report: Report = lambda value, step: None) -> Any:
-        """Have the next idle worker do a task, and return what it returns; see :meth:`ddplug.utils.processes.Pool.run`.
+    def run(
+        self,
+        task: Task,
+        *,
+        limit: float | None = None,
+        report: Report = lambda value, step: None,
+        written: Callable[[int], Any] = lambda pid: None,
+    ) -> Any:
+        """Have the next idle worker do a task, once more where its process dies, and return what it returns.
 
         Args:
             task: what to do.
             limit: seconds, soon after which its process is ended; ``None`` waits for ever.
             report: is told interim accuracies. What it raises ends the task, and goes through.
+            written: returns what a process that died had written down of the task, by its number, ``None`` if nothing;
+                that is returned then, and nothing is done again.
+
+        Raises:
+            OptionError: the task cannot be sent, or not be read there.
+            LostError: its processes died, or one took too long; the message says so as a reason of a failure.
+            DdplugError: the processes do not start, or were ended.
         """
-        return self._pool.run(task, limit, report)
+        for last in (False, True):
+            try:
+                return self._pool.run(task, limit, report)
+            except LostError as lost:
+                found = written(lost.pid)
+                if found is not None:
+                    return found
+                if lost.late:
+                    words = f"{over_time(limit or 0.0)}; it hung in one step and its process was ended"
+                    raise LostError(words, lost.pid, late=True) from None
+                if last:
+                    words = f"{lost}, as the one before; it crashes, or takes more memory than there is"
+                    raise LostError(words, lost.pid) from None
+        raise AssertionError("unreachable")
 
     def close(self) -> None:
         """End all processes, whatever they do; a second call does nothing."""

@@ -121,9 +121,9 @@ def test_what_it_tells_is_heard_and_may_end_it(pool: Pool) -> None:
 
 def test_errors_come_back_as_they_were_raised(pool: Pool) -> None:
     pid = pool.run(Do(os.getpid))
-    with pytest.raises(OptionError, match="^no such thing$"):
+    with pytest.raises(OptionError, match=r"^no such thing$"):
         pool.run(Do(fail, ("option",)))
-    with pytest.raises(DdplugError, match="^PickyError: a and b$"):
+    with pytest.raises(DdplugError, match=r"^PickyError: a and b$"):
         pool.run(Do(fail, ("picky",)))
     with pytest.raises(OptionError, match=r"lambda.*cannot be sent to another process; give a name, or a function of"):
         pool.run(Do(lambda: 1))
@@ -132,10 +132,10 @@ def test_errors_come_back_as_they_were_raised(pool: Pool) -> None:
 
 def test_a_task_may_take_its_process_with_it(pool: Pool) -> None:
     pid = pool.run(Do(os.getpid))
-    with pytest.raises(LostError, match="its process ended with exit code 7$") as lost:
+    with pytest.raises(LostError, match=r"its process ended with exit code 7$") as lost:
         pool.run(Do(os._exit, (7,)))
     assert (lost.value.pid, lost.value.late) == (pid, False)
-    with pytest.raises(LostError, match="its process was killed by SIGKILL$") as killed:
+    with pytest.raises(LostError, match=r"its process was killed by SIGKILL$") as killed:
         pool.run(Do(signal.raise_signal, (signal.SIGKILL,)))
     assert killed.value.pid != pid
     # killed while it waits: nobody loses anything
