@@ -32,7 +32,7 @@ from ddplug.utils.files import check_writable
 from ddplug.utils.fingerprints import file_fingerprint, fingerprint
 from ddplug.utils.processes import LostError
 
-__all__ = ["Candidate", "Case", "Judge", "Source", "Work", "judge", "metric_of"]
+__all__ = ["Candidate", "Case", "Judge", "Source", "Work", "judge", "mark_of", "metric_of"]
 
 Candidate: TypeAlias = Any
 """A network's name with options, a function that makes one (see :func:`ddplug.networks.build`), or an estimator.
@@ -153,6 +153,11 @@ class _Held:
 
     def __str__(self) -> str:
         return self.source if isinstance(self.source, str) else repr(self.source)
+
+
+def mark_of(source: Source) -> str:
+    """Return what a journal calls a set: the fingerprint of a file, or of the contents of what is in memory."""
+    return _Held.of(source).mark
 
 
 @dataclass(frozen=True, eq=False)
