@@ -44,6 +44,14 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         help="to train; again for the sets with other architectures too (default: auto)",
     )
     add_judging_options(parser)
+    parser.add_argument(
+        "--journal",
+        type=path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="of a search, to show how it went; again for more",
+    )
     return argv
 
 
@@ -63,8 +71,8 @@ def _check(output: str, files: Sequence[str]) -> None:
 class _Page:
     """The page, which is written as far as it is known."""
 
-    def __init__(self, output: str, sheets: Sequence[Chapter], lead: str) -> None:
-        self._output, self._sheets, self._lead = output, sheets, lead
+    def __init__(self, output: str, sheets: Sequence[Chapter], lead: str, searches: Sequence[Chapter] = ()) -> None:
+        self._output, self._sheets, self._lead, self._searches = output, sheets, lead, searches
 
     def write(self, chapters: Sequence[Chapter] = (), status: str = "") -> None:
         """Write the page.
@@ -78,11 +86,13 @@ class _Page:
         number = len(self._sheets)
         title = "Report on a synthetic set" if number == 1 else f"Report on {number} synthetic sets"
         footer = f"Made by ddplug {__version__}."
-        write_file(self._output, page(title, self._lead, [*chapters, *self._sheets], footer, status).encode())
+        everything = [*chapters, *self._searches, *self._sheets]
+        write_file(self._output, page(title, self._lead, everything, footer, status).encode())
 
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Describe the sets, judge them where there are data, and write the page as it goes."""
+    from ddplug.cli.searches import searched
     from ddplug.cli.sheets import sheet
     from ddplug.synthetic.compat import same_space
     from ddplug.synthetic.dataset import SyntheticSet
@@ -97,7 +107,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         train = None if data is None else same_space(own, data[0], "train", cpu)
         sheets.append(sheet(os.path.basename(file), own, train, arguments.seed, os.path.getsize(file)))
     lead = "Small synthetic training sets: what their files say"
-    made = _Page(arguments.output, sheets, f"{lead}." if data is None else f"{lead}, and the real data {data[0].name}.")
+    lead += "." if data is None else f", and the real data {data[0].name}."
+    made = _Page(arguments.output, sheets, lead, searched(arguments.journal, sets))
     values: dict[str, Any] = {"files": list(sets), "page": arguments.output, "rows": []}
     if data is None or not arguments.train:
         made.write()
