@@ -48,6 +48,7 @@ def test_every_example_is_tested() -> None:
         "avalanche_own_images",
         "avalanche_replay",
         "distill_digits",
+        "federated",
         "medical",
         "nni_search",  # in tests/nni
         "optuna_architecture",
@@ -111,6 +112,33 @@ def test_avalanche_replay(capsys: pytest.CaptureFixture[str]) -> None:
     # the last two of ten classes are all that Naive knows
     assert naive < 0.25
     assert distilled > stock + 0.1
+
+
+def test_federated_counts_the_bytes_of_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    federated = example("federated")
+    found = federated.main(images=1, steps=1, rounds=(1, 2), epochs=1, training=2)
+    out = capsys.readouterr().out
+    assert "epsilon 10, delta 1e-05, for one record added or removed" in out
+    _, coded, private, *averaged = found
+    # ten sets of ten images; weights go out and come back, 4 bytes each, in every round
+    assert 10 * 10 < coded.nbytes < 10 * 10 * 64
+    assert private.nbytes < 10 * 10 * 64
+    weights = sum(p.numel() for p in federated.build(federated.NETWORK, (1, 8, 8), 10, torch.Generator()).parameters())
+    assert [each.nbytes for each in averaged] == [2 * 10 * 4 * weights, 2 * 2 * 10 * 4 * weights]
+
+
+def test_federated_deals_each_record_to_one_client() -> None:
+    federated = example("federated")
+    data = ddplug.load_dataset("digits")
+    clients = federated.deal(data, torch.Generator().manual_seed(1))
+    rows = torch.cat([client.inputs.flatten(1) for client in clients])
+    assert torch.equal(
+        rows.unique(dim=0, return_counts=True)[1], data.inputs.flatten(1).unique(dim=0, return_counts=True)[1]
+    )
+    counts = torch.stack([client.targets.bincount(minlength=10) for client in clients])
+    assert counts.sum() == len(data)
+    assert counts.min() == federated.LEAST + 3  # an eighth of a quarter of the rest
+    assert (counts.max(0).values > 0.4 * counts.sum(0)).all()
 
 
 @pytest.mark.parametrize("name", ["hyperparameters", "architecture"])
