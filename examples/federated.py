@@ -24,6 +24,7 @@ from ddplug.evaluation import accuracy, train_on
 from ddplug.evaluation.train import fit
 from ddplug.networks import build
 from ddplug.synthetic import Recipe, SyntheticSet, privacy_statement
+from ddplug.utils.notes import Note
 
 NETWORK = "convnet:width=16,depth=2"
 CLIENTS = 10
@@ -143,7 +144,7 @@ def main(
     method = DPDM(images_per_class=images, network="convnet:width=8,depth=2", pool_size=1, epsilon=epsilon, steps=steps)
     with warnings.catch_warnings():
         # a client has too few records of most digits for the noise, and each of the ten says so
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", Note)
         private = [ddplug.distill(client, method, seed=k).quantize(bits=2) for k, client in enumerate(clients)]
     alone = [trained_on(made, test, training) for made in coded]
     found = [
