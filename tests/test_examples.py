@@ -155,21 +155,36 @@ def test_optuna(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert (Path(f"{name}.jsonl").read_text(), capsys.readouterr().out) == (lines, out)
 
 
+FEW = pytest.mark.filterwarnings("ignore:.*the noise is larger:ddplug.utils.notes.Note")
 QUICK = {"steps": 2, "whole_steps": 2, "repeats": 1, "network": "convnet:width=4,depth=1"}
 
 
+@FEW
 def test_medical_judges_patients_that_no_network_has_seen(capsys: pytest.CaptureFixture[str]) -> None:
     found = example("medical").main(patients=12, **QUICK)
     out = capsys.readouterr().out
     assert out.startswith("6 patients, ")
     assert "6 new patients" in out
-    assert list(found) == ["distilled, soft labels", "random patches", "mean patches", "all patches"]
+    assert list(found) == [
+        "distilled, soft labels",
+        "dp-dm, epsilon 10",
+        "random patches",
+        "mean patches",
+        "all patches",
+    ]
+    said = {line[:24].strip(): line for line in out[out.index("differential privacy") :].splitlines()}
+    assert "yes" in said["random patches"] and "3 of 3" in said["random patches"]
+    assert said["dp-dm, epsilon 10"].split()[3] == "no" and said["dp-dm, epsilon 10"].endswith("for one patch")
+    most = int(out.split("up to ")[1].split()[0])
+    assert 0 < most <= 49 and f"epsilon {10 * most} for one patient" in out
+    assert Path("medical.png").read_bytes().startswith(b"\x89PNG")
     made = SyntheticSet.load("patches-0.safetensors")
     assert (made.inputs.shape, made.targets.shape) == ((3, 1, 32, 32), (3, 3))
     assert made.class_names == ("irrelevant", "negative", "positive")
     assert made.levels is not None
 
 
+@FEW
 def test_medical_reads_own_images_with_masks(capsys: pytest.CaptureFixture[str]) -> None:
     medical = example("medical")
     rng = torch.Generator().manual_seed(0)
