@@ -74,24 +74,32 @@ class Audit:
         }
 
     @property
-    def text(self) -> str:
-        """The account for people."""
+    def tables(self) -> dict[str, list[tuple[str, ...]]]:
+        """Tables by what they show, the head of each first."""
         said = self.provenance
         word = {True: "yes", False: "no", None: "not known"}
-        parts = [
-            table(
-                [
-                    ("made by", said["method"] or "not known"),
-                    ("holds real samples", word[said["real_images"]]),
-                    ("started from real samples", word[said["real_start"]]),
-                    ("differential privacy", in_words(said["statement"]) if said["statement"] else "nothing is stated"),
-                ]
-            ),
-            table([_NEAREST_HEAD, *map(_nearest_row, self.nearest)]),
-        ]
-        if self.membership:
-            parts.append(table(rows(self.membership)))
-        return "\n\n".join([*parts, _conclusion(self)])
+        found = {
+            "What the file says": [
+                ("what", "value"),
+                ("made by", said["method"] or "not known"),
+                ("holds real samples", word[said["real_images"]]),
+                ("started from real samples", word[said["real_start"]]),
+                ("differential privacy", in_words(said["statement"]) if said["statement"] else "nothing is stated"),
+            ],
+            "Stored samples near training samples": [_NEAREST_HEAD, *map(_nearest_row, self.nearest)],
+        }
+        return found | ({"Membership": rows(self.membership)} if self.membership else {})
+
+    @property
+    def conclusion(self) -> str:
+        """What was tried and found on two lines, and what that does not say."""
+        return _conclusion(self)
+
+    @property
+    def text(self) -> str:
+        """The account for people."""
+        said, *found = self.tables.values()
+        return "\n\n".join([table(said[1:]), *map(table, found), self.conclusion])
 
 
 _NEAREST_HEAD = (
