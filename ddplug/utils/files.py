@@ -70,7 +70,8 @@ def check_writable(path: str | Path) -> Path:
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise OptionError(f"cannot write {path}: the folder {target.parent} is not writable; choose another path")
     if unfit_for_windows(target.name):
-        note(f"{path}: Windows has no file of the name {target.name!r}; choose another to use it there")
+        kept = target.name if target.name.endswith((".", " ")) else target.name.partition(".")[0]
+        note(f"Windows has no file that is called {kept!r}; choose another name to use it there")
     return target
 
 

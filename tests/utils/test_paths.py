@@ -57,7 +57,7 @@ def test_names_that_windows_keeps_for_itself(name: str, tmp_path: Path, monkeypa
     folder = tmp_path / "a" / "prn"
     folder.mkdir(parents=True)
     if "/" not in name:
-        with pytest.warns(Note, match="Windows has no file of the name"):
+        with pytest.warns(Note, match="Windows has no file that is called"):
             write_file(tmp_path / name, b"")
         assert (tmp_path / name).exists()
     else:
