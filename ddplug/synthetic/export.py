@@ -21,6 +21,7 @@ from ddplug.synthetic.ranges import in_units, range_of
 from ddplug.synthetic.statement import privacy_statement
 from ddplug.utils.files import write_file
 from ddplug.utils.notes import note
+from ddplug.utils.paths import unfit_for_windows
 from ddplug.utils.pictures import file_of
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import os_reason
@@ -137,6 +138,7 @@ def folder_names(class_names: tuple[str, ...]) -> list[str]:
     taken: set[str] = set()
     for name in class_names:
         safe = re.sub(r"[^\w .+-]", "_", name).encode()[:100].decode(errors="ignore").strip(" .") or "class"
+        safe += "_" * unfit_for_windows(safe)
         unique, number = safe, 2
         while unique.casefold() in taken:
             unique, number = f"{safe}-{number}", number + 1
