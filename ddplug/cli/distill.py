@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ddplug.cli import described
 from ddplug.cli.commands import Answer
 from ddplug.cli.config import check_known, other_data, with_config
-from ddplug.cli.data import add_data_options, add_run_options, data_words, load
+from ddplug.cli.data import add_data_options, add_run_options, data_words, load, tell
 from ddplug.errors import CheckpointError, FormatError, OptionError
 from ddplug.utils.arguments import Parser, add_options, given_fields, number, quantity
 from ddplug.utils.arguments import path as as_path
@@ -33,6 +34,18 @@ __all__ = ["configure", "run"]
 _SIZE = quantity("a size", {"B": 1, "kB": 1e3, "MB": 1e6, "KiB": 2**10, "MiB": 2**20})
 
 _TIMES = {"s": 1, "m": 60, "h": 3600}
+
+_LONG = 120.0
+"""Seconds from which on ``auto`` says beforehand how long it may take."""
+
+_PREPARING = (
+    *("pool_size", "networks", "num_experts", "teacher_epochs", "train_epochs", "train_steps", "candidates"),
+    *("max_samples_per_class", "network"),
+)
+"""Options that say how long a method prepares."""
+
+_STEPPING = ("steps", "epochs", "inner_loop", "syn_steps", "batch_real", "images_per_class", "network")
+"""Options that say how long its steps take."""
 
 AUTO = "auto"
 """In the place of a method's name: choose one."""
@@ -293,13 +306,32 @@ def _saying_how_to_go_on(checkpoint: str) -> Iterator[None]:
 
 def _callbacks(arguments: argparse.Namespace) -> list[Callback]:
     from ddplug.distillation import callbacks
+    from ddplug.utils.forecast import Forecast
 
-    found: list[Callback] = [callbacks.ProgressBar()]
+    found: list[Callback] = [callbacks.ProgressBar(), Forecast(partial(_foretold, arguments))]
     if arguments.csv:
         found.append(callbacks.CsvLog(arguments.csv))
     if arguments.tensorboard:
         found.append(callbacks.TensorBoardLog(arguments.tensorboard))
     return found
+
+
+def _foretold(arguments: argparse.Namespace, part: str, seconds: float) -> None:
+    """Say how long it takes, and what would take less."""
+    from ddplug.utils.text import roughly
+
+    what = f"preparing ({part})" if part else "distilling"
+    tell(f"{arguments.name}: {what} takes about {roughly(seconds)} in all; {_shorter(arguments, part)}")
+
+
+def _shorter(arguments: argparse.Namespace, part: str) -> str:
+    """Say what would take less."""
+    if arguments.method is None:
+        return "a smaller --budget takes less"
+    fields = {option.name for option in arguments.method.options}
+    named = [f"--{name.replace('_', '-')}" for name in (_PREPARING if part else _STEPPING) if name in fields]
+    smaller = f"a smaller {', '.join(named)} takes less, and " if named else ""
+    return f"{smaller}`ddplug distill {AUTO} --budget 5m` takes what fits a time"
 
 
 def run(arguments: argparse.Namespace) -> Answer:
@@ -351,12 +383,14 @@ def _save(synthetic: SyntheticSet, output: str, checkpoint: str) -> None:
 def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -> _Plan:
     """Choose for the budget, or go on with what was chosen before; say so before the work begins."""
     from ddplug import auto
-    from ddplug.utils.text import duration
+    from ddplug.utils.text import duration, roughly
 
     kept = None if arguments.no_resume or not os.path.exists(checkpoint) else checkpoint
     if kept is not None:
         choice = auto.resumed(kept, data, int(arguments.bytes), real=not arguments.no_real)
     else:
+        if arguments.budget >= _LONG:
+            complain(f"auto: choosing and distilling take up to {roughly(arguments.budget)} (--budget)")
         choice = auto.choose(
             data,
             seconds=arguments.budget,

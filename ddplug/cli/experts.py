@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ddplug.cli.commands import Answer
-from ddplug.cli.data import add_data_options, add_run_options, data_words, load, show_progress
+from ddplug.cli.data import add_data_options, add_run_options, data_words, load, show_progress, tell
 from ddplug.cli.described import TRAINING, options_at
 from ddplug.utils.arguments import Parser, add_options, given_fields, number, path
 from ddplug.utils.text import command, shown, table
@@ -56,16 +56,27 @@ def _saying_how_to_go_on(folder: str) -> Iterator[None]:
         ) from None
 
 
+def _foretold(part: str, seconds: float) -> None:
+    """Say how long it takes, and what would take less."""
+    from ddplug.utils.text import roughly
+
+    tell(
+        f"experts: all of them take about {roughly(seconds)}; fewer (--number), fewer --epochs or a smaller --network "
+        "take less, and other machines can take a --shard"
+    )
+
+
 def run(arguments: argparse.Namespace) -> Answer:
     """Train the experts of a shard that are not there yet."""
     from ddplug.distillers.parts.experts import train_experts
     from ddplug.distillers.parts.training import ExpertTraining
     from ddplug.networks.factory import suited
+    from ddplug.utils.forecast import Forecast, forecasting
 
     began = time.monotonic()
     data = load(arguments, "train")
     network = str(suited(arguments.network, data.shape))
-    with _saying_how_to_go_on(arguments.output):
+    with _saying_how_to_go_on(arguments.output), forecasting(Forecast(_foretold)):
         paths = train_experts(
             data,
             arguments.output,

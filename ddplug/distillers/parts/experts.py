@@ -43,6 +43,7 @@ from ddplug.utils.checks import whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors, write_tensors
 from ddplug.utils.fingerprints import fingerprint
+from ddplug.utils.forecast import parts
 from ddplug.utils.locks import clean, locked
 from ddplug.utils.preparation import kept
 from ddplug.utils.progress import progress as progress_bar
@@ -301,10 +302,13 @@ def train_experts(
     paths = {k: expert_path(folder, k) for k in range(shard[0] - 1, number, shard[1])}
     missing = [k for k, path in paths.items() if not path.exists()]
     total = len(missing) * training.epochs * training.steps(data)
-    with tqdm(total=total, desc="experts", unit="step", disable=not progress, leave=False) as bar:
+    with (
+        tqdm(total=total, desc="experts", unit="step", disable=not progress, leave=False) as bar,
+        parts(total, "experts") as done,
+    ):
         for k in missing:
             with locked(paths[k]):
-                _train(paths[k], data, network, training, {**header, "number": k}, bar.update)
+                _train(paths[k], data, network, training, {**header, "number": k}, lambda: (bar.update(), done()))
     return list(paths.values())
 
 
