@@ -25,7 +25,7 @@ from ddplug.distillation.protocol import State
 from ddplug.distillers.base import Momentum
 from ddplug.distillers.parts.pools import stack_views, view_at
 from ddplug.distillers.parts.training import trained_on_set
-from ddplug.distillers.parts.views import gradient_loss, gradient_view, kept_gradients, of_rank
+from ddplug.distillers.parts.views import gradient_loss, gradient_loss_bytes, gradient_view, kept_gradients, of_rank
 from ddplug.distillers.presets import Preset, per_data
 from ddplug.functional.losses import GRADIENT_DISTANCES
 from ddplug.functional.types import Tensors
@@ -135,10 +135,16 @@ class DC(Momentum):
         names = of_rank(module, self._least_rank)
         return gradient_loss(module, view, state["inputs"], names, data, self.distance)
 
-    def memory(self, sizes: Sizes) -> dict[str, int]:
-        view = self._view_bytes(sizes)
-        kept = {"pool_size": 2 * self.pool_size * view} if self._pooled else {"network": view}
-        return {**kept, **super().memory(sizes)}
+    def memory(self, sizes: Sizes) -> dict[str, dict[str, int]]:
+        stages, pool = super().memory(sizes), self.pool_size * self._view_bytes(sizes)
+        real = sizes.trained(self.batch_real)
+        if self._pooled:
+            # while a pool is stacked its parts are there too
+            filling = {"pool_size": 2 * pool, "batch_real": real}
+            return {**stages, "pool": filling, "step": {**stages["step"], "pool_size": pool}}
+        images = sizes.trained(min(self.batch_train, sizes.classes * self._each))
+        step = {**stages["step"], "network": sizes.network, "batch_real": real}
+        return {**stages, "training": {"network": sizes.network, "batch_train": images}, "step": step}
 
     @property
     def _rate(self) -> float:
@@ -198,8 +204,7 @@ class DC(Momentum):
         return prefixed("network.", network)
 
     def _view_bytes(self, sizes: Sizes) -> int:
-        return sizes.network * (1 + sizes.classes)
+        return sizes.network + sizes.classes * sizes.of_rank(self._least_rank)
 
     def _loss_bytes(self, sizes: Sizes) -> int:
-        # the gradients' own graph is as large as that of the activations
-        return 2 * super()._loss_bytes(sizes)
+        return gradient_loss_bytes(sizes, self._each, self._least_rank)

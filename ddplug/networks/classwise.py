@@ -116,9 +116,7 @@ _SUITED: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], int]] = WeakKeyDi
 """Bytes of a structure's activations for one input of a shape, 0 without closed form: finding out takes two passes."""
 
 
-def classes_together(
-    module: nn.Module, names: Sequence[str], sample: Tensor, each: int, device: torch.device
-) -> int:
+def classes_together(module: nn.Module, names: Sequence[str], sample: Tensor, each: int, device: torch.device) -> int:
     """Tell how many classes are best passed through :func:`class_gradients` at once.
 
     Args:

@@ -34,7 +34,7 @@ from tqdm.auto import tqdm
 from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.images import pick_augmentation
-from ddplug.distillers.parts.training import ExpertTraining, structure, trajectory
+from ddplug.distillers.parts.training import TRAIN_BATCH, ExpertTraining, structure, trajectory
 from ddplug.errors import DataError, DivergedError, FormatError, OptionError
 from ddplug.functional.types import Tensors
 from ddplug.networks.factory import Network, name_of, suited
@@ -65,9 +65,6 @@ KIND = "expert"
 
 _LIMIT = 100_000
 """Experts that a folder can hold; their numbers have five digits."""
-
-_SOURCE_BATCH = 64
-"""Samples in a step of experts that a method trains for itself."""
 
 
 @dataclass(frozen=True)
@@ -367,7 +364,7 @@ class ExpertSource:
         """
         if not self.folder:
             training = ExpertTraining(
-                self.epochs, self.epoch_steps, self.learning_rate, batch_size=_SOURCE_BATCH, augment=self.augment
+                self.epochs, self.epoch_steps, self.learning_rate, batch_size=TRAIN_BATCH, augment=self.augment
             )
             numbers = progress_bar(range(self.number), "experts")
 

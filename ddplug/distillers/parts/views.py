@@ -16,6 +16,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from ddplug.data.labeled import LabeledData
+from ddplug.distillation.memory import Sizes
 from ddplug.distillers.parts.training import batch_norm_updated
 from ddplug.functional import augmentation as augment
 from ddplug.functional.augmentation import Draw
@@ -27,7 +28,16 @@ from ddplug.networks.classwise import class_gradients, classes_together
 from ddplug.networks.factory import Network, has_batch_norm
 from ddplug.networks.functional import forward, loss_gradient, prefixed, stateless, unprefixed
 
-__all__ = ["class_outputs", "draw_view", "gradient_loss", "gradient_view", "kept_gradients", "of_rank", "real_statistics"]
+__all__ = [
+    "class_outputs",
+    "draw_view",
+    "gradient_loss",
+    "gradient_loss_bytes",
+    "gradient_view",
+    "kept_gradients",
+    "of_rank",
+    "real_statistics",
+]
 
 
 def draw_view(network: Tensors, strategy: str, num_classes: int, rng: torch.Generator) -> Tensors:
@@ -177,6 +187,20 @@ def gradient_loss(
     return sum_of_parts(term, inputs, together * each)
 
 
+def gradient_loss_bytes(sizes: Sizes, each: int, least: int) -> int:
+    """Count what :func:`gradient_loss` takes for one class, or for those that go together.
+
+    Args:
+        sizes: of the network.
+        each: images of each class.
+        least: dimensions of the parameters whose gradients are matched, or more.
+    """
+    module, sample = sizes.module, torch.zeros(1, *sizes.shape)
+    together = classes_together(module, of_rank(module, least), sample, each, torch.device("cpu"))
+    # real and synthetic gradients, and what the distance makes of them
+    return min(together, sizes.classes) * (each * sizes.twice + 4 * sizes.of_rank(least))
+
+
 def _real_part(
     module: nn.Module, view: Mapping[str, Tensor], names: Sequence[str], data: LabeledData, classes: range
 ) -> Tensors:
@@ -194,8 +218,9 @@ def _real_gradients(
     for label in classes:
         images = _augmented(data.batch(view["batches"][label]), torch.tensor([label]), view)
         targets = torch.full((len(images),), label, device=data.device)
-        found.append(loss_gradient(module, network, images, targets)[0])
-    return {name: torch.stack([gradients[name] for gradients in found]) for name in names}
+        gradients, _ = loss_gradient(module, network, images, targets)
+        found.append([gradients[name] for name in names])
+    return {name: torch.stack(parts) for name, parts in zip(names, zip(*found, strict=True), strict=True)}
 
 
 def _synthetic_gradients(
