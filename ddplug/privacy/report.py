@@ -23,6 +23,7 @@ from ddplug.privacy.neighbors import Nearest, nearest, spaces
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.export import holds_real_images
+from ddplug.synthetic.given import AnySet, as_set
 from ddplug.synthetic.statement import in_words, privacy_statement
 from ddplug.utils.checks import whole
 from ddplug.utils.devices import pick_device
@@ -224,7 +225,7 @@ def _pairs(synthetic: SyntheticSet, data: LabeledData, found: Nearest) -> Synthe
 
 @own_surroundings()
 def audit(
-    synthetic: SyntheticSet,
+    synthetic: AnySet,
     data: Data,
     held_out: Data,
     *,
@@ -238,7 +239,7 @@ def audit(
     """Measure what a set gives away of single records of its data, by attacks.
 
     Args:
-        synthetic: any set.
+        synthetic: any set, or the file of one.
         data: the data that it was made from.
         held_out: data of the same kind that had no part in it.
         shadows: sets to make of random halves of the data, an even number of at least 4; each takes as long as the set
@@ -265,7 +266,7 @@ def audit(
         >>> found.provenance["real_images"], found.nearest[0].near
         (True, 6)
     """
-    shadows = whole("shadows", shadows)
+    synthetic, shadows = as_set(synthetic), whole("shadows", shadows)
     if shadows and (shadows < _LEAST or shadows % 2):
         raise OptionError(f"shadows is {shadows}; it must be 0, or an even number of at least {_LEAST}")
     method = (distiller or _method(synthetic)) if shadows else None
