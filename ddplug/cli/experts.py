@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ddplug.cli.commands import Answer
 from ddplug.cli.data import add_data_options, add_run_options, data_words, load, show_progress
-from ddplug.utils.arguments import Parser, add_fields, given_fields, number, path
+from ddplug.cli.described import TRAINING, options_at
+from ddplug.utils.arguments import Parser, add_options, given_fields, number, path
 from ddplug.utils.text import command, shown, table
 
 __all__ = ["configure", "run"]
@@ -34,10 +35,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         "--shard", type=_shard, default=(1, 1), metavar="K/N", help="train every N-th expert only, from the K-th"
     )
     parser.add_argument("--half", action="store_true", help="store two bytes a weight instead of four")
-    if argv:  # the fields import torch
-        from ddplug.distillers.parts.training import ExpertTraining
-
-        add_fields(parser.add_argument_group("training"), ExpertTraining)
+    add_options(parser.add_argument_group("training"), options_at(TRAINING))
     return argv
 
 

@@ -32,7 +32,7 @@ from ddplug.utils.text import one_line, os_reason
 
 __all__ = ["check_header", "check_space", "check_writable", "is_checked", "read_tensors", "write_file", "write_tensors"]
 
-_VERSION = 4
+_VERSION = 5
 """The newest that is read. Files without anything new are written as version 1, which older readers take."""
 _MAX_HEADER = 8 << 20
 """Bytes of the safetensors header, ours included: enough for 20,000 class names, and little to parse."""

@@ -4,14 +4,12 @@
     python examples/benchmarks/stored_bytes.py cifar10-31kB --data imagefolder:DIR --cache DIR
 
 Every row of a benchmark has the same bytes, the same recipe and the same steps; nothing is chosen on the test data. A
-row that is in the file already is not measured again; ``--row METHOD`` measures one alone.
+row that is in the file already is not measured again; ``--row METHOD`` measures those of one method alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import sys
 import tempfile
@@ -23,7 +21,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from examples.benchmarks.distillation import source, versions
+from examples.benchmarks.results import (
+    add_row_options,
+    chosen,
+    machine,
+    read,
+    say_what_is_there,
+    source,
+    versions,
+    write,
+)
 
 __all__ = ["BENCHMARKS", "Benchmark", "Row"]
 
@@ -170,21 +177,20 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     from ddplug import load_dataset
 
     benchmark, path = BENCHMARKS[name], arguments.out / f"stored-{name}.json"
+    found = read(path, {"rows": [], "seconds": 0.0})
+    rows, seconds = found["rows"], found["seconds"]
+    wanted = chosen(benchmark.rows, arguments.row, lambda row: row.method)
+    measured = [(known["stored"], known["codec"], known["network"]) for known in rows]
+    missing = [row for row in wanted if (row.name, row.codec, arguments.network) not in measured]
+    say_what_is_there(wanted, missing, path)
+    if not missing:
+        return
     where = {"root": arguments.data_root, "cache": arguments.cache}
     train = load_dataset(arguments.data, split="train", **where)
     train, test = (
         train.split(0.1) if benchmark.held_out else (train, load_dataset(arguments.data, split="test", **where))
     )
-    rows: list[dict[str, Any]] = []
-    seconds = 0.0
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        rows, seconds = before["rows"], before["seconds"]
-    for row in benchmark.rows:
-        wanted = (row.name, row.codec, arguments.network)
-        measured = any((known["stored"], known["codec"], known["network"]) == wanted for known in rows)
-        if measured or arguments.row not in (None, row.method):
-            continue
+    for row in missing:
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as temporary:
             sets = sets_of(row, name, train, arguments.seeds, arguments.sets or Path(temporary))
@@ -196,12 +202,11 @@ def run(name: str, arguments: argparse.Namespace) -> None:
             "held out": benchmark.held_out,
             "rows": sorted(rows, key=lambda known: (known["network"], known["accuracy (%)"])),
             "how": f"python examples/benchmarks/stored_bytes.py {name} --data {source(arguments.data)}",
-            "machine": f"{os.cpu_count()} CPU cores",
+            "machine": machine(),
             "versions": versions(),
             "seconds": round(seconds, 1),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write(path, result)
         print(name, rows[-1], file=sys.stderr)
 
 
@@ -212,13 +217,12 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--data-root")
     parser.add_argument("--cache", help="folder for decoded images")
-    parser.add_argument("--row", metavar="METHOD", help="measure the rows of one method alone")
     parser.add_argument(
         "--network", default="convnet:width=32", help="that is trained on the sets (default: %(default)s)"
     )
     parser.add_argument("--seeds", type=int, default=3, help="sets and networks of each row (default: %(default)s)")
     parser.add_argument("--sets", type=Path, help="folder to keep the sets in, for another network")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "docs" / "benchmarks")
+    add_row_options(parser)
     arguments = parser.parse_args()
     run(arguments.benchmark, arguments)
 

@@ -212,8 +212,8 @@ def alter(path: Path, change: Change) -> None:
 
 HOSTILE: dict[str, tuple[Change, str]] = {
     "newer": (
-        lambda t, m, h: m.update(format="ddplug/5"),
-        "format ddplug/5, written by a newer version, and this one reads ddplug/4: update ddplug",
+        lambda t, m, h: m.update(format="ddplug/6"),
+        "format ddplug/6, written by a newer version, and this one reads ddplug/5: update ddplug",
     ),
     "no format": (lambda t, m, h: m.pop("format"), "it has no ddplug header"),
     "odd format": (lambda t, m, h: m.update(format="ddplug/\u0661"), "it has no ddplug header"),

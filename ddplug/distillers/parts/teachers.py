@@ -26,6 +26,7 @@ from ddplug.utils.surroundings import own_surroundings
 __all__ = [
     "Teacher",
     "check_labels",
+    "check_teacher",
     "frozen",
     "predict",
     "soft_labels",
@@ -93,11 +94,20 @@ def teacher_state(
         OptionError: your own module does not turn the inputs into one logit a class, or another option is wrong.
     """
     if isinstance(teacher, nn.Module):
-        with frozen(teacher, {}, data.device) as ready:
-            _check(ready, teacher, data.batch(torch.zeros(1, dtype=torch.int64)), data.num_classes)
+        check_teacher(teacher, data)
         return {}
     module = train_teacher(teacher, data, epochs=epochs, max_samples_per_class=max_samples_per_class, rng=rng)
     return {name: tensor.detach() for name, tensor in _tensors(module).items()}
+
+
+def check_teacher(teacher: nn.Module, data: LabeledData) -> None:
+    """Refuse a module of the user's own that cannot teach the classes of some data.
+
+    Raises:
+        OptionError: it does not turn the inputs into one finite logit a class.
+    """
+    with frozen(teacher, {}, data.device) as ready:
+        _check(ready, teacher, data.batch(torch.zeros(1, dtype=torch.int64)), data.num_classes)
 
 
 def _tensors(module: nn.Module) -> Tensors:
