@@ -55,8 +55,8 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
         lacking = [name for name in ("start", "step", "close") if not callable(getattr(callback, name, None))]
         if lacking:
             raise OptionError(
-                f"a callback, {type(callback).__name__}, has no {' and no '.join(lacking)}; give an object with start, step "
-                "and close, as ddplug.distillation.Callback says"
+                f"a callback, {type(callback).__name__}, has no {' and no '.join(lacking)}; give an object with start, "
+                "step and close, as ddplug.distillation.Callback says"
             )
 
 
