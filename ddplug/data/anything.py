@@ -24,6 +24,7 @@ _WHAT_TO_CALL: Mapping[str, str] = {
     "DataFrame": "ddplug.from_arrays(frame[columns].to_numpy(float), frame[label])",
     "Tensor": "ddplug.from_arrays(inputs, labels)",
     "ndarray": "ddplug.from_arrays(inputs, labels)",
+    "bytes": "the name as a text",
     "NoneType": 'a torch Dataset, ddplug.load_dataset("digits") or ddplug.from_arrays(inputs, labels)',
 }
 """Type of what is no labeled data -> what to give instead."""
@@ -57,7 +58,7 @@ def as_labeled(data: Any, split: str = "train", *, what: str = "data") -> Labele
     """
     if isinstance(data, LabeledData):
         return data
-    if isinstance(data, (str, bytes, os.PathLike)):
+    if isinstance(data, (str, os.PathLike)):
         return load(data, split=split)
     if hasattr(data, "pixels") and hasattr(data, "preprocess"):  # a set, of real data perhaps: its items are no pixels
         return from_arrays(data.pixels(), data.targets, preprocess=data.preprocess, class_names=data.class_names)

@@ -62,7 +62,7 @@ def refuse_masked(values: Any, what: str) -> None:
     """Refuse an array some of whose values are masked; what lies under a mask is no value."""
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise DataError(
-            f"{what} hold {int(np.ma.count_masked(values))} masked values; fill them in or drop the samples"
+            f"{what} hold {int(np.ma.getmaskarray(values).sum())} masked values; fill them in or drop the samples"
         )
 
 

@@ -21,7 +21,7 @@ from ddplug.utils.forecast import Forecast, forecasting
 from ddplug.utils.progress import _HIDDEN, hidden
 from ddplug.utils.text import os_reason
 
-__all__ = ["Callback", "CsvLog", "ProgressBar", "TensorBoardLog", "preparing"]
+__all__ = ["Callback", "CsvLog", "ProgressBar", "TensorBoardLog", "check_callbacks", "preparing"]
 
 
 class Callback(Protocol):
@@ -44,6 +44,21 @@ class Callback(Protocol):
 
     def close(self) -> None:
         """Finish, whether the run ended well or not; comes even where :meth:`start` failed."""
+
+
+def check_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Refuse what could not be told of a run, before the run.
+
+    Raises:
+        OptionError: one is no callback.
+    """
+    for callback in callbacks:
+        lacking = [name for name in ("start", "step", "close") if not callable(getattr(callback, name, None))]
+        if lacking:
+            raise OptionError(
+                f"a callback, {type(callback).__name__}, has no {' and no '.join(lacking)}; give an object with start, "
+                "step and close, as ddplug.distillation.Callback says"
+            )
 
 
 class ProgressBar:

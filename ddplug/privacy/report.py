@@ -25,6 +25,7 @@ from ddplug.privacy.neighbors import Nearest, nearest, spaces
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.export import holds_real_images
+from ddplug.synthetic.given import AnySet, as_set
 from ddplug.synthetic.statement import in_words, privacy_statement
 from ddplug.utils.checks import whole
 from ddplug.utils.devices import pick_device
@@ -298,7 +299,7 @@ def _pairs(synthetic: SyntheticSet, data: LabeledData, found: Nearest) -> Synthe
 
 @own_surroundings()
 def audit(
-    synthetic: SyntheticSet,
+    synthetic: AnySet,
     data: Data,
     held_out: Data,
     *,
@@ -314,7 +315,7 @@ def audit(
     """Measure what a set gives away of single records of its data, by attacks.
 
     Args:
-        synthetic: any set.
+        synthetic: any set, or the file of one.
         data: the data that it was made from.
         held_out: data of the same kind that had no part in it.
         shadows: sets to make of random halves of the data, an even number of at least 4; each takes as long as the set
@@ -346,6 +347,7 @@ def audit(
         >>> found.provenance["real_images"], found.nearest[0].near
         (True, 6)
     """
+    synthetic = as_set(synthetic)
     shadows, canaries = whole("shadows", shadows), whole("canaries", canaries)
     _check_number("shadows", shadows, _LEAST)
     _check_number("canaries", canaries, _FEWEST)

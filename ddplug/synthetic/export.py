@@ -16,6 +16,7 @@ from PIL import Image
 
 from ddplug.errors import OptionError
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.given import AnySet, as_set
 from ddplug.synthetic.pictures import grid, image_bytes
 from ddplug.synthetic.ranges import in_units, range_of
 from ddplug.synthetic.statement import privacy_statement
@@ -167,7 +168,7 @@ def _storage(own: SyntheticSet) -> dict[str, Any]:
 
 
 @own_surroundings()
-def inspect(synthetic: SyntheticSet | str | Path) -> dict[str, Any]:
+def inspect(synthetic: AnySet) -> dict[str, Any]:
     """Return what a set holds, in JSON-ready values.
 
     Args:
@@ -187,7 +188,7 @@ def inspect(synthetic: SyntheticSet | str | Path) -> dict[str, Any]:
         >>> inspect(SyntheticSet(torch.zeros(2, 3), torch.tensor([0, 1]), 2, Identity()))["nbytes"]
         26
     """
-    own = synthetic if isinstance(synthetic, SyntheticSet) else SyntheticSet.load(synthetic)
+    own = as_set(synthetic)
     pixels = own.pixels()
     return {
         "samples": len(own),

@@ -16,6 +16,7 @@ from ddplug.errors import OptionError, unknown
 from ddplug.utils.checks import one_of
 from ddplug.utils.former import FORMER_SPELLINGS
 from ddplug.utils.paths import local
+from ddplug.utils.streams import columns
 
 __all__ = [
     "Option",
@@ -60,7 +61,7 @@ class Parser(argparse.ArgumentParser):
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=110)
+        super().__init__(prog, max_help_position=30, width=min(columns(110), 110))
 
 
 def number(kind: type[int] | type[float], least: float, most: float = math.inf) -> Callable[[str], Any]:

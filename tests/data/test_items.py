@@ -165,7 +165,7 @@ NO_DATA: dict[str, tuple[Any, str]] = {
     "a NUL in a file": ("csv:a\0b", "the path 'a.x00b' holds a NUL"),
     "a home of nobody": ("npz:~no-such-user/x", "the home of a user that does not exist"),
     "standard input": ("imagefolder:-", "the path is '-'"),
-    "bytes": (b"digits", "a bytes is no name of a data set"),
+    "bytes": (b"digits", "a bytes holds no labeled data; give the name as a text"),
     "arrays by name": ({"image": FIRST, "y": LABELS}, r"give ddplug\.from_arrays\(data\['image'\], data\['y'\]\)"),
     "what is gone through once": (zip(FIRST, LABELS, strict=True), r"a zip is no data set; give list\("),
     "another order": (
