@@ -38,7 +38,7 @@ from examples.notebooks.run import page as notebook  # noqa: E402
 project = "ddplug"
 author = "The ddplug developers"
 version = release = ddplug.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "mathml", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.napoleon", "mathml"]
 exclude_patterns = ["_build", "_generated/benchmarks.md", "_generated/gallery.md", "**/.*"]
 html_theme = "furo"
 html_title = "ddplug"
@@ -306,7 +306,7 @@ def complain() -> Iterator[str]:
 
 
 def generate(app: Sphinx) -> None:
-    """Write the API pages, the benchmark tables, the notebooks and the gallery; warn of what is undocumented or does not exist."""
+    """Write the pages that are made; warn of what is undocumented or does not exist."""
     for stale in set(GENERATED.glob("api/*.md")) - {GENERATED / "api" / f"{page}.md" for page in PAGES}:
         stale.unlink()
     for name in PAGES:

@@ -103,7 +103,7 @@ def page(name: str, folder: Path) -> str:
         if cell["cell_type"] != "code":
             parts.append(text)
             continue
-        language = "ipython" if re.search(r"^\s*%", text, re.MULTILINE) else "python"
+        language = "text" if re.search(r"^\s*%", text, re.MULTILINE) else "python"
         parts.append(f"```{{code-block}} {language}\n{text}\n```")
         parts += [_shown(output, folder / f"{name}-{number}.png") for output in cell["outputs"]]
     return "\n\n".join(parts) + "\n"
