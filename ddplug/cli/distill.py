@@ -330,7 +330,7 @@ def _shorter(arguments: argparse.Namespace, part: str) -> str:
         return "a smaller --budget takes less"
     fields = {option.name for option in arguments.method.options}
     named = [f"--{name.replace('_', '-')}" for name in (_PREPARING if part else _STEPPING) if name in fields]
-    smaller = f"a smaller {', '.join(named)} takes less, and " if named else ""
+    smaller = f"a smaller {' or '.join([', '.join(named[:-1]), named[-1]])} takes less, and " if len(named) > 1 else ""
     return f"{smaller}`ddplug distill {AUTO} --budget 5m` takes what fits a time"
 
 
