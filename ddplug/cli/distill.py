@@ -320,8 +320,8 @@ def _foretold(arguments: argparse.Namespace, part: str, seconds: float) -> None:
     """Say how long it takes, and what would take less."""
     from ddplug.utils.text import roughly
 
-    what = f"preparing ({part})" if part else "distilling"
-    tell(f"{arguments.name}: {what} takes about {roughly(seconds)} in all; {_shorter(arguments, part)}")
+    what, whole = (f"preparing ({part})", "") if part else ("distilling", " in all")
+    tell(f"{arguments.name}: {what} takes about {roughly(seconds)}{whole}; {_shorter(arguments, part)}")
 
 
 def _shorter(arguments: argparse.Namespace, part: str) -> str:
