@@ -320,8 +320,8 @@ def _foretold(arguments: argparse.Namespace, part: str, seconds: float) -> None:
     """Say how long it takes, and what would take less."""
     from ddplug.utils.text import roughly
 
-    what = f"preparing ({part})" if part else "distilling"
-    tell(f"{arguments.name}: {what} takes about {roughly(seconds)} in all; {_shorter(arguments, part)}")
+    what, whole = (f"preparing ({part})", "") if part else ("distilling", " in all")
+    tell(f"{arguments.name}: {what} takes about {roughly(seconds)}{whole}; {_shorter(arguments, part)}")
 
 
 def _shorter(arguments: argparse.Namespace, part: str) -> str:
@@ -330,7 +330,7 @@ def _shorter(arguments: argparse.Namespace, part: str) -> str:
         return "a smaller --budget takes less"
     fields = {option.name for option in arguments.method.options}
     named = [f"--{name.replace('_', '-')}" for name in (_PREPARING if part else _STEPPING) if name in fields]
-    smaller = f"a smaller {', '.join(named)} takes less, and " if named else ""
+    smaller = f"a smaller {' or '.join([', '.join(named[:-1]), named[-1]])} takes less, and " if len(named) > 1 else ""
     return f"{smaller}`ddplug distill {AUTO} --budget 5m` takes what fits a time"
 
 
