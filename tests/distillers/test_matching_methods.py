@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -240,10 +241,21 @@ def test_published_loops_and_the_rule_between_them() -> None:
     assert loops(100) == (100, 5) and loops(7) == (7, 71)
 
 
+def test_real_batches_are_larger_where_a_pool_keeps_them() -> None:
+    data = toy_images((6, 6))
+    options: dict[str, Any] = {"network": "mlp:width=4", "init_from": "noise"}
+    drawn = DC(images_per_class=2, **options)
+    state = drawn.init(data, generator())
+    assert drawn.view(state, data, generator())["batches"].shape == (2, 64)
+    pooled = DC(images_per_class=1, pool_size=1, **options)
+    kept = replace(pooled, batch_real=256).init(data, generator())
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in pooled.init(data, generator()).items())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_real": 0}, "batch_real is 0; it must be at least 1"),
+        ({"batch_real": -1}, "batch_real is -1; it must be at least 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan; it must be at least 0"),
         ({"distance": "l2"}, "unknown gradient distance 'l2'"),
     ],
