@@ -25,7 +25,7 @@ from ddplug.networks.factory import embed, has_batch_norm
 from ddplug.networks.functional import initial_parameters
 from ddplug.testing import toy_images, toy_table
 from ddplug.utils.notes import Note
-from tests.exact import double_convnet, exact_images, generator, moved, network_of, part, twin
+from tests.exact import double_convnet, exact_images, generator, moved, network_of, part, peak_of_graphs, twin
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
 
@@ -239,6 +239,22 @@ def test_the_pool_of_dc_gives_the_published_step_on_the_networks_it_holds(norm: 
 def test_published_loops_and_the_rule_between_them() -> None:
     assert loops(1) == (1, 1) and loops(50) == (50, 10)
     assert loops(100) == (100, 5) and loops(7) == (7, 71)
+
+
+@pytest.mark.parametrize("kind", [DC, IDC])
+def test_classes_go_together_or_not_and_nothing_else_changes(kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    data = toy_images((6, 5, 7, 6, 5))
+    method = kind(images_per_class=2, network="convnet:width=4,depth=1", init_from="noise", batch_real=4)
+    state = method.init(data, generator())
+    found, peaks = [], []
+    for together in (5, 2, 1):
+        monkeypatch.setattr("ddplug.distillers.parts.views.classes_together", lambda *_, number=together: number)
+        found.append(method.step(state, data, generator(1))[0]["inputs"])
+        peaks.append(peak_of_graphs(lambda: method.step(state, data, generator(1))))
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])
+    assert not torch.equal(found[0], state["inputs"])
+    assert peaks[1] < 0.5 * peaks[0] and peaks[2] < 0.7 * peaks[1]
 
 
 def test_real_batches_are_larger_where_a_pool_keeps_them() -> None:
