@@ -59,7 +59,8 @@ def _moved(method: Any, state: Mapping[str, Tensor], gradient: Tensor) -> Tensor
     velocity = method.momentum * state["velocity"] + gradient
     # published rates are those of a class's mean, but for DC and DSA
     times = 1 if method.name in ("dc", "dsa") else method.images_per_class
-    return state["inputs"] - times * method.learning_rate * velocity
+    moved: Tensor = state["inputs"] - times * method.learning_rate * velocity
+    return moved
 
 
 def _alike(images: Tensor, drawn: augment.Draw, label: int) -> Tensor:
@@ -160,7 +161,8 @@ def trajectory(method: Any, data: LabeledData, state: Mapping[str, Tensor], rng:
     end = torch.cat([w.flatten() for w in weights.values()])
     loss = (end - view["goal"]).square().sum() / (view["start"] - view["goal"]).square().sum()
     velocity = 0.5 * state["velocity.inputs"] + torch.autograd.grad(loss, images)[0]
-    return state["inputs"] - method.learning_rate * velocity
+    moved: Tensor = state["inputs"] - method.learning_rate * velocity
+    return moved
 
 
 STEPS: Mapping[str, Step] = {
