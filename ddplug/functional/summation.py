@@ -42,7 +42,8 @@ def sum_of_parts(term: Callable[[Tensor, int], Tensor], x: Tensor, size: int) ->
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, term: Callable[[Tensor, int], Tensor], size: int, x: Tensor) -> Tensor:
-        wanted, total, gradients = ctx.needs_input_grad[2], x.new_zeros(()), []
+        wanted, total = ctx.needs_input_grad[2], x.new_zeros(())
+        gradients: list[Tensor] = []
         for number, part in enumerate(x.detach().split(size)):
             own = part.detach().requires_grad_(wanted)
             with torch.enable_grad():
