@@ -69,11 +69,9 @@ class Case:
 AUGMENT = ("", "crop", "crop_scale_rotate")
 
 CASES: Mapping[str, Case] = {
-    "digits": Case(
-        "the digits", "convnet:width=8,depth=2", ("", "crop", "crop_scale_rotate"), 600, 2, (7, 20, 60), 0.2
-    ),
+    "digits": Case("the digits", "convnet:width=4,depth=2", AUGMENT, 300, 1, (7, 20, 60), 0.2),
     "table": Case("the digits as a table of 64 columns", "mlp:width=64", ("",), 600, 2, (7, 20, 60), 0.2),
-    "mnist": Case("a fifth of MNIST", "convnet:width=4,depth=3", AUGMENT, 300, 1, (7, 20, 100), 0.05, 0.2),
+    "mnist": Case("a tenth of MNIST", "convnet:width=4,depth=3", AUGMENT, 200, 1, (7, 20, 100), 0.1, 0.1),
 }
 
 
