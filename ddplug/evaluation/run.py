@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -47,5 +48,7 @@ class Run:
 
 def _write(line: str) -> None:
     """Write a line above the progress bar."""
-    if sys.stderr is not None:
+    if sys.stderr is None:
+        return
+    with suppress(AttributeError, ValueError, OSError):  # nobody may be there to read it, which is no reason to stop
         tqdm.write(line, file=sys.stderr)
