@@ -82,7 +82,9 @@ def test_lines_that_nobody_can_read_do_not_stop_an_evaluation(make: Any, monkeyp
     stream, out = make(), Plain()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(sys, "stdout", out)
-    Run([Load("a set", 1, 1, 1, 1)], "training", True).pace._say("a set: 90.0 %")
+    pace = Run([Load("a set", 1, 1, 1, 1)], "training", True).pace
+    assert pace is not None
+    pace._say("a set: 90.0 %")
     assert out.text == ""
     with suppress(AttributeError, OSError):  # what it holds cannot be written
         stream.close()
