@@ -166,7 +166,7 @@ def _named(synthetic: Sets) -> list[Named]:
     else:
         found = []
         one = isinstance(synthetic, (SyntheticSet, str, bytes, os.PathLike)) or not isinstance(synthetic, Iterable)
-        several: Iterable[Any] = [synthetic] if one else synthetic
+        several: Any = [synthetic] if one else synthetic
         for own in map(as_set, several):
             method = str(own.provenance.get("method", "this set"))
             # one method at several sizes is one line of a plot

@@ -45,6 +45,7 @@ from ddplug.utils.files import check_writable, read_tensors, write_tensors
 from ddplug.utils.fingerprints import fingerprint
 from ddplug.utils.forecast import parts
 from ddplug.utils.locks import clean, locked
+from ddplug.utils.paths import local
 from ddplug.utils.preparation import kept
 from ddplug.utils.progress import progress as progress_bar
 from ddplug.utils.surroundings import own_surroundings
@@ -112,7 +113,7 @@ def expert_path(folder: str | Path, number: int) -> Path:
         >>> expert_path("experts", 7).name
         'expert-00007.safetensors'
     """
-    return Path(folder) / f"expert-{number:05d}.safetensors"
+    return Path(local(folder)) / f"expert-{number:05d}.safetensors"
 
 
 def _numbers(folder: Path) -> list[int]:
@@ -205,7 +206,7 @@ def open_experts(folder: str | Path, network: Network, data: LabeledData, number
         FormatError: a file is not a sound expert.
         DataError: an expert is of another network, or was trained on other data or otherwise.
     """
-    present = _numbers(Path(folder))
+    present = _numbers(Path(local(folder)))
     wanted = range(number or max(len(present), 1))
     missing = [k for k in wanted if k not in present]
     if missing:
@@ -289,12 +290,12 @@ def train_experts(
         "stored": "float16" if half else "float32",
     }
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        Path(local(folder)).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OptionError(f"cannot make the folder {folder}: {os_reason(error)}; choose another path") from None
     check_writable(expert_path(folder, 0))
     clean(folder)
-    for k in _numbers(Path(folder)):
+    for k in _numbers(Path(local(folder))):
         _check(read_expert(expert_path(folder, k)), k, header)
     paths = {k: expert_path(folder, k) for k in range(shard[0] - 1, number, shard[1])}
     missing = [k for k, path in paths.items() if not path.exists()]
