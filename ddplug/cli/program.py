@@ -15,6 +15,7 @@ from importlib import import_module
 from ddplug._version import __version__
 from ddplug.cli.commands import COMMANDS, Answer
 from ddplug.errors import DdplugError, OptionError
+from ddplug.utils.allocator import keep_memory
 from ddplug.utils.arguments import Parser
 from ddplug.utils.checks import one_of, out_of_memory
 from ddplug.utils.notes import notes_on_stderr
@@ -126,6 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: 0
     """
     reconnect()
+    if argv is None:  # the process is the command's own
+        keep_memory()
     # it tells where it keeps its fonts where the home folder cannot be written, which concerns no run
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with stoppable(passing_on=False) as stop:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from ddplug.errors import OptionError
 
-__all__ = ["pick_device"]
+__all__ = ["pick_device", "visible_gpus"]
 
 
 def pick_device(name: str | torch.device = "auto") -> torch.device:
@@ -36,3 +38,10 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     if (device.index or 0) >= present:
         raise OptionError(f"device {str(device)!r} is not available: {present} of its kind found here; use auto or cpu")
     return device
+
+
+def visible_gpus() -> list[str]:
+    """Return the names of the GPUs that torch sees here, as ``CUDA_VISIBLE_DEVICES`` takes them."""
+    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    number = torch.cuda.device_count()
+    return (given or [str(n) for n in range(number)])[:number]

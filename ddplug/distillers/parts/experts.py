@@ -34,7 +34,7 @@ from tqdm.auto import tqdm
 from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.images import pick_augmentation
-from ddplug.distillers.parts.training import ExpertTraining, structure, trajectory
+from ddplug.distillers.parts.training import TRAIN_BATCH, ExpertTraining, structure, trajectory
 from ddplug.errors import DataError, DivergedError, FormatError, OptionError
 from ddplug.functional.types import Tensors
 from ddplug.networks.factory import Network, name_of, suited
@@ -43,6 +43,7 @@ from ddplug.utils.checks import whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors, write_tensors
 from ddplug.utils.fingerprints import fingerprint
+from ddplug.utils.forecast import parts
 from ddplug.utils.locks import clean, locked
 from ddplug.utils.preparation import kept
 from ddplug.utils.progress import progress as progress_bar
@@ -64,9 +65,6 @@ KIND = "expert"
 
 _LIMIT = 100_000
 """Experts that a folder can hold; their numbers have five digits."""
-
-_SOURCE_BATCH = 64
-"""Samples in a step of experts that a method trains for itself."""
 
 
 @dataclass(frozen=True)
@@ -301,10 +299,13 @@ def train_experts(
     paths = {k: expert_path(folder, k) for k in range(shard[0] - 1, number, shard[1])}
     missing = [k for k, path in paths.items() if not path.exists()]
     total = len(missing) * training.epochs * training.steps(data)
-    with tqdm(total=total, desc="experts", unit="step", disable=not progress, leave=False) as bar:
+    with (
+        tqdm(total=total, desc="experts", unit="step", disable=not progress, leave=False) as bar,
+        parts(total, "experts") as done,
+    ):
         for k in missing:
             with locked(paths[k]):
-                _train(paths[k], data, network, training, {**header, "number": k}, bar.update)
+                _train(paths[k], data, network, training, {**header, "number": k}, lambda: (bar.update(), done()))
     return list(paths.values())
 
 
@@ -363,7 +364,7 @@ class ExpertSource:
         """
         if not self.folder:
             training = ExpertTraining(
-                self.epochs, self.epoch_steps, self.learning_rate, batch_size=_SOURCE_BATCH, augment=self.augment
+                self.epochs, self.epoch_steps, self.learning_rate, batch_size=TRAIN_BATCH, augment=self.augment
             )
             numbers = progress_bar(range(self.number), "experts")
 
