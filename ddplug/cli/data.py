@@ -50,7 +50,7 @@ def add_data_options(parser: Parser, taken: Iterable[str] = (), *, required: boo
         "--data-root", type=path, metavar="DIR", help="folder that data sets from the network are kept in"
     )
     group.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
-    group.add_argument("--size", type=_size, metavar="N|HxW", help="resize the pictures of a folder")
+    group.add_argument("--size", type=_size, metavar="N|HxW", help="resize the pictures")
     group.add_argument("--target", metavar="COLUMN", help="column of a table that holds the labels")
     group.add_argument(
         "--ignore", action="append", default=[], metavar="COLUMN", help="column of a table to leave out; again for more"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddplug.cli import described
 from ddplug.cli.commands import Answer
-from ddplug.cli.config import check_known, other_data, with_config
+from ddplug.cli.config import check_known, other_data, read_config, with_config
 from ddplug.cli.data import add_data_options, add_run_options, data_words, load, tell
 from ddplug.errors import CheckpointError, FormatError, OptionError
 from ddplug.utils.arguments import Parser, add_options, given_fields, number, quantity
@@ -54,11 +54,13 @@ AUTO = "auto"
 def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the common options, and those of the method, which comes first unless a file names it."""
     parser.usage = "ddplug distill METHOD --data NAME -o FILE [options]"
-    typed, argv = argv, with_config(argv)
+    config = read_config(argv)
+    argv = with_config(argv, config)
     method = described.method(argv[0]) if argv and not argv[0].startswith("-") and argv[0] != AUTO else None
     _add_common(parser, set() if method is None else {f"--{option.name}" for option in method.options})
     rest = _configure_any(parser, argv) if method is None else _configure_method(parser, argv, method)
-    check_known(parser, typed)
+    check_known(parser, config)
+    parser.set_defaults(read_config=config)
     return rest
 
 
@@ -347,7 +349,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         _check_outputs(arguments, checkpoint)
         with locked(arguments.output):
             data = load(arguments, "train")
-            differ = other_data(arguments.config, data.fingerprint)
+            differ = other_data(arguments.read_config, data.fingerprint)
             if differ is not None:
                 complain(differ)
             plan = plan or _chosen(arguments, data, checkpoint)

@@ -99,7 +99,8 @@ def page(name: str, folder: Path) -> str:
     """
     parts: list[str] = []
     for number, cell in enumerate(read(name)["cells"]):
-        text = "".join(cell["source"])
+        # a badge would be fetched
+        text = re.sub(r"\[!\[(.*?)\]\(.*?\)\]", r"[\1]", "".join(cell["source"]))
         if cell["cell_type"] != "code":
             parts.append(text)
             continue

@@ -139,6 +139,12 @@ def test_a_stopped_command_goes_on(capsys: pytest.CaptureFixture[str], monkeypat
 # -- report --
 
 
+def test_a_set_that_comes_along_has_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "digits-dm", "-o", "page.html"]) == 0
+    assert "digits-dm" in Path("page.html").read_text(encoding="utf-8")
+
+
 def test_a_page_without_data_shows_what_the_file_says(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "set-1.safetensors", "set-2.safetensors", "-o", "page.html"]) == 0
     text, reader = page_of("page.html")
