@@ -6,10 +6,12 @@ import argparse
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ddplug.errors import DataError, OptionError
 from ddplug.utils.arguments import SEED_LIMIT, Parser, number, path
+from ddplug.utils.processes import in_turn
 from ddplug.utils.streams import is_terminal
 from ddplug.utils.text import shown
 
@@ -142,7 +144,8 @@ def load_whole(arguments: argparse.Namespace, split: str) -> LabeledData:
     from ddplug.data import datasets
     from ddplug.data.preprocess import Identity
 
-    data = datasets.load(
+    read = partial(
+        datasets.load,
         arguments.data,
         root=arguments.data_root,
         split=split,
@@ -154,6 +157,7 @@ def load_whole(arguments: argparse.Namespace, split: str) -> LabeledData:
         cache=arguments.cache,
         progress=show_progress(),
     )
+    data = in_turn(read)  # what one process fetches and decodes the others find
     return data if arguments.preprocess is None else replace(data, preprocess=Identity())
 
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ddplug.cli.commands import Answer
 from ddplug.cli.config import check_known, other_data, with_config
 from ddplug.cli.data import add_data_options, add_run_options, data_words, load
-from ddplug.errors import CheckpointError, FormatError, OptionError
+from ddplug.errors import CheckpointError, FormatError, OptionError, ProcessError
 from ddplug.utils.arguments import Parser, add_fields, given_fields, number, quantity
 from ddplug.utils.arguments import path as as_path
+from ddplug.utils.processes import team
 from ddplug.utils.signals import saving
 from ddplug.utils.streams import complain
 from ddplug.utils.text import command, os_reason, shown, table
@@ -274,10 +275,16 @@ def _saying_how_to_go_on(checkpoint: str) -> Iterator[None]:
         yield
     except CheckpointError as error:
         raise CheckpointError(f"{error} (--checkpoint FILE, or --no-resume)") from None
+    except ProcessError as error:
+        raise ProcessError(f"{error}; {_continues(checkpoint)}") from None
     except KeyboardInterrupt:
-        kept = os.path.exists(checkpoint)
-        how = f"continues from {checkpoint}" if kept else "begins anew; nothing was done yet"
-        raise KeyboardInterrupt(f"the same command {how}") from None
+        raise KeyboardInterrupt(_continues(checkpoint)) from None
+
+
+def _continues(checkpoint: str) -> str:
+    """Say what the same command will do."""
+    kept = os.path.exists(checkpoint)
+    return f"the same command {f'continues from {checkpoint}' if kept else 'begins anew; nothing was done yet'}"
 
 
 def _callbacks(arguments: argparse.Namespace) -> list[Callback]:
@@ -313,6 +320,8 @@ def run(arguments: argparse.Namespace) -> Answer:
             check_bits(plan.bits or 8, data.shape, data.preprocess.kind)
             check_space(arguments.output, _least_bytes(plan, data))
             synthetic = _distill(arguments, data, plan, checkpoint)
+            if not team().leads:
+                return Answer({}, "")
             _save(synthetic, arguments.output, checkpoint)
             with suppress(FileNotFoundError):
                 os.unlink(checkpoint)

@@ -224,6 +224,21 @@ class LabeledData:
             scratch=None,
         )
 
+    def shadow(self) -> LabeledData:
+        """Return such data without their values: what draws from them draws the same, and computes nothing.
+
+        Returns:
+            Data on the device ``meta``, where results have a shape and no more; asking for a number raises an error.
+
+        Example:
+            >>> from ddplug.testing import toy_images
+            >>> toy_images().shadow().sample(0, 2, torch.Generator().manual_seed(0)).device
+            device(type='meta')
+        """
+        found = self.to("meta")
+        vars(found)["class_indices"] = self.class_indices  # the labels' values, which drawing needs
+        return found
+
     def subset(self, index: Tensor) -> LabeledData:
         """Keep the samples at some positions.
 

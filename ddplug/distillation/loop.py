@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import platform
 import secrets
@@ -42,6 +43,7 @@ from ddplug.utils.files import check_header, check_space, check_writable, read_t
 from ddplug.utils.former import FORMER_SPELLINGS
 from ddplug.utils.locks import locked
 from ddplug.utils.preparation import Keeper, Part, keeping
+from ddplug.utils.processes import agreed, team
 from ddplug.utils.signals import saving, stoppable
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import storable
@@ -111,6 +113,7 @@ class _Run:
         found = self.path is not None and resume and os.path.exists(self.path)
         header = read_tensors(self.path, checkpoints.KIND)[1] if found and self.path is not None else {}
         partly = self.prepared(header)
+        agreed(f"the checkpoint {self.path}, or the data", json.dumps([self.asked, header], sort_keys=True))
         self.method, chosen = _sized(self.method, data, self.identity["seed"], storage, header)
         check_memory(self.method, data, self.device)
         self.identity = _identity(data, self.method, self.identity["seed"], storage)
@@ -123,6 +126,7 @@ class _Run:
         """Take up the checkpoint, or begin at step 0, with what was chosen already if anything was."""
         if self.path is not None and taken_up:
             self.now, seconds = checkpoints.load(self.path, self.expected, self.device, total)
+            agreed(f"the checkpoint {self.path}", str(self.now.step))  # before the first process writes another
             self.rng.set_state(self.now.generator)
             self.began -= seconds
             self.kept = self.resumed = True
@@ -295,7 +299,11 @@ def _private(method: Distiller) -> bool:
 
 
 def _check_private(method: Distiller, codec: str | Codec | None, nbytes: int | None) -> None:
-    """Refuse what would be settled by looking at private data once more."""
+    """Refuse what would be settled by looking at private data once more, or several times over."""
+    if team().size > 1 and _private(method):
+        raise OptionError(
+            f"{method.name} is not split among processes, each of which would draw noise of its own; run it in one"
+        )
     what = "nbytes" if nbytes is not None else "codec='auto'" if codec == "auto" else None
     if what is not None and _private(method):
         raise OptionError(
@@ -363,7 +371,8 @@ def distill(
 
     The same call gives the same numbers on the same machine. With a checkpoint, stopping and calling again gives the
     numbers of a run that was never stopped, bit for bit. Of a method that promises differential privacy this holds from
-    its noise on, which no seed gives.
+    its noise on, which no seed gives. Processes that work together (:mod:`ddplug.utils.processes`) get the numbers of
+    one; all of them call this function, and all get the set.
 
     Args:
         data: real training data: labeled data, a torch ``Dataset``, a name or a folder; see
@@ -423,6 +432,8 @@ def distill(
     if path is not None:  # what no file can hold is refused before the work
         check_header(run.account(), "the set")
         check_names(data.class_names)
+    if not team().leads:  # the first process says how far it is
+        callbacks = ()
     with stoppable(), nullcontext() if path is None else locked(path):
         try:
             with preparing(callbacks), keeping(run.parts):

@@ -34,6 +34,7 @@ from tqdm.auto import tqdm
 from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.images import pick_augmentation
+from ddplug.distillers.parts.shares import each_part
 from ddplug.distillers.parts.training import ExpertTraining, structure, trajectory
 from ddplug.errors import DataError, DivergedError, FormatError, OptionError
 from ddplug.functional.types import Tensors
@@ -44,8 +45,7 @@ from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors, write_tensors
 from ddplug.utils.fingerprints import fingerprint
 from ddplug.utils.locks import clean, locked
-from ddplug.utils.preparation import kept
-from ddplug.utils.progress import progress as progress_bar
+from ddplug.utils.processes import agreed, alone, team
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import os_reason
 
@@ -244,6 +244,8 @@ def train_experts(
 ) -> list[Path]:
     """Train experts and write each to a file of its own, whole or not at all; those that are there are kept.
 
+    Processes that work together (:mod:`ddplug.utils.processes`) train and write a share each.
+
     Args:
         data: real data.
         folder: for the files; it is made. A process that is killed may leave ``.ddplug-*.tmp`` there, which the next
@@ -300,11 +302,15 @@ def train_experts(
         _check(read_expert(expert_path(folder, k)), k, header)
     paths = {k: expert_path(folder, k) for k in range(shard[0] - 1, number, shard[1])}
     missing = [k for k, path in paths.items() if not path.exists()]
-    total = len(missing) * training.epochs * training.steps(data)
-    with tqdm(total=total, desc="experts", unit="step", disable=not progress, leave=False) as bar:
-        for k in missing:
+    own = team()
+    agreed(f"the experts that are missing in {folder}", str(missing))
+    mine = missing[own.rank :: own.size]
+    total = len(mine) * training.epochs * training.steps(data)
+    with alone(), tqdm(total=total, desc="experts", unit="step", disable=not progress, leave=False) as bar:
+        for k in mine:
             with locked(paths[k]):
                 _train(paths[k], data, network, training, {**header, "number": k}, bar.update)
+    agreed("what was done", "all of it")  # the others' files are there too
     return list(paths.values())
 
 
@@ -365,12 +371,12 @@ class ExpertSource:
             training = ExpertTraining(
                 self.epochs, self.epoch_steps, self.learning_rate, batch_size=_SOURCE_BATCH, augment=self.augment
             )
-            numbers = progress_bar(range(self.number), "experts")
 
-            def expert() -> Tensors:
+            def expert(data: LabeledData, state: Mapping[str, Tensor]) -> Tensors:
                 return {"rows": torch.stack(list(trajectory(self.network, data, training, rng)))}
 
-            return {"trajectories": torch.stack([kept(rng, expert)["rows"] for _ in numbers])}
+            found = each_part([expert] * self.number, data, {}, rng, "experts")
+            return {"trajectories": torch.stack([one["rows"] for one in found])}
         experts = open_experts(self.folder, self.network, data, self.number)
         epochs = min(len(expert.snapshots) for expert in experts) - 1
         if epochs < self.epochs:
