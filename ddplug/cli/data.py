@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_data_options",
     "add_run_options",
+    "add_shard_option",
     "check_held_out",
     "data_words",
     "load",
@@ -87,6 +89,23 @@ def add_run_options(parser: Parser) -> None:
     parser.add_argument(
         "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (default: auto)"
     )
+
+
+def add_shard_option(parser: Parser, what: str) -> None:
+    """Add the part of the work that is to be done.
+
+    Args:
+        parser: of the command.
+        what: the option does.
+    """
+    parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="K/N", help=what)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"is {text!r}; give two whole numbers, as 3/8")
+    return int(found[1]), int(found[2])
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddplug.cli.commands import Answer
 from ddplug.cli.config import check_known, other_data, with_config
-from ddplug.cli.data import add_data_options, add_run_options, data_words, load
+from ddplug.cli.data import add_data_options, add_run_options, add_shard_option, data_words, load
 from ddplug.errors import CheckpointError, FormatError, OptionError, ProcessError
 from ddplug.utils.arguments import Parser, add_fields, given_fields, number, quantity
 from ddplug.utils.arguments import path as as_path
@@ -170,6 +170,7 @@ def _add_common(parser: Parser, taken: set[str]) -> None:
         metavar="TIME",
         help="between two checkpoints, e.g. 10s or 5m; 0 for after each step (default: 30s)",
     )
+    add_shard_option(group, "make every N-th class only, from the K-th; `ddplug merge` puts the shards together")
     group.add_argument("--no-resume", action="store_true", help="begin anew where a checkpoint exists")
     group.add_argument("--csv", type=as_path, metavar="FILE", help="write the metrics of every step")
     group.add_argument("--tensorboard", type=as_path, metavar="DIR", help="write TensorBoard events")
@@ -212,6 +213,10 @@ def _check_storage(arguments: argparse.Namespace, given: dict[str, Any]) -> None
     """Refuse to store a set in two ways, and to make two numbers of images."""
     from ddplug.synthetic.codecs.protocol import spec_of
 
+    if arguments.shard != (1, 1) and (arguments.quantize or arguments.bits is not None):
+        raise OptionError(
+            "--bits and --quantize do not go with --shard, since their levels are those of a whole set; leave them out"
+        )
     ours = [f"--{name}" for name in ("bytes", "codec") if getattr(arguments, name) is not None]
     asked = {"--bits": arguments.bits, "--quantize": arguments.quantize, "--reduced": arguments.reduced > 1}
     others = [name for name, value in asked.items() if value]
@@ -387,6 +392,7 @@ def _distill(arguments: argparse.Namespace, data: LabeledData, plan: _Plan, chec
         checkpoint=checkpoint,
         resume=not arguments.no_resume,
         checkpoint_every=arguments.checkpoint_every,
+        shard=arguments.shard,
     )
     synthetic = synthetic.reduced(plan.reduced)
     return synthetic if plan.bits is None else synthetic.quantize(bits=plan.bits)
@@ -417,5 +423,8 @@ def _answer(arguments: argparse.Namespace, synthetic: SyntheticSet) -> Answer:
         if learned:  # 1.0 point of ten soft-labeled MNIST images, 7.1 of five
             rows.append(("careful", "rounding can cost sets with a learned training many points: compare without"))
     protocol = ["--protocol", "learned"] if learned else []
+    if "shard" in made:
+        rows.append(("shard", "{} of {}; next: ddplug merge FILE... -o FILE, with all of them".format(*made["shard"])))
+        return Answer(values, table(rows))
     rows.append(("next", command("ddplug", "evaluate", shown(arguments.output), *data_words(arguments), *protocol)))
     return Answer(values, table(rows))

@@ -137,6 +137,20 @@ def _micro_batches(module: nn.Module, *batch: Tensor) -> Iterator[tuple[Tensor, 
     return (tuple(tensor[part] for tensor in batch) for part in known[kind])
 
 
+def _width(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """Return how many numbers a structure gives for an input of a shape."""
+    known = _WIDTHS.setdefault(module, {})
+    if shape not in known:
+        training = module.training
+        with torch.no_grad():
+            known[shape] = module.eval()(torch.zeros(1, *shape)).shape[1]
+        module.train(training)
+    return known[shape]
+
+
+_WIDTHS: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], int]] = WeakKeyDictionary()
+
+
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
     """Put a prefix before every name, to keep several networks in one state."""
     return {prefix + name: tensor for name, tensor in tensors.items()}
@@ -159,6 +173,8 @@ def forward(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tens
     Returns:
         ``(n, D)`` features or ``(n, num_classes)`` logits.
     """
+    if x.is_meta:  # there are no values to compute with
+        return x.new_empty(len(x), _width(module, x.shape[1:]))
     if isinstance(module, _Embedding):
         tensors = prefixed("network.", tensors)
     # batch normalization writes its running statistics into the buffers it is given: hand it copies
@@ -179,6 +195,9 @@ def loss_gradient(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, y
     Returns:
         The gradients, and the buffers after the call (batch normalization in training mode moves them).
     """
+    if x.is_meta:
+        own = {name: tensors[name] for name, _ in module.named_parameters()}
+        return own, {name: tensors[name] for name, _ in module.named_buffers()}
     buffers = {name: tensors[name].clone() for name, _ in module.named_buffers()}
     leaves = {name: tensors[name].detach().requires_grad_() for name, _ in module.named_parameters()}
     total = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
@@ -204,6 +223,8 @@ def sgd_step(module: nn.Module, tensors: Tensors, x: Tensor, y: Tensor, rate: fl
     Returns:
         The new parameters and buffers.
     """
+    if x.is_meta:
+        return tensors
     gradients, buffers = loss_gradient(module, tensors, x, y)
     return {**{name: tensors[name] - rate * gradient for name, gradient in gradients.items()}, **buffers}
 

@@ -12,9 +12,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.training import POOL, draw_pool, train
 from ddplug.errors import OptionError
 from ddplug.functional.clustering import clusters
-from ddplug.functional.types import Tensors
 from ddplug.networks.factory import build, embed
-from ddplug.utils.preparation import kept
 
 __all__ = ["MICRO_BATCH", "Features", "cluster_means", "extractor", "logits", "mean_input", "pixels"]
 
@@ -77,7 +75,7 @@ def mean_input(data: LabeledData, index: Tensor) -> Tensor:
 
 
 def cluster_means(data: LabeledData, members: Tensor, extract: Features, number: int, rng: torch.Generator) -> Tensor:
-    """Cluster samples by k-means and average each cluster in model space.
+    """Cluster samples by k-means and average each cluster in model space; :func:`draw_seed` is all that it draws.
 
     Args:
         data: real data.
@@ -89,9 +87,5 @@ def cluster_means(data: LabeledData, members: Tensor, extract: Features, number:
     Returns:
         ``(number, *shape)`` float32 on the device of the data.
     """
-
-    def means() -> Tensors:
-        labels = clusters(extract(members), number, rng)
-        return {"means": torch.stack([mean_input(data, members[labels == k]) for k in range(number)])}
-
-    return kept(rng, means)["means"]
+    labels = clusters(extract(members), number, rng)
+    return torch.stack([mean_input(data, members[labels == k]) for k in range(number)])

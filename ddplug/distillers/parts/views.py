@@ -85,15 +85,24 @@ def real_statistics(
         statistic: from ``(classes, batch_real, D)`` outputs to a tensor with the classes first.
 
     Returns:
-        The statistic of all classes.
+        The statistic of all classes; of data without values (:meth:`ddplug.data.LabeledData.shadow`) nothing.
     """
     labels = torch.arange(data.num_classes)
+    if data.inputs.is_meta:
+        return _drawn(data, batch_real, rng)
     groups = [labels] if has_batch_norm(module) else labels.split(1)
     parts = []
     for group in groups:
         images = torch.cat([data.sample(int(label), batch_real, rng) for label in group])
         parts.append(statistic(class_outputs(module, images, group, view)))
     return torch.cat(parts)
+
+
+def _drawn(data: LabeledData, batch_real: int, rng: torch.Generator) -> Tensor:
+    """Draw what is looked at of each class, without looking at it."""
+    for label in range(data.num_classes):
+        data.draw(label, batch_real, rng)
+    return torch.empty(data.num_classes, 0)
 
 
 def _real_gradients(
@@ -109,8 +118,10 @@ def _real_gradients(
         rng: generator on the CPU.
 
     Returns:
-        For each parameter ``(C, *shape)``.
+        For each parameter ``(C, *shape)``; of data without values nothing.
     """
+    if data.inputs.is_meta:
+        return {"": _drawn(data, batch_real, rng)}
     classes = []
     for label in range(data.num_classes):
         images = _augmented(data.sample(label, batch_real, rng), torch.tensor([label]), view)
