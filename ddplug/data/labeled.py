@@ -43,6 +43,18 @@ class _Range:
 _RANGES = (_Range(0, 1, -1), _Range(-1, 1, -1), _Range(0, 255, 128))
 
 
+_SHUFFLED = 1 << 15
+"""Samples of a class up to which a few are drawn by shuffling all."""
+
+
+def _different(size: int, n: int, rng: torch.Generator) -> Tensor:
+    """Draw ``(n,)`` different numbers below a size that is much larger, without touching all of them."""
+    found: dict[int, None] = {}
+    while len(found) < n:
+        found.update(dict.fromkeys(torch.randint(size, (n - len(found),), generator=rng).tolist()))
+    return torch.tensor(list(found))
+
+
 @dataclass(frozen=True, eq=False)
 class LabeledData:
     """Real data: inputs as stored, labels, and the way to model space.
@@ -201,6 +213,8 @@ class LabeledData:
         members = self.class_indices[label]
         if len(members) == 0:
             raise DataError(f"class {self.class_names[label]!r} has no sample to draw; keep at least one of each class")
+        if len(members) > _SHUFFLED and n <= len(members) // 8:
+            return members[_different(len(members), n, rng)]
         rounds = -(-n // len(members))
         picks = torch.cat([torch.randperm(len(members), generator=rng, device=rng.device) for _ in range(rounds)])[:n]
         return members[picks]

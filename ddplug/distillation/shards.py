@@ -1,4 +1,4 @@
-"""Parts of a run by classes, for machines that know nothing of each other: each makes some classes, and files are merged.
+"""Parts of a run by classes, for machines that know nothing of each other: each makes some, and files are merged.
 
 A method that treats the classes apart says so by its attribute ``apart`` and makes those of :func:`own_classes`. What
 it draws for the others it draws all the same, so that each class is that of a run that made all of them.
@@ -62,14 +62,10 @@ def check_shard(shard: tuple[int, int], method: Any, classes: int, *, stored: bo
         return
     if not getattr(method, "apart", False):
         raise OptionError(
-            f"{method.name} does not treat the classes apart, so no shard of it is a part of the whole: leave the shard "
-            "out, and start it by torchrun for several processes"
+            f"{method.name} does not treat the classes apart, so no shard of it is a part of the whole: leave the "
+            "shard out, and start it by torchrun for several processes"
         )
     if number > classes:
-        raise OptionError(
-            f"the shard is {first}/{number}, but there are {classes} classes; use at most {classes} shards"
-        )
+        raise OptionError(f"the shard is {first}/{number}, of {classes} classes; use at most {classes} shards")
     if stored:
-        raise OptionError(
-            "a shard is stored as it is, since bytes and codecs are of whole sets; merge the shards first"
-        )
+        raise OptionError("a codec and a number of bytes are of whole sets; leave them out where there is a shard")

@@ -118,10 +118,8 @@ class RDED(Selection):
         tensors = teacher_state(self.teacher, data, self.train_epochs, self.max_samples_per_class, rng)
         drawn = [self._drawn(label, tiles, data, rng) for label in range(data.num_classes)]
         with frozen(structure, tensors, data.device) as teacher:
-            makes = [
-                partial(self._best, label, *drawn[label], tiles, teacher, data)
-                for label in own_classes(data.num_classes)
-            ]
+            labels = own_classes(data.num_classes)
+            makes = [partial(self._best, label, *drawn[label], tiles, teacher, data) for label in labels]
             best = kept_each(rng, makes, [nothing] * len(makes), "classes", data.device)
             images = [self._tile(chosen["index"], chosen["boxes"], tiles, data) for chosen in best]
             # by classes, so that those of a shard have the labels of a whole run

@@ -302,7 +302,8 @@ def _valid_range(data: LabeledData) -> Tensor:
     if data.inputs.dtype == torch.uint8:
         return torch.tensor([0.0, 1.0], device=data.device)[:, None].repeat(1, data.shape[0])
     ends = [part.transpose(0, 1).flatten(1).aminmax(dim=1) for part in pieces(data.inputs)]
-    return torch.stack([torch.stack([e.min for e in ends]).amin(0), torch.stack([e.max for e in ends]).amax(0)])
+    low, high = torch.stack([e.min for e in ends]).amin(0), torch.stack([e.max for e in ends]).amax(0)
+    return torch.stack([low, high]).to(data.device)  # where the inputs of memory-mapped data are not
 
 
 def _batch_norms(module: nn.Module) -> Iterator[nn.Module]:

@@ -1,4 +1,4 @@
-"""Shards of a run, made on machines that know nothing of each other, put together to the set that one would have made."""
+"""Shards of a run, made on machines that know nothing of each other, put together to the set of one run."""
 
 from __future__ import annotations
 
@@ -53,9 +53,8 @@ def merge(shards: Sequence[SyntheticSet] | Mapping[str, SyntheticSet]) -> Synthe
     provenance = {key: value for key, value in made[0].provenance.items() if key != SHARD}
     if "seconds" in provenance:
         provenance["seconds"] = sum(own.provenance["seconds"] for own in made)
-    inputs, targets = (
-        torch.cat(parts)[order] for parts in ([own.inputs for own in made], [own.targets for own in made])
-    )
+    inputs = torch.cat([own.inputs for own in made])[order]
+    targets = torch.cat([own.targets for own in made])[order]
     return replace(made[0], inputs=inputs, targets=targets, provenance=provenance)
 
 

@@ -109,9 +109,7 @@ def balanced_labels(data: LabeledData, images_per_class: int, classes: Sequence[
         images_per_class: of each class.
         classes: that the set has; all if not given.
     """
-    own = (
-        torch.arange(data.num_classes, device=data.device) if classes is None else torch.tensor(classes).to(data.device)
-    )
+    own = torch.tensor(range(data.num_classes) if classes is None else classes, device=data.device)
     return own.repeat_interleave(images_per_class)
 
 

@@ -100,10 +100,9 @@ class Selection(metaclass=TakesFormerSpellings):
     def _labels(self, state: State, data: LabeledData) -> Tensor:
         """Return the classes of the samples: as many of each as are wanted, or as it has."""
         taken = len(state["index" if "index" in state else "inputs"])
-        found = (
-            f(data, self.images_per_class, own_classes(data.num_classes)) for f in (selected_labels, balanced_labels)
-        )
-        return next(labels for labels in found if len(labels) == taken)
+        own = own_classes(data.num_classes)
+        labels = selected_labels(data, self.images_per_class, own)
+        return labels if len(labels) == taken else balanced_labels(data, self.images_per_class, own)
 
 
 @dataclass(frozen=True)
