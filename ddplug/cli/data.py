@@ -91,11 +91,11 @@ def add_run_options(parser: Parser) -> None:
     )
 
 
-def add_shard_option(parser: Parser, what: str) -> None:
+def add_shard_option(parser: argparse._ActionsContainer, what: str) -> None:
     """Add the part of the work that is to be done.
 
     Args:
-        parser: of the command.
+        parser: of the command, or a group of it.
         what: the option does.
     """
     parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="K/N", help=what)

@@ -283,7 +283,7 @@ class _Run:
 
 
 def _identity(
-    data: LabeledData, method: Distiller, seed: int, storage: Storage | None, shard: tuple[int, int]
+    data: LabeledData, method: Distiller, seed: int, storage: Storage | None = None, shard: tuple[int, ...] = WHOLE
 ) -> dict[str, Any]:
     """Say what makes a run the run it is; of data that are private no more than their name."""
     columns = {"columns": list(data.columns), "target": data.target} if data.columns else {}

@@ -207,8 +207,8 @@ def _shared(
     team_rank, token = team().rank, _KEEPER.set(None)  # what they call is part of them
     try:
         found = exchanged(share, device)
-        ways = [way.get("after") for _, way in found]
-        if all(way is not None and torch.equal(way, ways[0]) for way in ways):
+        ways = [way["after"] for _, way in found if way]
+        if len(ways) == len(found) and all(torch.equal(way, ways[0]) for way in ways):
             return [Part(made, way) for (made, _), way in zip(found, ways[0], strict=False)]
         rng.set_state(before)
         with alone():

@@ -34,7 +34,7 @@ T = TypeVar("T")
 _PATIENCE = timedelta(days=30)
 """How long one waits for what another computes; one that ends is noticed at once."""
 
-_FAILED = "ddplug/failed"
+_FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,8 @@ def together() -> Iterator[Team]:
         return
     from torch import distributed
 
-    store, rank, size = next(distributed.rendezvous("env://", timeout=timedelta(minutes=5)))
-    distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_PATIENCE)
-    _STORE[:] = [store]
+    distributed.init_process_group("gloo", timeout=_PATIENCE)
+    _STORE[:] = [distributed.PrefixStore("ddplug", distributed.distributed_c10d._get_default_store())]
     token = _TEAM.set(found)
     try:
         yield found
