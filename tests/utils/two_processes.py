@@ -129,7 +129,8 @@ def small_dm() -> Any:
 
 def say(line: str) -> None:
     if team().leads:
-        print(line, flush=True)
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
