@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -18,6 +19,9 @@ __all__ = ["MICRO_BATCH", "Features", "cluster_means", "extractor", "logits", "m
 
 MICRO_BATCH = 256
 """Samples turned into model space at once, which bounds the memory however large a class is."""
+
+_CLUSTERED = 1 << 28
+"""Numbers of the samples of a class, at most, that are clustered at once: a gibibyte of them."""
 
 Features = Callable[[Tensor], Tensor]
 """From ``(n,)`` positions to ``(n, d)`` float32 features on the device of the data."""
@@ -79,7 +83,8 @@ def cluster_means(data: LabeledData, members: Tensor, extract: Features, number:
 
     Args:
         data: real data.
-        members: ``(n,)`` positions of the samples, at least ``number``.
+        members: ``(n,)`` positions of the samples, at least ``number``; where they are too many for memory, every
+            so-manieth is taken.
         extract: what they are clustered by; with :func:`pixels` the averages are the centroids.
         number: clusters.
         rng: generator on the CPU.
@@ -87,5 +92,7 @@ def cluster_means(data: LabeledData, members: Tensor, extract: Features, number:
     Returns:
         ``(number, *shape)`` float32 on the device of the data.
     """
+    most = max(number, _CLUSTERED // math.prod(data.shape))
+    members = members[:: -(-len(members) // most)]
     labels = clusters(extract(members), number, rng)
     return torch.stack([mean_input(data, members[labels == k]) for k in range(number)])
