@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
@@ -17,6 +19,7 @@ from ddplug.functional.unrolling import StepLoss
 from ddplug.networks.batching import batch_pieces
 from ddplug.networks.factory import Network, build, embed, logits_of
 from ddplug.networks.layers import Classifier
+from ddplug.utils.processes import spread, team
 from ddplug.utils.surroundings import own_surroundings
 
 __all__ = [
@@ -179,7 +182,39 @@ def forward(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tens
         tensors = prefixed("network.", tensors)
     # batch normalization writes its running statistics into the buffers it is given: hand it copies
     own = {**tensors, **{name: tensors[name].clone() for name, _ in module.named_buffers()}}
-    return torch.cat([functional_call(module, own, part) for part in _micro_batches(module, x)])
+    call = partial(functional_call, module, own)
+    if team().size > 1 and x.requires_grad and not any(tensor.requires_grad for tensor in own.values()):
+        sizes = [len(part) for (part,) in _micro_batches(module, x)]
+        if len(sizes) > 1:
+            shared: Tensor = _Shared.apply(x, call, sizes)
+            return shared
+    return torch.cat([call(part) for part in _micro_batches(module, x)])
+
+
+class _Shared(torch.autograd.Function):
+    """The call of a network on a batch, a share of whose micro-batches each process computes, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, call: Callable[[tuple[Tensor, ...]], Tensor], sizes: list[int]) -> Tensor:
+        parts, own = x.detach().split(sizes), team()
+        leaves = [part.requires_grad_() for part in parts[own.rank :: own.size]]
+        with torch.enable_grad():
+            outputs = [call((leaf,)) for leaf in leaves]
+        ctx.graphs, ctx.sizes = list(zip(leaves, outputs, strict=True)), sizes
+        found = spread(len(sizes), lambda k: {"y": outputs[k // own.size]}, x.device)
+        return torch.cat([part["y"].detach() for part in found])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        parts, size = gradient.split(ctx.sizes), team().size
+
+        def back(k: int) -> Tensors:
+            leaf, output = ctx.graphs[k // size]
+            return {"x": torch.autograd.grad(output, leaf, parts[k])[0]}
+
+        found = spread(len(parts), back, gradient.device)
+        return torch.cat([part["x"] for part in found]), None, None
 
 
 @own_surroundings()

@@ -25,6 +25,7 @@ from ddplug.distillers.parts.shares import each_part
 from ddplug.distillers.parts.training import ExpertTraining
 from ddplug.errors import DivergedError
 from ddplug.evaluation.results import evaluate
+from ddplug.networks import batching
 from ddplug.synthetic.recipe import Recipe
 from ddplug.testing import made_small, toy_images
 from ddplug.utils.preparation import Keeper
@@ -134,6 +135,7 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    batching.PIECE_BYTES = 1 << 14  # so that the six images of a step are several micro-batches
     torch.set_num_threads(1)
     with together():
         if sys.argv[1] == "die":

@@ -92,7 +92,7 @@ def cluster_means(data: LabeledData, members: Tensor, extract: Features, number:
     Returns:
         ``(number, *shape)`` float32 on the device of the data.
     """
-    most = max(number, _CLUSTERED // math.prod(data.shape))
-    members = members[:: -(-len(members) // most)]
+    most = min(len(members), max(number, _CLUSTERED // math.prod(data.shape)))
+    members = members[torch.arange(most) * len(members) // most]
     labels = clusters(extract(members), number, rng)
     return torch.stack([mean_input(data, members[labels == k]) for k in range(number)])
