@@ -33,7 +33,7 @@ WORK = {
     "dm, 10 images a class": "distill dm --images-per-class 10 --steps 100 -o {0}/set.safetensors",
     "ncfm, 10 images a class": "distill ncfm --images-per-class 10 --steps 50 -o {0}/set.safetensors",
     "experts, 4 of 200 steps": "experts --network convnet:width=32 -n 4 --epochs 1 --epoch-steps 200 -o {0}",
-    "evaluate, 4 networks": "evaluate {1} --no-baselines --repeats 4 --protocol quick --network convnet:width=32 --json",
+    "evaluate, 4 networks": "evaluate {1} --no-baselines --repeats 4 --protocol quick --json",
 }
 """What is done -> the command, of a folder for results and a set."""
 
