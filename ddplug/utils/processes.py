@@ -34,7 +34,7 @@ T = TypeVar("T")
 _PATIENCE = timedelta(days=30)
 """How long one waits for what another computes; one that ends is noticed at once."""
 
-_FAILED = "failed"
+_FAILED = "ddplug/failed"
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def together() -> Iterator[Team]:
     from torch import distributed
 
     distributed.init_process_group("gloo", timeout=_PATIENCE)
-    _STORE[:] = [distributed.PrefixStore("ddplug", distributed.distributed_c10d._get_default_store())]
+    _STORE[:] = [distributed.distributed_c10d._get_default_store()]
     token = _TEAM.set(found)
     try:
         yield found

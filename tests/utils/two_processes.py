@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,8 @@ def refused() -> list[Tensor]:
 
 
 CASES: dict[str, Callable[[], list[Tensor]]] = {
-    **{name: lambda name=name: made(name) for name in ("dm", "ncfm", "idm", "frepo", "kmeans", "rded", "mtt")},
-    "sre2l": lambda: made("sre2l", batch_size=2),
+    **{name: partial(made, name) for name in ("dm", "ncfm", "idm", "frepo", "kmeans", "rded", "mtt")},
+    "sre2l": partial(made, "sre2l", batch_size=2),
     "evaluate": judged,
     "stubborn": stubborn,
     "refused": refused,
