@@ -84,7 +84,7 @@ PAGES: dict[str, str] = {
     "ddplug.synthetic.tables": "to_csv to_parquet",
     "ddplug.testing": "",
     "ddplug.utils.notes": "Note",
-    "ddplug.utils.processes": "together Team team spread",
+    "ddplug.utils.teams": "together Team team spread",
     "ddplug": "",
 }
 """Pages of the reference, a face or a module that users need and no face loads; the names it lists, or all of its own.

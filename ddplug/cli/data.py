@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from ddplug.errors import DataError, OptionError
 from ddplug.utils.arguments import SEED_LIMIT, Parser, number, path
-from ddplug.utils.processes import in_turn
 from ddplug.utils.streams import is_terminal
+from ddplug.utils.teams import in_turn
 from ddplug.utils.text import shown
 
 if TYPE_CHECKING:

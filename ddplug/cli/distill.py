@@ -18,9 +18,9 @@ from ddplug.cli.data import add_data_options, add_run_options, add_shard_option,
 from ddplug.errors import CheckpointError, FormatError, OptionError, ProcessError
 from ddplug.utils.arguments import Parser, add_fields, given_fields, number, quantity
 from ddplug.utils.arguments import path as as_path
-from ddplug.utils.processes import team
 from ddplug.utils.signals import saving
 from ddplug.utils.streams import complain
+from ddplug.utils.teams import team
 from ddplug.utils.text import command, os_reason, shown, table
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from ddplug.errors import DdplugError, OptionError
 from ddplug.utils.arguments import Parser
 from ddplug.utils.checks import one_of, out_of_memory
 from ddplug.utils.notes import notes_on_stderr
-from ddplug.utils.processes import failure, launched
 from ddplug.utils.signals import Stop, stoppable
 from ddplug.utils.streams import complain, disconnect, reconnect
+from ddplug.utils.teams import failure, launched
 from ddplug.utils.text import one_line, os_reason
 
 __all__ = ["main"]

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ddplug.utils.processes import launched, together
 from ddplug.utils.streams import complain
+from ddplug.utils.teams import launched, together
 
 __all__ = ["SPLIT", "sharing"]
 

@@ -45,9 +45,9 @@ from ddplug.utils.files import check_header, check_space, check_writable, read_t
 from ddplug.utils.former import FORMER_SPELLINGS
 from ddplug.utils.locks import locked
 from ddplug.utils.preparation import Keeper, Part, keeping
-from ddplug.utils.processes import agreed, team
 from ddplug.utils.signals import saving, stoppable
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.teams import agreed, team
 from ddplug.utils.text import storable
 
 __all__ = ["distill"]
@@ -378,7 +378,7 @@ def distill(
 
     The same call gives the same numbers on the same machine. With a checkpoint, stopping and calling again gives the
     numbers of a run that was never stopped, bit for bit. Of a method that promises differential privacy this holds from
-    its noise on, which no seed gives. Processes that work together (:mod:`ddplug.utils.processes`) get the numbers of
+    its noise on, which no seed gives. Processes that work together (:mod:`ddplug.utils.teams`) get the numbers of
     one; all of them call this function, and all get the set.
 
     Args:

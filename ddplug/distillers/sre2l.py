@@ -39,7 +39,7 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
 from ddplug.utils.former import TakesFormerSpellings
-from ddplug.utils.processes import spread
+from ddplug.utils.teams import spread
 
 __all__ = ["SRe2L", "batch_norm_matching", "clamped"]
 

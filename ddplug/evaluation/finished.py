@@ -24,8 +24,8 @@ from ddplug.networks.factory import Network
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.files import check_writable, write_file
 from ddplug.utils.fingerprints import fingerprint
-from ddplug.utils.processes import team
 from ddplug.utils.signals import saving
+from ddplug.utils.teams import team
 from ddplug.utils.text import os_reason
 
 __all__ = ["Finished", "digest"]

@@ -29,9 +29,9 @@ from ddplug.synthetic.learned import LearnedTraining
 from ddplug.utils.checks import values_at_least, whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.fingerprints import fingerprint
-from ddplug.utils.processes import spread
 from ddplug.utils.randomness import seeded, spawn
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.teams import spread
 
 __all__ = ["evaluate_as_learned", "train_as_learned"]
 

@@ -30,9 +30,9 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import values_at_least, whole
 from ddplug.utils.devices import pick_device
-from ddplug.utils.processes import exchanged, team
 from ddplug.utils.randomness import seeded
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.teams import exchanged, team
 from ddplug.utils.text import percent
 
 __all__ = [
@@ -168,7 +168,7 @@ def judge(
 ) -> Evaluation:
     """Train one fresh network on each of several sets, and test them all.
 
-    Processes that work together (:mod:`ddplug.utils.processes`) train some of the networks each.
+    Processes that work together (:mod:`ddplug.utils.teams`) train some of the networks each.
 
     Args:
         data: what to train on, as for :func:`~ddplug.evaluation.train.train_each`.

@@ -21,9 +21,9 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import values_at_least, whole
 from ddplug.utils.devices import pick_device
-from ddplug.utils.processes import Team
 from ddplug.utils.randomness import spawn, temporary_seed
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.teams import Team
 
 __all__ = ["Trainable", "fit", "rate_at", "steps_of", "train_each", "train_on"]
 

@@ -19,8 +19,8 @@ from ddplug.functional.unrolling import StepLoss
 from ddplug.networks.batching import batch_pieces
 from ddplug.networks.factory import Network, build, embed, logits_of
 from ddplug.networks.layers import Classifier
-from ddplug.utils.processes import spread, team
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.teams import spread, team
 
 __all__ = [
     "forward",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ddplug.errors import OptionError
-from ddplug.utils.processes import team
+from ddplug.utils.teams import team
 
 __all__ = ["pick_device"]
 

@@ -27,7 +27,7 @@ from ddplug.errors import FormatError, OptionError
 from ddplug.utils import digests
 from ddplug.utils.locks import temporary
 from ddplug.utils.paths import local
-from ddplug.utils.processes import team
+from ddplug.utils.teams import team
 from ddplug.utils.text import one_line, os_reason
 
 __all__ = ["check_header", "check_space", "check_writable", "is_checked", "read_tensors", "write_file", "write_tensors"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from ddplug.errors import OptionError
-from ddplug.utils.processes import team
+from ddplug.utils.teams import team
 from ddplug.utils.text import one_line, os_reason
 
 try:

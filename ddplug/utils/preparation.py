@@ -19,8 +19,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from ddplug.utils.processes import alone, exchanged, team
 from ddplug.utils.progress import progress
+from ddplug.utils.teams import alone, exchanged, team
 
 __all__ = ["Keeper", "Part", "Stage", "keeping", "kept", "kept_each"]
 

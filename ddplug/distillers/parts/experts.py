@@ -45,8 +45,8 @@ from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors, write_tensors
 from ddplug.utils.fingerprints import fingerprint
 from ddplug.utils.locks import clean, locked
-from ddplug.utils.processes import agreed, alone, team
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.teams import agreed, alone, team
 from ddplug.utils.text import os_reason
 
 __all__ = [
@@ -244,7 +244,7 @@ def train_experts(
 ) -> list[Path]:
     """Train experts and write each to a file of its own, whole or not at all; those that are there are kept.
 
-    Processes that work together (:mod:`ddplug.utils.processes`) train and write a share each.
+    Processes that work together (:mod:`ddplug.utils.teams`) train and write a share each.
 
     Args:
         data: real data.

@@ -1,4 +1,4 @@
-"""What ``test_processes`` lets two processes of ``torchrun`` do; prints one line a case, or dies where it is told to.
+"""What ``test_teams`` lets two processes of ``torchrun`` do; prints one line a case, or dies where it is told to.
 
 Each case is run together and then alone, in the same process, and gives tensors that must be equal bit for bit.
 """
@@ -30,7 +30,7 @@ from ddplug.networks import batching
 from ddplug.synthetic.recipe import Recipe
 from ddplug.testing import made_small, toy_images
 from ddplug.utils.preparation import Keeper
-from ddplug.utils.processes import alone, spread, team, together
+from ddplug.utils.teams import alone, spread, team, together
 
 DATA = toy_images((30, 30, 30))
 

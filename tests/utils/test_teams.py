@@ -17,14 +17,14 @@ from ddplug.distillation.loop import distill
 from ddplug.distillers.dp_dm import DPDM
 from ddplug.errors import OptionError
 from ddplug.testing import made_small, toy_images
-from ddplug.utils import processes
+from ddplug.utils import teams
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import read_tensors, write_file
 from ddplug.utils.locks import locked
-from ddplug.utils.processes import Team, alone, launched, spread, team, together
-from tests.utils import two_processes
+from ddplug.utils.teams import Team, alone, launched, spread, team, together
+from tests.utils import two_of_a_team
 
-SCRIPT = two_processes.__file__
+SCRIPT = two_of_a_team.__file__
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID")
 
 
@@ -45,7 +45,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     done = torchrun("compare", str(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines() == [*(f"{name} True" for name in two_processes.CASES), "share 3", "experts 3"]
+    assert done.stdout.splitlines() == [*(f"{name} True" for name in two_of_a_team.CASES), "share 3", "experts 3"]
     assert len(list(tmp_path.glob("expert-*.safetensors"))) == 3
 
 
@@ -54,9 +54,9 @@ def test_a_process_that_is_killed_ends_all_and_one_goes_on(tmp_path: Path) -> No
     done = torchrun("die", str(path))
     assert done.returncode != 0
     assert 3 < read_tensors(path, KIND)[1][PARTS] < 8
-    method = two_processes.small_dm()
-    resumed = distill(two_processes.DATA, method, steps=2, device="cpu", checkpoint=path)
-    assert torch.equal(resumed.inputs, distill(two_processes.DATA, method, steps=2, device="cpu").inputs)
+    method = two_of_a_team.small_dm()
+    resumed = distill(two_of_a_team.DATA, method, steps=2, device="cpu", checkpoint=path)
+    assert torch.equal(resumed.inputs, distill(two_of_a_team.DATA, method, steps=2, device="cpu").inputs)
 
 
 def test_a_process_by_itself_is_a_team_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_a_process_by_itself_is_a_team_of_one(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.usefixtures("started")
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert launched() == Team(1, 2, 1)
-    token = processes._TEAM.set(launched())
+    token = teams._TEAM.set(launched())
     try:
         write_file(tmp_path / "file", b"x")
         with locked(tmp_path / "file"), locked(tmp_path / "file"):
@@ -89,7 +89,7 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
         assert pick_device("cuda") == torch.device("cuda")
     finally:
-        processes._TEAM.reset(token)
+        teams._TEAM.reset(token)
 
 
 def test_what_is_not_split_is_done_by_the_first_process(
@@ -113,9 +113,9 @@ def test_what_is_not_split_is_done_by_the_first_process(
 
 
 def test_an_error_keeps_its_kind_on_its_way() -> None:
-    content = processes._packed([], error="DivergedError", text="the loss is nan")
+    content = teams._packed([], error="DivergedError", text="the loss is nan")
     with pytest.raises(errors.DivergedError, match="the loss is nan"):
-        processes._unpacked(content, "cpu")
+        teams._unpacked(content, "cpu")
     pieces = [{"a": torch.arange(3), "b": torch.zeros(2, 2).T}, {}]
-    back = processes._unpacked(processes._packed(pieces), "cpu")
+    back = teams._unpacked(teams._packed(pieces), "cpu")
     assert torch.equal(back[0]["a"], torch.arange(3)) and back[1] == {}
