@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ddplug.synthetic.dataset import load as load
     from ddplug.synthetic.held_out import holdout as holdout
     from ddplug.synthetic.recipe import Recipe as Recipe
+    from ddplug.utils.allocator import keep_memory as keep_memory
 
 _HOMES = {
     "Distiller": "distillation.protocol",
@@ -47,6 +48,7 @@ _HOMES = {
     "from_image_folder": "data.loaders",
     "holdout": "synthetic.held_out",
     "hub": "synthetic.hub:",
+    "keep_memory": "utils.allocator",
     "load": "synthetic.dataset",
     "load_dataset": "data.datasets:load",
     "names": "registry",
@@ -70,6 +72,7 @@ __all__ = [
     "from_image_folder",
     "holdout",
     "hub",
+    "keep_memory",
     "load",
     "load_dataset",
     "names",

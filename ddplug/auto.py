@@ -165,6 +165,14 @@ def _part(data: LabeledData, most: int) -> LabeledData:
     return data.subset(torch.cat([index[:most] for index in data.class_indices]))
 
 
+def _within(distiller: Level, data: LabeledData) -> Level:
+    """Let a method work on no more samples of a class than there are."""
+    if not isinstance(distiller, Difficulty):
+        return distiller
+    most = min(distiller.max_samples_per_class, max(map(len, data.class_indices)))
+    return replace(distiller, max_samples_per_class=most)
+
+
 def _fits(distiller: Level, data: LabeledData) -> bool:
     try:
         check_memory(distiller, data, data.device)
@@ -271,7 +279,7 @@ def choose(
             break
         if distiller.name not in paces:
             paces[distiller.name] = pace_of(distiller, data)
-        needed = paces[distiller.name].seconds(distiller)
+        needed = paces[distiller.name].seconds(_within(distiller, data))
         if needed > RESERVE * seconds - (time.monotonic() - began):
             return replace(choice, declined=(distiller.name, needed))
         choice = replace(candidate, seconds=needed)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ddplug.errors import MissingExtraError, OptionError, unknown
 
-__all__ = ["GROUPS", "names", "register", "resolve"]
+__all__ = ["GROUPS", "home", "names", "register", "resolve"]
 
 GROUPS = {
     "distiller": "ddplug.distillers",
@@ -87,6 +87,24 @@ def names(kind: str) -> list[str]:
         True
     """
     return sorted({*_refreshed(kind), *_REGISTERED[kind]})
+
+
+def home(kind: str, name: str) -> str | None:
+    """Return where the plug-in of a name is defined, without loading it.
+
+    Args:
+        kind: ``"distiller"``, ``"network"``, ``"dataset"`` or ``"codec"``.
+        name: any.
+
+    Returns:
+        ``"module:name"`` as its entry point says; ``None`` where no package declares it, or :func:`register` gave it.
+
+    Example:
+        >>> home("distiller", "dm")
+        'ddplug.distillers.dm:DM'
+    """
+    declared = None if name in _REGISTERED[kind] else _points(kind).get(name)
+    return None if declared is None else declared.value
 
 
 def resolve(kind: str, name: str) -> Any:

@@ -22,7 +22,7 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 import ddplug  # noqa: E402
 from ddplug.distillation import Distiller  # noqa: E402
@@ -32,11 +32,13 @@ from ddplug.synthetic.codecs.protocol import Codec  # noqa: E402
 from examples.benchmarks.figures import draw  # noqa: E402
 from examples.benchmarks.gallery import page as gallery  # noqa: E402
 from examples.benchmarks.tables import page as benchmarks  # noqa: E402
+from examples.notebooks.run import NOTEBOOKS  # noqa: E402
+from examples.notebooks.run import page as notebook  # noqa: E402
 
 project = "ddplug"
 author = "The ddplug developers"
 version = release = ddplug.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.napoleon", "mathml"]
 exclude_patterns = ["_build", "_generated/benchmarks.md", "_generated/gallery.md", "**/.*"]
 html_theme = "furo"
 html_title = "ddplug"
@@ -305,11 +307,13 @@ def complain() -> Iterator[str]:
 
 
 def generate(app: Sphinx) -> None:
-    """Write the API pages, the benchmark tables and the gallery; warn of what is undocumented or does not exist."""
+    """Write the pages that are made; warn of what is undocumented or does not exist."""
     for stale in set(GENERATED.glob("api/*.md")) - {GENERATED / "api" / f"{page}.md" for page in PAGES}:
         stale.unlink()
     for name in PAGES:
         write(GENERATED / "api" / f"{name}.md", api_page(name))
+    for name in NOTEBOOKS:
+        write(GENERATED / "notebooks" / f"{name}.md", notebook(name, GENERATED / "notebooks"))
     write(GENERATED / "benchmarks.md", benchmarks(HERE / "benchmarks"))
     write(GENERATED / "gallery.md", gallery(GENERATED / "gallery"))
     draw(HERE / "benchmarks", GENERATED)

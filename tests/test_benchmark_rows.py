@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import shutil
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +15,11 @@ import pytest
 from ddplug import distill, load_dataset
 from ddplug.evaluation.learned import evaluate_as_learned
 from ddplug.registry import resolve
-from examples.benchmarks import distillation
+from examples.benchmarks import distillation, stored_bytes
 from examples.benchmarks.distillation import BENCHMARKS, Benchmark, Entry, measure
+from examples.benchmarks.results import OUT, chosen
 
+ROOT = Path(__file__).parents[1]
 NETWORK = "convnet:width=4,depth=1"
 DD = Entry("dd", {"network": NETWORK, "initialization": "fixed", "steps": 2, "epochs": 1, "images_per_class": 1}, 1)
 
@@ -74,9 +78,9 @@ def test_rows_find_their_way_into_a_process_of_their_own() -> None:
 
 
 def test_published_figures_stand_beside_ours_however_often_a_file_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, published={"dm": "97.5 [recall]", "soft-label-dd, 5 images": "92 [README]"})
+    use(monkeypatch, published={"dm": "97.5 [paper]", "soft-label-dd, 5 images": "92 [README]"})
     cases = (
-        (Entry("dm", {"images_per_class": 1, "steps": 3}), "97.5 [recall]", "steps=3"),
+        (Entry("dm", {"images_per_class": 1, "steps": 3}), "97.5 [paper]", "steps=3"),
         (Entry("soft-label-dd", {"images": 5}), "92 [README]", "images=5"),
         (Entry("soft-label-dd", {"images": 6}), None, "images=6"),
         (Entry("dm", bits=2), None, "2 bits a pixel"),
@@ -91,18 +95,74 @@ def test_published_figures_stand_beside_ours_however_often_a_file_is_written(mon
     assert distillation._shown({"accuracy (%)": 1.0}, DD.key, BENCHMARKS["x"]).keys() == {"accuracy (%)", "options"}
 
 
-def test_some_rows_can_be_chosen_and_what_is_there_is_said(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    random, kmeans = (Entry(name, {"images_per_class": 1}, 1) for name in ("random", "kmeans"))
-    monkeypatch.setitem(BENCHMARKS, "x", Benchmark("x", "x", (random, DD, kmeans)))
-    assert distillation.chosen(BENCHMARKS["x"], ["kmeans", "random"]) == [random.key, kmeans.key]
-    assert distillation.chosen(BENCHMARKS["x"], None) == [random.key, DD.key, kmeans.key]
-    with pytest.raises(SystemExit, match="--row is dm; it must be one of random, dd, kmeans"):
-        distillation.chosen(BENCHMARKS["x"], ["dm"])
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_published_table_has_the_rows_of_the_script(name: str) -> None:
+    """Else the printed command measures again what is there, and drops what it does not know."""
+    found = json.loads((ROOT / "docs" / "benchmarks" / f"distillation-{name}.json").read_text(encoding="utf-8"))
+    assert found["keys"] == [entry.key for entry in BENCHMARKS[name].rows]
+    assert found["rows"] == [
+        distillation._shown(row, key, BENCHMARKS[name]) for row, key in zip(found["rows"], found["keys"], strict=True)
+    ]
 
-    path = tmp_path / "distillation-x.json"
-    path.write_text(json.dumps({"keys": [random.key], "rows": [{}], "seconds": 1.0}))
-    monkeypatch.setattr("subprocess.run", None)  # nothing is measured
-    distillation._run("x", arguments(row=["random"]), path)
-    assert f"the row is there already: {path}" in capsys.readouterr().err
+
+def test_rows_are_chosen_by_name() -> None:
+    labels = ["Replay", "DistilledReplay, dm", "DistilledReplay, dm, 4 to an image", "pixels:bits=1"]
+    assert chosen(labels, None, str) == labels
+    assert chosen(labels, ["DistilledReplay"], str) == labels[1:3]
+    assert chosen(labels, ["DistilledReplay, dm", "pixels"], str) == [labels[1], labels[3]]
+    with pytest.raises(SystemExit, match="--row is dm; it must be one of Replay, DistilledReplay, dm"):
+        chosen(labels, ["dm"], str)
+
+
+def test_sets_in_bytes_are_not_measured_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    there = {"stored": "random", "codec": "pixels:bits=1", "network": "mlp", "accuracy (%)": 1.0}
+    path = tmp_path / "stored-mnist-8kB.json"
+    path.write_text(json.dumps({"rows": [there], "seconds": 1.0}))
+    monkeypatch.setattr("ddplug.load_dataset", lambda *given, **options: None)
+    monkeypatch.setattr(stored_bytes, "sets_of", lambda row, *given: [row])
+    monkeypatch.setattr(
+        stored_bytes,
+        "measure",
+        lambda row, sets, test, network: {**there, "codec": row.codec},
+    )
+    given = {"data": "x", "data_root": None, "cache": None, "network": "mlp", "seeds": 1, "sets": None}
+    found = []
+    for row in (["random"], ["random"]):
+        stored_bytes.run("mnist-8kB", Namespace(**given, row=row, out=tmp_path))
+        found.append(path.read_text())
+    assert found[0] == found[1]
+    assert [row["codec"] for row in json.loads(found[0])["rows"]] == ["pixels:bits=1", "pixels:bits=1,side=14"]
+
+
+@pytest.mark.parametrize("words", [[], ["--row", "ROW"]])
+@pytest.mark.parametrize(
+    ("script", "result", "row"),
+    [
+        ("distillation.py mnist-1 --data mnist", "distillation-mnist-1", "dm"),
+        ("codec_speed.py", "codec-speed", "pixels"),
+        ("avalanche_scenarios.py digits", "scenarios-digits", "Replay"),
+        ("avalanche_split.py mnist --data-root x", "avalanche-mnist", "Replay"),
+    ],
+)
+def test_a_benchmark_whose_rows_are_there_says_so(
+    words: list[str],
+    script: str,
+    result: str,
+    row: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = OUT / f"{result}.json"
+    path.parent.mkdir()
+    shutil.copy(ROOT / "docs" / "benchmarks" / path.name, path)
+    before = path.read_bytes()
+    name, *rest = script.split()
+    monkeypatch.setattr("sys.argv", [name, *rest, *(word.replace("ROW", row) for word in words)])
+    runpy.run_path(str(ROOT / "examples" / "benchmarks" / name), run_name="__main__")
+    assert f" there already: {path}" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    monkeypatch.setattr("sys.argv", [name, *rest, "--row", "no such row"])
+    with pytest.raises(SystemExit, match="--row is no such row; it must be one of .*" + row):
+        runpy.run_path(str(ROOT / "examples" / "benchmarks" / name), run_name="__main__")

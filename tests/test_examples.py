@@ -48,6 +48,7 @@ def test_every_example_is_tested() -> None:
         "avalanche_own_images",
         "avalanche_replay",
         "distill_digits",
+        "federated",
         "medical",
         "nni_search",  # in tests/nni
         "optuna_architecture",
@@ -113,6 +114,33 @@ def test_avalanche_replay(capsys: pytest.CaptureFixture[str]) -> None:
     assert distilled > stock + 0.1
 
 
+def test_federated_counts_the_bytes_of_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    federated = example("federated")
+    found = federated.main(images=1, steps=1, rounds=(1, 2), epochs=1, training=2)
+    out = capsys.readouterr().out
+    assert "epsilon 10, delta 1e-05, for one record added or removed" in out
+    _, coded, private, *averaged = found
+    # ten sets of ten images; weights go out and come back, 4 bytes each, in every round
+    assert 10 * 10 < coded.nbytes < 10 * 10 * 64
+    assert private.nbytes < 10 * 10 * 64
+    weights = sum(p.numel() for p in federated.build(federated.NETWORK, (1, 8, 8), 10, torch.Generator()).parameters())
+    assert [each.nbytes for each in averaged] == [2 * 10 * 4 * weights, 2 * 2 * 10 * 4 * weights]
+
+
+def test_federated_deals_each_record_to_one_client() -> None:
+    federated = example("federated")
+    data = ddplug.load_dataset("digits")
+    clients = federated.deal(data, torch.Generator().manual_seed(1))
+    rows = torch.cat([client.inputs.flatten(1) for client in clients])
+    assert torch.equal(
+        rows.unique(dim=0, return_counts=True)[1], data.inputs.flatten(1).unique(dim=0, return_counts=True)[1]
+    )
+    counts = torch.stack([client.targets.bincount(minlength=10) for client in clients])
+    assert counts.sum() == len(data)
+    assert counts.min() == federated.LEAST + 3  # an eighth of a quarter of the rest
+    assert (counts.max(0).values > 0.4 * counts.sum(0)).all()
+
+
 @pytest.mark.parametrize("name", ["hyperparameters", "architecture"])
 def test_optuna(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("optuna", reason="Optuna is not installed")
@@ -127,21 +155,36 @@ def test_optuna(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert (Path(f"{name}.jsonl").read_text(), capsys.readouterr().out) == (lines, out)
 
 
+FEW = pytest.mark.filterwarnings("ignore:.*the noise is larger:ddplug.utils.notes.Note")
 QUICK = {"steps": 2, "whole_steps": 2, "repeats": 1, "network": "convnet:width=4,depth=1"}
 
 
+@FEW
 def test_medical_judges_patients_that_no_network_has_seen(capsys: pytest.CaptureFixture[str]) -> None:
     found = example("medical").main(patients=12, **QUICK)
     out = capsys.readouterr().out
     assert out.startswith("6 patients, ")
     assert "6 new patients" in out
-    assert list(found) == ["distilled, soft labels", "random patches", "mean patches", "all patches"]
+    assert list(found) == [
+        "distilled, soft labels",
+        "dp-dm, epsilon 10",
+        "random patches",
+        "mean patches",
+        "all patches",
+    ]
+    said = {line[:24].strip(): line for line in out[out.index("differential privacy") :].splitlines()}
+    assert "yes" in said["random patches"] and "3 of 3" in said["random patches"]
+    assert said["dp-dm, epsilon 10"].split()[3] == "no" and said["dp-dm, epsilon 10"].endswith("for one patch")
+    most = int(out.split("up to ")[1].split()[0])
+    assert 0 < most <= 49 and f"epsilon {10 * most} for one patient" in out
+    assert Path("medical.png").read_bytes().startswith(b"\x89PNG")
     made = SyntheticSet.load("patches-0.safetensors")
     assert (made.inputs.shape, made.targets.shape) == ((3, 1, 32, 32), (3, 3))
     assert made.class_names == ("irrelevant", "negative", "positive")
     assert made.levels is not None
 
 
+@FEW
 def test_medical_reads_own_images_with_masks(capsys: pytest.CaptureFixture[str]) -> None:
     medical = example("medical")
     rng = torch.Generator().manual_seed(0)

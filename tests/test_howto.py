@@ -17,7 +17,7 @@ from ddplug.synthetic.dataset import SyntheticSet
 FOLDER = Path(__file__).parents[1] / "docs" / "howto"
 
 
-@pytest.mark.parametrize("page", ["bytes", "codecs", "compare", "embeddings", "search"])
+@pytest.mark.parametrize("page", ["bytes", "codecs", "compare", "embeddings", "federated", "search"])
 def test_the_blocks_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page == "search":
         pytest.importorskip("optuna", reason="Optuna is not installed")

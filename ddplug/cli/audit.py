@@ -26,6 +26,14 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         "took; 0 to leave that out (default: 16)",
     )
     parser.add_argument(
+        "--canaries",
+        type=number(int, 0),
+        default=0,
+        metavar="N",
+        help="records made to be found, mislabeled and shuffled ones, to put among the data of shadow sets; the more, "
+        "the larger a bound on epsilon can be (default: 0)",
+    )
+    parser.add_argument(
         "--network",
         default="convnet:width=32",
         metavar="SPEC",
@@ -57,6 +65,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         train,
         test,
         shadows=arguments.shadows,
+        canaries=arguments.canaries,
         network=arguments.network,
         seed=arguments.seed,
         device=arguments.device,

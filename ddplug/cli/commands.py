@@ -26,7 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "agreement": ("ddplug.cli.agreement", "tell how far small sets rank architectures as full training does"),
     "doctor": ("ddplug.cli.doctor", "show what is installed, what is known to be broken in it, and what to do"),
     "completion": ("ddplug.cli.completion", "print what makes bash, zsh or fish complete these commands"),
-    "demo": ("ddplug.cli.demo.command", "distill, evaluate and plot real digits, end to end, in about a minute"),
+    "demo": ("ddplug.cli.demo_", "distill, evaluate and plot real digits, end to end, in about a minute"),
 }
 """Name of a command -> its module, and what it does."""
 

@@ -48,11 +48,11 @@ def _options() -> dict[str, list[str]]:
 def _values() -> dict[str, list[str]]:
     """Return what options can be followed by, as far as names are known."""
     from ddplug import registry
+    from ddplug.cli.described import sources
     from ddplug.cli.export import KINDS
-    from ddplug.data.sources import SCHEMES
 
     return {
-        "--data": [*registry.names("dataset"), *(f"{scheme}:" for scheme in SCHEMES)],
+        "--data": [*registry.names("dataset"), *(f"{usage.partition(':')[0]}:" for usage in sources())],
         "--codec": ["auto", *registry.names("codec")],
         "--network": ["auto", *registry.names("network")],
         "--to": list(KINDS),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ddplug.errors import DataError, OptionError
 from ddplug.utils.arguments import SEED_LIMIT, Parser, number, path
-from ddplug.utils.streams import is_terminal
+from ddplug.utils.streams import complain, is_terminal
 from ddplug.utils.teams import in_turn
 from ddplug.utils.text import shown
 
@@ -30,6 +30,7 @@ __all__ = [
     "load_whole",
     "require_validation",
     "show_progress",
+    "tell",
 ]
 
 
@@ -118,6 +119,16 @@ def _size(text: str) -> tuple[int, int]:
 def show_progress() -> bool:
     """Return whether somebody is looking at standard error."""
     return is_terminal(sys.stderr)
+
+
+def tell(line: str) -> None:
+    """Write a line about what is being done to standard error, above a progress bar if there is one."""
+    if show_progress():
+        from ddplug.utils.progress import above
+
+        above(line)
+    else:
+        complain(line)
 
 
 def data_words(arguments: argparse.Namespace) -> list[str]:

@@ -8,15 +8,17 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ddplug.cli import described
 from ddplug.cli.commands import Answer
 from ddplug.cli.config import check_known, other_data, with_config
-from ddplug.cli.data import add_data_options, add_run_options, add_shard_option, data_words, load
+from ddplug.cli.data import add_data_options, add_run_options, add_shard_option, data_words, load, tell
 from ddplug.errors import CheckpointError, FormatError, OptionError, ProcessError
-from ddplug.utils.arguments import Parser, add_fields, given_fields, number, quantity
+from ddplug.utils.arguments import Parser, add_options, given_fields, number, quantity
 from ddplug.utils.arguments import path as as_path
 from ddplug.utils.signals import saving
 from ddplug.utils.streams import complain
@@ -34,6 +36,18 @@ _SIZE = quantity("a size", {"B": 1, "kB": 1e3, "MB": 1e6, "KiB": 2**10, "MiB": 2
 
 _TIMES = {"s": 1, "m": 60, "h": 3600}
 
+_LONG = 120.0
+"""Seconds from which on ``auto`` says beforehand how long it may take."""
+
+_PREPARING = (
+    *("pool_size", "networks", "num_experts", "teacher_epochs", "train_epochs", "train_steps", "candidates"),
+    *("max_samples_per_class", "network"),
+)
+"""Options that say how long a method prepares."""
+
+_STEPPING = ("steps", "epochs", "inner_loop", "syn_steps", "batch_real", "images_per_class", "network")
+"""Options that say how long its steps take."""
+
 AUTO = "auto"
 """In the place of a method's name: choose one."""
 
@@ -42,14 +56,15 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the common options, and those of the method, which comes first unless a file names it."""
     parser.usage = "ddplug distill METHOD --data NAME -o FILE [options]"
     typed, argv = argv, with_config(argv)
-    _add_common(parser, _fields(argv))
-    rest = _configure_method(parser, argv)
+    method = described.method(argv[0]) if argv and not argv[0].startswith("-") and argv[0] != AUTO else None
+    _add_common(parser, set() if method is None else {f"--{option.name}" for option in method.options})
+    rest = _configure_any(parser, argv) if method is None else _configure_method(parser, argv, method)
     check_known(parser, typed)
     return rest
 
 
-def _configure_method(parser: Parser, argv: list[str]) -> list[str]:
-    """Add the options of the method; return the words that are left."""
+def _configure_any(parser: Parser, argv: list[str]) -> list[str]:
+    """Add what there is without a method; return the words that are left."""
     if argv and argv[0] in ("-h", "--help"):
         parser.epilog = (
             "`ddplug list` gives the methods; `ddplug distill METHOD --help` the options of one. "
@@ -58,41 +73,57 @@ def _configure_method(parser: Parser, argv: list[str]) -> list[str]:
         return argv
     if argv and argv[0] == AUTO:
         return _configure_auto(parser, argv[1:])
-    if not argv or argv[0].startswith("-"):
-        raise OptionError("the method comes first: ddplug distill METHOD --data NAME -o FILE (see `ddplug list`)")
-    from ddplug import registry
-    from ddplug.distillers import presets
-    from ddplug.functional.packing import BITS
-    from ddplug.functional.resize import MAX_FACTOR
+    raise OptionError("the method comes first: ddplug distill METHOD --data NAME -o FILE (see `ddplug list`)")
 
-    method = registry.resolve("distiller", argv[0])
+
+def _configure_method(parser: Parser, argv: list[str], method: described.Described) -> list[str]:
+    """Add the options of the method; return the words that are left."""
     parser.prog = f"ddplug distill {argv[0]}"
     parser.usage = f"{parser.prog} --data NAME -o FILE [options]"
-    parser.description = (method.__doc__ or "").strip().partition("\n")[0]
+    parser.description = method.about
     parser.set_defaults(name=argv[0], method=method)
     parser.add_argument("--preset", metavar="NAME", help="published options; the ones given with it win")
     parser.add_argument("--quantize", "--quantise", action="store_true", help="store a byte a number instead of four")
     parser.add_argument(
         "--bits",
-        type=int,
-        choices=BITS,
+        type=_bits,
         metavar="N",
         help="store an image's numbers in N bits each, 1, 2, 4 or 8; --quantize is 8",
     )
     parser.add_argument(
         "--reduced",
-        type=number(int, 1, MAX_FACTOR),
+        type=_factor,
         default=1,
         metavar="N",
         help="store images smaller by N, averaged, as methods that learn do with --factor (default: 1)",
     )
     _add_storage(parser)
-    known = ", ".join(presets.of(method)) or "none"
+    group = parser.add_argument_group(
+        f"options of {argv[0]}", fill(f"presets: {', '.join(method.presets) or 'none'}", 105)
+    )
     try:
-        add_fields(parser.add_argument_group(f"options of {argv[0]}", fill(f"presets: {known}", 105)), method)
-    except (argparse.ArgumentError, TypeError) as error:
+        add_options(group, method.options)
+    except argparse.ArgumentError as error:
         raise OptionError(f"the fields of method {argv[0]!r} cannot be made options: {error}; rename them") from None
     return argv[1:]
+
+
+def _bits(text: str) -> int:
+    """Read the bits of a number."""
+    from ddplug.functional.packing import BITS
+
+    value: int = number(int, 1)(text)
+    if value not in BITS:
+        raise argparse.ArgumentTypeError(f"is {value}; it must be one of {', '.join(map(str, BITS))}")
+    return value
+
+
+def _factor(text: str) -> int:
+    """Read by how much images are made smaller."""
+    from ddplug.functional.resize import MAX_FACTOR
+
+    value: int = number(int, 1, MAX_FACTOR)(text)
+    return value
 
 
 def _add_storage(parser: Parser) -> None:
@@ -136,15 +167,6 @@ def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
         "--no-real", action="store_true", help="make no set that holds real images, which may show people or secrets"
     )
     return argv
-
-
-def _fields(argv: list[str]) -> set[str]:
-    """Return the options that the fields of a method become, where a known one is named."""
-    from ddplug import registry
-
-    if not argv or argv[0] not in registry.names("distiller"):
-        return set()
-    return {f"--{name}" for name in getattr(registry.resolve("distiller", argv[0]), "__dataclass_fields__", ())}
 
 
 def _add_common(parser: Parser, taken: set[str]) -> None:
@@ -198,7 +220,9 @@ def _given(arguments: argparse.Namespace) -> _Plan | None:
     """Build the method: its defaults, then the preset, then what was given; ``None`` where it is to be chosen."""
     if arguments.method is None:
         return None
-    given = given_fields(arguments)
+    from ddplug import registry
+
+    method, given = registry.resolve("distiller", arguments.name), given_fields(arguments)
     _check_storage(arguments, given)
     if arguments.preset is not None:
         from ddplug.distillers import presets
@@ -206,7 +230,7 @@ def _given(arguments: argparse.Namespace) -> _Plan | None:
         given = {**presets.get(arguments.name, arguments.preset), **given}
     bits = arguments.bits or (8 if arguments.quantize else None)
     nbytes = None if arguments.bytes is None else int(arguments.bytes)
-    return _Plan(arguments.method(**given), arguments.reduced, bits, arguments.codec, nbytes)
+    return _Plan(method(**given), arguments.reduced, bits, arguments.codec, nbytes)
 
 
 def _check_storage(arguments: argparse.Namespace, given: dict[str, Any]) -> None:
@@ -294,13 +318,32 @@ def _continues(checkpoint: str) -> str:
 
 def _callbacks(arguments: argparse.Namespace) -> list[Callback]:
     from ddplug.distillation import callbacks
+    from ddplug.utils.forecast import Forecast
 
-    found: list[Callback] = [callbacks.ProgressBar()]
+    found: list[Callback] = [callbacks.ProgressBar(), Forecast(partial(_foretold, arguments))]
     if arguments.csv:
         found.append(callbacks.CsvLog(arguments.csv))
     if arguments.tensorboard:
         found.append(callbacks.TensorBoardLog(arguments.tensorboard))
     return found
+
+
+def _foretold(arguments: argparse.Namespace, part: str, seconds: float) -> None:
+    """Say how long it takes, and what would take less."""
+    from ddplug.utils.text import roughly
+
+    what = f"preparing ({part})" if part else "distilling"
+    tell(f"{arguments.name}: {what} takes about {roughly(seconds)} in all; {_shorter(arguments, part)}")
+
+
+def _shorter(arguments: argparse.Namespace, part: str) -> str:
+    """Say what would take less."""
+    if arguments.method is None:
+        return "a smaller --budget takes less"
+    fields = {option.name for option in arguments.method.options}
+    named = [f"--{name.replace('_', '-')}" for name in (_PREPARING if part else _STEPPING) if name in fields]
+    smaller = f"a smaller {', '.join(named)} takes less, and " if named else ""
+    return f"{smaller}`ddplug distill {AUTO} --budget 5m` takes what fits a time"
 
 
 def run(arguments: argparse.Namespace) -> Answer:
@@ -354,12 +397,14 @@ def _save(synthetic: SyntheticSet, output: str, checkpoint: str) -> None:
 def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -> _Plan:
     """Choose for the budget, or go on with what was chosen before; say so before the work begins."""
     from ddplug import auto
-    from ddplug.utils.text import duration
+    from ddplug.utils.text import duration, roughly
 
     kept = None if arguments.no_resume or not os.path.exists(checkpoint) else checkpoint
     if kept is not None:
         choice = auto.resumed(kept, data, int(arguments.bytes), real=not arguments.no_real)
     else:
+        if arguments.budget >= _LONG:
+            complain(f"auto: choosing and distilling take up to {roughly(arguments.budget)} (--budget)")
         choice = auto.choose(
             data,
             seconds=arguments.budget,

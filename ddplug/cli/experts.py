@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ddplug.cli.commands import Answer
-from ddplug.cli.data import add_data_options, add_run_options, add_shard_option, data_words, load, show_progress
-from ddplug.utils.arguments import Parser, add_fields, given_fields, number, path
+from ddplug.cli.data import add_data_options, add_run_options, add_shard_option, data_words, load, show_progress, tell
+from ddplug.cli.described import TRAINING, options_at
+from ddplug.utils.arguments import Parser, add_options, given_fields, number, path
 from ddplug.utils.text import command, shown, table
 
 __all__ = ["configure", "run"]
@@ -31,10 +32,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     )
     add_shard_option(parser, "train every N-th expert only, from the K-th")
     parser.add_argument("--half", action="store_true", help="store two bytes a weight instead of four")
-    if argv:  # the fields import torch
-        from ddplug.distillers.parts.training import ExpertTraining
-
-        add_fields(parser.add_argument_group("training"), ExpertTraining)
+    add_options(parser.add_argument_group("training"), options_at(TRAINING))
     return argv
 
 
@@ -48,16 +46,27 @@ def _saying_how_to_go_on(folder: str) -> Iterator[None]:
         ) from None
 
 
+def _foretold(part: str, seconds: float) -> None:
+    """Say how long it takes, and what would take less."""
+    from ddplug.utils.text import roughly
+
+    tell(
+        f"experts: all of them take about {roughly(seconds)}; fewer (--number), fewer --epochs or a smaller --network "
+        "take less, and other machines can take a --shard"
+    )
+
+
 def run(arguments: argparse.Namespace) -> Answer:
     """Train the experts of a shard that are not there yet."""
     from ddplug.distillers.parts.experts import train_experts
     from ddplug.distillers.parts.training import ExpertTraining
     from ddplug.networks.factory import suited
+    from ddplug.utils.forecast import Forecast, forecasting
 
     began = time.monotonic()
     data = load(arguments, "train")
     network = str(suited(arguments.network, data.shape))
-    with _saying_how_to_go_on(arguments.output):
+    with _saying_how_to_go_on(arguments.output), forecasting(Forecast(_foretold)):
         paths = train_experts(
             data,
             arguments.output,

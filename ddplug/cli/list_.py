@@ -6,8 +6,11 @@ import argparse
 from textwrap import indent
 from typing import Any
 
+from ddplug import registry
+from ddplug.cli import described
 from ddplug.cli.commands import Answer
-from ddplug.utils.arguments import Parser, plain
+from ddplug.errors import DdplugError
+from ddplug.utils.arguments import Parser
 from ddplug.utils.text import wrapped
 
 __all__ = ["configure", "run"]
@@ -20,15 +23,10 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
 
 def _describe(kind: str, name: str) -> dict[str, Any]:
     """Return the first line of a plug-in's documentation, or why it cannot be used."""
-    from ddplug import registry
-    from ddplug.errors import DdplugError
-
     try:
-        found = registry.resolve(kind, name)
+        return {"name": name, "about": described.about(kind, name), "error": None}
     except DdplugError as error:
         return {"name": name, "about": None, "error": str(error)}
-    lines = (getattr(found, "__doc__", None) or "").strip().splitlines()
-    return {"name": name, "about": plain(lines[0]) if lines else "", "error": None}
 
 
 def _sets() -> list[dict[str, Any]]:
@@ -43,12 +41,9 @@ def _sets() -> list[dict[str, Any]]:
 
 def run(arguments: argparse.Namespace) -> Answer:
     """List every installed plug-in; one that cannot be imported is listed with the reason."""
-    from ddplug import registry
-    from ddplug.data.sources import SCHEMES
-
     values = {f"{kind}s": [_describe(kind, name) for name in registry.names(kind)] for kind in registry.GROUPS}
     values["sets"] = _sets()
-    values["sources"] = [{"name": scheme.usage, "about": scheme.about, "error": None} for scheme in SCHEMES.values()]
+    values["sources"] = [{"name": name, "about": about, "error": None} for name, about in described.sources().items()]
     titles = {
         "distillers": "Methods",
         "networks": "Networks",

@@ -16,6 +16,7 @@ from ddplug._version import __version__
 from ddplug.cli.commands import COMMANDS, Answer
 from ddplug.cli.sharing import sharing
 from ddplug.errors import DdplugError, OptionError
+from ddplug.utils.allocator import keep_memory
 from ddplug.utils.arguments import Parser
 from ddplug.utils.checks import one_of, out_of_memory
 from ddplug.utils.notes import notes_on_stderr
@@ -131,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not launched().leads:  # the first process speaks for all
         disconnect(sys.stdout)
         disconnect(sys.stderr)
+    if argv is None:  # the process is the command's own
+        keep_memory()
     # it tells where it keeps its fonts where the home folder cannot be written, which concerns no run
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with stoppable(passing_on=False) as stop:

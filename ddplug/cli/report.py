@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ddplug._version import __version__
@@ -13,8 +14,9 @@ from ddplug.cli.compare import BASELINES
 from ddplug.cli.data import add_data_options, add_run_options
 from ddplug.cli.judging import add_judging_options, judging, names_of, real, tested_on
 from ddplug.errors import OptionError
-from ddplug.utils.arguments import Parser, path
+from ddplug.utils.arguments import Parser, number, path
 from ddplug.utils.page import MARK, Chapter, page
+from ddplug.utils.streams import complain
 
 if TYPE_CHECKING:
     from ddplug.data.labeled import LabeledData
@@ -43,7 +45,22 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         metavar="SPEC",
         help="to train; again for the sets with other architectures too (default: auto)",
     )
+    parser.add_argument(
+        "--audit",
+        type=number(int, 0),
+        metavar="N",
+        help="with --data, attack the sets as `ddplug audit --shadows N` does, 0 for what takes no shadow sets; the "
+        "page then shows what was found",
+    )
     add_judging_options(parser)
+    parser.add_argument(
+        "--journal",
+        type=path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="of a search, to show how it went; again for more",
+    )
     return argv
 
 
@@ -63,8 +80,17 @@ def _check(output: str, files: Sequence[str]) -> None:
 class _Page:
     """The page, which is written as far as it is known."""
 
-    def __init__(self, output: str, sheets: Sequence[Chapter], lead: str) -> None:
-        self._output, self._sheets, self._lead = output, sheets, lead
+    def __init__(self, output: str, sheets: Sequence[Chapter], lead: str, searches: Sequence[Chapter] = ()) -> None:
+        self._output, self._sheets, self._lead, self._searches = output, list(sheets), lead, searches
+
+    def add(self, n: int, part: Chapter) -> None:
+        """Put a part behind what the page tells of a set.
+
+        Args:
+            n: place of the set.
+            part: with a heading of its own.
+        """
+        self._sheets[n] = replace(self._sheets[n], blocks=[*self._sheets[n].blocks, part])
 
     def write(self, chapters: Sequence[Chapter] = (), status: str = "") -> None:
         """Write the page.
@@ -78,17 +104,21 @@ class _Page:
         number = len(self._sheets)
         title = "Report on a synthetic set" if number == 1 else f"Report on {number} synthetic sets"
         footer = f"Made by ddplug {__version__}."
-        write_file(self._output, page(title, self._lead, [*chapters, *self._sheets], footer, status).encode())
+        everything = [*chapters, *self._searches, *self._sheets]
+        write_file(self._output, page(title, self._lead, everything, footer, status).encode())
 
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Describe the sets, judge them where there are data, and write the page as it goes."""
+    from ddplug.cli.searches import searched
     from ddplug.cli.sheets import sheet
     from ddplug.synthetic.compat import same_space
     from ddplug.synthetic.dataset import SyntheticSet
     from ddplug.utils.devices import pick_device
 
     _check(arguments.output, arguments.files)
+    if arguments.audit is not None and arguments.data is None:
+        raise OptionError("--audit compares a set with the data that it was made from; give --data")
     sets = {file: SyntheticSet.load(file) for file in arguments.files}
     data = None if arguments.data is None else real(arguments, sets)
     cpu = pick_device("cpu")
@@ -97,13 +127,42 @@ def run(arguments: argparse.Namespace) -> Answer:
         train = None if data is None else same_space(own, data[0], "train", cpu)
         sheets.append(sheet(os.path.basename(file), own, train, arguments.seed, os.path.getsize(file)))
     lead = "Small synthetic training sets: what their files say"
-    made = _Page(arguments.output, sheets, f"{lead}." if data is None else f"{lead}, and the real data {data[0].name}.")
+    lead += "." if data is None else f", and the real data {data[0].name}."
+    made = _Page(arguments.output, sheets, lead, searched(arguments.journal, sets))
     values: dict[str, Any] = {"files": list(sets), "page": arguments.output, "rows": []}
+    if data is not None and arguments.audit is not None:
+        values["audits"] = _attacked(arguments, sets, data, made)
     if data is None or not arguments.train:
         made.write()
     else:
         values["rows"] = [row.to_json() for row in _judged(arguments, sets, data, made)]
     return Answer(values, f"wrote {arguments.output}")
+
+
+def _attacked(
+    arguments: argparse.Namespace,
+    sets: dict[str, SyntheticSet],
+    data: tuple[LabeledData, LabeledData],
+    made: _Page,
+) -> list[dict[str, Any]]:
+    """Attack each set, and put what was found behind it."""
+    from ddplug.cli.audited import audited
+    from ddplug.privacy.report import audit
+
+    made.write(status="The sets are still being attacked.")
+    options: dict[str, Any] = {"shadows": arguments.audit, "seed": arguments.seed, "device": arguments.device}
+    found = []
+    for n, own in enumerate(sets.values()):
+        told = audit(
+            own,
+            *data,
+            network=(arguments.network or ["auto"])[0],
+            say=lambda text: complain(f"report: {text}"),
+            **options,
+        )
+        made.add(n, audited(told))
+        found.append(told.to_json())
+    return found
 
 
 def _judged(

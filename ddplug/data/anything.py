@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from torch.utils.data import DataLoader, Dataset
 
 from ddplug.data.datasets import load
+from ddplug.data.items import INPUTS, LABELS
 from ddplug.data.labeled import LabeledData
 from ddplug.data.loaders import from_arrays, from_dataset
 from ddplug.errors import DataError
@@ -23,9 +24,13 @@ _WHAT_TO_CALL: Mapping[str, str] = {
     "DataFrame": "ddplug.from_arrays(frame[columns].to_numpy(float), frame[label])",
     "Tensor": "ddplug.from_arrays(inputs, labels)",
     "ndarray": "ddplug.from_arrays(inputs, labels)",
+    "bytes": "the name as a text",
     "NoneType": 'a torch Dataset, ddplug.load_dataset("digits") or ddplug.from_arrays(inputs, labels)',
 }
 """Type of what is no labeled data -> what to give instead."""
+
+_KEYS = ((INPUTS, ("data", "X")), (LABELS, ()))
+"""What arrays of inputs and of labels are called in dictionaries, those of scikit-learn included."""
 
 
 @own_surroundings()
@@ -63,12 +68,21 @@ def as_labeled(data: Any, split: str = "train", *, what: str = "data") -> Labele
     if kind in _WHAT_TO_CALL:
         raise DataError(f"{what}: a {kind} holds no labeled data; give {_WHAT_TO_CALL[kind]}")
     if isinstance(data, Mapping):
-        keys = ", ".join(map(repr, list(data)[:5]))
         raise DataError(
-            f"{what}: a {kind} of {keys} is no data set; give one of its values, or ddplug.from_arrays(inputs, labels)"
+            f"{what}: a {kind} of {', '.join(map(repr, list(data)[:5]))} is no data set; {_of_mapping(data)}"
         )
+    if isinstance(data, Iterator):
+        raise DataError(f"{what}: a {kind} is no data set; give list(...) of it")
     if isinstance(data, DataLoader) or hasattr(data, "__getitem__"):
         return from_dataset(data)
     raise DataError(
         f"{what}: a {kind} is no data set; give a torch Dataset, the name of a data set, a folder, or LabeledData"
     )
+
+
+def _of_mapping(data: Mapping[Any, Any]) -> str:
+    """Say what to give in the place of a dictionary: of arrays, or of the parts of a data set."""
+    inputs, labels = (next((name for name in (*names, *more) if name in data), None) for names, more in _KEYS)
+    if inputs is not None and labels is not None:
+        return f"give ddplug.from_arrays(data[{inputs!r}], data[{labels!r}])"
+    return "give one of its values, or ddplug.from_arrays(inputs, labels)"

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ddplug.data.preprocess import pieces
 from ddplug.errors import DataError
 
-__all__ = ["channels_first", "check", "to_inputs"]
+__all__ = ["channels_first", "check", "refuse_masked", "refuse_meta", "to_inputs"]
 
 
 def to_inputs(values: Any, what: str) -> Tensor:
@@ -27,27 +28,57 @@ def to_inputs(values: Any, what: str) -> Tensor:
         Contiguous uint8 or float32.
 
     Raises:
-        DataError: another data type.
+        DataError: another data type, masked values, or a tensor that holds no numbers.
     """
     if isinstance(values, Tensor):
+        refuse_meta(values, f"{what}: the inputs")
         if values.dtype == torch.uint8 or values.is_floating_point():
             dtype = torch.uint8 if values.dtype == torch.uint8 else torch.float32
             return values.detach().to_dense().to(dtype).contiguous()
     else:
         try:
-            values = np.asarray(values)
+            values = np.asanyarray(values)
         except ValueError:
             raise DataError(f"{what}: the inputs differ in shape; make them equal") from None
+        refuse_masked(values, f"{what}: the inputs")
         if values.dtype == np.uint8 or values.dtype.kind == "f":
             # writeable, because torch warns about arrays that are not; what overflows is refused as infinite
             with np.errstate(over="ignore"):
                 return torch.from_numpy(
                     np.require(values, np.uint8 if values.dtype == np.uint8 else np.float32, ("C", "W"))
                 )
-    hint = " (.astype('uint8') or .astype('float32'))" if "int" in str(values.dtype) else ""
     raise DataError(
-        f"{what}: the inputs are {values.dtype}; give uint8 pixels (0..255) or floating-point numbers{hint}"
+        f"{what}: the inputs are {values.dtype}; give uint8 pixels (0..255) or floating-point numbers{_instead(values)}"
     )
+
+
+def refuse_meta(values: Tensor, what: str) -> None:
+    """Refuse a tensor that has a shape and no numbers."""
+    if values.is_meta:
+        raise DataError(f"{what} are on the device meta, which holds no numbers; make them on the CPU")
+
+
+def refuse_masked(values: Any, what: str) -> None:
+    """Refuse an array some of whose values are masked; what lies under a mask is no value."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise DataError(
+            f"{what} hold {int(np.ma.getmaskarray(values).sum())} masked values; fill them in or drop the samples"
+        )
+
+
+def _instead(values: Tensor | NDArray[Any]) -> str:
+    """Say how values of another type become inputs: bytes only where that changes no number."""
+    kind = str(values.dtype).removeprefix("torch.")
+    if kind == "object" and values.ndim:
+        parts = len(values) > 0 and hasattr(values.reshape(-1)[0], "shape")
+        return " (np.stack(list(inputs)))" if parts else " (.astype('float32'))"
+    if not kind.startswith(("int", "uint", "bool")):
+        return ""
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    pixels = kind != "bool" and array.size > 0 and bool(array.min() >= 0 and array.max() <= 255)
+    if isinstance(values, Tensor):
+        return " (.to(torch.uint8))" if pixels else " (.float())"
+    return f" (.astype({'uint8' if pixels else 'float32'!r}))"
 
 
 def channels_first(inputs: Tensor) -> Tensor:
@@ -74,13 +105,13 @@ def channels_first(inputs: Tensor) -> Tensor:
 def _channels_last(shape: tuple[int, ...], image: bool) -> bool:
     """Return whether a shape is ``(H, W, C)``: few channels, and more rows and columns than that.
 
-    Maps of features have few rows and columns too, ``(512, 1, 1)`` or ``(64, 3, 3)``, and are told apart by it. Bytes
-    are pixels: a square with more than four channels can be told there, as satellites have them.
+    Maps of features have few rows and columns too, ``(512, 1, 1)`` or ``(64, 3, 3)``, and are told apart by it. More
+    than four channels, as satellites have them, can be told by a square before them, and in bytes, which are pixels.
     """
     height, width, channels = shape
     if height in (1, 3) or min(height, width) <= channels:
         return False
-    return channels <= 4 or (image and height == width)
+    return channels <= 4 or image or height == width
 
 
 def check(inputs: Tensor, labels: int, what: str) -> None:
@@ -97,7 +128,9 @@ def check(inputs: Tensor, labels: int, what: str) -> None:
     if inputs.ndim < 2 or inputs.numel() == 0:
         raise DataError(f"{what}: the inputs have the shape {tuple(inputs.shape)}; give (N, *shape) with N at least 2")
     if len(inputs) != labels:
-        raise DataError(f"{what}: {len(inputs)} inputs but {labels} labels; give one label an input")
+        last = labels > 1 and inputs.shape[-1] == labels
+        hint = " (their last dimension has as many: np.moveaxis(inputs, -1, 0))" if last else ""
+        raise DataError(f"{what}: {len(inputs)} inputs but {labels} labels; give one label an input{hint}")
     if inputs.is_floating_point():
         start = 0
         for part in pieces(inputs):

@@ -24,6 +24,7 @@ from ddplug.data.sources import Wanted, held_out, read, source_of
 from ddplug.errors import DataError, OptionError
 from ddplug.functional.augmentation import ALL_OPERATIONS
 from ddplug.utils.checks import one_of
+from ddplug.utils.paths import local
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import one_line
 
@@ -179,7 +180,7 @@ class TorchvisionLoader:
             )
 
         def part_of(part: str, preprocess: str | Preprocess) -> LabeledData:
-            dataset = self._open(Path(root).expanduser(), part, download)
+            dataset = self._open(Path(local(root)), part, download)
             return from_dataset(
                 dataset, preprocess=preprocess, name=self.name, augmentation=self.augmentation, **options
             )

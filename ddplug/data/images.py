@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -42,6 +43,9 @@ _TURNS: Mapping[int, Image.Transpose] = {
 
 _SIDEWAYS = {_TURNS[number] for number in (5, 6, 7, 8)}
 """Turns that exchange height and width."""
+
+_ONE_PICTURE = {"MPO", "PSD"}
+"""Formats in which the first picture is the whole: others behind it are previews or layers."""
 
 _GREY = {"1", "L", "LA", "La"}
 _COLOR = {"RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV"}
@@ -155,17 +159,21 @@ class Folder:
     def _mode(self) -> str:
         """Mode to read all images in. Looks at every header, so that misfits show at once."""
         first: tuple[str, tuple[int, int]] | None = None
-        modes = set()
+        modes, moving = set(), list[str]()
         bar: Iterable[Any] = tqdm(self._samples, desc=f"checking {self.path.name}", disable=not self.progress)
         for path, _ in bar:
-            mode, (width, height) = _header(path)
+            mode, (width, height), more = _header(path)
             modes.add(mode)
+            moving += [path] * more
             first = first or (path, (height, width))
             if self.size is None and (height, width) != first[1]:
                 raise DataError(
                     f"{first[0]} is {first[1][0]} x {first[1][1]} but {path} is {height} x {width} (height x width); "
                     "give size=(height, width) (--size) to resize all images"
                 )
+        if moving:
+            count = f"{len(moving)} of {len(self)} pictures have several frames or pages"
+            note(f"{self.path}: {count} ({moving[0]}), the first of which is read")
         return self._wanted or ("L" if modes == {"L"} else "RGB")
 
 
@@ -175,6 +183,8 @@ def _unreadable(path: str, error: Exception) -> DataError:
 
 def _opened(path: str) -> Image.Image:
     """Open a picture that Pillow reads by itself, and of a size that can be decoded without harm."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise DataError("it is no file but a pipe or a device")  # which would be waited for
     image = Image.open(path, formats=formats())
     width, height = image.size
     if width * height > MAX_PIXELS:
@@ -183,14 +193,17 @@ def _opened(path: str) -> Image.Image:
     return image
 
 
-def _header(path: str) -> tuple[str, tuple[int, int]]:
+def _header(path: str) -> tuple[str, tuple[int, int], bool]:
+    """Return the mode that suits a picture, its height and width, and whether it has more pictures behind the first."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is the lower limit
             image = _opened(path)
         with image:
             turned = image.format != "TIFF" and _TURNS.get(_orientation(image)) in _SIDEWAYS
-            return mode_of(image), (image.size[1], image.size[0]) if turned else image.size
+            # frames last: looking for them turns to the next
+            mode, size = mode_of(image), (image.size[1], image.size[0]) if turned else image.size
+            return mode, size, image.format not in _ONE_PICTURE and bool(getattr(image, "is_animated", False))
     except Exception as error:  # decoders raise anything on broken files
         raise _unreadable(path, error) from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import (
@@ -24,10 +25,10 @@ from ddplug.data.labels import Label, Names, to_label
 from ddplug.errors import DataError
 from ddplug.utils.text import one_line
 
-__all__ = ["Items", "unwrapped"]
+__all__ = ["INPUTS", "LABELS", "Items", "unwrapped"]
 
-_INPUTS = ("image", "img", "pixel_values", "images", "input", "inputs", "x")
-_LABELS = ("label", "labels", "target", "targets", "class", "y", "fine_label")
+INPUTS = ("image", "img", "pixel_values", "images", "input", "inputs", "x")
+LABELS = ("label", "labels", "target", "targets", "class", "y", "fine_label")
 
 
 def unwrapped(dataset: Any, name: str) -> Any:
@@ -71,7 +72,7 @@ class Items:
         self._dataset, self._name = dataset, name
         features = getattr(dataset, "features", None)
         self._features: Mapping[str, Any] = features if isinstance(features, Mapping) else {}
-        self._columns = (self._column("Image", _INPUTS), self._column("ClassLabel", _LABELS))
+        self._columns = (self._column("Image", INPUTS), self._column("ClassLabel", LABELS))
 
     def names(self) -> Names:
         """Return the names that the data set has for its labels."""
@@ -96,6 +97,8 @@ class Items:
         if isinstance(value, Mapping):
             keys = ", ".join(map(repr, list(value)[:3]))
             raise DataError(f"{what}: the input is a dictionary of {keys}; decode it, to a PIL image or an array")
+        if np.ndim(value) == 0 and np.ndim(label) > 0:
+            raise DataError(f"{what}: its first part is a single {type(value).__name__}; give (input, label) pairs")
         inputs = to_inputs(value, what).cpu()
         return channels_first(inputs.unsqueeze(0))[0], to_label(label, what)
 
@@ -103,7 +106,7 @@ class Items:
         if isinstance(item, Mapping):
             value, label = (
                 item[column] if column in item else _only(item, names, what)
-                for column, names in zip(self._columns, (_INPUTS, _LABELS), strict=True)
+                for column, names in zip(self._columns, (INPUTS, LABELS), strict=True)
             )
             return value, label
         if not isinstance(item, (tuple, list)):
@@ -129,11 +132,12 @@ def _unreadable(what: str, error: Exception) -> DataError:
 
 def _only(item: Mapping[Any, Any], names: tuple[str, ...], what: str) -> Any:
     """Return the one value of a dictionary that goes by one of some names."""
-    found = [name for name in names if name in item]
+    keys = {str(key).casefold(): key for key in item}
+    found = [keys[name] for name in names if name in keys]
     if len(found) != 1:
         has = " and ".join(found) if found else "none of " + ", ".join(names)
-        keys = ", ".join(repr(key) for key in list(item)[:8])
-        raise DataError(f"{what} is a dictionary (dict) of {keys}, with {has}; give (input, label) pairs, or keep one")
+        some = ", ".join(repr(key) for key in list(item)[:8])
+        raise DataError(f"{what} is a dictionary (dict) of {some}, with {has}; give (input, label) pairs, or keep one")
     return item[found[0]]
 
 

@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ddplug.data.checks import refuse_masked, refuse_meta
 from ddplug.errors import DataError
+from ddplug.utils.checks import scalar
 from ddplug.utils.notes import note
 
 __all__ = ["Label", "Names", "to_label", "to_labels"]
@@ -31,16 +33,23 @@ def to_labels(values: Any, what: str) -> NDArray[Any]:
     Raises:
         DataError: they are neither integers nor texts, or not one a sample.
     """
+    if isinstance(values, Tensor):
+        refuse_meta(values, f"{what}: the labels")
+        values = values.detach().cpu()
     try:
-        array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+        array = np.asanyarray(values)
     except ValueError:
         raise DataError(f"{what}: the labels differ in shape; give one a sample, shape (N,)") from None
+    refuse_masked(array, f"{what}: the labels")
+    if array.dtype.kind in "SU" and isinstance(values, (list, tuple)) and len(set(map(type, values))) > 1:
+        array = np.array([*values, None], dtype=object)[:-1]  # numpy makes a text of None, NaN and numbers
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.size == 0:
         return np.zeros(len(array) if array.ndim else 0, np.int64)
     if array.ndim != 1:
-        hint = "; of one-hot labels give labels.argmax(1)" if array.ndim == 2 else ""
+        hint = "; give labels[0]" if len(array) == 1 else "; of one-hot labels give labels.argmax(1)"
+        hint = hint if array.ndim == 2 else ""
         raise DataError(f"{what}: the labels have the shape {array.shape}; give one a sample, shape (N,){hint}")
     return _plain(array, what)
 
@@ -51,14 +60,22 @@ def _plain(array: NDArray[Any], what: str) -> NDArray[Any]:
         labels = [to_label(value, f"{what}, sample {index}") for index, value in enumerate(array.tolist())]
         return joined(labels, what)
     if array.dtype.kind == "S":
-        return np.char.decode(array, "utf-8", "replace")
+        return np.char.decode(array, "utf-8", "backslashreplace")  # one text for each label
     if array.dtype.kind == "U":
         return array
     if array.dtype.kind not in "iub":
-        whole = array.dtype.kind == "f" and bool((array == np.floor(array)).all())
-        hint = " (labels.astype(int))" if whole else ""
-        raise DataError(f"{what}: the labels are {array.dtype}; give integers, 0, 1, 2, ..., or texts{hint}")
+        number = array.dtype.kind == "f"
+        whole = number and bool((array == np.floor(array)).all())
+        nan = " with NaN" if number and bool(np.isnan(array).any()) else ""
+        hint = " (labels.astype(int))" if whole else "; drop the samples without a label" if nan else ""
+        raise DataError(f"{what}: the labels are {array.dtype}{nan}; give integers, 0, 1, 2, ..., or texts{hint}")
+    if array.dtype == np.uint64 and array.max() >= 2**63:
+        raise _too_large(what)
     return array.astype(np.int64)
+
+
+def _too_large(what: str) -> DataError:
+    return DataError(f"{what}: the labels do not fit 64 bits; number the classes 0, 1, 2, ...")
 
 
 def to_label(value: Any, what: str) -> Label:
@@ -74,9 +91,12 @@ def to_label(value: Any, what: str) -> Label:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, bytes):
-        return value.decode(errors="replace")
+        return value.decode(errors="backslashreplace")
     if isinstance(value, (Tensor, np.ndarray, np.generic, list, tuple)):
-        found = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+        if isinstance(value, Tensor):
+            refuse_meta(value, f"{what}: the label's numbers")
+            value = value.detach().cpu()
+        found = np.asarray(value)
         if found.size != 1:
             raise DataError(
                 f"{what}: the label has the shape {found.shape}; give one integer or text (of a one-hot label, argmax)"
@@ -102,7 +122,7 @@ def joined(labels: list[Label], what: str) -> NDArray[Any]:
     try:
         return np.array(labels, dtype=str if texts else np.int64)
     except OverflowError:
-        raise DataError(f"{what}: the labels do not fit 64 bits; number the classes 0, 1, 2, ...") from None
+        raise _too_large(what) from None
 
 
 @dataclass(frozen=True)
@@ -132,11 +152,15 @@ class Names:
         """
         if class_names is None:
             return Names()
+        if hasattr(class_names, "to_dict") and hasattr(class_names, "index"):
+            class_names = class_names.to_dict()  # of a pandas series, whose index may be in any order
         if isinstance(class_names, Mapping):
-            return Names(_table(class_names, what), own)
+            return Names(_table(class_names, what) or None, own)
+        if isinstance(class_names, (set, frozenset)):
+            raise DataError(f"{what}: class_names is a set, which has no order; give sorted(class_names)")
         if isinstance(class_names, str) or not isinstance(class_names, Iterable):
             raise DataError(f"{what}: class_names is {class_names!r}; give one name a class, such as ['cat', 'dog']")
-        names = [str(name) for name in class_names]
+        names = [_name(name, what) for name in class_names]
         return Names(dict(enumerate(names)) if names else None, own)
 
     def encode(self, labels: NDArray[Any], what: str) -> tuple[Tensor, tuple[str, ...]]:
@@ -154,6 +178,8 @@ class Names:
         """
         values, inverse = np.unique(labels, return_inverse=True)
         present: list[Label] = values.tolist()
+        if isinstance(present[0], str) and not present[0].strip():
+            raise DataError(f"{what}: {int((inverse == 0).sum())} samples have an empty text for a label; drop them")
         table = self._for(present, what)
         self._check_missing(table, present, what)
         if len(present) < 2:
@@ -204,6 +230,22 @@ class Names:
         note(f"{what}: no sample has label {some}{more}, of {len(table)} classes; the data are of {len(present)}")
 
 
+def _name(value: Any, what: str) -> str:
+    """Return a name as a text: ImageNet has tuples of words, and arrays have texts of their own.
+
+    Raises:
+        DataError: it is none.
+    """
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    if isinstance(value, (list, tuple, np.ndarray)) and np.size(value):
+        return ", ".join(_name(word, what) for word in value)
+    value = scalar(value)
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        raise DataError(f"{what}: a class name is {value!r}; give each class a name")
+    return str(value)
+
+
 def _shown(label: Label, name: str) -> str:
     return name if label == name else f"{label} ({name})"
 
@@ -222,8 +264,8 @@ def _table(names: Mapping[Any, Any], what: str) -> dict[Label, str]:
     if all(isinstance(name, str) and not isinstance(label, str) for name, label in pairs):
         pairs = [(label, name) for name, label in pairs]
     try:
-        return dict(sorted((int(label), str(name)) for label, name in pairs))
+        return dict(sorted((int(label), _name(name, what)) for label, name in pairs))
     except (TypeError, ValueError):
         if all(isinstance(label, str) for label, _ in pairs):
-            return {label: str(name) for label, name in pairs}
+            return {label: _name(name, what) for label, name in pairs}
         raise DataError(f"{what}: class_names is {dict(names)!r}; give label -> name, such as {{0: 'cat'}}") from None

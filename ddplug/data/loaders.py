@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import index
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from ddplug.data.checks import channels_first, check, to_inputs
 from ddplug.data.decoding import MAX_MEMORY, Samples, gather
-from ddplug.data.images import Folder
+from ddplug.data.images import MAX_PIXELS, Folder
 from ddplug.data.items import Items, unwrapped
 from ddplug.data.labeled import LabeledData
 from ddplug.data.labels import Names, to_labels
 from ddplug.data.preprocess import Preprocess, fit, to_pixels
 from ddplug.errors import DataError, OptionError
 from ddplug.functional.augmentation import ALL_OPERATIONS
+from ddplug.utils.checks import whole
+from ddplug.utils.paths import local
 from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["LabeledData", "from_arrays", "from_dataset", "from_image_folder"]
@@ -133,8 +135,9 @@ def from_dataset(
     dataset = unwrapped(dataset, name)
     try:
         count = len(dataset)
-    except (TypeError, NotImplementedError):
-        raise DataError(f"{name}: {type(dataset).__name__} has no length; give a map-style dataset") from None
+    except Exception:  # of somebody else's code
+        more = ", as list(...) of it is" if isinstance(dataset, IterableDataset) else ""
+        raise DataError(f"{name}: {type(dataset).__name__} has no length; give a map-style dataset{more}") from None
     items = Items(dataset, name)
     names = items.names() if class_names is None else Names.given(class_names, name)
     whole = _whole(dataset)
@@ -188,7 +191,7 @@ def from_image_folder(
             folder holds the parts of a data set.
         OptionError: the size is not two positive numbers.
     """
-    folder = Folder(Path(path).expanduser(), sides(size), progress)
+    folder = Folder(Path(local(path)), sides(size), progress)
     name = name or folder.path.resolve().name
     return read_folder(folder, preprocess, name, augmentation=augmentation, cache=cache, max_memory=max_memory)
 
@@ -201,12 +204,16 @@ def sides(size: Any) -> tuple[int, int] | None:
     """
     if size is None:
         return None
+    given = list(size) if isinstance(size, Iterable) and not isinstance(size, str) else [size] * 2
     try:
-        both = (index(size),) * 2 if not isinstance(size, Iterable) else tuple(map(index, size))
-    except TypeError:
-        both = ()
-    if len(both) != 2 or min(both) < 1:
-        raise OptionError(f"size is {size}; it must be (height, width), both at least 1 pixel, or one number for both")
+        both = [whole("size", side) for side in given]
+    except OptionError:
+        both = []
+    if len(both) != 2 or min(both) < 1 or both[0] * both[1] > MAX_PIXELS:
+        raise OptionError(
+            f"size is {size!r}; it must be (height, width), both at least 1 pixel, or one number for both, and of "
+            f"{MAX_PIXELS / 1e6:.0f} million pixels at most"
+        )
     return both[0], both[1]
 
 

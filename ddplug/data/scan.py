@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from ddplug.errors import DataError
+from ddplug.utils.notes import note
 from ddplug.utils.text import os_reason
 
 __all__ = ["Found", "formats", "parts", "scan"]
@@ -29,7 +30,9 @@ _SUFFIX = r"s?([ _.-]?(set|data|images?|imgs?|split|\d+))?"
 _ROLES = {
     "train": re.compile(rf"{_PREFIX}(train|training){_SUFFIX}", re.IGNORECASE),
     "test": re.compile(rf"{_PREFIX}(test|testing){_SUFFIX}", re.IGNORECASE),
-    "val": re.compile(rf"{_PREFIX}(val|valid|validation|dev){_SUFFIX}", re.IGNORECASE),
+    "val": re.compile(
+        rf"{_PREFIX}(val|valid|validation|dev|eval|evaluation|(hold|held)[ _-]?out){_SUFFIX}", re.IGNORECASE
+    ),
 }
 """Part of a data set -> what its folder may be called."""
 
@@ -147,17 +150,18 @@ def parts(path: Path) -> dict[str, Path]:
     for names in roles.values():
         if len(names) > 1:
             raise DataError(f"{path} can be read in two ways: {_and(names)} mean the same part; rename or remove one")
-    return {"train": _with_classes(path, train), "test": _with_classes(path, held)}
+    own = _with_classes(path, train)
+    return {"train": own, "test": _with_classes(path, held, f"; or give imagefolder:{own} to split that")}
 
 
-def _with_classes(path: Path, names: list[str]) -> Path:
+def _with_classes(path: Path, names: list[str], otherwise: str = "") -> Path:
     """Return the first of some folders that holds folders."""
     places = [_inside(path / name) for name in names]
     found = next((place for place in places if _listed(place)[0]), None)
     if found is None:
         raise DataError(
             f"{path / names[0]} has no class folders; put its images into one folder a class, or, if {names[0]} is a "
-            f"class, give {path} under other names"
+            f"class, give {path} under other names{otherwise}"
         )
     return found
 
@@ -210,7 +214,24 @@ def scan(path: Path) -> Found:
                     unread.append(os.path.join(place, file))
         if len(samples) == count:
             raise DataError(f"{path / name} has no image{_only(path / name, unread)}; add some or remove the folder")
+    _look_for_parts(path, folders)
     return Found(tuple(folders), samples, unread)
+
+
+def _look_for_parts(path: Path, folders: list[str]) -> None:
+    """Look whether all classes hold the same folders: then these may be the classes, and those the parts.
+
+    Raises:
+        DataError: one of them is called like data to train on.
+    """
+    within = {tuple(_listed(path / name)[0]) for name in folders}
+    inner = list(min(within))
+    if len(folders) < 2 or len(within) > 1 or len(inner) < 2:
+        return
+    said = f"{path} can be read in two ways: {_and(folders[:5])} as classes, or as parts of a data set"
+    if _roles(folders)["train"]:
+        raise DataError(f"{said} with the classes {_and(inner[:5])}; call the parts train and test, or read one alone")
+    note(f"{said} with the classes {_and(inner[:5])}; they are read as classes")
 
 
 def _only(folder: Path, unread: list[str]) -> str:

@@ -24,6 +24,7 @@ from ddplug.data.preprocess import Preprocess, fit
 from ddplug.data.scan import parts
 from ddplug.data.tables import Table, read_csv, read_parquet
 from ddplug.errors import DataError, MissingExtraError, OptionError, unknown
+from ddplug.utils.paths import local
 from ddplug.utils.text import one_line, os_reason
 
 __all__ = ["SCHEMES", "Source", "Wanted", "held_out", "read", "source_of"]
@@ -120,10 +121,10 @@ def source_of(name: str | os.PathLike[str], known: Sequence[str]) -> Source | No
     text = os.fspath(name)
     scheme, colon, rest = text.partition(":")
     if colon and scheme in SCHEMES:
-        return Source(scheme, os.path.expanduser(rest))
+        return Source(scheme, local(rest) if rest else "")
     if text in known:
         return None
-    place = os.path.expanduser(text)
+    place = local(name)
     if os.path.isdir(place):
         return Source("imagefolder", place)
     if os.path.isfile(place):
@@ -247,7 +248,7 @@ def _images(place: str, wanted: Wanted) -> LabeledData:
             "give imagefolder:DIR, which has a folder for each class"
         )
     path = Path(place)
-    folder = Listed(path, Path(os.path.expanduser(wanted.labels)), wanted.target, wanted.size, wanted.progress)
+    folder = Listed(path, Path(local(wanted.labels)), wanted.target, wanted.size, wanted.progress)
     return _pictures(folder, path, path.resolve().name, wanted)
 
 

@@ -24,7 +24,7 @@ from ddplug._version import __version__
 from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation import checkpoint as checkpoints
-from ddplug.distillation.callbacks import Callback, preparing
+from ddplug.distillation.callbacks import Callback, check_callbacks, preparing
 from ddplug.distillation.checkpoint import Snapshot
 from ddplug.distillation.config import config_of
 from ddplug.distillation.memory import check as check_memory
@@ -431,6 +431,7 @@ def distill(
     for what, value in (("steps", total), ("checkpoint_every", checkpoint_every), ("seed", seed)):
         if not 0 <= value < 2**63:
             raise OptionError(f"{what} is {value}; it must be at least 0 and below 2**63")
+    check_callbacks(callbacks)
     place = pick_device(device)
     data = as_labeled(data).to(place)
     method = settled(method, data.shape)

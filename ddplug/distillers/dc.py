@@ -24,16 +24,14 @@ from ddplug.distillation.memory import Sizes
 from ddplug.distillation.protocol import State
 from ddplug.distillers.base import Momentum
 from ddplug.distillers.parts.pools import stack_views, view_at
+from ddplug.distillers.parts.shares import each_part
 from ddplug.distillers.parts.training import trained_on_set
-from ddplug.distillers.parts.views import gradient_view, synthetic_gradients
+from ddplug.distillers.parts.views import gradient_loss, gradient_loss_bytes, gradient_view, kept_gradients, of_rank
 from ddplug.distillers.presets import Preset, per_data
-from ddplug.functional.losses import GRADIENT_DISTANCES, gradient_matching
-from ddplug.functional.resize import enlarge
+from ddplug.functional.losses import GRADIENT_DISTANCES
 from ddplug.functional.types import Tensors
 from ddplug.networks.functional import initial_parameters, prefixed, unprefixed
 from ddplug.utils.checks import at_least, one_of
-from ddplug.utils.preparation import kept
-from ddplug.utils.progress import progress
 
 __all__ = ["DC", "loops"]
 
@@ -125,25 +123,36 @@ class DC(Momentum):
         one_of("gradient distance", self.distance, GRADIENT_DISTANCES)
 
     def view(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
-        """Draw an augmentation for each class, and take the gradients that new real batches give in a network."""
+        """Draw an augmentation and a real batch for each class; for a pool, take their gradients in a network."""
         network = unprefixed("network.", state)
-        return gradient_view(self.network, network, self._strategy(data), data, self.batch_real, rng)
+        drawn = gradient_view(self.network, network, self._strategy(data), data, self.batch_real, rng)
+        module = self._module(data, training=False)
+        return kept_gradients(module, drawn, of_rank(module, self._least_rank), data) if self._pooled else drawn
 
     def loss(self, state: State, view: Mapping[str, Any], data: LabeledData) -> Tensor:
-        module, images = self._module(data, training=False), enlarge(state["inputs"], data.shape)
-        synthetic = synthetic_gradients(module, view, images, data.num_classes)
-        # by name: a state that comes from a checkpoint has its tensors in another order
-        real = [view[f"real.{name}"] for name in synthetic]
-        return gradient_matching(real, list(synthetic.values()), self.distance)
+        module = self._module(data, training=False)
+        names = of_rank(module, self._least_rank)
+        return gradient_loss(module, view, state["inputs"], names, data, self.distance)
 
-    def memory(self, sizes: Sizes) -> dict[str, int]:
-        view = self._view_bytes(sizes)
-        kept = {"pool_size": 2 * self.pool_size * view} if self._pooled else {"network": view}
-        return {**kept, **super().memory(sizes)}
+    def memory(self, sizes: Sizes) -> dict[str, dict[str, int]]:
+        stages, pool = super().memory(sizes), self.pool_size * self._view_bytes(sizes)
+        real = sizes.trained(self.batch_real)
+        if self._pooled:
+            # while a pool is stacked its parts are there too
+            filling = {"pool_size": 2 * pool, "batch_real": real}
+            return {**stages, "pool": filling, "step": {**stages["step"], "pool_size": pool}}
+        images = sizes.trained(min(self.batch_train, sizes.classes * self._each))
+        step = {**stages["step"], "network": sizes.network, "batch_real": real}
+        return {**stages, "training": {"network": sizes.network, "batch_train": images}, "step": step}
 
     @property
     def _rate(self) -> float:
         return self.learning_rate
+
+    @property
+    def _least_rank(self) -> int:
+        """Dimensions below which a parameter's gradient is not read."""
+        return 2 if self.distance == "layerwise" else 0
 
     @property
     def _pooled(self) -> bool:
@@ -156,11 +165,11 @@ class DC(Momentum):
     def _kept(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
         if not self._pooled:
             return {"done": torch.tensor(0), **self._new_network(data, rng)}
-        views = [
-            kept(rng, lambda: self.view(self._new_network(data, rng), data, rng))
-            for _ in progress(range(self.pool_size), "pool")
-        ]
-        return {"done": torch.tensor(0), **stack_views(views)}
+
+        def new(data: LabeledData, state: State) -> Tensors:
+            return self.view(self._new_network(data, rng), data, rng)
+
+        return {"done": torch.tensor(0), **stack_views(each_part([new] * self.pool_size, data, state, rng, "pool"))}
 
     def _new_network(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         return prefixed("network.", initial_parameters(self.network, data, rng))
@@ -194,8 +203,7 @@ class DC(Momentum):
         return prefixed("network.", network)
 
     def _view_bytes(self, sizes: Sizes) -> int:
-        return sizes.network * (1 + sizes.classes)
+        return sizes.network + sizes.classes * sizes.of_rank(self._least_rank)
 
     def _loss_bytes(self, sizes: Sizes) -> int:
-        # the gradients' own graph is as large as that of the activations
-        return 2 * super()._loss_bytes(sizes)
+        return gradient_loss_bytes(sizes, self._each, self._least_rank)

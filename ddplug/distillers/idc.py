@@ -19,16 +19,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillation.protocol import State
 from ddplug.distillers.base import AgedPool, Momentum
-from ddplug.distillers.parts.views import gradient_view, synthetic_gradients
+from ddplug.distillers.parts.views import gradient_loss, gradient_loss_bytes, gradient_view, kept_gradients, of_rank
 from ddplug.distillers.presets import Preset
-from ddplug.functional.losses import GRADIENT_DISTANCES, gradient_matching
-from ddplug.functional.resize import enlarge
+from ddplug.functional.losses import GRADIENT_DISTANCES
 from ddplug.functional.types import Tensors
 from ddplug.networks.functional import unprefixed
 from ddplug.utils.checks import one_of
@@ -110,21 +109,25 @@ class IDC(Momentum, AgedPool):
 
     def view(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
         """Take the gradients of a new real batch of each class in a network that has been trained."""
-        network = unprefixed("network.", state)
-        return gradient_view(self.network, network, self._strategy(data), data, self.batch_real, rng)
+        network, module = unprefixed("network.", state), self._module(data, training=False)
+        drawn = gradient_view(self.network, network, self._strategy(data), data, self.batch_real, rng)
+        return kept_gradients(module, drawn, _matched(module), data)
 
     def loss(self, state: State, view: Mapping[str, Any], data: LabeledData) -> Tensor:
-        module, images = self._module(data, training=False), enlarge(state["inputs"], data.shape)
-        synthetic = synthetic_gradients(module, view, images, data.num_classes)
-        ranks = {name: gradients.ndim - 1 for name, gradients in synthetic.items()}
-        least = 3 if max(ranks.values()) >= 3 else 2  # (out, in, ...) of a convolution, (out, in) of a linear layer
-        names = [name for name, rank in ranks.items() if rank >= least]
-        real = [view[f"real.{name}"] for name in names]
-        return gradient_matching(real, [synthetic[name] for name in names], self.distance)
+        module = self._module(data, training=False)
+        return gradient_loss(module, view, state["inputs"], _matched(module), data, self.distance)
 
     def _view_bytes(self, sizes: Sizes) -> int:
-        return sizes.network * (1 + sizes.classes)
+        return sizes.network + sizes.classes * sizes.of_rank(_least_rank(sizes))
 
     def _loss_bytes(self, sizes: Sizes) -> int:
-        # the gradients' own graph is as large as that of the activations; that of the last layer's is not asked for
-        return 2 * sizes.classes * self._each * (sizes.activations - sizes.features)
+        return gradient_loss_bytes(sizes, self._each, _least_rank(sizes))
+
+
+def _least_rank(sizes: Sizes) -> int:
+    return 3 if sizes.of_rank(3) else 2
+
+
+def _matched(module: nn.Module) -> list[str]:
+    """Name the weights of convolutions, ``(out, in, ...)``; where there are none, those of linear layers."""
+    return of_rank(module, 3) or of_rank(module, 2)

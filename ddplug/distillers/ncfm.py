@@ -26,7 +26,7 @@ from ddplug.distillation.memory import Sizes
 from ddplug.distillation.protocol import State
 from ddplug.distillers.base import RenewedPool
 from ddplug.distillers.parts.shares import each_part
-from ddplug.distillers.parts.training import trained_on_real
+from ddplug.distillers.parts.training import TRAIN_BATCH, trained_on_real
 from ddplug.distillers.parts.views import class_outputs, draw_view, real_statistics
 from ddplug.distillers.presets import Preset
 from ddplug.errors import OptionError
@@ -129,9 +129,12 @@ class NCFM(RenewedPool):
         logits = class_outputs(self._module(data), images, labels, {**view, **trained}).flatten(0, 1)
         return loss + self.calibration * cross_entropy(logits, self._targets(state, data))
 
-    def memory(self, sizes: Sizes) -> dict[str, int]:
-        # while networks are stacked their parts are there too
-        return {"networks": 4 * self.networks * sizes.network, **super().memory(sizes)}
+    def memory(self, sizes: Sizes) -> dict[str, dict[str, int]]:
+        stages = super().memory(sizes)
+        # before and after their training; while they are stacked their parts are there too
+        networks, training = 2 * self.networks * sizes.network, sizes.trained(TRAIN_BATCH)
+        with_them = {name: {**stages[name], "networks": networks} for name in ("pool", "step")}
+        return {**stages, "networks": {"networks": 2 * networks, "train_steps": training}, **with_them}
 
     def work(self) -> dict[str, int]:
         return {**super().work(), "training steps": self.networks * self.train_steps}

@@ -28,7 +28,15 @@ from ddplug.distillation.shards import own_classes
 from ddplug.distillers.parts.features import MICRO_BATCH
 from ddplug.distillers.parts.images import check_images_per_class
 from ddplug.distillers.parts.shares import nothing
-from ddplug.distillers.parts.teachers import Teacher, check_labels, frozen, predict, teacher_module, teacher_state
+from ddplug.distillers.parts.teachers import (
+    Teacher,
+    check_labels,
+    frozen,
+    predict,
+    teacher_bytes,
+    teacher_module,
+    teacher_state,
+)
 from ddplug.distillers.parts.training import POOL
 from ddplug.distillers.presets import Preset
 from ddplug.distillers.selection.base import Selection
@@ -126,10 +134,14 @@ class RDED(Selection):
             soft = [predict(teacher, own).softmax(1) for own in images] if self.labels == "soft" else []
         return {"inputs": torch.cat(images), **({"labels": torch.cat(soft)} if soft else {})}
 
-    def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
+    def memory(self, sizes: Sizes) -> dict[str, dict[str, int]]:
+        """Return the bytes that options need in each stage; see :mod:`ddplug.distillation.memory`."""
         # while they are put together the classes' parts are there too
-        return {"teacher": sizes.network, "images_per_class": 2 * sizes.classes * self.images_per_class * sizes.inputs}
+        images = 2 * sizes.classes * self.images_per_class * sizes.inputs
+        return {
+            "teacher": {"train_epochs": teacher_bytes(self.teacher, sizes)},
+            "choice": {"teacher": sizes.network, "images_per_class": images},
+        }
 
     def _tiles(self, shape: tuple[int, ...]) -> int:
         """Settle the tiles for inputs of a shape."""

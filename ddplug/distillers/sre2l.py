@@ -27,7 +27,15 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Preprocess, pieces
 from ddplug.distillation.memory import Sizes
 from ddplug.distillers.parts.images import balanced_labels, check_images_per_class, initial_images, to_set
-from ddplug.distillers.parts.teachers import Teacher, check_labels, frozen, predict, teacher_module, teacher_state
+from ddplug.distillers.parts.teachers import (
+    Teacher,
+    check_labels,
+    frozen,
+    predict,
+    teacher_bytes,
+    teacher_module,
+    teacher_state,
+)
 from ddplug.distillers.parts.training import POOL
 from ddplug.distillers.presets import Preset
 from ddplug.errors import OptionError
@@ -198,14 +206,17 @@ class SRe2L(metaclass=TakesFormerSpellings):
                 targets = predict(teacher, state["inputs"]).softmax(1)
         return to_set(data, state["inputs"], targets, Recipe.paper(data.augmentation))
 
-    def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
+    def memory(self, sizes: Sizes) -> dict[str, dict[str, int]]:
+        """Return the bytes that options need in each stage; see :mod:`ddplug.distillation.memory`."""
         images = sizes.classes * self.images_per_class
         return {
-            "teacher": sizes.network,
-            # the images before and after an update, Adam's two moments of them, and the gradient
-            "images_per_class": 7 * images * sizes.inputs,
-            "batch_size": min(self.batch_size, images) * sizes.activations,
+            "teacher": {"train_epochs": teacher_bytes(self.teacher, sizes)},
+            "step": {
+                "teacher": sizes.network,
+                # the images before and after an update, Adam's two moments of them, and the gradient
+                "images_per_class": 7 * images * sizes.inputs,
+                "batch_size": min(self.batch_size, images) * sizes.backward,
+            },
         }
 
     def _check_augmentation(self, data: LabeledData) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from ddplug.registry import resolve
 from ddplug.synthetic.budget import images_within
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.given import AnySet, as_set
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import values_at_least
 from ddplug.utils.checks import whole as as_whole
@@ -47,8 +49,8 @@ CODED = "coded real"
 WHOLE_RECIPE = Recipe(learning_rate=0.05, batch_size=64, schedule="cosine")
 """How a network is trained on all the real data; the number of steps is an option of :func:`compare`."""
 
-Sets: TypeAlias = SyntheticSet | Sequence[SyntheticSet] | Mapping[str, SyntheticSet]
-"""One set, or several, or several by the names that their rows are to have."""
+Sets: TypeAlias = AnySet | Sequence[AnySet] | Mapping[str, AnySet]
+"""One set or its file, or several, or several by the names that their rows are to have."""
 
 Named: TypeAlias = tuple[str, SyntheticSet]
 
@@ -159,10 +161,12 @@ def compare(
 def _named(synthetic: Sets) -> list[Named]:
     """Name each set by the method that made it, if no name is given; those of one method and size by numbers too."""
     if isinstance(synthetic, Mapping):
-        found = [(str(name), own) for name, own in synthetic.items()]
+        found = [(str(name), as_set(own)) for name, own in synthetic.items()]
     else:
         found = []
-        for own in [synthetic] if isinstance(synthetic, SyntheticSet) else synthetic:
+        one = isinstance(synthetic, (SyntheticSet, str, bytes, os.PathLike)) or not isinstance(synthetic, Iterable)
+        several: Iterable[Any] = [synthetic] if one else synthetic
+        for own in map(as_set, several):
             method = str(own.provenance.get("method", "this set"))
             # one method at several sizes is one line of a plot
             again = [name for name, kept in found if name.startswith(method) and kept.nbytes == own.nbytes]

@@ -25,6 +25,7 @@ from ddplug.networks.factory import Network, build, name_of
 from ddplug.networks.functional import minibatch_loss, stateless
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.given import AnySet, as_set
 from ddplug.synthetic.learned import LearnedTraining
 from ddplug.utils.checks import values_at_least, whole
 from ddplug.utils.devices import pick_device
@@ -38,7 +39,7 @@ __all__ = ["evaluate_as_learned", "train_as_learned"]
 
 @own_surroundings()
 def train_as_learned(
-    synthetic: SyntheticSet,
+    synthetic: AnySet,
     *,
     network: Network | None = None,
     rng: torch.Generator | None = None,
@@ -47,7 +48,7 @@ def train_as_learned(
     """Train a network on a set by the very steps and learning rates that were learned with it.
 
     Args:
-        synthetic: made by ``dd`` or ``soft-label-dd``.
+        synthetic: made by ``dd`` or ``soft-label-dd``, or the file of one.
         network: another architecture, or the function that builds the network where the set was distilled with one; the
             set's own if not given.
         rng: generator on the CPU, for the initial network of a set that is for any; one number is drawn from it. A
@@ -70,6 +71,7 @@ def train_as_learned(
         >>> train_as_learned(distill(toy_images(), method, device="cpu"), device="cpu").head
         Linear(in_features=144, out_features=3, bias=True)
     """
+    synthetic = as_set(synthetic)
     training, place = LearnedTraining.of(synthetic), pick_device(device)
     spec: Network = network or training.network
     module = _initial(training, spec, synthetic, rng).to(place)
@@ -99,7 +101,7 @@ def _check_finite(weights: Tensors, rates: Sequence[float]) -> None:
 
 @own_surroundings()
 def evaluate_as_learned(
-    synthetic: SyntheticSet,
+    synthetic: AnySet,
     test: Data,
     *,
     network: Network | None = None,
@@ -110,7 +112,7 @@ def evaluate_as_learned(
     """Train networks on a set as it was learned to be trained on, and test them on real data.
 
     Args:
-        synthetic: made by ``dd`` or ``soft-label-dd``.
+        synthetic: made by ``dd`` or ``soft-label-dd``, or the file of one.
         test: real data that the set was not made from, see :func:`ddplug.data.as_labeled`.
         network: see :func:`train_as_learned`.
         repeats: initial networks, at least 1, where the set is for any; a set for one is tested with that one.
@@ -133,7 +135,7 @@ def evaluate_as_learned(
         >>> len(evaluate_as_learned(made, toy_images(seed=1), repeats=3, device="cpu").accuracies)
         3
     """
-    repeats = whole("repeats", repeats)
+    synthetic, repeats = as_set(synthetic), whole("repeats", repeats)
     values_at_least(1, repeats=repeats)
     training, began = LearnedTraining.of(synthetic), time.monotonic()
     test = same_space(synthetic, test, "test", pick_device(device))

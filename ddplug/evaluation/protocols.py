@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping
 
 import torch
 
+from ddplug.errors import OptionError
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import one_of
 
@@ -29,7 +31,7 @@ def settled(recipe: Recipe | str | None, own: Recipe, device: torch.device) -> R
         device: to train on.
 
     Raises:
-        OptionError: the name is none of :data:`PROTOCOLS`.
+        OptionError: the name is none of :data:`PROTOCOLS`, or it is something else.
 
     Example:
         >>> settled(None, Recipe.paper("crop"), torch.device("cpu")) == Recipe.quick("crop")
@@ -41,6 +43,11 @@ def settled(recipe: Recipe | str | None, own: Recipe, device: torch.device) -> R
         return recipe.on(own.augment)
     if recipe is None:
         recipe = "quick" if device.type == "cpu" and own == Recipe.paper(own.augment) else "set"
+    if not isinstance(recipe, str):
+        raise OptionError(
+            f"recipe is {reprlib.repr(recipe)}; give ddplug.Recipe(epochs=100), say, with the fields that are to "
+            f"differ, or the name of a protocol: {', '.join(PROTOCOLS)}"
+        )
     one_of("protocol", recipe, PROTOCOLS)
     return PROTOCOLS[recipe](own)
 

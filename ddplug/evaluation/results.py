@@ -27,6 +27,7 @@ from ddplug.networks.forms import AUTO, form_of
 from ddplug.networks.functional import stateless
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.given import AnySet, as_set
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import values_at_least, whole
 from ddplug.utils.devices import pick_device
@@ -221,7 +222,7 @@ def _shared(found: Found) -> Found:
 
 @own_surroundings()
 def evaluate(
-    synthetic: SyntheticSet,
+    synthetic: AnySet,
     test: Data,
     *,
     network: Network = AUTO,
@@ -237,7 +238,7 @@ def evaluate(
     Nothing is chosen on the test data. They go through the set's own preprocessing, whatever theirs.
 
     Args:
-        synthetic: the set.
+        synthetic: the set, or the file of one.
         test: real data that the set was not made from, see :func:`ddplug.data.as_labeled`.
         network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
         repeats: networks to train, at least 1.
@@ -275,7 +276,7 @@ def evaluate(
 
 @own_surroundings()
 def cross_architecture(
-    synthetic: SyntheticSet,
+    synthetic: AnySet,
     test: Data,
     networks: Sequence[Network] | None = None,
     *,
@@ -289,7 +290,7 @@ def cross_architecture(
     """Evaluate a set with several architectures.
 
     Args:
-        synthetic: the set.
+        synthetic: the set, or the file of one.
         test: real data that the set was not made from, see :func:`ddplug.data.as_labeled`.
         networks: names with options, or functions that build one; if not given those of the papers' tables for
             images, and a few each for series and rows of numbers.
@@ -308,6 +309,7 @@ def cross_architecture(
             trained.
         DataError: set and data do not fit together.
     """
+    synthetic = as_set(synthetic)
     networks = _OTHERS.get(form_of(synthetic.shape), NETWORKS) if networks is None else networks
     return _each(
         synthetic, test, networks, repeats, recipe, seed=seed, device=device, progress=progress, checkpoint=checkpoint
@@ -315,7 +317,7 @@ def cross_architecture(
 
 
 def _each(
-    synthetic: SyntheticSet,
+    synthetic: AnySet,
     test: Data,
     networks: Sequence[Network],
     repeats: int,
@@ -327,7 +329,7 @@ def _each(
     checkpoint: str | Path | None,
 ) -> list[Evaluation]:
     """Evaluate a set with one architecture after the other."""
-    repeats = whole("repeats", repeats)
+    synthetic, repeats = as_set(synthetic), whole("repeats", repeats)
     values_at_least(1, repeats=repeats)
     place = pick_device(device)
     test, recipe = same_space(synthetic, test, "test", place), settled(recipe, synthetic.recipe, place)

@@ -14,10 +14,12 @@ from tqdm.auto import tqdm
 
 from ddplug.data.labeled import LabeledData
 from ddplug.errors import DivergedError
+from ddplug.evaluation.protocols import settled
 from ddplug.functional import augmentation as augment
 from ddplug.networks.batching import batch_pieces, go_together
 from ddplug.networks.factory import Network, build, check_outputs
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.given import AnySet, as_set
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import values_at_least, whole
 from ddplug.utils.devices import pick_device
@@ -281,10 +283,10 @@ def train_each(
 
 @own_surroundings()
 def train_on(
-    data: SyntheticSet,
+    data: AnySet,
     network: Network,
     *,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | None = None,
     repeats: int = 1,
     rng: torch.Generator,
     device: torch.device | str = "auto",
@@ -293,7 +295,7 @@ def train_on(
     """Train fresh networks on a synthetic set.
 
     Args:
-        data: the set; hard or soft labels.
+        data: the set, or the file of one; hard or soft labels.
         network: name with options, or a function that builds one; see :func:`ddplug.networks.build`.
         recipe: how to train; the set's own if not given.
         repeats: networks to train, at least 1.
@@ -316,8 +318,8 @@ def train_on(
         >>> len(train_on(made, "mlp", recipe=Recipe(epochs=2), repeats=3, rng=rng, device="cpu"))
         3
     """
-    repeats = whole("repeats", repeats)
+    data, repeats = as_set(data), whole("repeats", repeats)
     values_at_least(1, repeats=repeats)
     moved = data.to(pick_device(device))
-    chosen = data.recipe if recipe is None else recipe.on(data.recipe.augment)
+    chosen = settled("set" if recipe is None else recipe, data.recipe, pick_device(device))
     return train_each([moved] * repeats, network, chosen, rng=rng, device=device, progress=progress)

@@ -26,7 +26,7 @@ from nni.utils import MetricType
 from ddplug.search.journal import Record
 from ddplug.search.protocol import reason
 
-__all__ = ["Budget", "ProxyEngine", "SequentialEngine"]
+__all__ = ["Budget", "KnownFirst", "ProxyEngine", "Recall", "SequentialEngine"]
 
 _logger = logging.getLogger(__name__)
 
@@ -70,8 +70,8 @@ class Budget:
             self._taken += 1
 
 
-class _KnownFirst(ExecutionEngine):
-    """What both engines do with a candidate before it is trained: answer it if it is known, and count it.
+class KnownFirst(ExecutionEngine):
+    """What all engines do with a candidate before it is trained: answer it if it is known, and count it.
 
     Args:
         recall: gives the record of a candidate that has been trained before.
@@ -93,7 +93,7 @@ class _KnownFirst(ExecutionEngine):
         return True
 
 
-class SequentialEngine(_KnownFirst, SequentialExecutionEngine):
+class SequentialEngine(KnownFirst, SequentialExecutionEngine):
     """Sequential engine that trains no candidate twice, and goes on after one that fails.
 
     Args:
@@ -136,7 +136,7 @@ class SequentialEngine(_KnownFirst, SequentialExecutionEngine):
         return self.budget.left and bool(super().budget_available())
 
 
-class ProxyEngine(_KnownFirst, TrainingServiceExecutionEngine):
+class ProxyEngine(KnownFirst, TrainingServiceExecutionEngine):
     """Training-service engine that cannot mix candidates up, forgets none and trains none twice.
 
     Args:

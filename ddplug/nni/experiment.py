@@ -20,8 +20,18 @@ from nni.runtime.log import _handlers
 from ddplug.errors import DdplugError, OptionError, unknown
 from ddplug.nni.engine import Budget, ProxyEngine, SequentialEngine
 from ddplug.nni.postmortem import last_words, manager_words
-from ddplug.nni.running import SlowStartError, configured, end_children, free_port, patient, run_workers, terminable
+from ddplug.nni.running import (
+    SlowStartError,
+    configured,
+    end_children,
+    free_port,
+    patient,
+    run_workers,
+    terminable,
+    warm_workers,
+)
 from ddplug.nni.samples import plain
+from ddplug.nni.warm import WarmEngine
 from ddplug.search.journal import Journal, Record, key
 from ddplug.search.protocol import Result
 from ddplug.search.retraining import Retrained, retrain
@@ -53,8 +63,9 @@ class ProxyExperiment(NasExperiment):
         strategy: a multi-trial strategy; with a seed of its own, a search that is taken up again asks for the same
             candidates first.
         config: NNI's configuration, copied and used as it is but for the class of the engine; ``trials`` and
-            ``concurrency`` are then its own. ``None``: in this process if ``concurrency`` is 1, else on this machine
-            through NNI's training service, where every candidate costs some seconds for its process.
+            ``concurrency`` are then its own. ``None``: in this process if ``concurrency`` is 1, else in processes of
+            ours that stay warm; neither has a manager of NNI's. With NNI's training service every candidate costs some
+            seconds for its process.
         trials: candidates in all, those that the journal knows included.
         concurrency: candidates trained at once.
         folder: where the journal (``journal.jsonl``) and NNI's files are kept; made if it is missing. ``None``: the
@@ -80,6 +91,7 @@ class ProxyExperiment(NasExperiment):
         self.evaluator: Any
         super().__init__(model_space, evaluator, strategy, own)
         run_workers(self.config, evaluator)
+        self._concurrency = concurrency if config is None else 1
         self._limit = self.config.max_trial_number
         if self._limit is not None:
             # of the manager, which counts trials: a candidate may take two
@@ -151,6 +163,9 @@ class ProxyExperiment(NasExperiment):
         engine: Any
         if isinstance(config, TrainingServiceEngineConfig):
             engine = ProxyEngine(self, recall=self._recall, budget=budget, spoke=self._spoke)
+        elif self._concurrency > 1:
+            workers = warm_workers(self._concurrency, self.config, self.evaluator)
+            engine = WarmEngine(workers, recall=self._recall, budget=budget, spoke=self._spoke)
         elif isinstance(config, SequentialEngineConfig):
             engine = SequentialEngine(recall=self._recall, budget=budget, max_duration=config.max_duration)
         else:

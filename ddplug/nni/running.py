@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 from nni.experiment import launcher, rest
 from nni.nas.experiment.config import NasExperimentConfig, TrainingServiceEngineConfig
 
 from ddplug.errors import OptionError
+from ddplug.search.workers import Workers
+from ddplug.utils.devices import visible_gpus
 
 __all__ = [
     "SlowStartError",
@@ -29,24 +30,38 @@ __all__ = [
     "patient",
     "run_workers",
     "terminable",
+    "warm_workers",
 ]
 
 
 def configured(trials: int, concurrency: int, place: Path | None) -> Any:
-    """Configure a search in this process, or on this machine."""
+    """Configure a search without a manager of NNI's."""
     for name, value in (("trials", trials), ("concurrency", concurrency)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise OptionError(f"{name} is {value!r}; it must be a whole number of at least 1")
-    if concurrency == 1:
-        config = NasExperimentConfig("sequential", "simplified")
-    else:
-        config = NasExperimentConfig("ts", "simplified", "local")
-        config.trial_concurrency = concurrency
-        config.training_service.use_active_gpu = False
+    config = NasExperimentConfig("sequential", "simplified")
     config.max_trial_number = trials
     if place is not None:
         config.experiment_working_directory = str(place / "nni")
     return config
+
+
+def _framework(config: Any, evaluator: Any) -> str:
+    """Return what trials import NNI for: ``none`` halves the time that takes, where nothing of Lightning is needed."""
+    lightning = type(evaluator).__module__.startswith("nni.nas.evaluator.pytorch")
+    return "none" if config.model_format.name == "simplified" and not lightning else "pytorch"
+
+
+_WARNINGS = "ignore::RuntimeWarning:nni.nas.nn.pytorch.layers"
+"""What NNI says of today's torch whenever it is imported."""
+
+
+def warm_workers(number: int, config: Any, evaluator: Any) -> Workers:
+    """Start warm processes for the candidates of a search."""
+    framework = os.environ.get("NNI_FRAMEWORK", _framework(config, evaluator))
+    threads = getattr(evaluator, "threads", None)
+    quiet = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), _WARNINGS)))
+    return Workers(number, threads=threads, environment={"NNI_FRAMEWORK": framework, "PYTHONWARNINGS": quiet})
 
 
 def run_workers(config: Any, evaluator: Any) -> None:
@@ -54,22 +69,13 @@ def run_workers(config: Any, evaluator: Any) -> None:
     if not isinstance(config.execution_engine, TrainingServiceEngineConfig):
         return
     params = dict(config._trial_command_params or {})
-    lightning = type(evaluator).__module__.startswith("nni.nas.evaluator.pytorch")
-    light = config.model_format.name == "simplified" and not lightning
     local = getattr(config.training_service, "platform", None) == "local"
     threads = max(1, (os.cpu_count() or 1) // int(config.trial_concurrency)) if local else 0
     python = params.get("python", sys.executable)
-    gpus = ",".join(_gpus()) if local and not config.trial_gpu_number else ""
-    params["python"] = f"{python} -m ddplug.nni.worker {'none' if light else 'pytorch'} {threads} {gpus or '-'}"
+    gpus = visible_gpus() if local and not config.trial_gpu_number else []
+    shared = ",".join(gpus) if len(gpus) > 1 else "-"
+    params["python"] = f"{python} -m ddplug.nni.worker {_framework(config, evaluator)} {threads} {shared}"
     config._trial_command_params = params
-
-
-def _gpus() -> list[str]:
-    """Return the names of the GPUs that this process sees, where there are several for trials to share."""
-    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    number = torch.cuda.device_count()
-    names = given or [str(n) for n in range(number)]
-    return names if number > 1 else []
 
 
 class SlowStartError(RuntimeError):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy import stats
 
-__all__ = ["area", "area_interval", "clopper_pearson", "mean_interval"]
+__all__ = ["area", "area_interval", "clopper_pearson", "epsilon_of_guesses", "mean_interval"]
 
 
 def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -59,3 +59,49 @@ def mean_interval(values: list[float]) -> tuple[float, float]:
     mean = float(np.mean(values))
     reach = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
     return max(0.0, mean - reach), min(1.0, mean + reach)
+
+
+def epsilon_of_guesses(right: int, guesses: int, canaries: int, delta: float = 0.0, confidence: float = 0.95) -> float:
+    """Bound epsilon from below by guesses of which canaries, each in by the toss of a coin, are in.
+
+    One run with many canaries is enough, and they need not be independent of each other.
+
+    Args:
+        right: guesses that were right.
+        guesses: that were made; the others were passed over, as was decided without the answers.
+        canaries: that there were.
+        delta: of the guarantee.
+        confidence: that epsilon is larger.
+
+    Reference: Steinke, Nasr & Jagielski, "Privacy Auditing with One (1) Training Run", NeurIPS 2023, theorem 5.2 and
+    appendix D.
+
+    Example:
+        >>> round(epsilon_of_guesses(100, 100, 100), 2), epsilon_of_guesses(55, 100, 100)
+        (3.49, 0.0)
+    """
+
+    def excluded(epsilon: float) -> bool:
+        return _chance(right, guesses, canaries, epsilon, delta) <= 1 - confidence
+
+    if not excluded(0.0):
+        return 0.0
+    low, high = 0.0, 1.0
+    while excluded(high) and high < 100:
+        low, high = high, 2 * high
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (middle, high) if excluded(middle) else (low, middle)
+    return low
+
+
+def _chance(right: int, guesses: int, canaries: int, epsilon: float, delta: float) -> float:
+    """Compute how likely a method with a guarantee lets as many guesses be right."""
+    share = 1 / (1 + math.exp(-epsilon))
+    found = float(stats.binom.sf(right - 1, guesses, share))
+    if delta == 0:
+        return found
+    # P[right > X >= right - i] / i, at its largest
+    below = np.cumsum(stats.binom.pmf(right - np.arange(1, right + 1), guesses, share))
+    worst = float((below / np.arange(1, right + 1)).max(initial=0.0))
+    return found + 2 * canaries * delta * worst

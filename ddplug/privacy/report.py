@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,23 +13,27 @@ from torch import Tensor
 from ddplug import registry
 from ddplug.data.anything import Data
 from ddplug.data.labeled import LabeledData
+from ddplug.distillation.callbacks import Callback
 from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller
 from ddplug.distillation.storage import reduced_to
 from ddplug.errors import DdplugError, OptionError
 from ddplug.networks.factory import Network
-from ddplug.privacy.attacks import Membership, halves, judge, judge_one, rows, signals
+from ddplug.privacy.attacks import ATTACKS, Membership, by_person, halves, judge, judge_one, rows, signals
+from ddplug.privacy.canaries import KINDS, coins, joined, judge_canaries, plant
 from ddplug.privacy.neighbors import Nearest, nearest, spaces
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.export import holds_real_images
+from ddplug.synthetic.given import AnySet, as_set
 from ddplug.synthetic.statement import in_words, privacy_statement
 from ddplug.utils.checks import whole
 from ddplug.utils.devices import pick_device
+from ddplug.utils.forecast import Forecast
 from ddplug.utils.progress import progress
 from ddplug.utils.randomness import nth_generator
 from ddplug.utils.surroundings import own_surroundings
-from ddplug.utils.text import duration, table
+from ddplug.utils.text import duration, roughly, table
 
 __all__ = ["Audit", "audit"]
 
@@ -38,6 +42,9 @@ _RECORDS = 2000
 
 _LEAST = 4
 """Shadow sets: two pairs, so that a score is chosen on one and counted on the other."""
+
+_FEWEST = 4 * len(KINDS)
+"""Canaries: of each kind one is guessed to be in, and one to be out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,24 +77,32 @@ class Audit:
         }
 
     @property
-    def text(self) -> str:
-        """The account for people."""
+    def tables(self) -> dict[str, list[tuple[str, ...]]]:
+        """Tables by what they show, the head of each first."""
         said = self.provenance
         word = {True: "yes", False: "no", None: "not known"}
-        parts = [
-            table(
-                [
-                    ("made by", said["method"] or "not known"),
-                    ("holds real samples", word[said["real_images"]]),
-                    ("started from real samples", word[said["real_start"]]),
-                    ("differential privacy", in_words(said["statement"]) if said["statement"] else "nothing is stated"),
-                ]
-            ),
-            table([_NEAREST_HEAD, *map(_nearest_row, self.nearest)]),
-        ]
-        if self.membership:
-            parts.append(table(rows(self.membership)))
-        return "\n\n".join([*parts, _conclusion(self)])
+        found = {
+            "What the file says": [
+                ("what", "value"),
+                ("made by", said["method"] or "not known"),
+                ("holds real samples", word[said["real_images"]]),
+                ("started from real samples", word[said["real_start"]]),
+                ("differential privacy", in_words(said["statement"]) if said["statement"] else "nothing is stated"),
+            ],
+            "Stored samples near training samples": [_NEAREST_HEAD, *map(_nearest_row, self.nearest)],
+        }
+        return found | ({"Membership": rows(self.membership)} if self.membership else {})
+
+    @property
+    def conclusion(self) -> str:
+        """What was tried and found on two lines, and what that does not say."""
+        return _conclusion(self)
+
+    @property
+    def text(self) -> str:
+        """The account for people."""
+        said, *found = self.tables.values()
+        return "\n\n".join([table(said[1:]), *map(table, found), self.conclusion])
 
 
 _NEAREST_HEAD = (
@@ -112,9 +127,14 @@ def _conclusion(found: Audit) -> str:
     hits = [f"{each.near} samples near training samples in {each.space}" for each in found.nearest if each.found]
     if found.membership:
         tried.append(f"membership by {found.shadows} shadow sets")
-        hits += [f"membership in {each.target} by {each.signal}" for each in found.membership if each.interval[0] > 0.5]
-    what = ", ".join(hits) if hits else "nothing by these"
+        tried += ["canaries"] if any(each.exposure is not None for each in found.membership) else []
+        hits += [f"{_sought(each)} by {each.signal}" for each in found.membership if each.hit]
+    what = ", ".join(dict.fromkeys(hits)) if hits else "nothing by these"
     return f"tried: {', '.join(tried)}\nfound: {what}; other attacks may find more, and only a proof excludes them"
+
+
+def _sought(each: Membership) -> str:
+    return f"membership in {each.target}" if each.target in ("shadow sets", "this set") else each.target
 
 
 def _statement(synthetic: SyntheticSet) -> dict[str, Any]:
@@ -148,7 +168,9 @@ def _method(synthetic: SyntheticSet) -> Distiller:
     return made
 
 
-def _remade(synthetic: SyntheticSet, method: Distiller, data: LabeledData, seed: int) -> SyntheticSet:
+def _remade(
+    synthetic: SyntheticSet, method: Distiller, data: LabeledData, seed: int, callbacks: Sequence[Callback] = ()
+) -> SyntheticSet:
     """Make a set as another was made, of other data."""
     said = synthetic.provenance
     steps = said.get("steps")
@@ -159,11 +181,39 @@ def _remade(synthetic: SyntheticSet, method: Distiller, data: LabeledData, seed:
         codec=None if synthetic.stored is None else synthetic.stored.codec,
         seed=seed,
         device=data.device,
+        callbacks=callbacks,
     )
     if synthetic.stored is None:
         made = reduced_to(made, tuple(synthetic.inputs.shape[1:]))
         made = made if synthetic.levels is None else made.quantize(bits=synthetic.bits)
     return made
+
+
+def _check_number(name: str, number: int, least: int) -> None:
+    if number and (number < least or number % 2):
+        raise OptionError(f"{name} is {number}; it must be 0, or an even number of at least {least}")
+
+
+def _check_canaries(canaries: int, held_out: LabeledData) -> None:
+    """Refuse more canaries than can be made."""
+    if 2 * canaries > len(held_out):
+        raise OptionError(
+            f"canaries is {canaries}; they are made of held-out samples, half of which are kept: it must be at most "
+            f"{len(held_out) // 2}"
+        )
+    if canaries and held_out.num_classes < 2:
+        raise OptionError("a canary has a wrong label, and there is one class only; leave canaries out")
+
+
+def _numbered(persons: Sequence[Any] | Tensor | None, records: int) -> Tensor | None:
+    """Number persons in the order of their first records."""
+    if persons is None:
+        return None
+    listed = persons.tolist() if isinstance(persons, Tensor) else list(persons)
+    if len(listed) != records:
+        raise OptionError(f"persons names {len(listed)}, and there are {records} training records; name one for each")
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(listed))}
+    return torch.tensor([numbers[name] for name in listed])
 
 
 def _some(data: LabeledData, number: int, rng: torch.Generator) -> Tensor:
@@ -177,23 +227,32 @@ def _membership(
     held_out: LabeledData,
     *,
     shadows: int,
+    canaries: int,
+    persons: Tensor | None,
     network: Network,
     seed: int,
     say: Callable[[str], object],
 ) -> list[Membership]:
     """Make shadow sets and attack them, and the set, by means of them."""
     rng = nth_generator(seed, 0)
-    inside = halves(data, shadows, rng)
+    inside = halves(data, shadows, rng, persons)
+    planted, tossed, held_out = _planted(held_out, canaries, shadows, nth_generator(seed, shadows + 2))
     asked, unseen = (_some(each, _RECORDS, rng) for each in (data, held_out))
-    records, strangers = data.subset(asked), held_out.subset(unseen)
+    records = [data.subset(asked), held_out.subset(unseen), *([planted] if canaries else [])]
     seen: list[dict[str, Tensor]] = []
 
     def look(made: SyntheticSet, n: int) -> dict[str, Tensor]:
-        return signals(made, (records, strangers), network, nth_generator(seed, n))
+        return signals(made, records, network, nth_generator(seed, n))
+
+    def foretold(part: str, seconds: float) -> None:
+        what = f"preparing ({part}) alone" if part else "each"
+        say(f"{shadows} shadow sets: {what} takes about {roughly(seconds)}; fewer (--shadows), or none (0), take less")
 
     for k in progress(range(shadows), "shadow sets"):
         begun = time.monotonic()
-        made = _remade(synthetic, method, data.subset(inside[k].nonzero()[:, 0]), seed + 1 + k)
+        watching = [Forecast(foretold)] if k == 0 else []
+        part = joined(data.subset(inside[k].nonzero()[:, 0]), planted.subset(tossed[k].nonzero()[:, 0]))
+        made = _remade(synthetic, method, part, seed + 1 + k, watching)
         seen.append(look(made, k + 1))
         if k == 0:
             took = (time.monotonic() - begun) * shadows
@@ -202,12 +261,28 @@ def _membership(
     known = inside[:, asked]
     # of a stranger, who is in no half, as many sets are compared with as of a member
     chosen = (torch.arange(shadows) % 2 == 0)[:, None].expand(shadows, len(unseen))
+    out = torch.cat([~known, chosen], 1)
+    delta = (privacy_statement(synthetic.provenance) or {"delta": 0.0})["delta"]
     found = []
     for name in own:
-        values = torch.stack([each[name] for each in seen])
-        found.append(judge(name, values[:, : len(asked)], known))
-        found.append(judge_one(name, own[name], values, torch.cat([~known, chosen], 1), len(asked)))
+        real, of_canaries = torch.stack([each[name] for each in seen]).tensor_split([out.shape[1]], 1)
+        members = real[:, : len(asked)]
+        found += [judge(name, members, known, attack) for attack in ATTACKS]
+        found.append(judge_one(name, own[name][: out.shape[1]], real, out, len(asked)))
+        if persons is not None:
+            of_persons = [by_person(values, persons[asked]) for values in (members, known)]
+            found += [judge(name, of_persons[0], of_persons[1] > 0.5, attack, "persons") for attack in ATTACKS]
+        if canaries:
+            found += judge_canaries(name, of_canaries, tossed, delta)
     return found
+
+
+def _planted(
+    held_out: LabeledData, canaries: int, shadows: int, rng: torch.Generator
+) -> tuple[LabeledData, Tensor, LabeledData]:
+    """Return canaries, in which shadow sets each of them is, and the records that none was made of."""
+    planted, rest = plant(held_out, canaries, rng)
+    return planted, coins(halves(planted, shadows, rng), rng), rest
 
 
 def _pairs(synthetic: SyntheticSet, data: LabeledData, found: Nearest) -> SyntheticSet:
@@ -224,11 +299,13 @@ def _pairs(synthetic: SyntheticSet, data: LabeledData, found: Nearest) -> Synthe
 
 @own_surroundings()
 def audit(
-    synthetic: SyntheticSet,
+    synthetic: AnySet,
     data: Data,
     held_out: Data,
     *,
     shadows: int = 16,
+    canaries: int = 0,
+    persons: Sequence[Any] | Tensor | None = None,
     distiller: Distiller | None = None,
     network: Network = "convnet:width=32",
     seed: int = 0,
@@ -238,11 +315,15 @@ def audit(
     """Measure what a set gives away of single records of its data, by attacks.
 
     Args:
-        synthetic: any set.
+        synthetic: any set, or the file of one.
         data: the data that it was made from.
         held_out: data of the same kind that had no part in it.
         shadows: sets to make of random halves of the data, an even number of at least 4; each takes as long as the set
             took. 0 to leave membership out.
+        canaries: records made to be found, which are put among the data of shadow sets
+            (:mod:`ddplug.privacy.canaries`), an even number of at least 8; 0 for none. The more, the larger a bound on
+            epsilon can be.
+        persons: whose each training record is, to guess whether a person is among the data; by default it is nobody's.
         distiller: the method that made the set; by default what its provenance says.
         network: to train on sets, and at random for features.
         seed: of all randomness.
@@ -253,7 +334,8 @@ def audit(
         What was tried and found.
 
     Raises:
-        OptionError: the number of shadow sets is odd or too small, or the method cannot be made again.
+        OptionError: the number of shadow sets or of canaries is odd, too small or too large, persons do not fit the
+            data, or the method cannot be made again.
         DataError: the data are not of the set's kind.
 
     Example:
@@ -265,12 +347,17 @@ def audit(
         >>> found.provenance["real_images"], found.nearest[0].near
         (True, 6)
     """
-    shadows = whole("shadows", shadows)
-    if shadows and (shadows < _LEAST or shadows % 2):
-        raise OptionError(f"shadows is {shadows}; it must be 0, or an even number of at least {_LEAST}")
+    synthetic = as_set(synthetic)
+    shadows, canaries = whole("shadows", shadows), whole("canaries", canaries)
+    _check_number("shadows", shadows, _LEAST)
+    _check_number("canaries", canaries, _FEWEST)
+    if not shadows and (canaries or persons is not None):
+        raise OptionError("canaries and persons are looked for in shadow sets, and shadows is 0; make at least 4")
     method = (distiller or _method(synthetic)) if shadows else None
     place = pick_device(device)
     train, rest = (same_space(synthetic, each, what, place) for each, what in ((data, "train"), (held_out, "held-out")))
+    _check_canaries(canaries, rest)
+    whose = _numbered(persons, len(train))
     rng = nth_generator(seed, 0)
     order = torch.randperm(len(rest), generator=rng)
     parts = [
@@ -280,6 +367,6 @@ def audit(
     near = nearest(stored, train, parts, spaces(train, network, rng))
     found: list[Membership] = []
     if method is not None:
-        options: dict[str, Any] = {"shadows": shadows, "network": network, "seed": seed, "say": say}
-        found = _membership(synthetic, method, train, rest, **options)
+        options: dict[str, Any] = {"network": network, "seed": seed, "say": say, "persons": whose}
+        found = _membership(synthetic, method, train, rest, shadows=shadows, canaries=canaries, **options)
     return Audit(_statement(synthetic), tuple(near), tuple(found), shadows, _pairs(synthetic, train, near[0]))

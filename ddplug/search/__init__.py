@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ddplug.search.protocol import Result as Result
     from ddplug.search.retraining import Retrained as Retrained
     from ddplug.search.retraining import retrain as retrain
+    from ddplug.search.workers import Workers as Workers
 
 _HOMES = {
     "CandidateError": "protocol",
@@ -34,6 +35,7 @@ _HOMES = {
     "Result": "protocol",
     "Retrained": "retraining",
     "Study": "agreement",
+    "Workers": "workers",
     "convnets": "candidates",
     "judge": "judging",
     "progress": "figures",
@@ -50,6 +52,7 @@ __all__ = [
     "Result",
     "Retrained",
     "Study",
+    "Workers",
     "convnets",
     "judge",
     "progress",

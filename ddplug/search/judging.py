@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,13 +24,15 @@ from ddplug.search.journal import Journal, Record, key
 from ddplug.search.protocol import CandidateError, Protocol, Result, reason
 from ddplug.search.sets import check_pair, load_set
 from ddplug.search.tables import fit_and_score, is_estimator, parameters
+from ddplug.search.workers import Workers
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.held_out import holdout
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable
 from ddplug.utils.fingerprints import file_fingerprint, fingerprint
+from ddplug.utils.processes import LostError
 
-__all__ = ["Candidate", "Case", "Judge", "Source", "Work", "judge", "metric_of"]
+__all__ = ["Candidate", "Case", "Judge", "Source", "Work", "judge", "mark_of", "metric_of"]
 
 Candidate: TypeAlias = Any
 """A network's name with options, a function that makes one (see :func:`ddplug.networks.build`), or an estimator.
@@ -81,6 +84,10 @@ class Case:
         if self.journal is not None:
             Journal(self.journal).append(record)
         return record
+
+    def lines(self) -> list[Record]:
+        """Return everything that the journal has of it, oldest first."""
+        return [] if self.journal is None else Journal(self.journal).of(self.key)
 
     def known(self) -> Record | None:
         """Return the success that the journal has already."""
@@ -148,6 +155,11 @@ class _Held:
         return self.source if isinstance(self.source, str) else repr(self.source)
 
 
+def mark_of(source: Source) -> str:
+    """Return what a journal calls a set: the fingerprint of a file, or of the contents of what is in memory."""
+    return _Held.of(source).mark
+
+
 @dataclass(frozen=True, eq=False)
 class Judge:
     """Judges candidates by one protocol: what they learn from a set, scored on real data kept apart.
@@ -165,6 +177,7 @@ class Judge:
         protocol: how, and how often.
         journal: file that results are appended to; ``None`` keeps none.
         about: what else tells these candidates from others in the journal, JSON-ready: a name of the space, say.
+        workers: processes that candidates are trained in; ``None`` trains in this one.
 
     Raises:
         OptionError: a file cannot be read or written, or the protocol does not suit the set or the machine.
@@ -185,6 +198,7 @@ class Judge:
     protocol: Protocol = field(default_factory=Protocol)
     journal: str | Path | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    workers: Workers | None = None
 
     def __post_init__(self) -> None:
         for name in ("train", "validation"):
@@ -287,12 +301,15 @@ class Judge:
             ``record.failure`` says why.
 
         Raises:
-            OptionError: a function came without a sample, the sample is not JSON-ready, or a field of the protocol is
-                unknown or out of range.
+            OptionError: a function came without a sample, the sample is not JSON-ready, a field of the protocol is
+                unknown or out of range, or a candidate cannot be sent to a worker.
         """
         bare, changes = _parted(candidate)
-        own = self._changed(changes)
-        return self.case(candidate, sample).settle(lambda report: own._work(bare, report), report)
+        own, case = self._changed(changes), self.case(candidate, sample)
+        if self.workers is None or case.known() is not None:
+            return case.settle(lambda report: own._work(bare, report), report)
+        task = _Sent(replace(self, workers=None), candidate, sample)
+        return _settled_by(self.workers, task, case, own.protocol.time_limit, report)
 
     def _changed(self, changes: Mapping[str, Any]) -> Judge:
         """Return a judge with another protocol."""
@@ -307,6 +324,35 @@ class Judge:
             return build(candidate, train.shape, train.num_classes, rng)
 
         return train_and_score(make, train, validation, self.protocol, report=report)
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A candidate on its way to a worker, which writes down what comes of it."""
+
+    judge: Judge
+    candidate: Candidate
+    sample: Mapping[str, Any] | None
+
+    def load(self) -> None:
+        self.judge.sets()
+
+    def __call__(self, report: Report) -> Record:
+        return self.judge(self.candidate, self.sample, report)
+
+
+def _settled_by(workers: Workers, task: _Sent, case: Case, limit: float | None, report: Report) -> Record:
+    """Have a worker judge a candidate, and write down what comes of it where the worker cannot."""
+    before, began = len(case.lines()), time.perf_counter()
+
+    def written(pid: int) -> Record | None:
+        return next((record for record in case.lines()[before:] if record.pid == pid), None)
+
+    try:
+        record: Record = workers.run(task, limit=limit, report=report, written=written)
+        return record
+    except LostError as lost:
+        return case.append(Result(None, str(lost), seconds=time.perf_counter() - began))
 
 
 def _named(candidate: Candidate) -> dict[str, Any]:

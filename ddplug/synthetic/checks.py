@@ -64,8 +64,9 @@ def _stored_problem(stored: Stored, fields: Mapping[str, Any]) -> str | None:
         return "its images are held by a codec and have levels too"
     if sum(stored.groups) != len(targets):
         return f"its codec holds {sum(stored.groups)} samples, not {len(targets)}"
-    if targets.ndim == 1 and not bool((targets.diff() >= 0).all()):
-        return "its hard labels are not sorted, as those of a set held by a codec are"
+    classes = targets.argmax(1) if stored.labels else targets
+    if classes.ndim == 1 and not bool((classes.diff() >= 0).all()):
+        return "its labels are not sorted, as those of a set held by a codec are"
     return None
 
 

@@ -154,13 +154,21 @@ def _shapes(one: Space, other: Space) -> tuple[str, Any, Any]:
 def _in_classes(one: Space, other: Space, mine: str, theirs: str) -> str | None:
     """Return in what the classes of two differ, whatever their order."""
     names, others = ([_key(name) for name in space.class_names] for space in (one, other))
-    if names == others or numbered(names) or numbered(others):
+    if names == others or _told_by_numbers(names, others):
         return first_difference([("number of classes", one.num_classes, other.num_classes)])
     if sorted(names) == sorted(set(others)) and len(names) == len(others):
         return None
     alone = (mine, [name for name in names if name not in others]), (theirs, [n for n in others if n not in names])
     said = [f"only {who} {_listed(own)}" for who, own in alone if own]
     return f"classes: {'; '.join(said) or f'{_listed(names)}, and {_listed(others)}'}"
+
+
+def _told_by_numbers(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Return whether one of two has no names but 0, 1, ...; and the other, if it has numbers too, no other ones."""
+    if not numbered(names) and not numbered(others):
+        return False
+    theirs = others if numbered(names) else names
+    return len(names) != len(others) or not all(map(str.isdecimal, theirs)) or set(names) == set(others)
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:

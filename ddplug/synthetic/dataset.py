@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from ddplug.data.preprocess import Preprocess
 from ddplug.errors import DataError, FormatError, OptionError
+from ddplug.functional import top_labels
 from ddplug.functional.packing import check_bits, packed_bytes
 from ddplug.functional.resize import enlarge, reduce
 from ddplug.synthetic import checks, file_format, quantize
@@ -25,7 +26,7 @@ from ddplug.synthetic.pictures import grid, image_bytes
 from ddplug.synthetic.ready import locate
 from ddplug.synthetic.recipe import Recipe
 from ddplug.synthetic.stored import Stored, store
-from ddplug.utils.checks import scalar
+from ddplug.utils.checks import one_of, scalar
 from ddplug.utils.files import read_tensors, write_tensors
 from ddplug.utils.pictures import as_html, drawable, first_of_each, opened
 from ddplug.utils.surroundings import own_surroundings
@@ -149,12 +150,13 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         """Bytes that the file holds for the set: images, with all that a codec needs besides them, and labels.
 
         Without a codec inputs are float32 or a few bits a number, with their levels. A hard label takes one byte up to
-        256 classes and four above; a soft label four a class, or two where ``half_labels`` says so. Hard labels of a
-        set held by a codec are sorted and stored as counts. The preprocessing is not counted: whoever trains on the
-        data needs it with or without this set.
+        256 classes and four above; a soft label four a class, or two where ``half_labels`` says so. Labels of a set
+        held by a codec are sorted: hard ones are stored as counts, soft ones as :meth:`compress` says. The
+        preprocessing is not counted: whoever trains on the data needs it with or without this set.
         """
         if self.stored is not None:
-            return self.stored.nbytes + file_format.label_bytes(self.targets, self.num_classes, self.half_labels)
+            counted = self.hard_targets if self.stored.labels else self.targets
+            return self.stored.nbytes + file_format.label_bytes(counted, self.num_classes, self.half_labels)
         soft = self.num_classes * self.soft_type.itemsize
         label = soft if self.targets.ndim == 2 else 1 if self.num_classes <= 256 else 4
         if self.levels is None:
@@ -211,21 +213,24 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         return replace(self, inputs=small, levels=None, stored=None, network_shape=self.shape)
 
     @own_surroundings()
-    def compress(self, codec: str | Codec) -> SyntheticSet:
+    def compress(self, codec: str | Codec, labels: Literal["float16", "top3"] = "float16") -> SyntheticSet:
         """Let a codec hold the images: what it gives back takes their place, and what it stores is what they take.
 
-        Hard labels are sorted first, soft ones become float16. ``provenance["psnr"]`` says how near images are to what
-        they were, in dB.
+        Samples are sorted by class first. ``provenance["psnr"]`` says how near images are to what they were, in dB.
 
         Args:
             codec: a name from ``ddplug.names("codec")`` with options, as ``"avif:quality=15"`` for photographs or
                 ``"pixels:bits=1,side=14"`` for drawings, or the codec itself.
+            labels: how soft labels are stored: as float16, two bytes a class, or as ``"top3"``, which rounds them to
+                three classes in fifteenths (:mod:`ddplug.functional.top_labels`) and takes one or two bytes for each.
+                Labels that are rounded so already are stored so in any case.
 
         Returns:
             The set, whose :attr:`nbytes` are those of the streams and the labels.
 
         Raises:
-            OptionError: the codec or an option is not known, or it cannot hold such samples.
+            OptionError: the codec or an option is not known, or it cannot hold such samples; or ``labels`` is another
+                word, or ``"top3"`` for labels that are no probabilities.
 
         Example:
             >>> from ddplug.data.preprocess import Identity
@@ -234,12 +239,19 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             >>> made.nbytes, made.quantize(bits=1).nbytes, made.bits_per_class
             (222, 458, 888.0)
         """
-        if self.targets.ndim == 2 and not self.half_labels:
+        one_of("way to store soft labels", labels, ("float16", "top3"))
+        classes, soft = self.hard_targets.cpu(), self.targets.ndim == 2
+        if soft and labels == "top3":
+            return replace(self, targets=_rounded(self.targets), half_labels=False).compress(codec)
+        order = classes.argsort(stable=True)
+        held = top_labels.encode(self.targets.cpu()[order]) if soft else {}
+        if held is None and not self.half_labels:
             return self._round_labels().compress(codec)
-        order = torch.arange(len(self)) if self.targets.ndim == 2 else self.targets.cpu().argsort(stable=True)
+        groups = classes.bincount(minlength=self.num_classes).tolist()
+        if held is None:
+            order, groups = torch.arange(len(self)), [len(self)]
         inputs, targets = self.inputs.cpu()[order], self.targets.cpu()[order]
-        groups = [len(self)] if targets.ndim == 2 else targets.bincount(minlength=self.num_classes).tolist()
-        stored = store(codec, inputs, groups, self.preprocess)
+        stored = replace(store(codec, inputs, groups, self.preprocess), labels=held or {})
         found = stored.decode(self.preprocess)
         provenance = {**self.provenance, "codec": stored.codec}
         if found.ndim == 4:
@@ -254,6 +266,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             levels=None,
             bits=8,
             network_shape=self.shape,
+            half_labels=held is None,
             stored=stored,
         )
 
@@ -278,8 +291,12 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         keep = torch.isin(self.hard_targets, torch.tensor(list(labels), dtype=torch.int64, device=self.inputs.device))
         if not bool(keep.any()):
             raise OptionError(f"the set has no sample of the classes {list(labels)}")
-        stored = None if self.stored is None or self.targets.ndim == 2 else self.stored.keep(labels)
-        return replace(self, inputs=self.inputs[keep], targets=self.targets[keep], stored=stored)
+        targets = self.targets[keep]
+        by_class = self.stored is not None and (self.targets.ndim == 1 or bool(self.stored.labels))
+        stored = self.stored.keep(labels) if self.stored is not None and by_class else None
+        if stored is not None and targets.ndim == 2:
+            stored = replace(stored, labels=top_labels.encode(targets) or {})
+        return replace(self, inputs=self.inputs[keep], targets=targets, stored=stored)
 
     @own_surroundings()
     def merge(self, other: SyntheticSet) -> SyntheticSet:
@@ -486,6 +503,21 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             return SyntheticSet(**file_format.decode(tensors, header))
         except (FormatError, DataError) as error:
             raise FormatError(f"{path} holds no valid synthetic set: {error}") from None
+
+
+def _rounded(labels: Tensor) -> Tensor:
+    """Round soft labels to few classes in fifteenths.
+
+    Raises:
+        OptionError: they are no probabilities.
+    """
+    total = labels.sum(1)
+    if bool((labels < 0).any()) or not torch.allclose(total, torch.ones_like(total), atol=1e-2):
+        raise OptionError(
+            f"labels='top3' is for probabilities, and the labels of this set add up to {float(total.min()):.3g} to "
+            f"{float(total.max()):.3g}, the least being {float(labels.min()):.3g}; use labels='float16'"
+        )
+    return top_labels.rounded(labels).to(labels.device)
 
 
 load = SyntheticSet.load

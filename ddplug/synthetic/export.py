@@ -16,11 +16,13 @@ from PIL import Image
 
 from ddplug.errors import OptionError
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.given import AnySet, as_set
 from ddplug.synthetic.pictures import grid, image_bytes
 from ddplug.synthetic.ranges import in_units, range_of
 from ddplug.synthetic.statement import privacy_statement
 from ddplug.utils.files import write_file
 from ddplug.utils.notes import note
+from ddplug.utils.paths import unfit_for_windows
 from ddplug.utils.pictures import file_of
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import os_reason
@@ -137,6 +139,7 @@ def folder_names(class_names: tuple[str, ...]) -> list[str]:
     taken: set[str] = set()
     for name in class_names:
         safe = re.sub(r"[^\w .+-]", "_", name).encode()[:100].decode(errors="ignore").strip(" .") or "class"
+        safe += "_" * unfit_for_windows(safe)
         unique, number = safe, 2
         while unique.casefold() in taken:
             unique, number = f"{safe}-{number}", number + 1
@@ -165,7 +168,7 @@ def _storage(own: SyntheticSet) -> dict[str, Any]:
 
 
 @own_surroundings()
-def inspect(synthetic: SyntheticSet | str | Path) -> dict[str, Any]:
+def inspect(synthetic: AnySet) -> dict[str, Any]:
     """Return what a set holds, in JSON-ready values.
 
     Args:
@@ -185,7 +188,7 @@ def inspect(synthetic: SyntheticSet | str | Path) -> dict[str, Any]:
         >>> inspect(SyntheticSet(torch.zeros(2, 3), torch.tensor([0, 1]), 2, Identity()))["nbytes"]
         26
     """
-    own = synthetic if isinstance(synthetic, SyntheticSet) else SyntheticSet.load(synthetic)
+    own = as_set(synthetic)
     pixels = own.pixels()
     return {
         "samples": len(own),

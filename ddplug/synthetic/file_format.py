@@ -13,7 +13,8 @@ or, where a codec holds the images, in the place of ``inputs``
 
 * ``stream.NAME``: ``(n,)`` uint8, the streams of the codec;
 * ``counts``: ``(classes,)`` uint8 or int32, the numbers of successive samples of each class, in the place of hard
-  ``targets``,
+  ``targets``, or of soft ones of which the most probable class is meant and
+* ``label.NAME``: ``(n,)`` uint8, the streams of the rest (:mod:`ddplug.functional.top_labels`),
 
 and the header fields ``num_classes``, ``class_names``, ``preprocess`` (its kind), ``recipe`` and ``provenance``,
 ``network_shape`` where networks see the inputs enlarged to another shape than the stored one, and ``bits`` and
@@ -34,7 +35,7 @@ from torch import Tensor
 
 from ddplug.data.preprocess import Preprocess, from_tensors
 from ddplug.errors import DataError, FormatError, MissingExtraError, OptionError
-from ddplug.functional import augmentation
+from ddplug.functional import augmentation, top_labels
 from ddplug.functional.packing import BITS, pack, packed_bytes, unpack
 from ddplug.functional.resize import can_enlarge
 from ddplug.synthetic import checks, quantize
@@ -68,8 +69,9 @@ def encode(fields: Mapping[str, Any], codes: Tensor | None) -> tuple[dict[str, T
         tensors["inputs"] = pack(stored.flatten(1), bits) if packed else stored
     else:
         tensors |= {f"{_STREAM}{name}": stream for name, stream in held.streams.items()}
-    if held is not None and targets.ndim == 1:
-        tensors["counts"] = _counts(targets, num_classes)
+        tensors |= {f"{_LABEL}{name}": stream for name, stream in held.labels.items()}
+    if held is not None and (targets.ndim == 1 or held.labels):
+        tensors["counts"] = _counts(targets if targets.ndim == 1 else targets.argmax(1), num_classes)
     else:
         tensors["targets"] = targets.to(_label_type(num_classes) if targets.ndim == 1 else soft_type)
     if codes is not None:
@@ -89,7 +91,8 @@ def encode(fields: Mapping[str, Any], codes: Tensor | None) -> tuple[dict[str, T
         header |= {"codec": held.codec, "stored_shape": list(held.shape)}
         if "counts" not in tensors or tensors["counts"].tolist() != list(held.groups):
             header["groups"] = list(held.groups)
-    return tensors, header, 4 if held is not None else 3 if packed else 1
+    version = 1 + 2 * packed if held is None else 4 + bool(held.labels)
+    return tensors, header, version
 
 
 def label_bytes(targets: Tensor, num_classes: int, half_labels: bool) -> int:
@@ -174,14 +177,17 @@ def _decode_held(
         FormatError: something is missing, unknown, or does not fit the rest.
         DataError: labels or values are not those of a set.
     """
-    streams = {name.removeprefix(_STREAM): t for name, t in tensors.items() if name.startswith(_STREAM)}
-    labels = {name for name in tensors if not name.startswith(_STREAM)}
-    if labels not in ({"counts"}, {"targets"}) or not streams:
+    streams, coded = (
+        {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        for prefix in (_STREAM, _LABEL)
+    )
+    labels = {name for name in tensors if not name.startswith((_STREAM, _LABEL))}
+    if labels not in ({"counts"}, {"targets"}) or not streams or (coded and "counts" not in labels):
         raise FormatError(f"its tensors are {reprlib.repr(sorted(tensors))}, not streams, and counts or targets")
-    if any(stream.dtype != torch.uint8 or stream.ndim != 1 for stream in streams.values()):
+    if any(stream.dtype != torch.uint8 or stream.ndim != 1 for stream in (*streams.values(), *coded.values())):
         raise FormatError("a stream is not made of bytes")
     shape: Any = header.get("stored_shape")
-    if not _sizes(shape, 1) or len(shape) not in (1, 3):
+    if not _sizes(shape, 1) or not 1 <= len(shape) <= 3:
         raise FormatError(f"stored_shape is {reprlib.repr(shape)}, not the sizes of a sample")
     num_classes = header["num_classes"]
     targets = _targets(tensors, num_classes, math.prod(shape))
@@ -191,7 +197,10 @@ def _decode_held(
     if not isinstance(header["codec"], str) or len(header["codec"]) > _MAX_NAME:
         raise FormatError(f"codec is {reprlib.repr(header['codec'])}, not a short name with options")
     preprocess = _preprocess(header["preprocess"], fields, tuple(shape))
-    stored = Stored(header["codec"], tuple(shape), tuple(groups), streams)
+    if coded:
+        _check_numbers(len(targets) * num_classes)
+        targets = top_labels.decode(coded, targets, num_classes)
+    stored = Stored(header["codec"], tuple(shape), tuple(groups), streams, coded)
     try:
         inputs = stored.decode(preprocess)
     except (OptionError, MissingExtraError) as error:
@@ -291,7 +300,7 @@ def check_names(class_names: Sequence[str]) -> None:
 _MAX_NAME = 255
 _HEADER = {"num_classes": int, "class_names": list, "preprocess": str, "recipe": dict, "provenance": dict}
 _OPTIONAL = {"network_shape", "bits", "stored_shape", "codec", "groups"}
-_STREAM = "stream."
+_STREAM, _LABEL = "stream.", "label."
 _MOST_NUMBERS = 1 << 30
 """Of all images that a codec holds: 4 GB once they are decoded."""
 

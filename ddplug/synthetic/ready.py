@@ -154,10 +154,10 @@ def locate(name: str | os.PathLike[str]) -> str:
         >>> locate("digits.safetensors"), os.path.basename(locate("mnist-8kB"))
         ('digits.safetensors', 'mnist-8kB.safetensors')
     """
-    found = ready(name)
+    path = local(name)
+    found = ready(path)
     if found is not None:
         return str(found.path)
-    path = local(name)
     if path in NOT_READY and not os.path.lexists(path):
         raise OptionError(f"{path} cannot come along, for want of a license of its images; make it: {NOT_READY[path]}")
     if not os.path.splitext(path)[1] and os.path.basename(path) == path and not os.path.lexists(path):

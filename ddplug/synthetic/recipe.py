@@ -83,8 +83,8 @@ class Recipe(metaclass=TakesNumbers):
 
         Args:
             steps: of SGD on 128 images each.
-            augment: see :mod:`ddplug.functional.augmentation`; for photographs ``"crop+flip"``, for drawings
-                ``"crop+scale+rotate"``.
+            augment: see :mod:`ddplug.functional.augmentation`; for photographs ``"crop+flip+color"``, for drawings
+                ``"affine"``.
         """
         return cls(learning_rate=0.1, batch_size=128, schedule="cycle", augment=augment, steps=steps)
 

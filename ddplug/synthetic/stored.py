@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -22,12 +22,14 @@ class Stored:
         shape: of the samples that it was given.
         groups: numbers of successive samples that it was told belong together.
         streams: by name, each ``(n,)`` uint8 on the CPU.
+        labels: the same of soft labels (:mod:`ddplug.functional.top_labels`), where these are stored so.
     """
 
     codec: str
     shape: tuple[int, ...]
     groups: tuple[int, ...]
     streams: Mapping[str, Tensor]
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Stored({self.codec!r}, {sum(self.groups)} x {self.shape}, {self.nbytes:,} bytes)"
@@ -35,10 +37,10 @@ class Stored:
     @property
     def nbytes(self) -> int:
         """Bytes of all streams."""
-        return sum(stream.numel() for stream in self.streams.values())
+        return sum(stream.numel() for streams in (self.streams, self.labels) for stream in streams.values())
 
     def keep(self, labels: Sequence[int]) -> Stored | None:
-        """Return the streams of some groups alone; ``None`` where that would lose more than was lost.
+        """Return the streams of some groups alone, without those of labels; ``None`` where that would lose more.
 
         Args:
             labels: positions of the groups, in any order.

@@ -7,22 +7,27 @@ import ast
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, fields
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+from functools import partial
+from typing import Any, Literal, NoReturn, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from ddplug.errors import OptionError, unknown
 from ddplug.utils.checks import one_of
 from ddplug.utils.former import FORMER_SPELLINGS
 from ddplug.utils.paths import local
+from ddplug.utils.streams import columns
 
 __all__ = [
+    "Option",
     "Parser",
     "add_fields",
+    "add_options",
     "field_help",
     "given_fields",
     "known_name",
     "number",
+    "options_of",
     "path",
     "plain",
     "quantity",
@@ -56,7 +61,7 @@ class Parser(argparse.ArgumentParser):
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=110)
+        super().__init__(prog, max_help_position=30, width=min(columns(110), 110))
 
 
 def number(kind: type[int] | type[float], least: float, most: float = math.inf) -> Callable[[str], Any]:
@@ -174,39 +179,54 @@ def plain(text: str) -> str:
     return " ".join(text.replace("``", "").split())
 
 
-def add_fields(parser: argparse._ActionsContainer, cls: type) -> None:
-    """Add an option for each field of a dataclass, with its type, default and description.
+Kind: TypeAlias = Any
+"""What values an option takes, in words that JSON can hold: a key of :data:`_CONVERTERS`, or a list of one and more."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A command-line option that stands for a field of a dataclass.
+
+    Attributes:
+        name: of the field.
+        kind: of its values, as :func:`options_of` tells it from the annotation.
+        default: as it is shown; ``None`` where the option has to be given.
+        about: what it means.
+    """
+
+    name: str
+    kind: Kind
+    default: str | None
+    about: str
+
+
+def options_of(cls: type) -> tuple[Option, ...]:
+    """Return the options that the fields of a dataclass become.
 
     Args:
-        parser: what to add them to.
         cls: a dataclass whose fields are booleans, numbers, strings, literals, tuples of these, or ``None``.
+
+    Raises:
+        TypeError: it is no dataclass.
+
+    Example:
+        >>> from ddplug.synthetic.recipe import Recipe
+        >>> options_of(Recipe)[1].name, options_of(Recipe)[1].kind
+        ('learning_rate', 'float')
     """
     hints, about = get_type_hints(cls), field_help(cls)
-    for field in fields(cls):
-        if field.init:
-            _add_field(parser, field, hints[field.name], field.metadata.get("help", about.get(field.name, "")))
+    return tuple(
+        Option(
+            field.name, _kind(hints[field.name]), _default(field), field.metadata.get("help", about.get(field.name, ""))
+        )
+        for field in fields(cls)
+        if field.init
+    )
 
 
-def _default(field: Field[Any]) -> Any:
-    return field.default_factory() if field.default_factory is not MISSING else field.default
-
-
-def _add_field(parser: argparse._ActionsContainer, field: Field[Any], hint: Any, about: str) -> None:
-    default = _default(field)
-    shown = "(required)" if default is MISSING else f"(default: {_show(default)})"
-    settings: dict[str, Any] = {
-        "dest": f"{_FIELD}{field.name}",
-        # what is not given stays with the preset, else with the class
-        "default": argparse.SUPPRESS,
-        "required": default is MISSING,
-        "help": f"{about} {shown}".strip().replace("%", "%%"),
-    }
-    if hint is bool:
-        settings["action"] = argparse.BooleanOptionalAction
-    else:
-        settings |= {"type": _converter(hint), "metavar": _metavar(hint)}
-    names = [field.name, *FORMER_SPELLINGS.get(field.name, ())]
-    parser.add_argument(*("--" + name.replace("_", "-") for name in names), **settings)
+def _default(field: Field[Any]) -> str | None:
+    value = field.default_factory() if field.default_factory is not MISSING else field.default
+    return None if value is MISSING else _show(value)
 
 
 def _show(value: Any) -> str:
@@ -215,28 +235,75 @@ def _show(value: Any) -> str:
     return repr(value) if value == "" else str(value).lower() if value is None else str(value)
 
 
-def _converter(hint: Any) -> Callable[[str], Any]:
-    """Return the function that turns an argument into a value of an annotated type."""
-    if hint in (int, float):
-        return lambda text: _plain_number(hint, text)
+def _kind(hint: Any) -> Kind:
+    """Tell the kind of an annotated type."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Literal:
-        return _literal(inner)
+        return ["literal", *inner]
     if origin is tuple:
-        return lambda text: tuple(_converter(inner[0])(part) for part in text.split(",") if part)
+        return ["tuple", _kind(inner[0])]
     if type(None) in inner:
         rest = [part for part in inner if part is not type(None)]
-        convert = _converter(Union[tuple(rest)])  # noqa: UP007 - the members are known at run time only
-        return lambda text: None if text == "none" else convert(text)
+        return ["optional", _kind(Union[tuple(rest)])]  # noqa: UP007 - the members are known at run time only
     if int in inner or float in inner:
-        return _number_or_text
-    return str
+        return "number or text"
+    return {bool: "switch", int: "int", float: "float"}.get(hint, "text")
 
 
-def _literal(values: Sequence[Any]) -> Callable[[str], Any]:
+def add_fields(parser: argparse._ActionsContainer, cls: type) -> None:
+    """Add an option for each field of a dataclass, with its type, default and description.
+
+    Args:
+        parser: what to add them to.
+        cls: see :func:`options_of`.
+    """
+    add_options(parser, options_of(cls))
+
+
+def add_options(parser: argparse._ActionsContainer, options: Iterable[Option]) -> None:
+    """Add options that stand for fields.
+
+    Args:
+        parser: what to add them to.
+        options: of :func:`options_of`.
+    """
+    for option in options:
+        shown = "(required)" if option.default is None else f"(default: {option.default})"
+        settings: dict[str, Any] = {
+            "dest": f"{_FIELD}{option.name}",
+            # what is not given stays with the preset, else with the class
+            "default": argparse.SUPPRESS,
+            "required": option.default is None,
+            "help": f"{option.about} {shown}".strip().replace("%", "%%"),
+        }
+        if option.kind == "switch":
+            settings["action"] = argparse.BooleanOptionalAction
+        else:
+            settings |= {"type": _converter(option.kind), "metavar": _metavar(option.kind)}
+        names = [option.name, *FORMER_SPELLINGS.get(option.name, ())]
+        parser.add_argument(*("--" + name.replace("_", "-") for name in names), **settings)
+
+
+def _converter(kind: Kind) -> Callable[[str], Any]:
+    """Return the function that turns an argument into a value of a kind."""
+    name, *inner = [kind] if isinstance(kind, str) else kind
+    return _CONVERTERS[name](*inner)
+
+
+def _literal(*values: Any) -> Callable[[str], Any]:
     named = {str(value): value for value in values}
     check = known_name("value", list(named))
     return lambda text: named[check(text)]
+
+
+def _tuple(each: Kind) -> Callable[[str], Any]:
+    convert = _converter(each)
+    return lambda text: tuple(convert(part) for part in text.split(",") if part)
+
+
+def _optional(other: Kind) -> Callable[[str], Any]:
+    convert = _converter(other)
+    return lambda text: None if text == "none" else convert(text)
 
 
 def _number_or_text(text: str) -> Any:
@@ -247,13 +314,27 @@ def _number_or_text(text: str) -> Any:
     return value if isinstance(value, (int, float)) else text
 
 
-def _metavar(hint: Any) -> str:
-    inner = get_args(hint)
-    if get_origin(hint) is Literal:
+_CONVERTERS: Mapping[str, Callable[..., Callable[[str], Any]]] = {
+    "int": lambda: partial(_plain_number, int),
+    "float": lambda: partial(_plain_number, float),
+    "text": lambda: str,
+    "number or text": lambda: _number_or_text,
+    # one that may be neither on nor off
+    "switch": lambda: str,
+    "literal": _literal,
+    "tuple": _tuple,
+    "optional": _optional,
+}
+"""Name of a kind -> what makes the converter, of what stands behind the name."""
+
+
+def _metavar(kind: Kind) -> str:
+    if isinstance(kind, str):
+        return {"int": "N", "float": "X"}.get(kind, "VALUE")
+    name, *inner = kind
+    if name == "literal":
         return "{" + ",".join(map(str, inner)) + "}"
-    if get_origin(hint) is tuple:
-        return f"{_metavar(inner[0])},..."
-    return {int: "N", float: "X"}.get(hint, "VALUE")
+    return f"{_metavar(inner[0])},..." if name == "tuple" else "VALUE"
 
 
 def given_fields(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from ddplug.errors import OptionError
 from ddplug.utils.teams import team
 
-__all__ = ["pick_device"]
+__all__ = ["pick_device", "visible_gpus"]
 
 
 def pick_device(name: str | torch.device = "auto") -> torch.device:
@@ -39,3 +41,10 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
         raise OptionError(f"device {str(device)!r} is not available: {present} of its kind found here; use auto or cpu")
     own = team().local % present
     return torch.device(device.type, own) if own and device.index is None else device
+
+
+def visible_gpus() -> list[str]:
+    """Return the names of the GPUs that torch sees here, as ``CUDA_VISIBLE_DEVICES`` takes them."""
+    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    number = torch.cuda.device_count()
+    return (given or [str(n) for n in range(number)])[:number]

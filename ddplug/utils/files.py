@@ -26,13 +26,14 @@ from torch import Tensor
 from ddplug.errors import FormatError, OptionError
 from ddplug.utils import digests
 from ddplug.utils.locks import temporary
-from ddplug.utils.paths import local
+from ddplug.utils.notes import note
+from ddplug.utils.paths import local, unfit_for_windows
 from ddplug.utils.teams import team
 from ddplug.utils.text import one_line, os_reason
 
 __all__ = ["check_header", "check_space", "check_writable", "is_checked", "read_tensors", "write_file", "write_tensors"]
 
-_VERSION = 4
+_VERSION = 5
 """The newest that is read. Files without anything new are written as version 1, which older readers take."""
 _MAX_HEADER = 8 << 20
 """Bytes of the safetensors header, ours included: enough for 20,000 class names, and little to parse."""
@@ -69,6 +70,9 @@ def check_writable(path: str | Path) -> Path:
         raise OptionError(f"cannot write {path}: it is not a regular file; choose another path")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise OptionError(f"cannot write {path}: the folder {target.parent} is not writable; choose another path")
+    if unfit_for_windows(target.name):
+        kept = target.name if target.name.endswith((".", " ")) else target.name.partition(".")[0]
+        note(f"Windows has no file that is called {kept!r}; choose another name to use it there")
     return target
 
 

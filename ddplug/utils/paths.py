@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import os
+import re
 
 from ddplug.errors import OptionError
 
-__all__ = ["local"]
+__all__ = ["local", "unfit_for_windows"]
+
+_LONGEST = 255
+"""Bytes that a name may have, on every file system in use."""
+
+_DEVICE = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\..*)?", re.IGNORECASE | re.DOTALL
+)
+"""Names that are devices in every folder of Windows, whatever their ending."""
+
+_WINDOWS = os.name == "nt"
 
 
-def local(path: str | os.PathLike[str]) -> str:
+def unfit_for_windows(name: str) -> bool:
+    """Return whether Windows takes a name for a device, or for another one, since it drops dots and spaces at the end.
+
+    Args:
+        name: of a file or a folder.
+
+    Example:
+        >>> unfit_for_windows("nul.safetensors"), unfit_for_windows("set."), unfit_for_windows("console")
+        (True, True, False)
+    """
+    return name not in (".", "..") and (_DEVICE.fullmatch(name) is not None or name.endswith((".", " ")))
+
+
+def local(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
     """Turn a path that somebody gave into one that the system takes.
 
     Args:
@@ -19,21 +43,35 @@ def local(path: str | os.PathLike[str]) -> str:
         The path, not made absolute.
 
     Raises:
-        OptionError: it is empty, ``-``, holds a NUL character, or names the home of a user that does not exist.
+        OptionError: it is no path, empty, ``-``, holds a NUL character or a name that is too long, or one that Windows
+            keeps for itself, there; or it names the home of a user that does not exist.
 
     Example:
         >>> local("sets/~one.safetensors"), local("~") == os.path.expanduser("~")
         ('sets/~one.safetensors', True)
     """
-    text = os.fspath(path)
+    try:
+        text = os.fsdecode(path)
+    except TypeError:
+        raise OptionError(f"a path is {path!r}, a {type(path).__name__}; give a text or a pathlib.Path") from None
     if not text:
         raise OptionError("a path is ''; name a file or a folder")
     if "\0" in text:
         raise OptionError(f"the path {text!r} holds a NUL character, which no file's name can; leave it out")
     if text == "-":
         raise OptionError("the path is '-', but files are read and written by name here; name one (./- for that very)")
+    _check_names(text)
     found = os.path.expanduser(text)
     if found.startswith("~"):
         user = text.split(os.sep)[0]
         raise OptionError(f"the path {text} begins with {user}, the home of a user that does not exist; say ./{text}")
     return found
+
+
+def _check_names(text: str) -> None:
+    """Refuse names that no file can have here."""
+    for name in re.split(r"[/\\]" if _WINDOWS else "/", text):
+        if len(os.fsencode(name)) > _LONGEST:
+            raise OptionError(f"the path with {name[:40]}...: File name too long; choose another path")
+        if _WINDOWS and unfit_for_windows(name):
+            raise OptionError(f"the path {text} holds {name!r}, which Windows keeps for itself; choose another name")

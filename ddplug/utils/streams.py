@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["complain", "disconnect", "is_terminal", "reconnect"]
+__all__ = ["columns", "complain", "disconnect", "is_terminal", "reconnect"]
 
 
 def is_terminal(stream: Any) -> bool:
@@ -16,6 +17,15 @@ def is_terminal(stream: Any) -> bool:
         return bool(stream.isatty())
     except (AttributeError, ValueError, OSError):
         return False
+
+
+def columns(otherwise: int = 80) -> int:
+    """Return how many characters a line of standard output has.
+
+    Args:
+        otherwise: where nobody is looking at it.
+    """
+    return shutil.get_terminal_size().columns or otherwise if is_terminal(sys.stdout) else otherwise
 
 
 def complain(line: str) -> None:

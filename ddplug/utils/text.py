@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Sequence
 from textwrap import wrap
 
+from ddplug.utils.streams import columns
+
 __all__ = [
     "command",
     "duration",
@@ -146,7 +148,8 @@ def wrapped(rows: Sequence[Sequence[object]], width: int = 80) -> str:
 
     Args:
         rows: of as many cells each.
-        width: characters of a line; the last column has 20 at least.
+        width: characters of a line where one of the terminal has 80, as many more or less where that has; the last
+            column has 20 at least.
 
     Example:
         >>> print(wrapped([("set", "a handful of quite small words"), ("b", "one")], 25))
@@ -156,7 +159,7 @@ def wrapped(rows: Sequence[Sequence[object]], width: int = 80) -> str:
     """
     cells = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
-    left = sum(widths) + 2 * len(widths)
+    left, width = sum(widths) + 2 * len(widths), width + columns() - 80
     lines = []
     for *first, last in cells:
         parts = wrap(last, max(width - left, 20), break_long_words=False, break_on_hyphens=False) or [""]

@@ -1,9 +1,10 @@
-"""Compare distilled memories with stock replay on domain, task and online streams, and write docs/benchmarks/*.json.
+"""Compare distilled memories with stock replay on domain, task and online streams.
 
 Permuted digits (domain-incremental) and pairs of digits with zero-based labels and a head each (task-incremental) on
 the digits that ship with scikit-learn; Split-MNIST online, in pieces of 10 or 100 samples, each seen once.
 
     python examples/benchmarks/avalanche_scenarios.py digits
+    python examples/benchmarks/avalanche_scenarios.py digits --row Replay --seeds 1
     python examples/benchmarks/avalanche_scenarios.py online --data-root DIR
 """
 
@@ -11,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -22,6 +21,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from examples.benchmarks.results import add_row_options, chosen, machine, read, say_what_is_there, versions, write
 
 
 @dataclass(frozen=True)
@@ -244,14 +247,18 @@ def measure(entry: Entry, seed: int, arguments: argparse.Namespace) -> dict[str,
     }
 
 
-def _row(entry: Entry, runs: Mapping[str, Any]) -> dict[str, Any]:
-    accuracies = [run["accuracy"] for run in runs.values()]
+def _label(entry: Entry) -> str:
     options = [entry.options.get("distiller", "")] if entry.strategy == "DistilledReplay" else []
     options += [f"balanced by {entry.options['balanced']}"] if "balanced" in entry.options else []
     options += [f"{entry.options['factor'] ** 2} to an image"] if entry.options.get("factor", 1) > 1 else []
+    return ", ".join([entry.strategy, *options]).replace("balanced by any", "reservoir")
+
+
+def _row(entry: Entry, runs: Mapping[str, Any]) -> dict[str, Any]:
+    accuracies = [run["accuracy"] for run in runs.values()]
     return {
         "stream": entry.stream,
-        "strategy": ", ".join([entry.strategy, *options]).replace("balanced by any", "reservoir"),
+        "strategy": _label(entry),
         "images": entry.memory or None,
         "bytes": max(run["bytes"] for run in runs.values()) or None,
         "accuracy (%)": round(statistics.fmean(accuracies), 2),
@@ -265,46 +272,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmark", choices=ROWS)
     parser.add_argument("--data-root", help="of torchvision's MNIST")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "docs" / "benchmarks")
+    add_row_options(parser)
     parser.add_argument("--validate", action="store_true", help="judge on a held-out part of the training data")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--only", default="", help="rows whose key holds this text")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     import torch
 
-    import ddplug
-
     torch.set_num_threads(1)
     path = arguments.out / f"scenarios-{arguments.benchmark}.json"
-    found: dict[str, Any] = {"runs": {}, "seconds": 0.0}
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
+    found = read(path, {"runs": {}, "seconds": 0.0})
     runs, spent, began = found["runs"], found["seconds"], time.monotonic()
-    for seed in range(arguments.seeds):
-        for entry in ROWS[arguments.benchmark]:
-            if str(seed) in runs.get(entry.key, {}) or arguments.only not in entry.key:
-                continue
-            run = measure(entry, seed, arguments)
-            runs.setdefault(entry.key, {})[str(seed)] = run
-            result = {
-                "title": TITLES[arguments.benchmark],
-                "claim": CLAIMS[arguments.benchmark],
-                "rows": [_row(each, runs[each.key]) for each in ROWS[arguments.benchmark] if each.key in runs],
-                "runs": runs,
-                "how": f"python examples/benchmarks/avalanche_scenarios.py {_COMMANDS[arguments.benchmark]}",
-                "machine": f"{os.cpu_count()} CPU cores, one thread",
-                "versions": {
-                    "ddplug": ddplug.__version__,
-                    "avalanche-lib": version("avalanche-lib"),
-                    "torch": str(torch.__version__),
-                    "python": platform.python_version(),
-                },
-                "seconds": spent + time.monotonic() - began,
-            }
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-            print(f"{entry.key} seed {seed}: {run['accuracy']:.2f} % in {run['seconds']:.0f} s", file=sys.stderr)
+    rows = chosen(ROWS[arguments.benchmark], arguments.row, _label)
+    wanted = [(entry, seed) for seed in range(arguments.seeds) for entry in rows]
+    missing = [(entry, seed) for entry, seed in wanted if str(seed) not in runs.get(entry.key, {})]
+    say_what_is_there(wanted, missing, path)
+    for entry, seed in missing:
+        run = measure(entry, seed, arguments)
+        runs.setdefault(entry.key, {})[str(seed)] = run
+        result = {
+            "title": TITLES[arguments.benchmark],
+            "claim": CLAIMS[arguments.benchmark],
+            "rows": [_row(each, runs[each.key]) for each in ROWS[arguments.benchmark] if each.key in runs],
+            "runs": runs,
+            "how": f"python examples/benchmarks/avalanche_scenarios.py {_COMMANDS[arguments.benchmark]}",
+            "machine": machine(", one thread"),
+            "versions": versions(**{"avalanche-lib": version("avalanche-lib")}),
+            "seconds": spent + time.monotonic() - began,
+        }
+        write(path, result)
+        print(f"{entry.key} seed {seed}: {run['accuracy']:.2f} % in {run['seconds']:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":

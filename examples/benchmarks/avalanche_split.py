@@ -1,9 +1,10 @@
-"""Compare distilled memories with stock replay on real images, class after class; write docs/benchmarks/*.json.
+"""Compare distilled memories with stock replay on real images, class after class.
 
 Class-incremental, five experiences of two classes in the order 0 to 9, mean accuracy on the test data over the five
 experiences after the last one. Runs that the result file already has are kept, so that it can be stopped and continued.
 
     python examples/benchmarks/avalanche_split.py mnist --data-root DIR
+    python examples/benchmarks/avalanche_split.py mnist --data-root DIR --row Replay --row "DistilledReplay, defaults"
     python examples/benchmarks/avalanche_split.py cifar10 --data-root DIR
 
 Options of the distilled memories were chosen with ``--validate`` (a held-out tenth of the training data takes the place
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -28,6 +28,10 @@ from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from examples.benchmarks.results import add_row_options, chosen, machine, read, say_what_is_there, versions, write
 
 EXPERIENCES = 5
 
@@ -302,10 +306,6 @@ def _row(entry: Entry, runs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(name: str, runs: dict[str, dict[str, Any]], seconds: float, path: Path) -> None:
-    import torch
-
-    import ddplug
-
     benchmark = BENCHMARKS[name]
     known = [entry for entry in benchmark.rows if runs.get(entry.key)]
     result = {
@@ -314,17 +314,11 @@ def _write(name: str, runs: dict[str, dict[str, Any]], seconds: float, path: Pat
         "rows": [_row(entry, runs[entry.key]) for entry in known],
         "runs": {entry.key: runs[entry.key] for entry in known},
         "how": f"python examples/benchmarks/avalanche_split.py {name} --data-root DIR",
-        "machine": f"{os.cpu_count()} CPU cores, one thread a run",
-        "versions": {
-            "ddplug": ddplug.__version__,
-            "avalanche-lib": version("avalanche-lib"),
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
+        "machine": machine(", one thread a run"),
+        "versions": versions(**{"avalanche-lib": version("avalanche-lib")}),
         "seconds": seconds,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(path, result)
 
 
 def main() -> None:
@@ -333,27 +327,18 @@ def main() -> None:
     parser.add_argument("benchmark", choices=BENCHMARKS)
     parser.add_argument("--data-root", required=True, help="of torchvision's MNIST, or of the image folders")
     parser.add_argument("--cache", help="folder for decoded images")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "docs" / "benchmarks")
+    add_row_options(parser)
     parser.add_argument("--validate", action="store_true", help="judge on a held-out tenth of the training data")
-    parser.add_argument("--only", default="", help="rows whose label holds this text")
-    parser.add_argument("--seeds", type=int, help="how many seeds at most")
+    parser.add_argument("--seeds", type=int, default=5, help="how many seeds at most")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     path = arguments.out / f"avalanche-{arguments.benchmark}.json"
-    runs: dict[str, dict[str, Any]] = {}
-    spent = 0.0
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        runs, spent = found["runs"], found["seconds"]
-    rows = [entry for entry in BENCHMARKS[arguments.benchmark].rows if arguments.only in _label(entry)]
-    most = arguments.seeds or 5
-    todo = [
-        (entry, seed)
-        for seed in range(most)
-        for entry in rows
-        if seed < entry.seeds and str(seed) not in runs.get(entry.key, {})
-    ]
-    began = time.monotonic()
+    found = read(path, {"runs": {}, "seconds": 0.0})
+    runs, spent, began = found["runs"], found["seconds"], time.monotonic()
+    rows = chosen(BENCHMARKS[arguments.benchmark].rows, arguments.row, _label)
+    wanted = [(entry, seed) for seed in range(arguments.seeds) for entry in rows if seed < entry.seeds]
+    todo = [(entry, seed) for entry, seed in wanted if str(seed) not in runs.get(entry.key, {})]
+    say_what_is_there(wanted, todo, path)
     with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
         waiting = {pool.submit(measure, arguments.benchmark, *job, arguments): job for job in todo}
         for future in as_completed(waiting):

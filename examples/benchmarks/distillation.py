@@ -1,4 +1,4 @@
-"""Distill real data with the methods of the table, evaluate as the papers do, and write docs/benchmarks/*.json.
+"""Distill real data with the methods of the table, evaluate as the papers do.
 
 Every row is distilled and evaluated in a process of its own, so that its peak memory is its own; rows that the result
 file already has are kept, so that the benchmark can be stopped and continued. The file is written into a folder of its
@@ -16,18 +16,28 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from examples.benchmarks.results import (
+    add_row_options,
+    chosen,
+    machine,
+    read,
+    say_what_is_there,
+    source,
+    versions,
+    write,
+)
 
 NETWORK = "convnet"
 """ConvNet-3 of width 128: what the papers evaluate with."""
@@ -159,16 +169,11 @@ BENCHMARKS = {
             Entry("dsa", _GRADIENTS),
             Entry("frepo", {"images_per_class": 1, "steps": 1500}),
             *_baselines(1, 3),
-            Entry("random", {"images_per_class": 30}, 2, reduced=2, bits=1),
             Entry("whole", {"steps": 1000}, 1),
         ),
         published={
-            "random": "64.9 ± 3.5 [recall]",
             "dc": "91.7 ± 0.5 [KIP]",
             "dsa": "88.7 ± 0.6 [KIP]",
-            "dm": "89.7 ± 0.6 [recall]",
-            "frepo": "93.0 ± 0.4 [recall]",
-            "whole": "99.6 ± 0.0 [recall]",
         },
     ),
     "mnist-10": Benchmark(
@@ -177,18 +182,9 @@ BENCHMARKS = {
         (
             Entry("dm", {**_BANK, "images_per_class": 10, "steps": 500}, 2),
             *_baselines(10, 1),
-            *(
-                Entry(name, {"images_per_class": 300}, 1, reduced=2, bits=1, epochs=201)
-                for name in ("kmeans", "random")
-            ),
+            Entry("kmeans", {"images_per_class": 300}, 1, reduced=2, bits=1, epochs=201),
             Entry("whole", {"steps": 1000}, 1),
         ),
-        published={
-            "random": "95.1 ± 0.9 [recall]",
-            "dm": "97.5 ± 0.1 [recall]",
-            "frepo": "98.6 ± 0.1 [recall]",
-            "whole": "99.6 ± 0.0 [recall]",
-        },
     ),
     "mnist-lenet": Benchmark(
         "MNIST, for one initial LeNet",
@@ -315,11 +311,6 @@ def measure(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def source(data: str) -> str:
-    """Name the data without this machine's folders."""
-    return "imagefolder:DIR" if data.startswith("imagefolder:") else f"{data} --data-root DIR"
-
-
 def _options(key: str) -> str:
     """Say in words what a row's key holds but the method."""
     entry = json.loads(key)
@@ -343,39 +334,16 @@ def _shown(row: dict[str, Any], key: str, benchmark: Benchmark) -> dict[str, Any
     return {**{name: value for name, value in row.items() if name not in derived}, **derived}
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that figures depend on."""
-    import torch
-
-    import ddplug
-
-    return {"ddplug": ddplug.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
-
-
-def chosen(benchmark: Benchmark, names: Sequence[str] | None) -> list[str]:
-    """Return the keys of the rows of some methods, or of all; stop at a name that no row has."""
-    known = [entry.method for entry in benchmark.rows]
-    for name in names or ():
-        if name not in known:
-            raise SystemExit(f"--row is {name}; it must be one of {', '.join(dict.fromkeys(known))}")
-    return [entry.key for entry in benchmark.rows if not names or entry.method in names]
-
-
 def _run(name: str, arguments: argparse.Namespace, path: Path) -> None:
     """Measure the rows that are missing, and write the file after each."""
     benchmark = BENCHMARKS[name]
     keys = [entry.key for entry in benchmark.rows]
-    wanted = chosen(benchmark, arguments.row)
-    found: dict[str, Any] = {"keys": [], "rows": [], "seconds": 0.0}
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
+    wanted = [entry.key for entry in chosen(benchmark.rows, arguments.row, lambda entry: entry.method)]
+    found = read(path, {"keys": [], "rows": [], "seconds": 0.0})
     rows, seconds = dict(zip(found["keys"], found["rows"], strict=True)), found["seconds"]
-    if set(wanted) <= set(rows):
-        said = "all rows are" if len(wanted) > 1 else "the row is"
-        print(f"{said} there already: {path}; give another --out to measure again", file=sys.stderr)
-    for key in wanted:
-        if key in rows:
-            continue
+    missing = [key for key in wanted if key not in rows]
+    say_what_is_there(wanted, missing, path)
+    for key in missing:
         began = time.monotonic()
         command = [sys.executable, __file__, *sys.argv[1:], "--entry", key]
         answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -388,12 +356,11 @@ def _run(name: str, arguments: argparse.Namespace, path: Path) -> None:
             "rows": [_shown(rows[known], known, benchmark) for known in kept],
             "keys": kept,
             "how": f"python examples/benchmarks/distillation.py {name} --data {source(arguments.data)}",
-            "machine": f"{os.cpu_count()} CPU cores",
+            "machine": machine(),
             "versions": versions(),
             "seconds": seconds,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write(path, result)
         print(name, rows[key], file=sys.stderr)
 
 
@@ -404,8 +371,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--data-root")
     parser.add_argument("--cache", help="folder for decoded images")
-    parser.add_argument("--row", action="append", metavar="METHOD", help="measure the rows of this method only; repeat")
-    parser.add_argument("--out", type=Path, default=Path("ddplug-benchmarks"), help="folder (default: %(default)s)")
+    add_row_options(parser)
     parser.add_argument("--keep", type=Path, help="folder for distilled sets, and for checkpoints to go on from")
     parser.add_argument("--validate", action="store_true", help="judge on a held-out tenth of the training data")
     parser.add_argument("--entry", help=argparse.SUPPRESS)

@@ -21,7 +21,7 @@ from ddplug.distillers.dm import DM
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from examples.benchmarks.distillation import versions
+from examples.benchmarks.results import versions
 
 PAIRS = 5
 BANKED_STEPS = 10

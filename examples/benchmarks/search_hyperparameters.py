@@ -1,10 +1,13 @@
-"""Does the order of hyper-parameters on a small set hold on all data? Random ones, judged at one cost; prints a table.
+"""Does the order of hyper-parameters on a small set hold on all data? Writes search-hyperparameters-*.json.
 
-    python examples/benchmarks/search_hyperparameters.py --folder DIR
+    python examples/benchmarks/search_hyperparameters.py digits
+    python examples/benchmarks/search_hyperparameters.py mnist --data-root DIR --folder DIR
 
-One network on the digits of scikit-learn; learning rate, weight decay, momentum and augmentation are drawn at random.
-The truth is training on all data, with two seeds; a set, random images in its bytes and the beginning of training on
-all data take equally many steps. It may be stopped at any time, and goes on where it was.
+Learning rate, weight decay, momentum and augmentation of one network are drawn at random, 60 times. The truth is
+training on all data. Sets of three sizes, random samples in their bytes and the beginning of training on all data each
+cost a twentieth of it, with steps of the same batch. What a search by each of them loses is simulated 20 times, with 30
+of the 60 a search; that by successive halving of all data costs the same in all. ``--row NAME`` measures one row alone;
+the same folder goes on where it was.
 """
 
 from __future__ import annotations
@@ -12,24 +15,69 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.random import RandomState
 
-import ddplug
-from ddplug.distillers import KMeansCentroid
-from ddplug.search import Candidates, Judge, Protocol, Study
-from ddplug.search.agreement import EARLY, table
-from ddplug.search.budget import control_file
-from ddplug.utils.text import table as aligned
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-NETWORK = "convnet:width=8,depth=2"
+import ddplug
+from ddplug.data.anything import as_labeled
+from ddplug.distillers import KMeansCentroid
+from ddplug.evaluation.ranking import agreement, ceiling, difference
+from ddplug.search import Journal, Judge, Protocol, Record
+from ddplug.search.budget import control_file, steps_within
+from examples.benchmarks.search_common import about, by, fresh, halving, interval, known, missing, regrets, text, write
+
+SHARE = 20
+"""A proxy costs one part in so many of full training."""
+HALVING = (3 * SHARE, SHARE, SHARE / 3)
+"""Shares that the rungs of successive halving cost a candidate; 30, 10 and 3 of them cost as much as 30 proxies."""
+SIZE = 30
+"""Candidates of a simulated search."""
+EARLY, HALVED, CHANCE = "early stopping", "successive halving", "chance"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task.
+
+    Attributes:
+        title: of the table.
+        network: that is trained.
+        augment: what is drawn from.
+        steps: of full training.
+        seeds: of full training.
+        sizes: samples a class of the sets.
+        scored: images that all are scored on, the rest of those kept apart not being used.
+        used: share of the data that counts as all.
+    """
+
+    title: str
+    network: str
+    augment: tuple[str, ...]
+    steps: int
+    seeds: int
+    sizes: tuple[int, ...]
+    scored: float
+    used: float = 1.0
+
+
 AUGMENT = ("", "crop", "crop_scale_rotate")
 
+CASES: Mapping[str, Case] = {
+    "digits": Case(
+        "the digits", "convnet:width=8,depth=2", ("", "crop", "crop_scale_rotate"), 600, 2, (7, 20, 60), 0.2
+    ),
+    "table": Case("the digits as a table of 64 columns", "mlp:width=64", ("",), 600, 2, (7, 20, 60), 0.2),
+    "mnist": Case("a fifth of MNIST", "convnet:width=4,depth=3", AUGMENT, 300, 1, (7, 20, 100), 0.05, 0.2),
+}
 
-def draw(number: int) -> list[dict[str, Any]]:
+
+def draw(number: int, augment: tuple[str, ...]) -> list[dict[str, Any]]:
     """Draw hyper-parameters."""
     state = RandomState(0)
     return [
@@ -37,39 +85,146 @@ def draw(number: int) -> list[dict[str, Any]]:
             "learning_rate": float(10 ** state.uniform(-3, 0)),
             "weight_decay": float(10 ** state.uniform(-5, -1)),
             "momentum": float(state.choice([0.0, 0.9])),
-            "augment": AUGMENT[state.randint(len(AUGMENT))],
+            "augment": augment[state.randint(len(augment))],
         }
         for _ in range(number)
     ]
 
 
-def make(sample: Mapping[str, Any]) -> Any:
-    """Return the one network, to be trained as a sample says."""
-    return NETWORK, dict(sample)
+class Bench:
+    """A task at work: who judges what, and what they found."""
+
+    def __init__(self, name: str, arguments: argparse.Namespace, folder: Path) -> None:
+        self.case, self.folder = CASES[name], folder
+        data = ddplug.load_dataset("mnist" if name == "mnist" else "digits", root=arguments.data_root)
+        if name == "table":
+            data = as_labeled((data.batch(torch.arange(len(data))).flatten(1).numpy(), data.targets.numpy()))
+        if self.case.used < 1:
+            data = data.split(self.case.used)[1]
+        self.train, self.rest = data.split(self.case.scored)
+        self.samples = draw(arguments.number, self.case.augment)
+        self.common: dict[str, Any] = {"batch_size": 64, "schedule": "cosine", "device": "cpu"}
+        self.full = self._judge(self.train, Protocol(steps=self.case.steps, seeds=self.case.seeds, **self.common))
+        self.once = self.full.cost / self.case.seeds
+
+    def _judge(self, made: Any, protocol: Protocol) -> Judge:
+        about = {"space": "hyper-parameters", "network": self.case.network}
+        return Judge(made, self.rest, protocol, self.folder / "journal.jsonl", about)
+
+    def early(self, share: float) -> Judge:
+        """The beginning of training on all data, at a share of its cost."""
+        return self.at(self.train, share)
+
+    def at(self, made: Any, share: float) -> Judge:
+        """Training on a set at a share of the cost of full training."""
+        steps = steps_within(self.once / share, self.common["batch_size"], len(self.rest))
+        return self._judge(made, Protocol(steps=steps, **self.common))
+
+    def set_of(self, name: str) -> Any:
+        """Make the set of a row."""
+        method, size = name.split()
+        path = self.folder / f"k-means-{size}.safetensors"
+        if not path.exists():
+            ddplug.distill(self.train, KMeansCentroid(images_per_class=int(size)), device="cpu").quantize().save(path)
+        made = ddplug.SyntheticSet.load(path)
+        return path if method == "k-means" else control_file(self.train, "random", made, self.folder)
+
+    def records(self, judge: Judge, name: str) -> list[Record]:
+        """Judge all."""
+        print(f"{name}: {judge.protocol.steps} steps of {judge.nbytes} bytes", file=sys.stderr, flush=True)
+        return [judge((self.case.network, sample), sample) for sample in self.samples]
+
+    def scores(self, judge: Judge, name: str) -> torch.Tensor:
+        """Judge all, and return the accuracy of each; training that diverged has none right."""
+        return torch.tensor([record.metric or 0.0 for record in self.records(judge, name)], dtype=torch.float64)
+
+
+def names(case: Case) -> list[str]:
+    """Return the names of all rows."""
+    return [f"{method} {size}" for size in case.sizes for method in ("k-means", "random")] + [EARLY, HALVED, CHANCE]
+
+
+def measure(name: str, bench: Bench, truth: torch.Tensor, early: torch.Tensor) -> dict[str, Any]:
+    """Measure a row, and say what searches by it lose."""
+    judge, score, order = None, None, by(torch.zeros_like(truth))
+    if name == HALVED:
+        order = halving([bench.scores(bench.early(share), f"{name}, 1/{share:.3g}") for share in HALVING])
+    elif name != CHANCE:
+        judge = bench.at(bench.train if name == EARLY else bench.set_of(name), SHARE)
+        score = bench.scores(judge, name)
+        order = by(score)
+    row: dict[str, Any] = {
+        "score": name,
+        "images": None if judge is None else len(judge.sets()[0]),
+        "bytes": None if judge is None else judge.nbytes,
+        "steps": None if judge is None else judge.protocol.steps,
+        "Spearman": None,
+        "over early stopping": None,
+    }
+    if score is not None:
+        found = agreement(score.tolist(), truth.tolist(), rng=torch.Generator().manual_seed(0)).to_json()
+        row["Spearman"] = text(found["spearman"])
+    if score is not None and name != EARLY:
+        both = score.tolist(), early.tolist(), truth.tolist()
+        row["over early stopping"] = text(difference(*both, rng=torch.Generator().manual_seed(0)).to_json())
+    lost = regrets(truth, order, min(SIZE, len(truth)))
+    row["regret (points)"] = text(interval(lost))
+    row["greatest regret"] = round(max(lost), 2)
+    return row
+
+
+def run(name: str, arguments: argparse.Namespace) -> None:
+    """Measure the rows that are missing, and write the file after each."""
+    case = CASES[name]
+    out = fresh(arguments.out, "search-hyperparameters")
+    path = out / f"search-hyperparameters-{name}.json"
+    left = missing(path, "score", names(case), arguments.row)
+    if not left:
+        return
+    folder = arguments.folder or out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(name, arguments, folder)
+    full = bench.records(bench.full, "full")
+    truth = torch.tensor([record.metric or 0.0 for record in full], dtype=torch.float64)
+    early = bench.scores(bench.early(SHARE), EARLY)
+    done = [record.result.accuracies for record in full if record.metric is not None]
+    best = max(ceiling(list(zip(*done, strict=True))) or 0.0, 0.0) if case.seeds > 1 else None
+    for row in left:
+        rows = [*known(path), measure(row, bench, truth, early)]
+        records = Journal(folder / "journal.jsonl").read()
+        write(
+            path,
+            {
+                "title": f"Hyper-parameters of a network on {case.title}, at 1/{SHARE} of the cost",
+                "claim": f"Wanted: within half a point of the winner by full data. {arguments.number} random settings "
+                f"of {case.network}; full training takes {case.steps} steps of 64 "
+                f"({case.seeds} seed{'s' * (case.seeds > 1)}). Of "
+                f"the simulated searches among {SIZE} of them, means and their 95 % intervals over 20."
+                + (f" A perfect score would have a Spearman correlation of {best:.2f}." if best is not None else ""),
+                "rows": sorted(rows, key=lambda row: names(case).index(row["score"])),
+                "how": f"python examples/benchmarks/search_hyperparameters.py {name}"
+                + " --data-root DIR" * (name == "mnist"),
+                "samples": bench.samples,
+                "truth": truth.tolist(),
+                "seconds": round(sum(record.result.seconds for record in records), 1),
+                **about(),
+            },
+        )
+        print(row, rows[-1], file=sys.stderr, flush=True)
 
 
 def main() -> None:
-    """Judge what the folder does not have, and compare."""
+    """Run a case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--number", type=int, default=40)
-    parser.add_argument("--steps", type=int, default=40, help="of a proxy; 300 are the truth")
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("--data-root", help="of torchvision's MNIST")
+    parser.add_argument("--row", metavar="NAME", help="measure one row alone")
+    parser.add_argument("--number", type=int, default=60, help="of settings (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, help="for sets and the journal (default: one within that of --out)")
+    parser.add_argument("--out", type=Path, help="folder for the results (default: a new one)")
     arguments = parser.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    train, rest = ddplug.load_dataset("digits").split(0.2)
-    small = ddplug.distill(train, KMeansCentroid(images_per_class=10)).quantize()
-    common: dict[str, Any] = {"batch_size": 64, "schedule": "cosine", "seeds": 2, "device": "cpu"}
-    full = Judge(train, rest, Protocol(steps=300, **common))
-    random = control_file(train, "random", small, arguments.folder)
-    sets: dict[str, Any] = {"k-means": small, "random": random, EARLY: train}
-    short = Protocol(steps=arguments.steps, **common)
-    proxies = {name: Judge(made, rest, short) for name, made in sets.items()}
-    drawn = Candidates(draw(arguments.number), make, {"space": "hyper-parameters"})
-    study = Study(drawn, full, proxies, arguments.folder)
-    study.run(lambda line: print(line, file=sys.stderr, flush=True))
-    print(aligned(table(study.rows())))
-    print(f"a perfect score would have {study.ceiling() or 0:.2f}; {small.nbytes} bytes")
+    run(arguments.case, arguments)
 
 
 if __name__ == "__main__":

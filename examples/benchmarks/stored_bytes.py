@@ -4,14 +4,12 @@
     python examples/benchmarks/stored_bytes.py cifar10-31kB --data imagefolder:DIR --cache DIR
 
 Every row of a benchmark has the same bytes, the same recipe and the same steps; nothing is chosen on the test data. A
-row that is in the file already is not measured again; ``--row METHOD`` measures one alone.
+row that is in the file already is not measured again; ``--row METHOD`` measures those of one method alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import sys
 import tempfile
@@ -23,7 +21,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from examples.benchmarks.distillation import source, versions
+from examples.benchmarks.results import (
+    add_row_options,
+    chosen,
+    machine,
+    read,
+    say_what_is_there,
+    source,
+    versions,
+    write,
+)
 
 __all__ = ["BENCHMARKS", "Benchmark", "Row"]
 
@@ -85,6 +92,10 @@ def _few(nbytes: int, title: str, real: str, learned: str) -> Benchmark:
     )
 
 
+WHOLE = Row("whole data", "none")
+"""Nothing is left out: all the real data, a byte a number."""
+
+
 def _ways(codec: str, *more: Row) -> tuple[Row, ...]:
     return (Row("random", codec), Row("kmeans", codec), Row("difficulty", codec), *more)
 
@@ -94,7 +105,12 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "MNIST in 7.8 kB (6,272 bits a class)",
         "Wanted: 98.6 % in the bytes of ten whole images.",
         7840,
-        _ways("pixels:bits=1", Row("random", "pixels:bits=1,side=14"), Row("kmeans-centroid", "pixels:bits=1,side=14")),
+        _ways(
+            "pixels:bits=1",
+            Row("random", "pixels:bits=1,side=14"),
+            Row("kmeans-centroid", "pixels:bits=1,side=14"),
+            WHOLE,
+        ),
     ),
     "mnist-78kB": Benchmark(
         "MNIST in 78 kB (62,720 bits a class)",
@@ -118,7 +134,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "CIFAR-10 (JPEG copy) in 307 kB (245,760 bits a class)",
         "Wanted: 70 % in the bytes of a hundred whole images.",
         307_200,
-        _ways("avif:quality=25"),
+        _ways("avif:quality=25", WHOLE),
     ),
     **{f"mnist-{n}B": _few(n, "MNIST", "pixels:bits=1,side=14", "pixels:bits=1,side=14") for n in (500, 1200)},
     **{
@@ -144,12 +160,6 @@ def sets_of(row: Row, benchmark: str, train: Any, seeds: int, folder: Path) -> l
 
 def measure(row: Row, sets: list[Any], test: Any, network: str) -> dict[str, Any]:
     """Train a network on each set, as the set itself says, and test it."""
-    from ddplug.evaluation.results import judge
-    from ddplug.utils.devices import pick_device
-
-    accuracies = []
-    for seed, made in enumerate(sets):  # sets of other sizes cannot be trained on together
-        accuracies.append(100 * judge([made], test, network, made.recipe, seed=seed, device=pick_device()).mean)
     return {
         "stored": row.name,
         "codec": row.codec,
@@ -157,11 +167,42 @@ def measure(row: Row, sets: list[Any], test: Any, network: str) -> dict[str, Any
         "bytes": round(statistics.fmean(made.nbytes for made in sets)),
         "bits per class": round(statistics.fmean(made.bits_per_class for made in sets)),
         "making (s)": round(statistics.fmean(made.provenance["seconds"] for made in sets), 1),
+        **_judged([(made, made.recipe) for made in sets], test, network),
+    }
+
+
+def measure_whole(train: Any, test: Any, network: str, seeds: int) -> dict[str, Any]:
+    """Train networks on all the data, as those of a set are trained: what the rows can be held against."""
+    from ddplug.distillation.storage import STEPS
+    from ddplug.functional.augmentation import joint
+    from ddplug.synthetic import Recipe
+
+    recipe = Recipe.by_steps(STEPS, joint(train.augmentation))
+    return {
+        "stored": WHOLE.name,
+        "codec": WHOLE.codec,
+        "images": len(train),
+        "bytes": train.inputs.nbytes + len(train),
+        "bits per class": round(8 * (train.inputs.nbytes + len(train)) / train.num_classes),
+        "making (s)": 0.0,
+        **_judged([(train, recipe)] * seeds, test, network),
+    }
+
+
+def _judged(pairs: list[tuple[Any, Any]], test: Any, network: str) -> dict[str, Any]:
+    """Train a network on each of some data by its recipe."""
+    from ddplug.evaluation.results import judge
+    from ddplug.utils.devices import pick_device
+
+    accuracies = []
+    for seed, (data, recipe) in enumerate(pairs):  # sets of other sizes cannot be trained on together
+        accuracies.append(100 * judge([data], test, network, recipe, seed=seed, device=pick_device()).mean)
+    return {
         "network": network,
-        "steps": sets[0].recipe.steps,
+        "steps": pairs[0][1].steps,
         "accuracy (%)": round(statistics.fmean(accuracies), 2),
         "deviation": round(statistics.stdev(accuracies), 2) if len(accuracies) > 1 else None,
-        "sets": len(sets),
+        "sets": len(pairs),
     }
 
 
@@ -170,25 +211,28 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     from ddplug import load_dataset
 
     benchmark, path = BENCHMARKS[name], arguments.out / f"stored-{name}.json"
+    found = read(path, {"rows": [], "seconds": 0.0})
+    rows, seconds = found["rows"], found["seconds"]
+    wanted = chosen(benchmark.rows, arguments.row, lambda row: row.method)
+    measured = [(known["stored"], known["codec"], known["network"]) for known in rows]
+    missing = [row for row in wanted if (row.name, row.codec, arguments.network) not in measured]
+    say_what_is_there(wanted, missing, path)
+    if not missing:
+        return
     where = {"root": arguments.data_root, "cache": arguments.cache}
     train = load_dataset(arguments.data, split="train", **where)
     train, test = (
         train.split(0.1) if benchmark.held_out else (train, load_dataset(arguments.data, split="test", **where))
     )
-    rows: list[dict[str, Any]] = []
-    seconds = 0.0
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        rows, seconds = before["rows"], before["seconds"]
-    for row in benchmark.rows:
-        wanted = (row.name, row.codec, arguments.network)
-        measured = any((known["stored"], known["codec"], known["network"]) == wanted for known in rows)
-        if measured or arguments.row not in (None, row.method):
-            continue
+    for row in missing:
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as temporary:
-            sets = sets_of(row, name, train, arguments.seeds, arguments.sets or Path(temporary))
-        rows.append(measure(row, sets, test, arguments.network))
+            if row is WHOLE:
+                measured_row = measure_whole(train, test, arguments.network, arguments.seeds)
+            else:
+                sets = sets_of(row, name, train, arguments.seeds, arguments.sets or Path(temporary))
+                measured_row = measure(row, sets, test, arguments.network)
+        rows.append(measured_row)
         seconds += time.monotonic() - began
         result = {
             "title": benchmark.title,
@@ -196,12 +240,11 @@ def run(name: str, arguments: argparse.Namespace) -> None:
             "held out": benchmark.held_out,
             "rows": sorted(rows, key=lambda known: (known["network"], known["accuracy (%)"])),
             "how": f"python examples/benchmarks/stored_bytes.py {name} --data {source(arguments.data)}",
-            "machine": f"{os.cpu_count()} CPU cores",
+            "machine": machine(),
             "versions": versions(),
             "seconds": round(seconds, 1),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write(path, result)
         print(name, rows[-1], file=sys.stderr)
 
 
@@ -212,13 +255,12 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--data-root")
     parser.add_argument("--cache", help="folder for decoded images")
-    parser.add_argument("--row", metavar="METHOD", help="measure the rows of one method alone")
     parser.add_argument(
         "--network", default="convnet:width=32", help="that is trained on the sets (default: %(default)s)"
     )
     parser.add_argument("--seeds", type=int, default=3, help="sets and networks of each row (default: %(default)s)")
     parser.add_argument("--sets", type=Path, help="folder to keep the sets in, for another network")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "docs" / "benchmarks")
+    add_row_options(parser)
     arguments = parser.parse_args()
     run(arguments.benchmark, arguments)
 

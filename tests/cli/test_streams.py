@@ -50,6 +50,37 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "made.safetensors"
 
 
+class Terminal(Plain):
+    """Somebody looks at it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_lines_are_wrapped_where_the_terminal_ends(width: int, made: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["doctor"]) == 0
+    with pytest.raises(SystemExit):
+        main(["inspect", "--help"])
+    # a word that is too wide stands as it is
+    lines = [line for line in terminal.text.splitlines() if len(line.split()) > 3]
+    assert width - 25 < max(map(len, lines)) <= width
+
+
+def test_lines_in_a_file_do_not_ask_the_terminal(made: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = []
+    for width in ("40", "200"):
+        plain = Plain()
+        monkeypatch.setattr(sys, "stdout", plain)
+        monkeypatch.setenv("COLUMNS", width)
+        assert main(["inspect", made]) == 0
+        texts.append(plain.text)
+    assert texts[0] == texts[1]
+
+
 @pytest.mark.parametrize("make", [lambda: None, closed, Plain])
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 def test_any_stream_will_do(name: str, make: Any, made: str, monkeypatch: pytest.MonkeyPatch) -> None:

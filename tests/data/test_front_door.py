@@ -17,8 +17,11 @@ from ddplug.distillers.parts.experts import train_experts
 from ddplug.distillers.parts.teachers import train_teacher
 from ddplug.distillers.parts.training import ExpertTraining
 from ddplug.distillers.selection.random_ import Random
-from ddplug.errors import DataError
+from ddplug.errors import DataError, OptionError
+from ddplug.evaluation import train_on
+from ddplug.privacy import audit
 from ddplug.search import budget
+from ddplug.synthetic.export import inspect
 from ddplug.testing import toy_images
 
 QUICK: dict[str, Any] = {
@@ -97,3 +100,44 @@ def test_files_for_a_search_are_made_of_a_torch_dataset(tmp_path: Path) -> None:
     files = [budget.data_file(each, tmp_path / "data.safetensors") for each in (dataset(), data())]
     assert files[0] == files[1]
     assert len(ddplug.SyntheticSet.load(budget.selection_file(dataset(), "random", 1, tmp_path))) == 3
+
+
+OF_A_SET: dict[str, Callable[[Any], Any]] = {
+    "evaluate": lambda s: ddplug.evaluate(s, data(), **QUICK).accuracies,
+    "cross_architecture": lambda s: (
+        ddplug.cross_architecture(s, data(), ["mlp:width=4"], **{k: v for k, v in QUICK.items() if k != "network"})[
+            0
+        ].accuracies
+    ),
+    "compare": lambda s: [
+        row.evaluation.accuracies
+        for row in ddplug.compare(s, data(), data(), **QUICK, baselines=[], whole_steps=1).rows
+    ],
+    "train_on": lambda s: [
+        weight.tolist()
+        for weight in train_on(
+            s, "mlp:width=4", recipe=ddplug.Recipe(epochs=1), rng=torch.Generator().manual_seed(0), device="cpu"
+        )[0].parameters()
+    ],
+    "audit": lambda s: (
+        audit(s, data(), data(), shadows=0, network="mlp:width=4", device="cpu").nearest[0].positions.tolist()
+    ),
+    "inspect": lambda s: inspect(s)["samples"],
+}
+
+
+@pytest.mark.parametrize("name", OF_A_SET)
+def test_the_file_of_a_set_is_as_good_as_the_set(name: str, tmp_path: Path) -> None:
+    small = made(data())
+    small.save(tmp_path / "made.safetensors")
+    assert OF_A_SET[name](tmp_path / "made.safetensors") == OF_A_SET[name](small)
+    assert OF_A_SET[name](str(tmp_path / "made.safetensors")) == OF_A_SET[name](small)
+    for wrong in ({"a": 1}, data(), 3):
+        with pytest.raises(OptionError, match=f"the set is a {type(wrong).__name__}; give a SyntheticSet"):
+            OF_A_SET[name](wrong if name != "compare" or not isinstance(wrong, dict) else [wrong])
+
+
+@pytest.mark.parametrize("recipe", [{"epochs": 1}, 3, ddplug.Recipe])
+def test_what_is_no_recipe_is_one_line(recipe: Any) -> None:
+    with pytest.raises(OptionError, match=r"^recipe is .*; give ddplug\.Recipe\(epochs=100\), .*: set, paper, quick$"):
+        ddplug.evaluate(made(data()), data(), **{**QUICK, "recipe": recipe})

@@ -140,11 +140,11 @@ def test_an_unreadable_image_is_named_and_leaves_no_cache(keep: int, cached: boo
 
 def test_one_number_is_a_square(tmp_path: Path) -> None:
     folder = write(tmp_path)
-    for size in (4, np.int64(4), [4, 4]):
+    for size in (4, np.int64(4), [4, 4], 4.0):
         assert load(folder, size=size).shape == (3, 4, 4)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("size", [(0, 4), (4,), (4, -1), 0, "4", 4.5, (4.0, 4.0)])
+@pytest.mark.parametrize("size", [(0, 4), (4,), (4, -1), 0, "4", 4.5, (4.0, 4.5), 10**6])
 def test_a_wrong_size_is_refused(size: Any, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="it must be \\(height, width\\)"):
         from_image_folder(write(tmp_path), size=size)
@@ -186,6 +186,9 @@ def test_load_takes_train_and_test_folders(tmp_path: Path) -> None:
         ("train2017", "val2017"),
         ("training_set", "test_set"),
         ("seg_train", "seg_test"),
+        ("train", "eval"),
+        ("Training", "hold-out"),
+        ("train", "Evaluation"),
     ],
 )
 def test_parts_go_by_many_names(train: str, held: str, tmp_path: Path) -> None:
@@ -236,11 +239,41 @@ def test_two_readings_of_a_folder_are_refused_with_both_named(tmp_path: Path) ->
     for name in ("ant", "bee"):
         write(tmp_path / "inside" / name, ("train", "test"))
     assert f"as in {tmp_path}/inside/train/ant" in refused(tmp_path / "inside")
+    for name in ("train", "gallery"):
+        write(tmp_path / "alien" / name)
+    assert "gallery and train as classes, or as parts of a data set with the classes ant and bee" in refused(
+        tmp_path / "alien"
+    )
+    write(tmp_path / "unlabeled", ("train/ant", "train/bee", "test"))
+    assert f"or give imagefolder:{tmp_path}/unlabeled/train to split that" in refused(tmp_path / "unlabeled")
     write(tmp_path / "outer" / "insects")
     assert f"or is imagefolder:{tmp_path}/outer/insects meant?" in refused(tmp_path / "outer")
     with pytest.raises(DataError, match="holds the parts train and val of a data set, not classes"):
         (tmp_path / "parts" / "unlabeled").rename(tmp_path / "elsewhere")
         from_image_folder(tmp_path / "parts")
+
+
+def test_classes_that_hold_the_same_folders_are_read_with_a_note(tmp_path: Path) -> None:
+    for name in ("day", "night"):
+        write(tmp_path / name, ("left", "right"), 2)
+    with pytest.warns(Note, match="two ways: day and night as classes, or as parts of .* with the classes left"):
+        assert from_image_folder(tmp_path).class_names == ("day", "night")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    os.mkfifo(folder / "bee" / "9.png")
+    with pytest.raises(DataError, match=r"9\.png \(it is no file but a pipe"):
+        from_image_folder(folder)
+
+
+@pytest.mark.parametrize("ending", ["gif", "tif", "webp", "png"])
+def test_frames_that_are_not_read_are_told_of(ending: str, tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    frames = [Image.fromarray(pixels(seed)) for seed in range(3)]
+    frames[0].save(folder / "bee" / f"9.{ending}", save_all=True, append_images=frames[1:])
+    with pytest.warns(Note, match=rf"1 of 9 pictures have several frames or pages \(.*9\.{ending}\), the first"):
+        assert from_image_folder(folder).shape == (3, 6, 5)
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ def test_channels_that_come_first_stay(shape: tuple[int, ...]) -> None:
 def test_grey_bytes_without_a_channel_get_one_and_many_bands_are_told() -> None:
     assert from_arrays(COLOR[..., 0], LABELS).shape == (1, 12, 10)
     assert from_arrays(RNG.integers(0, 256, (6, 16, 16, 13), dtype=np.uint8), LABELS).shape == (13, 16, 16)
+    assert from_arrays(RNG.integers(0, 256, (6, 16, 18, 13), dtype=np.uint8), LABELS).shape == (13, 16, 18)
+    assert from_arrays(RNG.random((6, 16, 16, 13)), LABELS).shape == (13, 16, 16)
     assert from_arrays(RNG.integers(0, 256, (6, 40), dtype=np.uint8), LABELS).shape == (40,)
 
 
@@ -151,14 +153,25 @@ class Stream(IterableDataset[int]):
 NO_DATA: dict[str, tuple[Any, str]] = {
     "nothing": (None, "data: a NoneType holds no labeled data; give a torch Dataset"),
     "inputs alone": (FIRST, r"a ndarray holds no labeled data; give ddplug\.from_arrays\(inputs, labels\)"),
-    "a stream": (DataLoader(Stream()), "Stream has no length; give a map-style dataset"),
+    "a stream": (DataLoader(Stream()), r"Stream has no length; give a map-style dataset, as list\(\.\.\.\)"),
     "not decoded": (
         [{"image": {"bytes": b"", "path": ""}, "label": 0}],
         "item 0: the input is a dictionary of",
     ),
     "upper case": ("CIFAR10", "unknown dataset 'CIFAR10'; did you mean 'cifar10'"),
-    "a long name": ("x" * 5000, r"unknown dataset 'x{100}\.\.\.'"),
-    "a long folder": ("imagefolder:" + "x" * 5000, "is not a folder; give one that holds"),
+    "a long name": ("x" * 5000, r"the path with x{40}\.\.\.: File name too long"),
+    "a long folder": ("imagefolder:" + "x" * 5000, r"the path with x{40}\.\.\.: File name too long"),
+    "a NUL in a folder": ("imagefolder:a\0b", "the path 'a.x00b' holds a NUL"),
+    "a NUL in a file": ("csv:a\0b", "the path 'a.x00b' holds a NUL"),
+    "a home of nobody": ("npz:~no-such-user/x", "the home of a user that does not exist"),
+    "standard input": ("imagefolder:-", "the path is '-'"),
+    "bytes": (b"digits", "a bytes holds no labeled data; give the name as a text"),
+    "arrays by name": ({"image": FIRST, "y": LABELS}, r"give ddplug\.from_arrays\(data\['image'\], data\['y'\]\)"),
+    "what is gone through once": (zip(FIRST, LABELS, strict=True), r"a zip is no data set; give list\("),
+    "another order": (
+        list(zip(LABELS, FIRST, strict=True)),
+        "its first part is a single int; give",
+    ),
     "splits": ({"train": 1, "test": 2}, "a dict of 'train', 'test' is no data set; give one of its values"),
     "a number": (3, "a int is no data set; give a torch Dataset"),
     "misspelt": ("digitz", "unknown dataset 'digitz'; did you mean 'digits'"),

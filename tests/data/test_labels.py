@@ -21,6 +21,7 @@ LABELS: dict[str, tuple[Any, list[str]]] = {
     "texts": (ANIMALS, ANIMALS),
     "numpy texts": (np.array(ANIMALS), ANIMALS),
     "bytes": (np.array(ANIMALS, dtype="S"), ANIMALS),
+    "bytes that are no text": (np.array([b"\xe9", b"\xe8"] * 2), ["\\xe9", "\\xe8"] * 2),
     "objects": (np.array(ANIMALS, dtype=object), ANIMALS),
     "from 1": ([3, 1, 3, 2], ["3", "1", "3", "2"]),
     "gaps": (torch.tensor([7, 1, 7, 40], dtype=torch.uint8), ["7", "1", "7", "40"]),
@@ -49,6 +50,8 @@ NAMED: dict[str, tuple[Any, list[Any]]] = {
     "class_to_idx": ({"cat": 0, "dog": 1, "ant": 2}, [0, 1, 0, 2]),
     "order of texts": (["dog", "cat", "ant"], ANIMALS),
     "texts and numbers": ({"cat": 2, "dog": 0, "ant": 1}, ANIMALS),
+    "bytes": ([b"cat", b"dog", b"ant"], [0, 1, 0, 2]),
+    "a column": (np.array([["cat"], ["dog"], ["ant"]]), [0, 1, 0, 2]),
     "synsets": ({"n2": "cat", "n1": "dog", "n3": "ant"}, ["n2", "n1", "n2", "n3"]),
 }
 
@@ -68,6 +71,8 @@ def test_columns_of_pandas_are_labels_and_names() -> None:
     assert from_arrays(np.zeros((4, 2)), numbers).targets.tolist() == [2, 0, 2, 1]
     names = pandas.Index(["cat", "dog", "ant"])
     assert from_arrays(np.zeros((4, 2)), numbers, class_names=names).class_names == ("cat", "dog", "ant")
+    shuffled = pandas.Series(["ant", "cat", "dog"], index=[2, 3, 1])
+    assert from_arrays(np.zeros((4, 2)), numbers, class_names=shuffled).class_names == ("dog", "ant", "cat")
     with pytest.raises(DataError, match=r"ddplug\.from_arrays\(frame\[columns\]"):
         as_labeled(pandas.DataFrame({"x": [1.0], "label": [0]}))
 
@@ -79,6 +84,13 @@ def test_the_order_of_given_names_is_kept() -> None:
         "cat",
         "ant",
     )
+
+
+def test_names_of_several_words_are_one_text() -> None:
+    names = [("tench", "Tinca tinca"), ("goldfish",)]
+    assert from_arrays(np.zeros((2, 2)), [0, 1], class_names=names).class_names == ("tench, Tinca tinca", "goldfish")
+    assert from_arrays(np.zeros((2, 2)), [0, 1], class_names=torch.tensor([7, 9])).class_names == ("7", "9")
+    assert from_arrays(np.zeros((2, 2)), [0, 1], class_names={}).class_names == ("0", "1")
 
 
 def test_negative_labels_are_refused_unless_they_have_a_name() -> None:

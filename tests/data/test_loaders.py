@@ -178,6 +178,25 @@ BAD_ARRAYS = {
     "float labels": (torch.ones(2, 2), [0.0, 1.5], None, "the labels are float64; give integers"),
     "one-hot": (torch.ones(2, 2), torch.eye(2).long(), None, r"the labels have the shape \(2, 2\)"),
     "negative": (torch.ones(2, 2), [0, -1], None, "label -1 is negative"),
+    "the last dimension": (
+        torch.ones(3, 4, 2),
+        [0, 1],
+        None,
+        r"3 inputs but 2 labels; .*np\.moveaxis\(inputs",
+    ),
+    "a row of labels": (torch.ones(2, 2), [[0, 1]], None, r"the labels have the shape \(1, 2\); .*give labels\[0\]"),
+    "a NaN for a label": (torch.ones(2, 2), [0.0, np.nan], None, "the labels are float64 with NaN; .*drop the samples"),
+    "no text": (torch.ones(2, 2), ["a", None], None, ", sample 1: the label is None"),
+    "NaN among texts": (torch.ones(2, 2), ["a", np.nan], None, ", sample 1: the label is nan"),
+    "texts and numbers": (torch.ones(2, 2), ["a", 1], None, "1 of 2 labels are texts"),
+    "an empty text": (torch.ones(2, 2), ["a", " "], None, "1 samples have an empty text for a label"),
+    "huge labels": (torch.ones(2, 2), np.array([2**63, 0], np.uint64), None, "the labels do not fit 64 bits"),
+    "masked": (np.ma.masked_equal(np.eye(2), 0), [0, 1], None, "the inputs hold 2 masked values"),
+    "masked labels": (np.eye(2), np.ma.masked_equal([0, 1], 1), None, "the labels hold 1 masked values"),
+    "meta": (torch.ones(2, 2, device="meta"), [0, 1], None, "the inputs are on the device meta"),
+    "meta labels": (np.eye(2), torch.ones(2, device="meta"), None, "the labels are on the device meta"),
+    "a set of names": (torch.ones(2, 2), [0, 1], {"a", "b"}, "class_names is a set, which has no order"),
+    "no name": (torch.ones(2, 2), [0, 1], ["a", None], "a class name is None; give each class a name"),
     "one class": (torch.ones(2, 2), [0, 0], None, "every sample has label 0; at least 2"),
     "mixed labels": (torch.ones(2, 2), np.array(["a", 1], dtype=object), None, "1 of 2 labels are texts"),
     "no label": (torch.ones(2, 2), np.array(["a", None], dtype=object), None, ", sample 1: the label is None"),
@@ -197,6 +216,27 @@ def test_bad_arrays_are_one_clear_line(case: str) -> None:
     with pytest.raises(DataError, match=f"^mine:? ?{message}|^mine{message}") as caught:
         from_arrays(inputs, targets, class_names=names, name="mine")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([[0, 255], [3, 4]]),
+        np.array([[0, 256], [3, 4]]),
+        np.array([[-1, 5], [3, 4]], np.int8),
+        np.eye(2) > 0,
+        np.array([[0.5, 1], [2, 3]], dtype=object),
+        torch.tensor([[0, 255], [3, 4]]),
+        torch.tensor([[0, 256], [3, 4]]),
+        torch.eye(2) > 0,
+    ],
+)
+def test_what_a_refused_array_becomes_as_it_is_told_keeps_its_numbers(values: Any) -> None:
+    with pytest.raises(DataError, match=r"\(\.\w+\(.*\)\)$") as caught:
+        from_arrays(values, [0, 1])
+    advice = str(caught.value).rsplit("numbers (", 1)[1][:-1]
+    found = from_arrays(eval(f"values{advice}", {"values": values, "torch": torch}), [0, 1])
+    assert found.inputs.tolist() == values.tolist()
 
 
 def test_a_nan_in_a_later_piece_is_found_at_its_position() -> None:

@@ -145,6 +145,15 @@ def test_bar_is_closed_after_a_failure(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err == ""
 
 
+HALF = type("Half", (), {"start": print, "step": print})()
+
+
+@pytest.mark.parametrize(("wrong", "lacking"), [(print, "start and no step and no close"), (HALF, "close")])
+def test_what_is_no_callback_is_refused_before_the_run(wrong: Any, lacking: str) -> None:
+    with pytest.raises(OptionError, match=f"has no {lacking}; give an object with start, step and close"):
+        distill(toy_images(), MeanMatching(), device="cpu", callbacks=[wrong])
+
+
 def test_metrics_are_read_only_when_shown(tmp_path: Path) -> None:
     loss = torch.tensor(1.5).as_subclass(Counted)
     Counted.reads = 0

@@ -88,12 +88,18 @@ def by_trial(trail: Path) -> dict[str, int]:
     return {trial: int(width) for trial, width in lines}
 
 
-def test_the_stock_engine_takes_metrics_for_those_of_other_candidates(trail: Path, tmp_path: Path) -> None:
+def training_service(trials: int, concurrency: int, folder: Path) -> Any:
+    """Have NNI's own training service run trials."""
     config = NasExperimentConfig("ts", "simplified", "local")
-    config.trial_concurrency = 2
-    config.max_trial_number = 3
+    config.trial_concurrency = concurrency
+    config.max_trial_number = trials
     config.training_service.use_active_gpu = False
-    config.experiment_working_directory = str(tmp_path / "stock")
+    config.experiment_working_directory = str(folder / "nni")
+    return config
+
+
+def test_the_stock_engine_takes_metrics_for_those_of_other_candidates(trail: Path, tmp_path: Path) -> None:
+    config = training_service(3, 2, tmp_path)
     experiment = NasExperiment(toy_space(), ToyEvaluator(str(trail)), strategies.Random(seed=0), config)
     state = random.getstate()
     try:
@@ -123,7 +129,8 @@ def test_pairs_are_true_whatever_trials_do(
     late = [str(width) for width in range(1, 9) if width not in first]
     fates = dict(zip(late, ("raise", "die", "complain", "die once"), strict=True))
     evaluator = ToyEvaluator(str(trail), fates)
-    experiment = ProxyExperiment(space, evaluator, evolution, trials=8, concurrency=3, folder=tmp_path / "search")
+    config = training_service(8, 3, tmp_path)
+    experiment = ProxyExperiment(space, evaluator, evolution, config, folder=tmp_path / "search")
     assert experiment.run() is True
     taken.close()
 
@@ -185,14 +192,17 @@ def _first_widths(number: int) -> list[int]:
 
 SCRIPT = """
 import sys
+from pathlib import Path
 import nni.nas.strategy as strategies
 from ddplug.nni import ProxyExperiment
+from tests.nni.test_engine import training_service
 from tests.nni.toy_search import ToyEvaluator, ToySpace
 if __name__ == "__main__":
     fates = {str(width): "hang" for width in range(2, 13)}
     strategy = strategies.GridSearch(shuffle=False)
     evaluator = ToyEvaluator(sys.argv[1], fates)
-    ProxyExperiment(ToySpace(), evaluator, strategy, trials=12, concurrency=2, folder=sys.argv[2]).run()
+    config = training_service(12, 2, Path(sys.argv[2]))
+    ProxyExperiment(ToySpace(), evaluator, strategy, config, folder=sys.argv[2]).run()
 """
 
 
@@ -240,8 +250,9 @@ def test_a_search_that_is_told_to_terminate_as_it_starts_leaves_no_manager(told_
 
 
 def test_a_port_that_is_taken_is_refused_and_nothing_is_left(trail: Path, tmp_path: Path) -> None:
+    config = training_service(20, 2, tmp_path)
     experiment = ProxyExperiment(
-        toy_space(), ToyEvaluator(str(trail)), strategies.Random(), concurrency=2, folder=tmp_path / "search"
+        toy_space(), ToyEvaluator(str(trail)), strategies.Random(), config, folder=tmp_path / "search"
     )
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,26 @@ def test_a_failing_candidate_is_named_and_the_search_goes_on(trail: Path, folder
     assert reasons[2] == reasons[9] == "RuntimeError: bad luck"
     assert reasons[5] == "RuntimeError: bad luck that nobody wrote down"
     assert len(reasons) == 3
+
+
+def test_candidates_at_once_have_true_pairs_whatever_becomes_of_their_processes(trail: Path, folder: Path) -> None:
+    fates = {"2": "raise", "5": "complain", "7": "die once"}
+    evaluator = ToyEvaluator(str(trail), fates)
+    experiment = ProxyExperiment(
+        toy_space(8), evaluator, strategies.GridSearch(seed=0), trials=8, concurrency=2, folder=folder
+    )
+    assert experiment.run() is True
+    assert sorted(executed(trail)) == [1, 2, 3, 4, 5, 6, 7, 7, 8]
+    expected = {width: true_metric(width) for width in (1, 3, 4, 6, 7, 8)}
+    assert pairs(experiment) == expected
+    for model in experiment._engine.list_models():
+        width = model.sample["width"]
+        assert model.metric == expected.get(width)
+        assert model.metrics.intermediates == ([true_metric(width) / 2] if width in expected else [])
+        assert model.status.value == ("trained" if width in expected else "failed")
+    assert os.getpid() not in {record.pid for record in experiment.journal.results()}
+    reasons = {record.sample["width"]: record.failure for record in experiment.failures}
+    assert reasons == {2: "RuntimeError: bad luck", 5: "RuntimeError: bad luck that nobody wrote down"}
 
 
 def test_the_winner_is_trained_in_full_and_compared_with_chance(tmp_path: Path, home: Path) -> None:

@@ -1,4 +1,4 @@
-"""The example of a search: candidates in trials, through NNI's training service, and taken up again."""
+"""The example of a search: candidates in warm processes, and taken up again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ def test_the_search_runs_and_goes_on(
     for record in records:
         assert record.metric is not None
         assert record.result.accuracies == (record.metric,)
-        assert record.trial is not None
         assert record.pid != os.getpid()
         assert record.result.images == 4 * 100
         assert set(record.sample) == {"width", "depth", "norm", "activation", "pooling"}

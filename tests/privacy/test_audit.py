@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binom
+from scipy.stats import binom, norm
 from sklearn.metrics import roc_auc_score
 
 import ddplug
@@ -22,8 +22,9 @@ from ddplug.distillers import DPDM, Random
 from ddplug.distillers.parts.images import balanced_labels, to_set
 from ddplug.errors import OptionError
 from ddplug.privacy import audit, clopper_pearson
-from ddplug.privacy.attacks import halves, judge
-from ddplug.privacy.intervals import area, area_interval
+from ddplug.privacy.attacks import ATTACKS, by_person, halves, judge
+from ddplug.privacy.canaries import coins, plant
+from ddplug.privacy.intervals import area, area_interval, epsilon_of_guesses
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.testing import toy_images
@@ -70,20 +71,23 @@ def stored() -> Any:
 @pytest.fixture(scope="module")
 def blind() -> Any:
     made = ddplug.distill(TRAIN, Blind(), device="cpu")
-    return audit(made, TRAIN, REST, shadows=8, distiller=Blind(), **SMALL)
+    return audit(made, TRAIN, REST, shadows=8, canaries=16, distiller=Blind(), **SMALL)
 
 
 def test_stored_training_images_are_found(stored: Any) -> None:
     assert [(each.near, each.found) for each in stored.nearest] == [(60, True)] * 2
     assert all(float(each.ratios.max()) < 1e-3 for each in stored.nearest)
     assert stored.provenance["real_images"] and stored.provenance["real_start"]
-    found = {(each.target, each.signal): each for each in stored.membership}
-    assert len(found) == 4
-    for target in ("shadow sets", "this set"):
-        assert found[target, "nearness"].area > 0.99
-        assert found[target, "confidence"].area > 0.6
-    assert found["shadow sets", "nearness"].epsilon > 1
-    assert found["shadow sets", "nearness"].found[0.01][0] > 0.9
+    found = {(each.target, each.attack, each.signal): each for each in stored.membership}
+    assert len(found) == 6
+    for way in (("shadow sets", "offline"), ("shadow sets", "online"), ("this set", "offline")):
+        assert found[(*way, "nearness")].area > 0.99
+        assert found[(*way, "confidence")].area > 0.6
+    for attack in ("offline", "online"):
+        near = found["shadow sets", attack, "nearness"]
+        assert near.epsilon > 1
+        assert near.found[0.01][0] > 0.9
+        assert near.curve[0][1] > 0.9 and near.curve[-1] == (1.0, 1.0)
     assert "membership in this set by nearness" in stored.text
     assert "60 samples near training samples in pixels" in stored.text
 
@@ -92,9 +96,16 @@ def test_nothing_is_found_where_no_datum_was_seen(blind: Any) -> None:
     assert [each.found for each in blind.nearest] == [False, False]
     assert blind.nearest[0].by_chance == pytest.approx(6 / 31)
     assert "found: nothing by these" in blind.text
+    assert {each.target for each in blind.membership} == {
+        "shadow sets",
+        "this set",
+        "canaries",
+        "mislabeled canaries",
+        "shuffled canaries",
+    }
     for each in blind.membership:
         low, high = each.interval
-        assert low - 0.02 <= 0.5 <= high + 0.02
+        assert each.exposure is not None or low - 0.02 <= 0.5 <= high + 0.02  # canaries are few
         assert each.epsilon is None or each.epsilon < 0.3
     assert "only a proof excludes them" in blind.text
     assert "private" not in blind.text.replace("differential privacy", "")
@@ -116,7 +127,7 @@ def test_the_method_is_made_again_from_the_file(tmp_path: Path) -> None:
     told: list[str] = []
     found = audit(SyntheticSet.load(tmp_path / "set"), TRAIN, REST, shadows=4, say=told.append, **SMALL)
     assert len(told) == 1 and "4 shadow sets of halves of the data will take about" in told[0]
-    assert len(found.membership) == 4
+    assert len(found.membership) == 6
 
 
 def test_a_method_that_is_not_known_is_said() -> None:
@@ -166,6 +177,98 @@ def test_the_bound_on_epsilon_holds_for_randomized_response() -> None:
         found = judge("answers", seen, inside)
         assert found.epsilon is not None
         assert 0.6 * epsilon - 0.01 < found.epsilon <= epsilon + 0.01
+
+
+@pytest.mark.filterwarnings("ignore::ddplug.utils.notes.Note")  # halves have fewer, and all are stored
+def test_canaries_that_are_stored_are_found_and_bound_epsilon() -> None:
+    every = Random(images_per_class=100)
+    made = ddplug.distill(TRAIN, ALL, device="cpu")
+    found = audit(made, TRAIN, REST, shadows=4, canaries=24, distiller=every, **SMALL)
+    near = {each.target: each for each in found.membership if each.signal == "nearness"}
+    for target in ("canaries", "mislabeled canaries", "shuffled canaries"):
+        assert near[target].area > 0.99
+        assert near[target].exposure is not None and near[target].exposure > 2
+    assert near["canaries"].members + near["canaries"].others == 2 * 24
+    # two sets, a quarter of the canaries guessed to be in and one out: 24 right of 24, whatever else is known
+    assert near["canaries"].epsilon == pytest.approx(epsilon_of_guesses(24, 24, 48, 0.0, 1 - 0.05 / 6))
+    assert "canaries by nearness" in found.text and "exposure in bits" in found.text
+
+
+def test_canaries_are_what_they_are_called() -> None:
+    held = toy_images((30, 20, 10))
+    planted, rest = plant(held, 12, torch.Generator().manual_seed(0))
+    assert len(rest) == 48
+    original = {
+        tuple(row): int(label) for row, label in zip(held.inputs.flatten(1).tolist(), held.targets, strict=True)
+    }
+    rows = planted.inputs.flatten(1).tolist()
+    kept = {tuple(row) for row in rest.inputs.flatten(1).tolist()}
+    for row, label in zip(rows[::2], planted.targets[::2], strict=True):
+        assert original[tuple(row)] != label and tuple(row) not in kept
+    shapes = {tuple(sorted(row)) for row in original}
+    for row in rows[1::2]:
+        assert tuple(row) not in original and tuple(sorted(row)) in shapes
+    tossed = coins(halves(planted, 8, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1))
+    assert torch.equal(tossed[1], ~tossed[0]) and not torch.equal(tossed[3], ~tossed[2])
+
+
+@pytest.mark.parametrize(("delta", "epsilon"), [(0.0, 1.0), (0.0, 3.0), (1e-4, 1.0)])
+def test_the_bound_of_one_run_holds_for_randomized_response(delta: float, epsilon: float) -> None:
+    rng = np.random.default_rng(1)
+    right = rng.binomial(2000, 1 / (1 + math.exp(-epsilon)), 40)
+    bounds = [epsilon_of_guesses(int(each), 2000, 2000, delta) for each in right]
+    assert np.mean([bound > epsilon for bound in bounds]) <= 0.1
+    assert np.mean(bounds) > 0.85 * epsilon - (0.3 if delta else 0)
+    # without delta it is the end of the exact interval of one side, as odds
+    low, _ = clopper_pearson(int(right[0]), 2000, 0.9)
+    assert epsilon_of_guesses(int(right[0]), 2000, 2000) == pytest.approx(math.log(low / (1 - low)), abs=1e-4)
+
+
+def test_online_is_the_ratio_of_two_normal_densities() -> None:
+    rng = torch.Generator().manual_seed(0)
+    seen, values = torch.randn(5, generator=rng).double(), torch.randn(6, 5, generator=rng).double()
+    inside = torch.tensor([True, False, True, False, False, True])[:, None].expand(6, 5)
+    parts = [values[inside[:, 0]], values[~inside[:, 0]]]
+    mean = [part.mean(0) for part in parts]
+    spread = [float(part.var(0, correction=1).mean().sqrt()) for part in parts]
+    log = [norm.logpdf(seen, m, s) for m, s in zip(mean, spread, strict=True)]
+    assert ATTACKS["online"](seen, values, inside).tolist() == pytest.approx((log[0] - log[1]).tolist())
+
+
+def test_persons_are_in_with_all_their_records_or_none() -> None:
+    # each of 20 persons has three records, which nobody would know but together
+    persons = [f"person {k % 20}" for k in range(60)]
+    made = ddplug.distill(TRAIN, ALL, device="cpu")
+    found = audit(made, TRAIN, REST, shadows=4, persons=persons, distiller=ALL, **SMALL)
+    of = [each for each in found.membership if each.target == "persons"]
+    assert [(each.signal, each.attack) for each in of] == [
+        (signal, attack) for signal in ("confidence", "nearness") for attack in ("offline", "online")
+    ]
+    assert all(each.members == each.others == 40 for each in of)
+    assert of[2].area > 0.99
+    numbers = torch.arange(60) % 20
+    inside = halves(TRAIN, 4, torch.Generator().manual_seed(0), numbers)
+    assert torch.equal(inside[:, :20], inside[:, 20:40])
+    seen = torch.rand(3, 60, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(by_person(seen, numbers), seen.view(3, 3, 20).mean(1).double())
+    with pytest.raises(OptionError, match="persons names 2, and there are 60"):
+        audit(made, TRAIN, REST, shadows=4, persons=[1, 2], **SMALL)
+    with pytest.raises(OptionError, match="half of the persons has no record of class"):
+        audit(made, TRAIN, REST, shadows=4, persons=(TRAIN.targets == 0).long(), **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"canaries": 6, "shadows": 4}, "canaries is 6; it must be 0, or an even number of at least 8"),
+        ({"canaries": 32, "shadows": 4}, "canaries is 32; .* at most 30"),
+        ({"canaries": 8, "shadows": 0}, "shadows is 0; make at least 4"),
+    ],
+)
+def test_canaries_that_cannot_be(options: dict[str, int], said: str) -> None:
+    made = ddplug.distill(TRAIN, ALL, device="cpu")
+    with pytest.raises(OptionError, match=said):
+        audit(made, TRAIN, REST, **options, **SMALL)
 
 
 def test_intervals_are_those_of_the_binomial_distribution() -> None:

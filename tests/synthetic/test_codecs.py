@@ -164,7 +164,7 @@ def test_what_changes_the_images_lets_go_of_the_streams(change: str) -> None:
 
 def test_soft_labels_stay_with_their_images(tmp_path: Path) -> None:
     plain = made()
-    soft = replace(plain, targets=torch.eye(3)[plain.targets] * 0.8 + 0.2 / 3)
+    soft = replace(plain, targets=torch.eye(3)[plain.targets] * 0.85 + 0.05)
     held = soft.compress("avif")
     assert torch.equal(held.targets, soft.targets.half().float())
     assert held.stored is not None
@@ -187,13 +187,29 @@ def test_rows_of_a_table_have_levels_of_each_column(tmp_path: Path) -> None:
     assert torch.equal(SyntheticSet.load(tmp_path / "set").inputs, held.inputs)
 
 
+def test_series_have_levels_of_each_channel(tmp_path: Path) -> None:
+    time = torch.linspace(0, 6, 50)
+    phases = torch.rand(40, 1, generator=torch.Generator().manual_seed(0)) * 6
+    series = torch.stack([(time + phases).sin(), 100 * (time + phases).cos()], 1)
+    preprocess = fit("standardize", series)
+    held = SyntheticSet(preprocess.forward(series), torch.arange(40) // 10, 4, preprocess).compress("pixels:bits=4")
+    error = (held.pixels() - series).abs().amax((0, 2))
+    assert bool((error <= torch.tensor([2.0, 200.0]) / 15 / 2 * 1.01).all())
+    raw = series.numel() // 2
+    assert held.nbytes < 0.9 * raw  # neighbors in time tell of each other
+    held.save(tmp_path / "set")
+    assert torch.equal(SyntheticSet.load(tmp_path / "set").inputs, held.inputs)
+    with pytest.raises(OptionError, match=r"side=10 is for images at least as large, not shape \(2, 50\)"):
+        held.compress("pixels:side=10")
+
+
 def test_streams_that_are_not_the_images_any_more_are_not_saved(tmp_path: Path) -> None:
     held = made().compress("pixels")
     with pytest.raises(DataError, match="its inputs are not what its streams hold; set stored=None and compress again"):
         replace(held, inputs=held.inputs + 1).save(tmp_path / "set")
     with pytest.raises(DataError, match="its codec holds 20 samples, not 19"):
         replace(held, inputs=held.inputs[1:], targets=held.targets[1:])
-    with pytest.raises(DataError, match="its hard labels are not sorted"):
+    with pytest.raises(DataError, match="its labels are not sorted"):
         replace(held, targets=held.targets.flip(0))
     assert not (tmp_path / "set").exists()
 
@@ -367,3 +383,52 @@ def test_hostile_streams_are_one_clear_line(change: Any, message: str, tmp_path:
     with pytest.raises(FormatError, match=message) as caught:
         SyntheticSet.load(tmp_path / "set")
     assert "\n" not in str(caught.value)
+
+
+def teacher_labels(number: int = 60, classes: int = 5) -> Tensor:
+    return (torch.randn(number, classes, generator=torch.Generator().manual_seed(1)) * 3).softmax(1)
+
+
+def test_soft_labels_are_coded_counted_and_cut_by_class(tmp_path: Path) -> None:
+    plain = replace(made(60, classes=5), targets=teacher_labels())
+    held = plain.compress("pixels:bits=2", labels="top3")
+    halves = plain.compress("pixels:bits=2")
+    assert halves.nbytes - held.nbytes > 60 * (5 * 2 - 2.5) - 5
+    order = held.hard_targets
+    assert torch.equal(order, order.sort().values)
+    held.save(tmp_path / "set")
+    back = SyntheticSet.load(tmp_path / "set")
+    assert torch.equal(back.targets, held.targets)
+    assert back.nbytes == held.nbytes
+    with safe_open(str(tmp_path / "set"), "pt") as file:
+        sizes = {name: file.get_tensor(name).nbytes for name in file.keys()}  # noqa: SIM118 - no mapping
+    assert held.nbytes == sum(size for name, size in sizes.items() if not name.startswith("preprocess."))
+    some = held.select([1, 3])
+    assert some.stored is not None
+    assert torch.equal(some.targets, held.targets[(order == 1) | (order == 3)])
+    some.save(tmp_path / "some")
+    assert torch.equal(SyntheticSet.load(tmp_path / "some").targets, some.targets)
+
+
+def test_rounded_labels_stay_coded_and_others_become_float16() -> None:
+    plain = replace(made(60, classes=5), targets=teacher_labels())
+    held = plain.compress("pixels", labels="top3")
+    again = held.compress("pixels:bits=4")
+    assert again.stored is not None
+    assert again.stored.labels
+    assert torch.equal(again.targets, held.targets)
+    assert plain.compress("pixels").half_labels
+    assert not again.half_labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "targets", "message"),
+    [
+        ("top4", teacher_labels(20, 3), "unknown way to store soft labels 'top4'"),
+        ("top3", teacher_labels(20, 3) * 2, "labels='top3' is for probabilities, .* add up to 2 to 2"),
+        ("top3", teacher_labels(20, 3) - 0.5, "labels='top3' is for probabilities"),
+    ],
+)
+def test_labels_that_cannot_be_coded_are_refused(labels: Any, targets: Tensor, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        replace(made(), targets=targets).compress("pixels", labels=labels)

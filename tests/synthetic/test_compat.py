@@ -75,6 +75,13 @@ def test_places_of_classes(mine: Sequence[str], theirs: Sequence[str], found: li
     assert places(mine, theirs) == found
 
 
+def test_numbers_that_are_not_the_same_are_names() -> None:
+    from_one, from_zero = named("1", "2"), named("0", "1")
+    assert difference(from_one, from_zero) == "classes: only the first has '2'; only the second has '0'"
+    assert difference(from_zero, from_one) == "classes: only the first has '0'; only the second has '2'"
+    assert difference(from_zero, named("1", "0")) is None
+
+
 def test_classes_of_one_name_in_another_order_are_refused() -> None:
     twice, again = (replace(toy_images((4, 4, 4)), class_names=tuple(names)) for names in ("aab", "aba"))
     assert difference(twice, twice) is None

@@ -140,10 +140,10 @@ def test_image_folder_of_real_bytes_is_exact(tmp_path: Path) -> None:
 
 
 def test_hostile_class_names_stay_inside(tmp_path: Path) -> None:
-    names = ("../../etc", "/abs", "..", "a/b", "A/B", "", "x" * 255, "con\0\n", "ok.", "日本")
+    names = ("../../etc", "/abs", "..", "a/b", "A/B", "", "x" * 255, "con\0\n", "ok.", "日本", "Aux")
     folders = folder_names(names)
-    assert folders == ["_.._etc", "_abs", "class", "a_b", "A_B-2", "class-2", "x" * 100, "con__", "ok", "日本"]
-    made = SyntheticSet(torch.zeros(10, 1, 2, 2), torch.arange(10), 10, Identity(), class_names=names)
+    assert folders == ["_.._etc", "_abs", "class", "a_b", "A_B-2", "class-2", "x" * 100, "con__", "ok", "日本", "Aux_"]
+    made = SyntheticSet(torch.zeros(11, 1, 2, 2), torch.arange(11), 11, Identity(), class_names=names)
     to_image_folder(made, tmp_path / "deep" if (tmp_path / "deep").exists() else tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(folders)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -12,6 +12,7 @@ import torch
 
 from ddplug.errors import OptionError
 from ddplug.utils.files import check_writable, read_tensors, write_file, write_tensors
+from ddplug.utils.notes import Note
 from ddplug.utils.paths import local
 from ddplug.utils.text import command, shown, storable
 
@@ -42,6 +43,30 @@ def test_what_can_be_no_path_is_refused(path: str, message: str) -> None:
     for take in (local, check_writable):
         with pytest.raises(OptionError, match=message):
             take(path)
+
+
+@pytest.mark.parametrize("path", [3, None, ["a"]])
+def test_what_is_no_path_is_named(path: object) -> None:
+    with pytest.raises(OptionError, match=r"give a text or a pathlib\.Path"):
+        local(path)  # type: ignore[arg-type]
+    assert local(b"a/caf\xe9") == "a/caf\udce9"
+
+
+@pytest.mark.parametrize("name", ["CON", "nul.safetensors", "aux", "Com1.csv", "LPT\u00b2", "set.", "set ", "a/prn/b"])
+def test_names_that_windows_keeps_for_itself(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "a" / "prn"
+    folder.mkdir(parents=True)
+    if "/" not in name:
+        with pytest.warns(Note, match="Windows has no file that is called"):
+            write_file(tmp_path / name, b"")
+        assert (tmp_path / name).exists()
+    else:
+        write_file(tmp_path / name, b"")
+    monkeypatch.setattr("ddplug.utils.paths._WINDOWS", True)
+    with pytest.raises(OptionError, match="which Windows keeps for itself; choose another name"):
+        local(name)
+    for fine in ("console", "com10", "a.con", ".", "..", "../set", "C:\\sets\\one.safetensors", ".set"):
+        assert local(fine) == fine
 
 
 def test_what_cannot_be_written_is_refused_before(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def refused() -> list[Tensor]:
 
 
 CASES: dict[str, Callable[[], list[Tensor]]] = {
-    **{name: partial(made, name) for name in ("dm", "ncfm", "idm", "frepo", "kmeans", "rded", "mtt")},
+    **{name: partial(made, name) for name in ("dm", "ncfm", "dc", "idc", "idm", "frepo", "kmeans", "rded", "mtt")},
     "sre2l": partial(made, "sre2l", batch_size=2),
     "evaluate": judged,
     "stubborn": stubborn,

@@ -35,7 +35,7 @@ from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.images import pick_augmentation
 from ddplug.distillers.parts.shares import each_part
-from ddplug.distillers.parts.training import ExpertTraining, structure, trajectory
+from ddplug.distillers.parts.training import TRAIN_BATCH, ExpertTraining, structure, trajectory
 from ddplug.errors import DataError, DivergedError, FormatError, OptionError
 from ddplug.functional.types import Tensors
 from ddplug.networks.factory import Network, name_of, suited
@@ -44,6 +44,7 @@ from ddplug.utils.checks import whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors, write_tensors
 from ddplug.utils.fingerprints import fingerprint
+from ddplug.utils.forecast import parts
 from ddplug.utils.locks import clean, locked
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.teams import agreed, alone, team
@@ -64,9 +65,6 @@ KIND = "expert"
 
 _LIMIT = 100_000
 """Experts that a folder can hold; their numbers have five digits."""
-
-_SOURCE_BATCH = 64
-"""Samples in a step of experts that a method trains for itself."""
 
 
 @dataclass(frozen=True)
@@ -306,10 +304,14 @@ def train_experts(
     agreed(f"the experts that are missing in {folder}", str(missing))
     mine = missing[own.rank :: own.size]
     total = len(mine) * training.epochs * training.steps(data)
-    with alone(), tqdm(total=total, desc="experts", unit="step", disable=not progress, leave=False) as bar:
+    with (
+        alone(),
+        tqdm(total=total, desc="experts", unit="step", disable=not progress, leave=False) as bar,
+        parts(total, "experts") as done,
+    ):
         for k in mine:
             with locked(paths[k]):
-                _train(paths[k], data, network, training, {**header, "number": k}, bar.update)
+                _train(paths[k], data, network, training, {**header, "number": k}, lambda: (bar.update(), done()))
     agreed("what was done", "all of it")  # the others' files are there too
     return list(paths.values())
 
@@ -369,7 +371,7 @@ class ExpertSource:
         """
         if not self.folder:
             training = ExpertTraining(
-                self.epochs, self.epoch_steps, self.learning_rate, batch_size=_SOURCE_BATCH, augment=self.augment
+                self.epochs, self.epoch_steps, self.learning_rate, batch_size=TRAIN_BATCH, augment=self.augment
             )
 
             def expert(data: LabeledData, state: Mapping[str, Tensor]) -> Tensors:

@@ -12,7 +12,8 @@ from torch.func import functional_call
 
 from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
-from ddplug.distillers.parts.training import POOL, draw_pool, train
+from ddplug.distillation.memory import Sizes
+from ddplug.distillers.parts.training import POOL, TRAIN_BATCH, draw_pool, train
 from ddplug.errors import OptionError
 from ddplug.functional.types import Tensors
 from ddplug.networks.batching import batch_pieces
@@ -26,9 +27,11 @@ from ddplug.utils.surroundings import own_surroundings
 __all__ = [
     "Teacher",
     "check_labels",
+    "check_teacher",
     "frozen",
     "predict",
     "soft_labels",
+    "teacher_bytes",
     "teacher_module",
     "teacher_state",
     "train_teacher",
@@ -69,9 +72,16 @@ def train_teacher(
     values_at_least(1, epochs=epochs, max_samples_per_class=max_samples_per_class)
     data = as_labeled(data)
     module = build(network, data.shape, data.num_classes, rng).to(data.device)
-    for _ in train(module, data, draw_pool(data, max_samples_per_class, rng), epochs, rng, batch_size=64):
+    for _ in train(module, data, draw_pool(data, max_samples_per_class, rng), epochs, rng, batch_size=TRAIN_BATCH):
         pass
     return module.eval()
+
+
+def teacher_bytes(teacher: Teacher, sizes: Sizes) -> int:
+    """Count what the training of a teacher takes; a user's own is trained already."""
+    if isinstance(teacher, nn.Module):
+        return 0
+    return min(TRAIN_BATCH, sizes.classes * sizes.largest) * sizes.backward + 4 * sizes.network
 
 
 def teacher_state(
@@ -93,11 +103,20 @@ def teacher_state(
         OptionError: your own module does not turn the inputs into one logit a class, or another option is wrong.
     """
     if isinstance(teacher, nn.Module):
-        with frozen(teacher, {}, data.device) as ready:
-            _check(ready, teacher, data.batch(torch.zeros(1, dtype=torch.int64)), data.num_classes)
+        check_teacher(teacher, data)
         return {}
     module = train_teacher(teacher, data, epochs=epochs, max_samples_per_class=max_samples_per_class, rng=rng)
     return {name: tensor.detach() for name, tensor in _tensors(module).items()}
+
+
+def check_teacher(teacher: nn.Module, data: LabeledData) -> None:
+    """Refuse a module of the user's own that cannot teach the classes of some data.
+
+    Raises:
+        OptionError: it does not turn the inputs into one finite logit a class.
+    """
+    with frozen(teacher, {}, data.device) as ready:
+        _check(ready, teacher, data.batch(torch.zeros(1, dtype=torch.int64)), data.num_classes)
 
 
 def _tensors(module: nn.Module) -> Tensors:

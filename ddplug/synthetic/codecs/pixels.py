@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -27,8 +26,8 @@ class Pixels:
     """Numbers on few equal levels a channel, coded without further loss (:mod:`ddplug.functional.entropy`).
 
     Suits line drawings above all: a digit of MNIST takes 7 bytes at ``bits=1,side=14`` and 14 whole, where the bare
-    bits take 25 and 98. For photographs see :class:`ddplug.synthetic.codecs.avif.Avif`. Rows of a table work too, with
-    levels of each column.
+    bits take 25 and 98. For photographs see :class:`ddplug.synthetic.codecs.avif.Avif`. Series and rows of a table work
+    too, with levels of each channel or column.
 
     Args:
         bits: of a number, 1, 2, 4 or 8.
@@ -64,11 +63,11 @@ class Pixels:
 
     def _stored(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape that samples of a shape are stored in."""
-        if len(shape) not in (1, 3):
-            raise OptionError(f"codec pixels holds rows (D,) and images (C, H, W), not samples of shape {shape}")
+        if not 1 <= len(shape) <= 3:
+            raise OptionError(f"codec pixels holds rows (D,), series (C, L) and images (C, H, W), not shape {shape}")
         if not self.side:
             return shape
-        if len(shape) == 1 or self.side > min(shape[1:]):
+        if len(shape) != 3 or self.side > min(shape[1:]):
             raise OptionError(f"codec pixels: side={self.side} is for images at least as large, not shape {shape}")
         channels, height, width = shape
         return (channels, self.side, max(1, round(width * self.side / height)))
@@ -121,6 +120,7 @@ def _on_levels(codes: Tensor, levels: Tensor) -> Tensor:
 
 
 def _laid_out(rows: int, stored: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Return the shape that the context model sees: a row of a table is an image of one line."""
-    channels, height, width = stored if len(stored) == 3 else (1, 1, math.prod(stored))
-    return (rows, channels, height, width)
+    """Return the shape that the context model sees: a series, or a row of a table, is an image of one line."""
+    channels = stored[0] if len(stored) > 1 else 1
+    height = stored[1] if len(stored) == 3 else 1
+    return (rows, channels, height, stored[-1])
