@@ -88,6 +88,7 @@ PAGES: dict[str, str] = {
     "ddplug.testing": "",
     "ddplug.utils.notes": "Note",
     "ddplug.utils.processes": "LostError Task",
+    "ddplug.utils.teams": "together Team team spread",
     "ddplug": "",
 }
 """Pages of the reference, a face or a module that users need and no face loads; the names it lists, or all of its own.

@@ -24,6 +24,7 @@ from ddplug.distillation.memory import Sizes
 from ddplug.distillation.protocol import State
 from ddplug.distillers.base import Momentum
 from ddplug.distillers.parts.pools import stack_views, view_at
+from ddplug.distillers.parts.shares import each_part
 from ddplug.distillers.parts.training import trained_on_set
 from ddplug.distillers.parts.views import gradient_loss, gradient_loss_bytes, gradient_view, kept_gradients, of_rank
 from ddplug.distillers.presets import Preset, per_data
@@ -31,8 +32,6 @@ from ddplug.functional.losses import GRADIENT_DISTANCES
 from ddplug.functional.types import Tensors
 from ddplug.networks.functional import initial_parameters, prefixed, unprefixed
 from ddplug.utils.checks import at_least, one_of
-from ddplug.utils.preparation import kept
-from ddplug.utils.progress import progress
 
 __all__ = ["DC", "loops"]
 
@@ -180,11 +179,11 @@ class DC(Momentum):
     def _kept(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
         if not self._pooled:
             return {"done": torch.tensor(0), **self._new_network(data, rng)}
-        views = [
-            kept(rng, lambda: self.view(self._new_network(data, rng), data, rng))
-            for _ in progress(range(self.pool_size), "pool")
-        ]
-        return {"done": torch.tensor(0), **stack_views(views)}
+
+        def new(data: LabeledData, state: State) -> Tensors:
+            return self.view(self._new_network(data, rng), data, rng)
+
+        return {"done": torch.tensor(0), **stack_views(each_part([new] * self.pool_size, data, state, rng, "pool"))}
 
     def _new_network(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         return prefixed("network.", initial_parameters(self.network, data, rng))
