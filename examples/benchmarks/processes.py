@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from examples.benchmarks.distillation import versions
+from examples.benchmarks.results import machine, versions, write
 
 WORK = {
     "dm, 1 image a class": "distill dm --images-per-class 1 --steps 200 -o {0}/set.safetensors",
@@ -100,7 +100,6 @@ def main() -> None:
         given = str(Path(folder, "set.safetensors"))
         timed("distill random -o {1}", folder, given, arguments.mnist, 1)
         rows = [measure(what, given, arguments.mnist, arguments.pairs) for what in arguments.only or WORK]
-    cores = os.cpu_count() or 1
     busy = max(row["load before"] for row in rows) > 0.5
     result = {
         "title": "Two processes instead of one",
@@ -108,11 +107,11 @@ def main() -> None:
         + (" Other work ran on the machine, so the times say little; the bits do not mind." if busy else ""),
         "rows": rows,
         "how": "python examples/benchmarks/processes.py --mnist DIR",
-        "machine": f"{cores} CPU cores, one thread a process",
+        "machine": machine(", one thread a process"),
         "versions": versions(),
         "seconds": time.monotonic() - began,
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(arguments.out, result)
 
 
 if __name__ == "__main__":
