@@ -20,8 +20,6 @@ LONG = 60.0
 _PROBE = 2.0
 """Seconds of parts that an estimate is made from."""
 
-Clock = Callable[[], float]
-
 
 class Parts:
     """Parts of one kind, of which it is told once how long all take, where that is long.
@@ -48,7 +46,7 @@ class Parts:
         *,
         began: float | None = None,
         probe: float = _PROBE,
-        clock: Clock = time.monotonic,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._left, self._tell, self._probe, self._clock = work, tell, probe, clock
         self._last = clock()
@@ -90,7 +88,7 @@ class Forecast:
         3
     """
 
-    def __init__(self, tell: Callable[[str, float], object], *, clock: Clock = time.monotonic) -> None:
+    def __init__(self, tell: Callable[[str, float], object], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._tell, self._clock = tell, clock
         self._began = clock()
         self._steps: Parts | None = None
