@@ -170,7 +170,7 @@ def measure(name: str, pairs: int) -> dict[str, Any]:
     apart = float((first - second).norm() / (second - state["inputs"]).norm())
     if alike and apart > 0.01:  # in float32, and ten steps of training amplify rounding
         raise SystemExit(
-            f"{name}: the steps differ by {100 * apart:.2g} % of their length, so they are not the same work"
+            f"{name}: the steps differ by {100 * apart:.2g} % of their length, so their work differs"
         )
     seconds: list[tuple[float, float]] = []
     for _ in range(pairs):
