@@ -95,8 +95,8 @@ class DC(Momentum):
             learned, and 64 where each step draws others.
         distance: ``"layerwise"`` (the paper's), ``"mse"``, ``"l1"`` or ``"cosine"``.
         outer_loop: image updates for each network; 0 for :func:`loops`.
-        inner_loop: epochs of network training between two of them; 0 for :func:`loops`. The published 50 at the rate
-            0.01 go as far as 5 at 0.1, which take a tenth of the time.
+        inner_loop: epochs of network training between two of them; 0 for :func:`loops`, whose 50 for ten images per
+            class are meant for the rate 0.01 and take ten times as long.
         network_learning_rate: of the network's SGD.
         batch_train: images in a step of the network.
         pool_size: networks whose real gradients are taken once and used again and again, where ``outer_loop`` is 1, so

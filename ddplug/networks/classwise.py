@@ -107,7 +107,7 @@ def class_gradients(
     each = len(images) // len(labels)
     loss = cross_entropy(logits, labels.to(images.device).repeat_interleave(each), reduction="sum") / each
     found = [calls.found[name][0] for name in names]
-    outputs = torch.autograd.grad(loss, [output for _, output in found], create_graph=True)
+    outputs = torch.autograd.grad(loss, [output for _, output in found], create_graph=True, materialize_grads=True)
     ways = zip(names, found, outputs, strict=True)
     return {name: rule(output, len(labels)) for name, (rule, _), output in ways if rule is not None}
 

@@ -143,8 +143,8 @@ def counted(function: Callable[[], object]) -> int:
     return operations.total
 
 
-def sides(row: Row) -> tuple[Callable[[], Tensor], Callable[[], Tensor], int]:
-    """Return a step of the library and a plain one that begin alike, and the bytes of the state between them."""
+def sides(row: Row) -> tuple[Callable[[], Tensor], Callable[[], Tensor], Mapping[str, Tensor]]:
+    """Return a step of the library and a plain one, and the state that both begin with."""
     data, rng = made_data(row), torch.Generator().manual_seed(1)
     method = registry.resolve("distiller", row.method)(**row.options)
     plain = replace(method, **row.published)
@@ -157,22 +157,21 @@ def sides(row: Row) -> tuple[Callable[[], Tensor], Callable[[], Tensor], int]:
         return other
 
     step = STEPS[row.method]
-    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-    return (
-        lambda: method.step(state, data, begun())[0]["inputs"],
-        lambda: step(plain, data, state, begun()),
-        size,
-    )
+    return lambda: method.step(state, data, begun())[0]["inputs"], lambda: step(plain, data, state, begun()), state
 
 
 def measure(name: str, pairs: int) -> dict[str, Any]:
     """Measure one row."""
     row = ROWS[name]
-    ours, theirs, size = sides(row)
+    ours, theirs, state = sides(row)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     alike = not row.published and row.method != "idc"
     first, second = ours(), theirs()
-    if alike:
-        torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)
+    apart = float((first - second).norm() / (second - state["inputs"]).norm())
+    if alike and apart > 0.01:  # in float32, and ten steps of training amplify rounding
+        raise SystemExit(
+            f"{name}: the steps differ by {100 * apart:.2g} % of their length, so their work differs"
+        )
     seconds: list[tuple[float, float]] = []
     for _ in range(pairs):
         taken = []

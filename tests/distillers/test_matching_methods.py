@@ -243,8 +243,8 @@ def test_published_loops_and_the_rule_between_them() -> None:
 
 @pytest.mark.parametrize("kind", [DC, IDC])
 def test_classes_go_together_or_not_and_nothing_else_changes(kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    data = toy_images((6, 5, 7, 6, 5))
-    method = kind(images_per_class=2, network="convnet:width=4,depth=1", init_from="noise", batch_real=4)
+    data = toy_images((9, 8, 10, 9, 8))
+    method = kind(**{**kind.small, "init_from": "noise"})
     state = method.init(data, generator())
     found, peaks = [], []
     for together in (5, 2, 1):
