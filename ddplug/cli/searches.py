@@ -38,8 +38,14 @@ def searched(paths: Sequence[str], sets: Mapping[str, SyntheticSet]) -> list[Cha
         OptionError: a journal is missing, cannot be read or holds nothing.
         FormatError: a file is no journal.
     """
-    names = {mark: os.path.basename(path) for path, own in sets.items() for mark in (mark_of(path), mark_of(own))}
-    return [_chapter(course, names) for path in paths for course in _courses(path)]
+    found = [course for path in paths for course in _courses(path)]
+    names = {mark: os.path.basename(path) for path, own in sets.items() if found for mark in _marks(path, own)}
+    return [_chapter(course, names) for course in found]
+
+
+def _marks(path: str, own: SyntheticSet) -> list[str]:
+    """Return what journals may call a set; one that comes along has no file at its name."""
+    return [mark_of(source) for source in (own, path) if source is own or os.path.isfile(path)]
 
 
 def _courses(path: str) -> list[Course]:
