@@ -121,7 +121,8 @@ def measure(
 def picture(rows: Sequence[Mapping[str, Any]], dark: bool = False) -> Figure:
     """Draw accuracy over the share of members that is found; the best place is above on the left."""
     ink = "#e6eaf0" if dark else "#1c2430"
-    colors: dict[Any, Any] = {
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    colors: dict[Any, Any] = dict.fromkeys(inked, ink)
         name: ink for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     }
     with rc_context(colors):
