@@ -123,8 +123,6 @@ def picture(rows: Sequence[Mapping[str, Any]], dark: bool = False) -> Figure:
     ink = "#e6eaf0" if dark else "#1c2430"
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     colors: dict[Any, Any] = dict.fromkeys(inked, ink)
-        name: ink for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    }
     with rc_context(colors):
         figure = Figure(figsize=(7.2, 4.6), dpi=120, layout="constrained", facecolor="none")
         axes = figure.add_subplot(facecolor="none")
