@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any, cast
 
 import torch
 from matplotlib.figure import Figure
@@ -154,7 +155,7 @@ def split(patients: Sequence[Patient], rng: torch.Generator) -> tuple[list[Patie
 def draw(patients: Sequence[Patient], data: ddplug.LabeledData, sets: Mapping[str, SyntheticSet]) -> Figure:
     """Draw a healthy and an ill patient with the organ's edge, a real patch a class, and the images of sets."""
     figure = Figure(figsize=(9, 5.6), dpi=100, layout="constrained", facecolor="white")
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.6))
+    left, right = cast(Sequence[Any], figure.subfigures(1, 2, width_ratios=(1, 1.6)))
     for axes, ill in zip(left.subplots(2, 1), (False, True), strict=True):
         patient = next(patient for patient in patients if patient.ill == ill)
         axes.imshow(patient.image.numpy(), cmap="gray", vmin=0, vmax=1)

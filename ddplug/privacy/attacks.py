@@ -164,7 +164,8 @@ def by_person(values: Tensor, persons: Tensor) -> Tensor:
     """
     who, place = persons.unique(return_inverse=True)
     total = torch.zeros(len(values), len(who), dtype=torch.float64).index_add_(1, place, values.double())
-    return total / place.bincount()
+    mean: Tensor = total / place.bincount()
+    return mean
 
 
 @torch.no_grad()

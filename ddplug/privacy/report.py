@@ -81,7 +81,7 @@ class Audit:
         """Tables by what they show, the head of each first."""
         said = self.provenance
         word = {True: "yes", False: "no", None: "not known"}
-        found = {
+        found: dict[str, list[tuple[str, ...]]] = {
             "What the file says": [
                 ("what", "value"),
                 ("made by", said["method"] or "not known"),

@@ -121,7 +121,8 @@ def measure(
 def picture(rows: Sequence[Mapping[str, Any]], dark: bool = False) -> Figure:
     """Draw accuracy over the share of members that is found; the best place is above on the left."""
     ink = "#e6eaf0" if dark else "#1c2430"
-    colors = {name: ink for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")}
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    colors: dict[Any, Any] = dict.fromkeys(inked, ink)
     with rc_context(colors):
         figure = Figure(figsize=(7.2, 4.6), dpi=120, layout="constrained", facecolor="none")
         axes = figure.add_subplot(facecolor="none")
@@ -149,7 +150,9 @@ def run(arguments: argparse.Namespace) -> None:
     where = {"root": arguments.data_root}
     every, test = (ddplug.load_dataset(arguments.data, split=split, **where) for split in ("train", "test"))
     train, test = (whole.split(arguments.records / len(whole))[1] for whole in (every, test))
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": [], "seconds": 0.0}
+    before: dict[str, Any] = {"rows": [], "seconds": 0.0}
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
     rows, seconds = {row["set"]: row for row in before["rows"]}, before["seconds"]
     for name in arguments.row or ROWS:
         if name in rows:

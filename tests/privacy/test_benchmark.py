@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import ddplug
@@ -31,8 +32,8 @@ def test_the_picture_has_each_row_that_was_counted(dark: bool) -> None:
         for name, accuracy, share, epsilon in (("a", 50.0, 2.0, None), ("b", 40.0, 0.0, 1.0), ("c", 9.0, None, None))
     ]
     axes = picture(rows, dark).axes[0]
-    assert [tuple(map(float, (*line.get_xdata(), *line.get_ydata()))) for line in axes.get_lines()[:2]] == [
-        (2.0, 50.0),
-        (0.01, 40.0),  # what is not found at all stands at the edge
+    assert [np.concatenate(line.get_data()).tolist() for line in axes.get_lines()[:2]] == [
+        [2.0, 50.0],
+        [0.01, 40.0],  # what is not found at all stands at the edge
     ]
     assert {text.get_text() for text in axes.texts} == {"a", "b", "guessing"}

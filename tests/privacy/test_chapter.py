@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ddplug
@@ -45,7 +46,7 @@ def test_curves_have_the_points_that_can_be_shown() -> None:
     one = Membership("this set", "nearness", "offline", 0.6, (0.5, 0.7), {}, 100, 100, curve)
     axes = roc([one]).axes[0]
     drawn, guessing = axes.get_lines()
-    assert list(zip(*drawn.get_data(), strict=True)) == [(0.1, 0.3), (1.0, 1.0)]
+    assert np.stack(drawn.get_data()).T.tolist() == [[0.1, 0.3], [1.0, 1.0]]
     assert drawn.get_label() == "this set by nearness, offline"
-    assert (guessing.get_xdata() == guessing.get_ydata()).all()
+    assert np.array_equal(*guessing.get_data())
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
