@@ -38,7 +38,7 @@ from examples.notebooks.run import page as notebook  # noqa: E402
 project = "ddplug"
 author = "The ddplug developers"
 version = release = ddplug.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "mathml", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.napoleon", "mathml"]
 exclude_patterns = ["_build", "_generated/benchmarks.md", "_generated/gallery.md", "**/.*"]
 html_theme = "furo"
 html_title = "ddplug"
@@ -75,6 +75,7 @@ PAGES: dict[str, str] = {
     "ddplug.registry": "",
     "ddplug.search.agreement": "table",
     "ddplug.search.budget": "",
+    "ddplug.search.courses": "Course courses",
     "ddplug.search.judging": "Case",
     "ddplug.search.zero_cost": "zero_cost",
     "ddplug.synthetic.card": "",
@@ -86,6 +87,8 @@ PAGES: dict[str, str] = {
     "ddplug.synthetic.tables": "to_csv to_parquet",
     "ddplug.testing": "",
     "ddplug.utils.notes": "Note",
+    "ddplug.utils.processes": "LostError Task",
+    "ddplug.utils.teams": "together Team team spread",
     "ddplug": "",
 }
 """Pages of the reference, a face or a module that users need and no face loads; the names it lists, or all of its own.
@@ -306,7 +309,7 @@ def complain() -> Iterator[str]:
 
 
 def generate(app: Sphinx) -> None:
-    """Write the API pages, the benchmark tables, the notebooks and the gallery; warn of what is undocumented or does not exist."""
+    """Write the pages that are made; warn of what is undocumented or does not exist."""
     for stale in set(GENERATED.glob("api/*.md")) - {GENERATED / "api" / f"{page}.md" for page in PAGES}:
         stale.unlink()
     for name in PAGES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ddplug.cli.sheets import picture
 from ddplug.privacy.pictures import roc
 from ddplug.privacy.report import Audit
 from ddplug.synthetic.pictures import grid
@@ -24,7 +25,7 @@ def audited(found: Audit) -> Chapter:
     if drawable(found.pairs.shape):
         # sixteen beside each other are too small to be compared
         drawn = file_of(grid(found.pairs, per_row=12))
-        blocks.append((Picture(drawn, _PAIRS, 880),))
+        blocks.append((picture(found.pairs, _PAIRS, "Pairs of a stored and a real image", drawn),))
     if found.membership:
         what = "members found over false alarms; what leads above the diagonal tells members from others"
         blocks.append((Picture(file_of(roc(found.membership)), what, 640),))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from ddplug.utils.text import one_line, os_reason
 if TYPE_CHECKING:
     from ddplug.synthetic.dataset import SyntheticSet
 
-__all__ = ["CONFIG", "check_known", "other_data", "with_config"]
+__all__ = ["CONFIG", "Config", "check_known", "other_data", "read_config", "with_config"]
 
 CONFIG = "--config"
 
@@ -35,23 +36,53 @@ _NOT_WITH: Mapping[str, tuple[str, ...]] = {
 """Option that was typed -> those of the file that it stands in the place of."""
 
 
-def with_config(argv: list[str]) -> list[str]:
-    """Put the options of a file before those that were typed, the method first; without ``--config`` change nothing.
+@dataclass(frozen=True)
+class Config:
+    """What a file says of a run; it is read once.
+
+    Attributes:
+        place: what ``--config`` names.
+        options: by name without dashes, the method among them.
+        fingerprint: of the data that a set was made from, empty where it does not say; ``None`` for a file of options.
+    """
+
+    place: str
+    options: Mapping[str, Any]
+    fingerprint: str | None = None
+
+
+def read_config(argv: Sequence[str]) -> Config | None:
+    """Read the file that was typed after ``--config``, if there is one.
 
     Args:
         argv: words after ``ddplug distill``.
+
+    Raises:
+        OptionError: the file cannot be read, or says too little.
+        FormatError: it is neither a set nor TOML.
+    """
+    place = _given(argv)
+    if place is None:
+        return None
+    return _from_toml(place) if place.casefold().endswith(".toml") else _from_set(place)
+
+
+def with_config(argv: list[str], config: Config | None) -> list[str]:
+    """Put the options of a file before those that were typed, the method first; without a file change nothing.
+
+    Args:
+        argv: words after ``ddplug distill``.
+        config: what the file says.
 
     Returns:
         Words that give the same options without the file.
 
     Raises:
-        OptionError: the file cannot be read, or does not fit what was typed.
-        FormatError: it is neither a set nor TOML.
+        OptionError: the file does not fit what was typed.
     """
-    place = _given(argv)
-    if place is None:
+    if config is None:
         return argv
-    options = _from_toml(place) if place.casefold().endswith(".toml") else _from_set(place)
+    place, options = config.place, dict(config.options)
     method = str(options.pop("method", ""))
     typed = [] if not argv or argv[0].startswith("-") else [argv[0]]
     if typed and method and typed != [method]:
@@ -66,23 +97,22 @@ def with_config(argv: list[str]) -> list[str]:
     return [*(typed or [method]), *words, *rest]
 
 
-def check_known(parser: Parser, argv: Sequence[str]) -> None:
-    """Refuse keys of the file that are no options.
+def check_known(parser: Parser, config: Config | None) -> None:
+    """Refuse keys of the file that are no options; those of a set are what its version had.
 
     Args:
         parser: with all options.
-        argv: words that were typed.
+        config: what the file says.
 
     Raises:
         OptionError: a key is unknown.
     """
-    place = _given(argv)
-    if place is None or not place.casefold().endswith(".toml"):
+    if config is None or config.fingerprint is not None:
         return
     known = {name.removeprefix("--") for name in parser._option_string_actions if name.startswith("--")} | {"method"}
-    for name in _from_toml(place):
+    for name in config.options:
         if name not in known:
-            raise unknown(f"option in {place}", name, known)
+            raise unknown(f"option in {config.place}", name, known)
 
 
 def _given(argv: Sequence[str]) -> str | None:
@@ -113,7 +143,7 @@ def _words(place: str, name: str, value: Any) -> list[str]:
     )
 
 
-def _from_toml(place: str) -> dict[str, Any]:
+def _from_toml(place: str) -> Config:
     toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
         content = Path(place).read_bytes()
@@ -125,10 +155,10 @@ def _from_toml(place: str) -> dict[str, Any]:
         values = toml.loads(content.decode())
     except ValueError as error:  # of TOML and of UTF-8
         raise FormatError(f"{place} is no TOML: {one_line(error, most=200)}") from None
-    return {name.replace("_", "-"): value for name, value in values.items()}
+    return Config(place, {name.replace("_", "-"): value for name, value in values.items()})
 
 
-def _from_set(place: str) -> dict[str, Any]:
+def _from_set(place: str) -> Config:
     from ddplug import registry
     from ddplug.synthetic.dataset import SyntheticSet
 
@@ -149,7 +179,7 @@ def _from_set(place: str) -> dict[str, Any]:
         **({"bytes": f"{account['nbytes']}B"} if "nbytes" in account else {}),
         **_storage(made, config),
     }
-    return options
+    return Config(place, options, made.data_fingerprint or "")
 
 
 def _storage(made: SyntheticSet, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,18 +197,13 @@ def _storage(made: SyntheticSet, config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def other_data(place: str | None, fingerprint: str) -> str | None:
+def other_data(config: Config | None, fingerprint: str) -> str | None:
     """Say that data are not those that a set was made from; ``None`` where they are, or nobody knows.
 
     Args:
-        place: what ``--config`` names.
+        config: what ``--config`` says.
         fingerprint: of the data.
     """
-    from ddplug.synthetic.dataset import SyntheticSet
-
-    if place is None or place.casefold().endswith(".toml"):
+    if config is None or config.fingerprint in (None, fingerprint):
         return None
-    before = SyntheticSet.load(place).data_fingerprint
-    if before == fingerprint:
-        return None
-    return f"the data are not those of {place}, so another set comes out; check --data, --size and --validation"
+    return f"the data are not those of {config.place}, so another set comes out; check --data, --size and --validation"

@@ -184,7 +184,7 @@ _FAULTS = (
         "note",
         _always,
         "it listens on every network interface, without a password",
-        "close its port to others; searches one at a time (concurrency=1) start no manager",
+        "close its port to others; searches without a configuration of NNI start no manager",
     ),
     _Fault(
         "nni",

@@ -114,6 +114,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     from ddplug.cli.sheets import sheet
     from ddplug.synthetic.compat import same_space
     from ddplug.synthetic.dataset import SyntheticSet
+    from ddplug.synthetic.ready import locate
     from ddplug.utils.devices import pick_device
 
     _check(arguments.output, arguments.files)
@@ -125,7 +126,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     sheets = []
     for file, own in sets.items():
         train = None if data is None else same_space(own, data[0], "train", cpu)
-        sheets.append(sheet(os.path.basename(file), own, train, arguments.seed, os.path.getsize(file)))
+        sheets.append(sheet(os.path.basename(file), own, train, arguments.seed, os.path.getsize(locate(file))))
     lead = "Small synthetic training sets: what their files say"
     lead += "." if data is None else f", and the real data {data[0].name}."
     made = _Page(arguments.output, sheets, lead, searched(arguments.journal, sets))

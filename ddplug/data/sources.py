@@ -10,10 +10,12 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from PIL import Image
 
 from ddplug.data.decoding import MAX_MEMORY
 from ddplug.data.images import Folder
@@ -368,10 +370,23 @@ def _hugging_face(place: str, wanted: Wanted) -> LabeledData:
         if part == "test" and not tests:
             return None
         own = whole[tests[0] if part == "test" else "train"]
+        if wanted.size is not None:
+            own = own.with_transform(partial(_resized, wanted.size))
         name = os.path.basename(os.path.normpath(place))
         return from_dataset(own, preprocess=preprocess, name=name, progress=wanted.progress, **wanted.decoding)
 
     return _in_parts(make, wanted)
+
+
+def _resized(size: tuple[int, int], batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Bring the pictures among some items to one size."""
+
+    def resized(value: Any) -> Any:
+        if not isinstance(value, Image.Image):
+            return value
+        return value.resize(size[::-1], Image.Resampling.BILINEAR)
+
+    return {column: list(map(resized, values)) for column, values in batch.items()}
 
 
 SCHEMES: Mapping[str, Scheme] = {
@@ -397,7 +412,7 @@ SCHEMES: Mapping[str, Scheme] = {
     ),
     "npz": Scheme(_arrays, (), "npz:FILE", "Arrays of NumPy, such as x and y, or those of MedMNIST.", (".npz",)),
     "hf": Scheme(
-        _hugging_face, (), "hf:NAME", "A data set of the Hugging Face hub, or saved as a folder; needs datasets."
+        _hugging_face, ("size",), "hf:NAME", "A data set of the Hugging Face hub, or saved as a folder; needs datasets."
     ),
 }
 """What stands before the colon -> how such data are read."""

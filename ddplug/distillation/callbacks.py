@@ -17,10 +17,11 @@ from tqdm import tqdm
 from ddplug.errors import MissingExtraError, OptionError
 from ddplug.utils.checks import values_at_least
 from ddplug.utils.files import check_writable, write_file
+from ddplug.utils.forecast import Forecast, forecasting
 from ddplug.utils.progress import _HIDDEN, hidden
 from ddplug.utils.text import os_reason
 
-__all__ = ["Callback", "CsvLog", "ProgressBar", "TensorBoardLog", "check_callbacks", "preparing"]
+__all__ = ["Callback", "CsvLog", "Forecast", "ProgressBar", "TensorBoardLog", "check_callbacks", "preparing"]
 
 
 class Callback(Protocol):
@@ -107,11 +108,12 @@ class ProgressBar:
 
 @contextmanager
 def preparing(callbacks: Sequence[Callback]) -> Iterator[None]:
-    """Let what is done before the first step show its progress, if one of the callbacks is a progress bar."""
+    """Let what is done before the first step show how far it is, to callbacks that are a progress bar or a forecast."""
     bar = next((callback for callback in callbacks if isinstance(callback, ProgressBar)), None)
     token = _HIDDEN.set(bar is None or hidden(bar.force))
     try:
-        yield
+        with forecasting(next((callback for callback in callbacks if isinstance(callback, Forecast)), None)):
+            yield
     finally:
         _HIDDEN.reset(token)
 

@@ -23,8 +23,9 @@ from ddplug.distillation.memory import Sizes
 from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillation.settling import Suits, settled
 from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
-from ddplug.distillers.parts.pools import after_use, replace_view, stack_views, staggered_pool, view_at
-from ddplug.distillers.parts.training import trained_on_real
+from ddplug.distillers.parts.pools import after_use, aged_pool, replace_view, stack_views, staggered, view_at
+from ddplug.distillers.parts.shares import each_part
+from ddplug.distillers.parts.training import TRAIN_BATCH, trained_on_real
 from ddplug.functional import augmentation as augment
 from ddplug.functional.optim import adam_start, adam_step, momentum_step
 from ddplug.functional.types import Tensors
@@ -35,8 +36,6 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
 from ddplug.utils.former import TakesFormerSpellings
-from ddplug.utils.preparation import kept
-from ddplug.utils.progress import progress
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -125,9 +124,14 @@ class ImageDistiller(metaclass=TakesFormerSpellings):
         targets = settled(self, data.shape)._targets(state, data)
         return to_set(data, state["inputs"], targets, Recipe.paper(self._strategy(data)))
 
-    def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
-        return {"images_per_class": self._loss_bytes(sizes)}
+    def memory(self, sizes: Sizes) -> dict[str, dict[str, int]]:
+        """Return the bytes that options need in each stage; see :mod:`ddplug.distillation.memory`."""
+        # before and after a step, what the optimizer keeps of them, and their gradient
+        images = 5 * sizes.classes * self.images_per_class * sizes.inputs
+        return {
+            "start": {"init_from": sizes.start(self.init_from)},
+            "step": {"images_per_class": images + self._loss_bytes(sizes)},
+        }
 
     @property
     def _each(self) -> int:
@@ -186,8 +190,8 @@ class ImageDistiller(metaclass=TakesFormerSpellings):
         return sizes.network + sizes.classes * sizes.features
 
     def _loss_bytes(self, sizes: Sizes) -> int:
-        """Bytes of the loss's graph: the activations of all images."""
-        return sizes.classes * self._each * sizes.activations
+        """Bytes of the loss and its gradient: a pass of all images."""
+        return sizes.classes * self._each * sizes.backward
 
 
 @dataclass(frozen=True)
@@ -238,9 +242,14 @@ class RenewedPool(ImageDistiller):
         super().__post_init__()
         at_least(self, batch_real=1, pool_size=0, renew=0)
 
-    def memory(self, sizes: Sizes) -> dict[str, int]:
-        # while a pool is stacked its parts are there too
-        return {**super().memory(sizes), "pool_size": 2 * self.pool_size * self._view_bytes(sizes)}
+    def memory(self, sizes: Sizes) -> dict[str, dict[str, int]]:
+        stages, pool = super().memory(sizes), self.pool_size * self._view_bytes(sizes)
+        return {
+            **stages,
+            # while a pool is stacked its parts are there too
+            "pool": {"pool_size": 2 * pool, "batch_real": sizes.seen(self.batch_real)},
+            "step": {**stages["step"], "pool_size": pool},
+        }
 
     def work(self) -> dict[str, int]:
         """Return how often ``init`` repeats each part of its work, for an estimate of the time."""
@@ -255,8 +264,10 @@ class RenewedPool(ImageDistiller):
         return replace(self, init_from="noise", pool_size=1 + more.get("views", 0))
 
     def _kept(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
-        new = partial(self.view, state, data, rng)
-        views = [kept(rng, new) for _ in progress(range(self.pool_size), "pool")]
+        def new(data: LabeledData, state: State) -> Mapping[str, Any]:
+            return self.view(state, data, rng)
+
+        views = each_part([new] * self.pool_size, data, state, rng, "pool")
         return {"done": torch.tensor(0), **stack_views(views)}
 
     def _drawn(
@@ -295,14 +306,23 @@ class AgedPool(ImageDistiller):
         super().__post_init__()
         at_least(self, batch_real=1, pool_size=1, max_age=0, reuse=1, advance=0, network_learning_rate=0)
 
-    def memory(self, sizes: Sizes) -> dict[str, int]:
-        # while a pool is stacked its parts are there too
-        return {**super().memory(sizes), "pool_size": 2 * self.pool_size * self._view_bytes(sizes)}
+    def memory(self, sizes: Sizes) -> dict[str, dict[str, int]]:
+        stages, pool = super().memory(sizes), self.pool_size * self._view_bytes(sizes)
+        return {
+            **stages,
+            # while a pool is stacked its parts are there too
+            "pool": {"pool_size": 2 * pool, "batch_real": self._real_bytes(sizes)},
+            "step": {**stages["step"], "pool_size": pool},
+        }
 
     @property
     def _first_ages(self) -> int:
         """Training steps below which the networks' ages are spread at the start."""
         return self.max_age
+
+    def _real_bytes(self, sizes: Sizes) -> int:
+        """Bytes that the training of a network and a view of it take."""
+        return sizes.trained(max(self.batch_real, TRAIN_BATCH))
 
     def _trained(self, network: Tensors, steps: int, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
         """Train a network for some steps, on real data."""
@@ -317,8 +337,12 @@ class AgedPool(ImageDistiller):
         return dict(self.view({**state, **prefixed("network.", network)}, data, rng))
 
     def _kept(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
-        make = partial(self._aged_view, state=state, data=data, rng=rng)
-        return staggered_pool(self.pool_size, self._first_ages, make, rng)
+        ages = staggered(self.pool_size, self._first_ages)
+
+        def new(age: int, data: LabeledData, state: State) -> Tensors:
+            return self._aged_view(None, age, state=state, data=data, rng=rng)
+
+        return aged_pool(each_part([partial(new, age) for age in ages], data, state, rng, "networks"), ages)
 
     def _drawn(
         self, state: State, data: LabeledData, rng: torch.Generator

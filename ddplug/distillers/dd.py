@@ -229,15 +229,16 @@ class DD(metaclass=TakesFormerSpellings):
         made = to_set(data, state["inputs"], self._labels(state, data).detach().clone(), recipe)
         return replace(made, provenance={"training": training.to_json()})
 
-    def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
+    def memory(self, sizes: Sizes) -> dict[str, dict[str, int]]:
+        """Return the bytes that options need in each stage; see :mod:`ddplug.distillation.memory`."""
         images = sizes.classes * min(self._each, small_images(self.images_per_step, self._reduction))
         steps = self.epochs * -(-self.images_per_class // self.images_per_step)
+        weights = {"epochs": steps * sizes.network}
         return {
-            "epochs": steps * sizes.network,
+            "start": {"init_from": sizes.start(self.init_from)},
+            "loss": {**weights, "batch_real": self.batch_real * sizes.backward},
             # one step's graph, and that of its gradient
-            "images_per_step": 2 * images * sizes.activations,
-            "batch_real": self.batch_real * sizes.activations,
+            "sweep": {**weights, "images_per_step": images * sizes.twice},
         }
 
     @property

@@ -135,10 +135,11 @@ class DPDM(ImageDistiller):
     def result(self, state: State, data: LabeledData) -> SyntheticSet:
         return replace(super().result(state, data), provenance={KEY: self._statement()})
 
-    def memory(self, sizes: Sizes) -> dict[str, int]:
+    def memory(self, sizes: Sizes) -> dict[str, dict[str, int]]:
+        stages, pool = super().memory(sizes), self.pool_size * self._view_bytes(sizes)
         # while the pool is stacked its parts are there too, and the sums are of 8 bytes
-        sums = 4 * self.pool_size * sizes.classes * sizes.features
-        return {**super().memory(sizes), "pool_size": 2 * self.pool_size * self._view_bytes(sizes) + sums}
+        filling = {"pool_size": 2 * pool + 4 * self.pool_size * sizes.classes * sizes.features}
+        return {**stages, "pool": filling, "step": {**stages["step"], "pool_size": pool}}
 
     def _statement(self) -> dict[str, Any]:
         return {

@@ -167,6 +167,10 @@ class FRePo(AgedPool):
     def _view_bytes(self, sizes: Sizes) -> int:
         return sizes.network + sizes.classes * self.batch_real * sizes.features
 
+    def _real_bytes(self, sizes: Sizes) -> int:
+        # networks are trained on the images, and look at the real ones of all classes together
+        return max(sizes.trained(sizes.classes * self._each), sizes.seen(sizes.classes * self.batch_real))
+
     def _loss_bytes(self, sizes: Sizes) -> int:
         images = sizes.classes * self._each
         kernel = 8 * images**2 + 2 * images * sizes.features  # in float64

@@ -25,7 +25,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillation.protocol import State
 from ddplug.distillers.base import AgedPool, Momentum
-from ddplug.distillers.parts.views import gradient_loss, gradient_view, kept_gradients, of_rank
+from ddplug.distillers.parts.views import gradient_loss, gradient_loss_bytes, gradient_view, kept_gradients, of_rank
 from ddplug.distillers.presets import Preset
 from ddplug.functional.losses import GRADIENT_DISTANCES
 from ddplug.functional.types import Tensors
@@ -118,11 +118,14 @@ class IDC(Momentum, AgedPool):
         return gradient_loss(module, view, state["inputs"], _matched(module), data, self.distance)
 
     def _view_bytes(self, sizes: Sizes) -> int:
-        return sizes.network * (1 + sizes.classes)
+        return sizes.network + sizes.classes * sizes.of_rank(_least_rank(sizes))
 
     def _loss_bytes(self, sizes: Sizes) -> int:
-        # the gradients' own graph is as large as that of the activations; that of the last layer's is not asked for
-        return 2 * sizes.classes * self._each * (sizes.activations - sizes.features)
+        return gradient_loss_bytes(sizes, self._each, _least_rank(sizes))
+
+
+def _least_rank(sizes: Sizes) -> int:
+    return 3 if sizes.of_rank(3) else 2
 
 
 def _matched(module: nn.Module) -> list[str]:

@@ -5,8 +5,8 @@ r"""MTT: learn images that lead a network, in a few steps, to where real data le
 
 with an expert's weights :math:`\theta^*_t` after the epoch :math:`t`, batches :math:`S_n` of the synthetic images, an
 augmentation :math:`A_n` of its own for each image, and a learning rate :math:`\alpha` that is learned as well. The
-gradient is the exact one of :func:`ddplug.functional.unroll`, in the memory of one step. Options are TESLA's
-approximation, DATM's learned labels and growing window of epochs, and FTD's flat experts
+gradient is the exact one of :func:`ddplug.functional.unroll`, in the memory of one step where that of all is too much.
+Options are TESLA's approximation, DATM's learned labels and growing window of epochs, and FTD's flat experts
 (:class:`ddplug.distillers.ExpertTraining`).
 
 References: Cazenavette, Wang, Torralba, Efros & Zhu, "Dataset Distillation by Matching Training Trajectories", CVPR
@@ -27,13 +27,13 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot, softmax
 
 from ddplug.data.labeled import LabeledData
-from ddplug.distillation.memory import Sizes
+from ddplug.distillation.memory import Sizes, available, needed, sizes_of
 from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillation.settling import settled
 from ddplug.distillers.base import ImageDistiller
 from ddplug.distillers.parts.experts import ExpertSource
 from ddplug.distillers.parts.images import initial_images, small_images
-from ddplug.distillers.parts.training import structure, unflatten
+from ddplug.distillers.parts.training import TRAIN_BATCH, structure, unflatten
 from ddplug.distillers.presets import Preset
 from ddplug.errors import OptionError
 from ddplug.functional import augmentation as augment
@@ -48,6 +48,7 @@ from ddplug.utils.checks import at_least, one_of
 __all__ = ["MTT"]
 
 _GRADIENTS: Mapping[str, Mapping[str, bool]] = {
+    "auto": {},
     "exact": {},
     "unrolled": {"recompute": False},
     "tesla": {"carry": False},
@@ -190,7 +191,8 @@ class MTT(ImageDistiller):
         label_rate: learning rate of the labels' logits; 0 for hard labels.
         batch_synthetic: images a training step takes; 0 for all.
         gradient: ``"exact"``, with each step computed again; ``"unrolled"``, the same with the graphs of all steps in
-            memory, faster where they fit; ``"tesla"``, which leaves out what a step does to later ones.
+            memory, faster where they fit; ``"auto"``, unrolled where they take no more than half of the memory that is
+            left when the run begins, else exact; ``"tesla"``, which leaves out what a step does to later ones.
         threshold: the images stay as they are in an update whose loss is above it; 0 for no limit.
 
     Raises:
@@ -224,7 +226,7 @@ class MTT(ImageDistiller):
     lr_rate: float = 0.02
     label_rate: float = 0.0
     batch_synthetic: int = 0
-    gradient: Literal["exact", "unrolled", "tesla"] = "exact"
+    gradient: Literal["auto", "exact", "unrolled", "tesla"] = "auto"
     threshold: float = 0.0
 
     @property
@@ -260,7 +262,9 @@ class MTT(ImageDistiller):
         if self.label_rate:
             learned["labels"] = self._logits(enlarge(inputs, data.shape), experts, data)
         velocities = {f"velocity.{name}": torch.zeros_like(tensor) for name, tensor in learned.items()}
-        return {**learned, **velocities, **experts, "done": torch.tensor(0)}
+        begun = {**learned, **velocities, **experts, "done": torch.tensor(0)}
+        # for the whole run, wherever it is taken up again: the two differ in rounding
+        return {**begun, "unrolled": torch.tensor(self._fits_unrolled(data))} if self.gradient == "auto" else begun
 
     def step(self, state: State, data: LabeledData, rng: torch.Generator) -> tuple[State, Metrics]:
         own = settled(self, data.shape)
@@ -298,7 +302,7 @@ class MTT(ImageDistiller):
         rates = state["log_rate"].exp().expand(self.syn_steps)
         start: Tensor = view["start"]
         goal: Tensor = view["goal"]
-        how: Any = _GRADIENTS[self.gradient]
+        how: Any = _GRADIENTS["unrolled" if bool(state.get("unrolled", False)) else self.gradient]
         ends, goals = unroll(loss, unflatten(start, module), samples, rates, **how), unflatten(goal, module)
         left = torch.stack([(ends[name] - there).square().sum() for name, there in goals.items()]).sum()
         return left / (start - goal).square().sum()
@@ -307,18 +311,30 @@ class MTT(ImageDistiller):
         made = super().result(state, data)
         return replace(made, recipe=replace(made.recipe, learning_rate=float(state["log_rate"].exp())))
 
-    def memory(self, sizes: Sizes) -> dict[str, int]:
+    def memory(self, sizes: Sizes) -> dict[str, dict[str, int]]:
+        stages = super().memory(sizes)
+        snapshots = 0 if self.experts else self.max_start_epoch + self.expert_epochs
+        experts = (self.num_experts or _EXPERTS) * snapshots * sizes.network
+        return {
+            **stages,
+            # while trajectories are stacked their parts are there too
+            "experts": {"num_experts": 2 * experts, "epoch_steps": sizes.trained(TRAIN_BATCH)},
+            # the weights of all steps
+            "step": {**stages["step"], "num_experts": experts, "syn_steps": self.syn_steps * sizes.network},
+        }
+
+    def _loss_bytes(self, sizes: Sizes) -> int:
         images = sizes.classes * self._each
         images = min(images, small_images(self.batch_synthetic, self.reduction)) if self.batch_synthetic else images
-        graphs = self.syn_steps if self.gradient == "unrolled" else 1
-        snapshots = 0 if self.experts else self.max_start_epoch + self.expert_epochs
-        return {
-            # while trajectories are stacked their parts are there too
-            "num_experts": 2 * (self.num_experts or _EXPERTS) * snapshots * sizes.network,
-            # the weights of all steps; the graph of one, or of all, and that of its gradient, which share a little
-            "syn_steps": self.syn_steps * sizes.network,
-            "images_per_class": 2 * graphs * images * (sizes.activations - sizes.features),
-        }
+        # of every other step the graph and that of its gradient, which the last layer is hardly in
+        others = self.syn_steps - 1 if self.gradient == "unrolled" else 0
+        return images * (sizes.twice + 2 * others * (sizes.activations - sizes.features))
+
+    def _fits_unrolled(self, data: LabeledData) -> bool:
+        """Tell whether the graphs of all steps take no more than half of the memory that is left."""
+        free = available(data.device)
+        stages = replace(self, gradient="unrolled").memory(sizes_of(self.network, data))
+        return free is not None and 2 * needed(stages) <= free
 
     @property
     def _source(self) -> ExpertSource:

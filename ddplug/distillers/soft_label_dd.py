@@ -99,11 +99,12 @@ class SoftLabelDD(DD):
         idle = () if self.learn_images else ("first.inputs", "second.inputs")
         return {name: tensor for name, tensor in state.items() if name not in idle}
 
-    def memory(self, sizes: Sizes) -> dict[str, int]:
-        """Return the bytes that options need at the least; see :mod:`ddplug.distillation.memory`."""
-        parts = super().memory(sizes)
+    def memory(self, sizes: Sizes) -> dict[str, dict[str, int]]:
+        """Return the bytes that options need in each stage; see :mod:`ddplug.distillation.memory`."""
+        stages = super().memory(sizes)
         share = min(1.0, self.images / sizes.classes) if self.images else 1.0
-        return {**parts, "images_per_step": int(share * parts["images_per_step"])}
+        images = int(share * stages["sweep"]["images_per_step"])
+        return {**stages, "sweep": {**stages["sweep"], "images_per_step": images}}
 
     def _classes(self, data: LabeledData) -> tuple[Tensor, Tensor]:
         """Return for each image the first class it begins with, ascending, and its number among those of that class."""

@@ -13,6 +13,11 @@ __all__ = ["LONG", "Load", "Pace"]
 LONG = 5.0
 """Seconds from which on it is said how long all takes; of less nothing is said."""
 
+_LONGER = 120.0
+"""Seconds from which on it is said what would take less."""
+
+_SHORTER = "; fewer repeats (--repeats), recipe='quick' (--protocol quick) or a smaller network (--network) take less"
+
 _PROBE = 1.0
 """Seconds of steps that an estimate is made from."""
 
@@ -114,7 +119,8 @@ class Pace:
             self._told = whole > LONG
             if self._told:
                 before = f"; {self._kept} networks were done before" if self._kept else ""
-                self._say(f"{self._what} takes about {roughly(whole)} in all{before}")
+                shorter = _SHORTER if whole >= _LONGER else ""
+                self._say(f"{self._what} takes about {roughly(whole)} in all{before}{shorter}")
 
     def skip(self, networks: int) -> None:
         """Leave out networks that were done before."""

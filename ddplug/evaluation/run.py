@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
-
-from tqdm import tqdm
 
 from ddplug.evaluation.finished import Finished
 from ddplug.evaluation.pace import Load, Pace
+from ddplug.utils.progress import above
 
 __all__ = ["Progress", "Run"]
 
@@ -40,15 +37,7 @@ class Run:
         progress: Progress = False,
         checkpoint: str | Path | None = None,
     ) -> None:
-        say = _write if progress is True else progress or None
+        say = above if progress is True else progress or None
         self.finished = Finished(checkpoint)
         self.pace = Pace(loads, say, what) if say is not None else None
         self.bars = progress is True
-
-
-def _write(line: str) -> None:
-    """Write a line above the progress bar."""
-    if sys.stderr is None:
-        return
-    with suppress(AttributeError, ValueError, OSError):  # nobody may be there to read it, which is no reason to stop
-        tqdm.write(line, file=sys.stderr)

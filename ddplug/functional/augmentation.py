@@ -2,7 +2,8 @@
 
 A *strategy* names operations joined by ``_``, e.g. ``"color_crop_cutout_flip_scale_rotate"``; one of them, drawn
 uniformly, is applied to a batch. Operations joined by ``+`` count as one and are all applied, each with numbers of its
-own, as in ordinary training: ``"crop+flip+color"`` for photographs, ``"crop+scale+rotate"`` for drawings. A draw
+own, as in ordinary training: ``"crop+flip+color"`` for photographs. ``"affine"`` is for drawings, and not one of the
+published ones: it turns, stretches, shears and moves in one interpolation, where ``"scale+rotate"`` blurs twice. A draw
 (:class:`Draw`) with one row is *Siamese*: every image gets the same transformation.
 
 Reference: Zhao & Bilen, "Dataset Condensation with Differentiable Siamese Augmentation", ICML 2021, section 3 and
@@ -26,6 +27,8 @@ __all__ = ["ALL_OPERATIONS", "OPERATIONS", "Draw", "apply", "augment", "check", 
 
 BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
 CROP, CUTOUT, SCALE, ROTATE = 0.125, 0.5, 1.2, 15.0
+TURN, STRETCH, SHEAR, MOVE = 20.0, 0.25, 0.2, 0.1
+"""Of an affine change: degrees, logarithms of factors, shear, and shares of a side, each up to this either way."""
 _NUMBERS = 3
 """Uniform numbers a row carries at the least: as many as the neediest operation takes."""
 
@@ -98,6 +101,17 @@ def _rotate(x: Tensor, u: Tensor) -> Tensor:
     return _warp(x, [cos, -sin, sin, cos])
 
 
+def _affine(x: Tensor, u: Tensor) -> Tensor:
+    """Turn, stretch, shear and move, each image by its own numbers; what comes in from outside is as the border is."""
+    reach = u.new_tensor([TURN * math.pi / 180, STRETCH, STRETCH, SHEAR, 2 * MOVE, 2 * MOVE])
+    angle, across, down, shear, right, low = ((2 * u[:, :6] - 1) * reach).unbind(1)
+    cos, sin, across, down = angle.cos(), angle.sin(), across.exp(), down.exp()
+    rows = [cos * across, (shear * cos - sin) * down, right, sin * across, (shear * sin + cos) * down, low]
+    theta = torch.stack(rows, 1).view(-1, 2, 3).to(x.dtype)
+    grid = affine_grid(theta, [len(theta), *x.shape[1:]], align_corners=False)
+    return grid_sample(x, grid.expand(len(x), -1, -1, -1), "bilinear", "border", align_corners=False)
+
+
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "color": _color,
     "crop": _crop,
@@ -105,15 +119,16 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "flip": _flip,
     "scale": _scale,
     "rotate": _rotate,
+    "affine": _affine,
 }
-"""Name -> function of ``(n, C, H, W)`` images and ``(n or 1, 3)`` uniform numbers in [0, 1)."""
-
-ALL_OPERATIONS = "_".join(OPERATIONS)
-"""The strategy of all operations, for photographs."""
+"""Name -> function of ``(n, C, H, W)`` images and ``(n or 1, k)`` uniform numbers in [0, 1)."""
 
 _NAMES = tuple(OPERATIONS)
 
-_NEEDS = {"color": 3, "crop": 2, "cutout": 2, "flip": 1, "scale": 2, "rotate": 1}
+ALL_OPERATIONS = "_".join(_NAMES[:-1])
+"""The strategy of all published operations, for photographs."""
+
+_NEEDS = {"color": 3, "crop": 2, "cutout": 2, "flip": 1, "scale": 2, "rotate": 1, "affine": 6}
 """Uniform numbers that an operation takes."""
 
 
@@ -231,15 +246,18 @@ def joint(strategy: str, *, few: bool = True) -> str:
             CIFAR-10 that brings three points, in 300 kB half a point.
 
     Returns:
-        ``"crop+flip"``, or ``"crop+flip+color"``, where images may be mirrored, as photographs may; else those of crop,
-        scale and rotation that the strategy has, joined by ``+``.
+        ``"crop+flip"``, or ``"crop+flip+color"``, where images may be mirrored, as photographs may; ``"affine"`` where
+        they may be moved, stretched and turned; else those of these that the strategy has, joined by ``+``.
 
     Example:
-        >>> joint(ALL_OPERATIONS), joint("crop_scale_rotate"), joint(""), joint("crop_flip")
-        ('crop+flip+color', 'crop+scale+rotate', '', 'crop+flip')
+        >>> joint(ALL_OPERATIONS), joint("crop_scale_rotate"), joint(""), joint("crop_flip"), joint("crop_rotate")
+        ('crop+flip+color', 'affine', '', 'crop+flip', 'crop+rotate')
     """
     names = strategy.split("_")
-    wanted = ("crop", "flip", *["color"] * few) if "flip" in names else ("crop", "scale", "rotate")
+    moves = ("crop", "scale", "rotate")
+    wanted = ("crop", "flip", *["color"] * few) if "flip" in names else moves
+    if wanted is moves and {*moves} <= {*names}:
+        return "affine"
     return "+".join(name for name in wanted if name in names)
 
 
@@ -274,6 +292,8 @@ def apply(x: Tensor, drawn: Draw) -> Tensor:
     Returns:
         ``(n, C, H, W)``.
     """
+    if x.is_meta:  # there are no values to change
+        return x
     numbers = drawn.numbers.to(x)
     present = drawn.operation.unique().tolist()
     if len(present) == 1:

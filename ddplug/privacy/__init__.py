@@ -9,7 +9,9 @@ from ddplug.utils.lazy import lazy_names
 if TYPE_CHECKING:
     from ddplug.privacy.attacks import Membership as Membership
     from ddplug.privacy.intervals import clopper_pearson as clopper_pearson
+    from ddplug.privacy.intervals import epsilon_of_guesses as epsilon_of_guesses
     from ddplug.privacy.neighbors import Nearest as Nearest
+    from ddplug.privacy.pictures import roc as roc
     from ddplug.privacy.report import Audit as Audit
     from ddplug.privacy.report import audit as audit
 
@@ -19,6 +21,8 @@ _HOMES = {
     "Nearest": "neighbors",
     "audit": "report",
     "clopper_pearson": "intervals",
+    "epsilon_of_guesses": "intervals",
+    "roc": "pictures",
 }
 
 __all__ = [
@@ -27,6 +31,8 @@ __all__ = [
     "Nearest",
     "audit",
     "clopper_pearson",
+    "epsilon_of_guesses",
+    "roc",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -26,6 +26,12 @@ def roc(found: Sequence[Membership]) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> curve = ((0.01, 0.2), (1.0, 1.0))
+        >>> one = Membership("this set", "nearness", "offline", 0.6, (0.5, 0.7), {}, 100, 100, curve)
+        >>> roc([one]).axes[0].get_xscale()
+        'log'
     """
     figure = Figure(figsize=(7.2, 4.8), dpi=100, facecolor="white", layout="constrained")
     axes = figure.add_subplot()

@@ -13,6 +13,7 @@ from torch import Tensor
 from ddplug import registry
 from ddplug.data.anything import Data
 from ddplug.data.labeled import LabeledData
+from ddplug.distillation.callbacks import Callback
 from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller
 from ddplug.distillation.storage import reduced_to
@@ -28,10 +29,11 @@ from ddplug.synthetic.given import AnySet, as_set
 from ddplug.synthetic.statement import in_words, privacy_statement
 from ddplug.utils.checks import whole
 from ddplug.utils.devices import pick_device
+from ddplug.utils.forecast import Forecast
 from ddplug.utils.progress import progress
 from ddplug.utils.randomness import nth_generator
 from ddplug.utils.surroundings import own_surroundings
-from ddplug.utils.text import duration, table
+from ddplug.utils.text import duration, roughly, table
 
 __all__ = ["Audit", "audit"]
 
@@ -166,7 +168,9 @@ def _method(synthetic: SyntheticSet) -> Distiller:
     return made
 
 
-def _remade(synthetic: SyntheticSet, method: Distiller, data: LabeledData, seed: int) -> SyntheticSet:
+def _remade(
+    synthetic: SyntheticSet, method: Distiller, data: LabeledData, seed: int, callbacks: Sequence[Callback] = ()
+) -> SyntheticSet:
     """Make a set as another was made, of other data."""
     said = synthetic.provenance
     steps = said.get("steps")
@@ -177,6 +181,7 @@ def _remade(synthetic: SyntheticSet, method: Distiller, data: LabeledData, seed:
         codec=None if synthetic.stored is None else synthetic.stored.codec,
         seed=seed,
         device=data.device,
+        callbacks=callbacks,
     )
     if synthetic.stored is None:
         made = reduced_to(made, tuple(synthetic.inputs.shape[1:]))
@@ -239,10 +244,15 @@ def _membership(
     def look(made: SyntheticSet, n: int) -> dict[str, Tensor]:
         return signals(made, records, network, nth_generator(seed, n))
 
+    def foretold(part: str, seconds: float) -> None:
+        what = f"preparing ({part}) alone" if part else "each"
+        say(f"{shadows} shadow sets: {what} takes about {roughly(seconds)}; fewer (--shadows), or none (0), take less")
+
     for k in progress(range(shadows), "shadow sets"):
         begun = time.monotonic()
+        watching = [Forecast(foretold)] if k == 0 else []
         part = joined(data.subset(inside[k].nonzero()[:, 0]), planted.subset(tossed[k].nonzero()[:, 0]))
-        made = _remade(synthetic, method, part, seed + 1 + k)
+        made = _remade(synthetic, method, part, seed + 1 + k, watching)
         seen.append(look(made, k + 1))
         if k == 0:
             took = (time.monotonic() - begun) * shadows

@@ -27,6 +27,7 @@ from ddplug.search.judging import Judge, Source
 from ddplug.search.protocol import Protocol
 from ddplug.search.sets import folder_at, widened
 from ddplug.search.zero_cost import zero_cost
+from ddplug.utils.forecast import Parts
 from ddplug.utils.randomness import seeded
 from ddplug.utils.text import roughly
 
@@ -40,6 +41,9 @@ _ALIKE = ("learning_rate", "momentum", "weight_decay", "schedule", "augment")
 
 _EVERY = 30.0
 """Seconds between lines of progress."""
+
+_PROBE = 10.0
+"""Seconds of judging that an estimate is made from: candidates differ in what they cost."""
 
 
 @dataclass
@@ -154,15 +158,20 @@ class Study:
         """Judge every candidate by every judge, except what the journal has already.
 
         Args:
-            say: takes a line of progress before each judge, and every half minute.
+            say: takes a line of progress before each judge, and every half minute; and how long all takes, after the
+                first seconds, if it is long.
         """
         samples, make = self.candidates.samples, self.candidates.make
+        costs = {name: judge.cost for name, judge in self.judges.items()}
+        work = sum(costs[name] * self._found(judge).count(None) for name, judge in self.judges.items())
+        parts = Parts(work, partial(_foretold, say), probe=_PROBE)
         for name, judge in self.judges.items():
             say(f"{name}: judging {len(samples)} candidates")
             found = self._found(judge)
             missing = [sample for sample, record in zip(samples, found, strict=True) if record is None]
             for sample in _watched(missing, partial(_progress, say, name)):
                 judge(make(sample), sample)
+                parts.done(costs[name])
             self._records[name] = self._found(judge) if missing else found
 
     def _found(self, judge: Judge) -> list[Record | None]:
@@ -352,6 +361,13 @@ def _over(estimate: Sequence[float | None] | None) -> str:
 
 def _text(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+def _foretold(say: Callable[[str], object], seconds: float) -> None:
+    say(
+        f"all this takes about {roughly(seconds)}; fewer candidates (--architectures) or less full training (--epochs, "
+        "--full-seeds) take less"
+    )
 
 
 def _progress(say: Callable[[str], object], name: str, done: int, number: int, seconds: float) -> None:

@@ -13,6 +13,7 @@ from ddplug.errors import DataError, OptionError
 from ddplug.synthetic.compat import difference
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.held_out import METHOD
+from ddplug.synthetic.ready import ready
 from ddplug.utils.fingerprints import file_fingerprint, unreadable
 from ddplug.utils.text import os_reason
 
@@ -37,7 +38,8 @@ def load_set(path: str | Path, fingerprint: str | None = None) -> SyntheticSet:
         FormatError: it holds no valid set.
         DataError: it has another fingerprint.
     """
-    name = os.path.abspath(path)
+    known = ready(path)
+    name = os.path.abspath(path if known is None else known.path)
     try:
         status = os.stat(name)
     except OSError as error:

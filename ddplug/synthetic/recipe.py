@@ -84,7 +84,7 @@ class Recipe(metaclass=TakesNumbers):
         Args:
             steps: of SGD on 128 images each.
             augment: see :mod:`ddplug.functional.augmentation`; for photographs ``"crop+flip+color"``, for drawings
-                ``"crop+scale+rotate"``.
+                ``"affine"``.
         """
         return cls(learning_rate=0.1, batch_size=128, schedule="cycle", augment=augment, steps=steps)
 

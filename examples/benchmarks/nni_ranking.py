@@ -1,11 +1,12 @@
-"""How far cheap training ranks architectures as full training does; writes docs/benchmarks/nni-ranking-*.json.
+"""How far cheap training ranks architectures as full training does; writes nni-ranking-*.json.
 
     python examples/benchmarks/nni_ranking.py mnist --data-root DIR --folder DIR
     python examples/benchmarks/nni_ranking.py cifar10 --data-root FOLDER_OF_IMAGE_FOLDERS --folder DIR
     python examples/benchmarks/nni_ranking.py cells --data-root FOLDER_OF_IMAGE_FOLDERS --folder DIR
 
 Random architectures of a narrow variant of a published space are trained in full, and judged by proxies that cost a
-fiftieth each. Everything goes through one journal in ``--folder``, so that it may be stopped at any time.
+fiftieth each. Everything goes through one journal in ``--folder``: it may be stopped at any time. ``--row NAME``
+trains by one proxy alone, and writes no result file: the rows are compared on the same architectures.
 Nothing touches the test data: full training is on nine tenths of the training data, and judged on the other tenth; the
 proxies see a fixed 1,000 samples of that tenth. How the proxies are trained was settled on the first 35 architectures
 on MNIST; the others, and the other cases, had no part in it.
@@ -14,7 +15,6 @@ on MNIST; the others, and the other cases, had no part in it.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -27,6 +27,8 @@ from typing import Any
 
 import torch
 from nni.nas.hub.pytorch import NasBench201
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import ddplug
 from ddplug.data.labeled import LabeledData
@@ -42,8 +44,8 @@ from ddplug.search.agreement import EARLY
 from ddplug.search.budget import data_file, steps_within
 from ddplug.synthetic import SyntheticSet
 from ddplug.utils.text import table
+from examples.benchmarks.search_common import fresh, missing, write
 
-OUT = Path(__file__).parents[2] / "docs" / "benchmarks"
 SHARE = 1 / 50
 SCORED = 1000
 FULL_SEEDS = 2
@@ -101,9 +103,11 @@ METHODS: dict[str, tuple[Any, int]] = {
 }
 """Name -> how the images are made and what they are then reduced by; all are stored as bytes, and take equally many."""
 
+ENDING = ", as in full training"
+
 TRAININGS: dict[str, dict[str, Any]] = {
     "": {"learning_rate": 0.05, "batch_size": 100, "schedule": "constant", "seeds": 2},
-    ", as in full training": {"learning_rate": 0.02, "batch_size": 64, "seeds": 1},
+    ENDING: {"learning_rate": 0.02, "batch_size": 64, "seeds": 1},
 }
 """Ending of a name -> how a proxy is trained."""
 
@@ -135,13 +139,18 @@ def study(case: Case, arguments: argparse.Namespace) -> Study:
     protocol = Protocol(epochs=case.epochs, learning_rate=0.02, batch_size=64, seeds=FULL_SEEDS, **common)
     full = Judge(whole, validation, protocol)
     sets: dict[str, Path] = {EARLY: whole}
+    wanted = {EARLY, *METHODS} if arguments.row is None else {arguments.row.removesuffix(ENDING)}
     for name, (distiller, factor) in {} if arguments.full_only else METHODS.items():
+        if name not in wanted:
+            continue
         sets[name] = _saved(folder / f"{name}.safetensors", partial(_distilled, train, distiller, factor))
     proxies: dict[str, Judge] = {}
     for ending, training in {} if arguments.full_only else TRAININGS.items():
         budget = SHARE * full.cost / (FULL_SEEDS * training["seeds"])
         steps = steps_within(budget, training["batch_size"], SCORED)
         for name, path in sets.items():
+            if arguments.row not in (None, name + ending):
+                continue
             proxies[name + ending] = Judge(path, small, Protocol(steps=steps, **training, **common))
     samples = architectures(case.space(), case.number)[: arguments.first]
     drawn = candidates(case.space(), samples)
@@ -196,13 +205,12 @@ def _ensemble(signals: Sequence[Sequence[float]], truth: Sequence[float], known:
 def _ensembles(judged: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """Return what ensembles of the proxies come to, and the best of them, fitted on ten architectures."""
     proxies = {name: values for name, values in judged.items() if name not in (*ZERO, "full")}
-    ending = ", as in full training"
     groups = {
         "all proxies": list(proxies),
-        "proxies of few large steps": [name for name in proxies if not name.endswith(ending)],
-        "proxies trained as in full": [name for name in proxies if name.endswith(ending)],
+        "proxies of few large steps": [name for name in proxies if not name.endswith(ENDING)],
+        "proxies trained as in full": [name for name in proxies if name.endswith(ENDING)],
         "all proxies and untrained scores": [*proxies, *ZERO],
-        "early stopping and untrained scores": [f"early stopping{ending}", *ZERO],
+        "early stopping and untrained scores": [f"{EARLY}{ENDING}", *ZERO],
     }
     truth = judged["full"]
     return [
@@ -212,7 +220,7 @@ def _ensembles(judged: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     ]
 
 
-def _write(name: str, case: Case, done: Study, rows: list[dict[str, Any]]) -> None:
+def _write(path: Path, name: str, case: Case, done: Study, rows: list[dict[str, Any]]) -> None:
     records = [record for each in done.judges for record in done.records(each) if record]
     judged = done.judged()
     result = {
@@ -236,8 +244,7 @@ def _write(name: str, case: Case, done: Study, rows: list[dict[str, Any]]) -> No
             "python": platform.python_version(),
         },
     }
-    OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / f"nni-ranking-{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(path, result)
 
 
 def main() -> None:
@@ -245,18 +252,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", choices=CASES)
     parser.add_argument("--data-root", required=True, help="of torchvision's MNIST, or of the image folders")
-    parser.add_argument("--folder", required=True, type=Path, help="for files and results; the same one goes on")
+    parser.add_argument("--folder", required=True, type=Path, help="for sets and the journal; the same one goes on")
+    parser.add_argument("--row", metavar="NAME", help="one proxy alone, and no result file")
+    parser.add_argument("--out", type=Path, help="folder for the result (default: a new one)")
     parser.add_argument("--first", type=int, help="only this many architectures, and no result file")
     parser.add_argument("--full-only", action="store_true", help="only the full trainings, and no result file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     case = CASES[arguments.case]
+    path = fresh(arguments.out, "nni-ranking") / f"nni-ranking-{arguments.case}.json"
+    names = [name + ending for ending in TRAININGS for name in (*METHODS, EARLY)]
+    if not missing(path, "proxy", names, arguments.row):
+        return
     done = study(case, arguments)
     done.run(lambda line: print(line, file=sys.stderr, flush=True))
     if not arguments.full_only:
         rows = _cells(case, done)
-        if not arguments.first:
-            _write(arguments.case, case, done, rows)
+        if not arguments.first and not arguments.row:
+            _write(path, arguments.case, case, done, rows)
         print(table([tuple(rows[0]), *(tuple(map(str, row.values())) for row in rows)]))
 
 

@@ -1,4 +1,4 @@
-"""What a search survives, and what the evaluator costs over a bare loop; writes docs/benchmarks/nni-*.json.
+"""What a search survives, and what the evaluator costs over a bare loop; writes nni-*.json, a row each.
 
     python examples/benchmarks/nni_reliability.py survival
     python examples/benchmarks/nni_reliability.py overhead
@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -25,18 +24,21 @@ from typing import Any
 
 import psutil
 import torch
+from nni.nas.experiment import NasExperimentConfig
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from nni.nas.space import SimplifiedModelSpace
 from nni.nas.strategy.base import Strategy
 from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import ddplug
 from ddplug.distillers.selection.random_ import Random
 from ddplug.networks.convnet import ConvNet
 from ddplug.nni import ConvNetSpace, ProxyEvaluator, ProxyExperiment
 from ddplug.search.journal import Journal
+from examples.benchmarks.search_common import about, fresh, write
 
-OUT = Path(__file__).parents[2] / "docs" / "benchmarks"
 TRIALS, CRASH, HANG = 50, (3, 11, 19, 27, 35), (8, 30)
 LIMIT = 30.0
 
@@ -124,7 +126,10 @@ def survival() -> dict[str, Any]:
         evaluator = ProxyEvaluator(*_files(folder), epochs=20, time_limit=LIMIT, device="cpu", threads=1)
         listed = Listed([{"number": str(n)} for n in range(TRIALS)])
         # `check` takes one step with a sample, which must not hang
-        experiment = ProxyExperiment(Mixed(), evaluator, listed, trials=TRIALS, concurrency=2, folder=folder)
+        config = NasExperimentConfig("ts", "simplified", "local")
+        config.trial_concurrency, config.max_trial_number = 2, TRIALS
+        config.training_service.use_active_gpu = False
+        experiment = ProxyExperiment(Mixed(), evaluator, listed, config, folder=folder)
         killed: list[int] = []
         over = threading.Event()
         killer = threading.Thread(target=_kill_one, args=(folder / "journal.jsonl", killed, over))
@@ -227,25 +232,28 @@ def overhead(repeats: int = 9) -> dict[str, Any]:
     }
 
 
+BENCHMARKS = {"survival": survival, "overhead": overhead}
+
+
 def main() -> None:
-    """Run one of the two and write its file."""
+    """Run what has no file yet, and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("benchmark", choices=("survival", "overhead"))
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("benchmark", choices=BENCHMARKS)
+    parser.add_argument("--row", choices=BENCHMARKS, help="another one: each has one row")
+    parser.add_argument("--out", type=Path, help="folder for the result (default: a new one)")
     arguments = parser.parse_args()
+    name = arguments.row or arguments.benchmark
+    path = fresh(arguments.out, "nni-reliability") / f"nni-{name}.json"
+    if path.exists():
+        print(f"all rows are there already: {path}")
+        return
     began = time.monotonic()
-    found = {"survival": survival, "overhead": overhead}[arguments.benchmark]()
-    found["how"] = f"python examples/benchmarks/nni_reliability.py {arguments.benchmark}"
+    found = BENCHMARKS[name]()
+    found["how"] = f"python examples/benchmarks/nni_reliability.py {name}"
     found["seconds"] = round(time.monotonic() - began, 1)
-    found["machine"] = f"{os.cpu_count()} CPU cores"
-    found["versions"] = {
-        "ddplug": ddplug.__version__,
-        "nni": version("nni"),
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-    }
-    path = arguments.out / f"nni-{arguments.benchmark}.json"
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    found |= about()
+    found["versions"]["nni"] = version("nni")
+    write(path, found)
     print(json.dumps(found["rows"][0]))
 
 

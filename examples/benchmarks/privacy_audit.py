@@ -165,8 +165,8 @@ def run(arguments: argparse.Namespace) -> None:
             "title": f"What sets of {arguments.data} in {ordered[0]['bytes']:,} bytes give away",
             "claim": f"{len(train):,} training records and {len(test):,} others; {arguments.shadows} shadow sets of "
             f"halves of them, with half of {arguments.canaries} canaries each; one network ({arguments.network}, the "
-            "quick recipe) for each set. Few sets, narrow networks and short runs: a comparison, no measure of the best "
-            "that a method or an attack can do.",
+            "quick recipe) for each set. Few sets, narrow networks and short runs: a comparison, no measure of the "
+            "best that a method or an attack can do.",
             "rows": ordered,
             "how": f"python examples/benchmarks/privacy_audit.py --data {source(arguments.data)}",
             "machine": f"{os.cpu_count()} CPU cores",

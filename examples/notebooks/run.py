@@ -99,11 +99,12 @@ def page(name: str, folder: Path) -> str:
     """
     parts: list[str] = []
     for number, cell in enumerate(read(name)["cells"]):
-        text = "".join(cell["source"])
+        # a badge would be fetched
+        text = re.sub(r"\[!\[(.*?)\]\(.*?\)\]", r"[\1]", "".join(cell["source"]))
         if cell["cell_type"] != "code":
             parts.append(text)
             continue
-        language = "ipython" if re.search(r"^\s*%", text, re.MULTILINE) else "python"
+        language = "text" if re.search(r"^\s*%", text, re.MULTILINE) else "python"
         parts.append(f"```{{code-block}} {language}\n{text}\n```")
         parts += [_shown(output, folder / f"{name}-{number}.png") for output in cell["outputs"]]
     return "\n\n".join(parts) + "\n"

@@ -120,3 +120,21 @@ def test_a_network_that_was_a_function_is_named(tmp_path: Path, capsys: pytest.C
     made.save(tmp_path / "own.safetensors")
     said = line(capsys, "--config", str(tmp_path / "own.safetensors"), "--data", "digits")
     assert "unknown network 'tests.cli.test_config.network'" in said
+
+
+def test_a_file_of_options_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says is then of one moment, and it may be a pipe."""
+    place = tmp_path / "run.toml"
+    place.write_text('method = "random"\ndata = "digits"\nimages-per-class = 1')
+    read, whole = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), whole(path))[1])
+    make(tmp_path / "one.safetensors", "--config", str(place))
+    assert read.count(place) == 1
+
+
+def test_a_set_is_read_once_for_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, loaded, load = tmp_path / "one.safetensors", [], SyntheticSet.load
+    make(one, "random", "--data", "digits", "--images-per-class", "1")
+    monkeypatch.setattr(SyntheticSet, "load", lambda path: (loaded.append(str(path)), load(path))[1])
+    assert main(["distill", "--config", str(one), "--device", "cpu", "-o", str(tmp_path / "two.safetensors")]) == 0
+    assert loaded.count(str(one)) == 1

@@ -14,6 +14,7 @@ import pytest
 from ddplug import registry
 from ddplug.cli import described
 from ddplug.cli.commands import COMMANDS
+from ddplug.cli.distill import _PREPARING, _STEPPING
 from ddplug.cli.program import main
 from ddplug.data.sources import SCHEMES
 
@@ -104,3 +105,8 @@ def test_a_registered_method_is_asked_itself(capsys: pytest.CaptureFixture[str])
         assert described.about("distiller", "of-this-test") == "Does it in my way."
     finally:
         del registry._REGISTERED["distiller"]["of-this-test"]
+
+
+def test_what_is_said_to_take_less_is_an_option_of_a_method() -> None:
+    known = {option.name for name in registry.names("distiller") for option in described.method(name).options}
+    assert {*_PREPARING, *_STEPPING} <= known

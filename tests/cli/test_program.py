@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from ddplug.evaluation.learned import evaluate_as_learned
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.ready import READY
 from ddplug.testing import toy_table
+from ddplug.utils.forecast import Forecast
 
 DM = ["distill", "dm", "--data", "digits", "--network", "convnet:width=4,depth=1", "--pool", "1", "--device", "cpu"]
 RANDOM = ["distill", "random", "--data", "digits", "--device", "cpu"]
@@ -170,6 +173,15 @@ def test_distill_writes_what_the_library_makes(capsys: pytest.CaptureFixture[str
     assert values["nbytes"] == found.nbytes
     assert values["file_bytes"] == os.path.getsize("a.safetensors")
     assert values["provenance"]["config"]["pool_size"] == 1
+
+
+def test_distill_foretells_what_takes_long(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count()
+    monkeypatch.setattr("ddplug.utils.forecast.Forecast", partial(Forecast, clock=lambda: float(next(seconds))))
+    assert main([*DM, "--images-per-class", "1", "--steps", "150", "-o", "a.safetensors"]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "takes about" in line]
+    assert line.startswith("dm: distilling takes about 3 minutes in all; a smaller --steps, --batch-real, ")
+    assert line.endswith(" takes less, and `ddplug distill auto --budget 5m` takes what fits a time")
 
 
 def test_distill_logs_and_quantizes(tmp_path: Path) -> None:

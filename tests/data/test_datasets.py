@@ -171,7 +171,8 @@ def test_unknown_names_and_options() -> None:
     with pytest.raises(OptionError, match="unknown split 'tset'; did you mean 'test'"):
         load("digits", split="tset")
     with pytest.raises(
-        OptionError, match="size is an option of imagefolder:DIR and images:DIR; 'digits' has the size it has"
+        OptionError,
+        match="size is an option of imagefolder:DIR and images:DIR and hf:NAME; 'digits' has the size it has",
     ):
         load("digits", size=(4, 4))
 

@@ -278,7 +278,7 @@ def test_many_images_are_trained_on_by_steps_and_few_as_published(digits: Labele
     many = distill(digits, "random", nbytes=3000, codec="pixels:bits=1", device="cpu")
     few = distill(digits, "random", nbytes=600, codec="pixels:bits=1", device="cpu")
     assert len(many) > 256 >= len(few)
-    assert many.recipe == Recipe.by_steps(1500, "crop+scale+rotate")
+    assert many.recipe == Recipe.by_steps(1500, "affine")
     assert few.recipe == Recipe.paper(digits.augmentation)
 
 

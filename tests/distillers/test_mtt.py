@@ -95,7 +95,7 @@ def slow_loss(method: MTT, learned: Mapping[str, Tensor], start: Tensor, goal: T
     return (end - goal).square().sum() / (start - goal).square().sum()
 
 
-@pytest.mark.parametrize("gradient", ["exact", "unrolled"])
+@pytest.mark.parametrize("gradient", ["auto", "exact", "unrolled"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -198,6 +198,21 @@ def test_graphs_take_as_much_memory_for_50_steps_as_for_10() -> None:
     few = peak("exact", 10)
     assert peak("exact", 50) <= 1.01 * few
     assert peak("unrolled", 10) > 2 * few > peak("tesla", 10)
+
+
+def test_the_memory_that_is_left_chooses_the_gradient_of_a_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, method = toy_images((9, 12, 10)), replace(SMALL, syn_steps=5)
+    cases: list[tuple[int | None, Any]] = [(10**9, "unrolled"), (10**5, "exact"), (None, "exact")]
+    for free, how in cases:
+        monkeypatch.setattr("ddplug.distillers.mtt.available", lambda device, free=free: free)
+        state = method.init(data, generator())
+        assert bool(state["unrolled"]) == (how == "unrolled")
+        monkeypatch.setattr("ddplug.distillers.mtt.available", lambda device, free=free: None if free else 10**9)
+        after, _ = method.step(state, data, generator(1))
+        same, _ = replace(method, gradient=how).step(
+            {name: t for name, t in state.items() if name != "unrolled"}, data, generator(1)
+        )
+        assert torch.equal(after["inputs"], same["inputs"])
 
 
 def test_naming_the_classes_in_another_order_gives_the_same_images() -> None:

@@ -152,12 +152,16 @@ def paced(seconds: float, loads: Sequence[Load]) -> list[str]:
 def test_the_whole_duration_comes_first_then_each_row_and_what_is_left() -> None:
     loads = [Load("dm", 1, 100, 10, 0), Load("random", 1, 100, 10, 0), Load("whole", 1, 400, 10, 0)]
     assert paced(0.5, loads) == [
-        "training takes about 5 minutes in all",
+        "training takes about 5 minutes in all; fewer repeats (--repeats), recipe='quick' (--protocol quick) or a "
+        "smaller network (--network) take less",
         "1 of 3: dm: 50.0 % (about 4 minutes left)",
         "2 of 3: random: 50.0 % (about 3 minutes left)",
         "3 of 3: whole: 50.0 %",
     ]
-    assert paced(0.5, [Load("dm", 1, 100, 10, 0), Load("random", 1, 100, 28, 0)])[0].endswith("about 2 minutes in all")
+    assert paced(0.5, [Load("dm", 1, 100, 10, 0), Load("random", 1, 100, 28, 0)])[0].startswith(
+        "training takes about 2 minutes in all; fewer "
+    )
+    assert paced(0.1, loads)[0] == "training takes about 60 seconds in all"
 
 
 def test_of_what_is_short_nothing_is_said() -> None:

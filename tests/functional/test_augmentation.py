@@ -72,14 +72,15 @@ def test_flip_is_one_half_and_an_involution() -> None:
     assert abs(float(flips.double().mean()) - 0.5) < 4 * 0.5 / math.sqrt(4000)
 
 
-def affine(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Sample an image at matrix @ (offset from its center), by scipy, which knows nothing of torch's grids."""
+def affine(
+    image: np.ndarray, matrix: np.ndarray, move: tuple[float, float] = (0, 0), mode: str = "grid-constant"
+) -> np.ndarray:
+    """Sample an image at matrix @ (offset from its center) + move, by scipy, which knows nothing of torch's grids."""
     center = (np.array(image.shape) - 1) / 2
     # scipy wants (row, column) order; the published matrices act on (x, y)
     swapped = matrix[::-1, ::-1]
-    return np.asarray(
-        ndimage.affine_transform(image, swapped, center - swapped @ center, order=1, mode="grid-constant", cval=0.0)
-    )
+    offset = center - swapped @ center + np.array(move[::-1])
+    return np.asarray(ndimage.affine_transform(image, swapped, offset, order=1, mode=mode, cval=0.0))
 
 
 @pytest.mark.parametrize("u", [0.0, 0.2, 0.9])
@@ -91,6 +92,18 @@ def test_scale_and_rotate_agree_with_scipy(u: float) -> None:
     for operation, numbers, matrix in (("scale", [u, 1 - u, 0], np.diag(factors)), ("rotate", [u, 0, 0], turn)):
         ours = apply(x, one(operation, numbers))[0, 0].numpy()
         np.testing.assert_allclose(ours, affine(x[0, 0].numpy(), matrix), atol=1e-5)
+
+
+@pytest.mark.parametrize("u", [0.1, 0.5, 0.95])
+def test_an_affine_change_agrees_with_scipy(u: float) -> None:
+    x = images(1, 1, 13)
+    numbers = [u, 1 - u, 0.3, 0.8, u, 0.25]
+    angle, across, down, shear, right, low = (2 * v - 1 for v in numbers)
+    angle = math.radians(20 * angle)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    matrix = turn @ np.array([[1, 0.2 * shear], [0, 1]]) @ np.diag([math.exp(0.25 * across), math.exp(0.25 * down)])
+    expected = affine(x[0, 0].numpy(), matrix, (0.1 * 13 * right, 0.1 * 13 * low), "nearest")
+    np.testing.assert_allclose(apply(x, one("affine", numbers))[0, 0].numpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

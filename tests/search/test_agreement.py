@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from ddplug.search.zero_cost import SCORES
 from ddplug.synthetic.budget import images_within
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.forecast import Parts
 from ddplug.utils.randomness import temporary_seed
 
 
@@ -53,7 +56,9 @@ def study(files: Path, folder: Path, n: int = 6, **options: Any) -> Study:
     return Study(drawn(n), Judge(*pair, FULL), proxies, folder, **options)
 
 
-def test_a_study_compares_with_the_truth_and_goes_on_where_it_was(files: Path, tmp_path: Path) -> None:
+def test_a_study_compares_with_the_truth_and_goes_on_where_it_was(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = study(files, tmp_path / "a", zero=("parameters",))
     with pytest.raises(
         DataError, match="0 of 6 candidates have every score, and 'twin' has the fewest; run the study first"
@@ -94,7 +99,14 @@ def test_a_study_compares_with_the_truth_and_goes_on_where_it_was(files: Path, t
     assert again.records("few") == whole.records("few")
     again.run()
     longer = study(files, tmp_path / "a", 7)
-    longer.run()
+    # one candidate a judge, of which the last costs as much as the first, and the one between a tenth
+    monkeypatch.setattr("ddplug.search.agreement.Parts", partial(Parts, clock=count(0, 30).__next__))
+    said.clear()
+    longer.run(said.append)
+    assert said[1].startswith(
+        "all this takes about 63 seconds; fewer candidates (--architectures) or less full training"
+    )
+    assert len(said) == 4
     assert len(Journal(tmp_path / "a" / "journal.jsonl").read()) == lines + 3
     assert longer.scores()["few"][:6] == scores["few"]
 

@@ -183,10 +183,22 @@ def test_files_of_version_4_load_for_ever() -> None:
     assert photographs.targets.tolist() == [0, 0, 1]
 
 
+def test_files_of_version_5_load_for_ever() -> None:
+    held = SyntheticSet.load(FILES / "ddplug-5-labels.safetensors")
+    units = torch.tensor([[12, 2, 1, 0, 0], [3, 3, 3, 3, 3], [0, 15, 0, 0, 0], [0, 3, 9, 3, 0]], dtype=torch.float64)
+    assert torch.equal(held.targets, (units / 15).float())
+    numbers = torch.tensor([[0, 1, 1, 0, 0, 0], [1, 0, 0, 1, 1, 0], [1, 1, 0, 1, 0, 1], [0, 0, 0, 0, 1, 1]])
+    assert torch.equal(held.inputs, (numbers.view(4, 1, 2, 3) * 0.75 - 0.5) / 0.25)
+    assert held.stored is not None
+    assert held.nbytes == held.stored.nbytes + 5  # counts
+
+
 def test_the_version_is_the_lowest_that_holds_the_content(tmp_path: Path) -> None:
     soft = image_set(targets=torch.arange(18.0).view(6, 3) / 18)
     few, held = image_set().quantize(bits=2), image_set().compress("pixels")
-    for made, version in ((image_set().quantize(), 1), (soft, 1), (soft.quantize(), 2), (few, 3), (held, 4)):
+    labels = image_set(targets=torch.full((6, 3), 1 / 3)).compress("pixels", labels="top3")
+    plain = image_set().quantize()
+    for made, version in ((plain, 1), (soft, 1), (soft.quantize(), 2), (few, 3), (held, 4), (labels, 5)):
         made.save(tmp_path / "set")
         with safe_open(tmp_path / "set", "pt") as file:
             assert file.metadata()["format"] == f"ddplug/{version}"

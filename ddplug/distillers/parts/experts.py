@@ -34,7 +34,8 @@ from tqdm.auto import tqdm
 from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.images import pick_augmentation
-from ddplug.distillers.parts.training import ExpertTraining, structure, trajectory
+from ddplug.distillers.parts.shares import each_part
+from ddplug.distillers.parts.training import TRAIN_BATCH, ExpertTraining, structure, trajectory
 from ddplug.errors import DataError, DivergedError, FormatError, OptionError
 from ddplug.functional.types import Tensors
 from ddplug.networks.factory import Network, name_of, suited
@@ -43,11 +44,11 @@ from ddplug.utils.checks import whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable, read_tensors, write_tensors
 from ddplug.utils.fingerprints import fingerprint
+from ddplug.utils.forecast import parts
 from ddplug.utils.locks import clean, locked
 from ddplug.utils.paths import local
-from ddplug.utils.preparation import kept
-from ddplug.utils.progress import progress as progress_bar
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.teams import agreed, alone, team
 from ddplug.utils.text import os_reason
 
 __all__ = [
@@ -65,9 +66,6 @@ KIND = "expert"
 
 _LIMIT = 100_000
 """Experts that a folder can hold; their numbers have five digits."""
-
-_SOURCE_BATCH = 64
-"""Samples in a step of experts that a method trains for itself."""
 
 
 @dataclass(frozen=True)
@@ -245,6 +243,8 @@ def train_experts(
 ) -> list[Path]:
     """Train experts and write each to a file of its own, whole or not at all; those that are there are kept.
 
+    Processes that work together (:mod:`ddplug.utils.teams`) train and write a share each.
+
     Args:
         data: real data.
         folder: for the files; it is made. A process that is killed may leave ``.ddplug-*.tmp`` there, which the next
@@ -301,11 +301,19 @@ def train_experts(
         _check(read_expert(expert_path(folder, k)), k, header)
     paths = {k: expert_path(folder, k) for k in range(shard[0] - 1, number, shard[1])}
     missing = [k for k, path in paths.items() if not path.exists()]
-    total = len(missing) * training.epochs * training.steps(data)
-    with tqdm(total=total, desc="experts", unit="step", disable=not progress, leave=False) as bar:
-        for k in missing:
+    own = team()
+    agreed(f"the experts that are missing in {folder}", str(missing))
+    mine = missing[own.rank :: own.size]
+    total = len(mine) * training.epochs * training.steps(data)
+    with (
+        alone(),
+        tqdm(total=total, desc="experts", unit="step", disable=not progress, leave=False) as bar,
+        parts(total, "experts") as done,
+    ):
+        for k in mine:
             with locked(paths[k]):
-                _train(paths[k], data, network, training, {**header, "number": k}, bar.update)
+                _train(paths[k], data, network, training, {**header, "number": k}, lambda: (bar.update(), done()))
+    agreed("what was done", "all of it")  # the others' files are there too
     return list(paths.values())
 
 
@@ -364,14 +372,14 @@ class ExpertSource:
         """
         if not self.folder:
             training = ExpertTraining(
-                self.epochs, self.epoch_steps, self.learning_rate, batch_size=_SOURCE_BATCH, augment=self.augment
+                self.epochs, self.epoch_steps, self.learning_rate, batch_size=TRAIN_BATCH, augment=self.augment
             )
-            numbers = progress_bar(range(self.number), "experts")
 
-            def expert() -> Tensors:
+            def expert(data: LabeledData, state: Mapping[str, Tensor]) -> Tensors:
                 return {"rows": torch.stack(list(trajectory(self.network, data, training, rng)))}
 
-            return {"trajectories": torch.stack([kept(rng, expert)["rows"] for _ in numbers])}
+            found = each_part([expert] * self.number, data, {}, rng, "experts")
+            return {"trajectories": torch.stack([one["rows"] for one in found])}
         experts = open_experts(self.folder, self.network, data, self.number)
         epochs = min(len(expert.snapshots) for expert in experts) - 1
         if epochs < self.epochs:

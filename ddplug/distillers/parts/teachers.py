@@ -12,7 +12,8 @@ from torch.func import functional_call
 
 from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
-from ddplug.distillers.parts.training import POOL, draw_pool, train
+from ddplug.distillation.memory import Sizes
+from ddplug.distillers.parts.training import POOL, TRAIN_BATCH, draw_pool, train
 from ddplug.errors import OptionError
 from ddplug.functional.types import Tensors
 from ddplug.networks.batching import batch_pieces
@@ -30,6 +31,7 @@ __all__ = [
     "frozen",
     "predict",
     "soft_labels",
+    "teacher_bytes",
     "teacher_module",
     "teacher_state",
     "train_teacher",
@@ -70,9 +72,16 @@ def train_teacher(
     values_at_least(1, epochs=epochs, max_samples_per_class=max_samples_per_class)
     data = as_labeled(data)
     module = build(network, data.shape, data.num_classes, rng).to(data.device)
-    for _ in train(module, data, draw_pool(data, max_samples_per_class, rng), epochs, rng, batch_size=64):
+    for _ in train(module, data, draw_pool(data, max_samples_per_class, rng), epochs, rng, batch_size=TRAIN_BATCH):
         pass
     return module.eval()
+
+
+def teacher_bytes(teacher: Teacher, sizes: Sizes) -> int:
+    """Count what the training of a teacher takes; a user's own is trained already."""
+    if isinstance(teacher, nn.Module):
+        return 0
+    return min(TRAIN_BATCH, sizes.classes * sizes.largest) * sizes.backward + 4 * sizes.network
 
 
 def teacher_state(

@@ -27,6 +27,7 @@ from ddplug.utils.randomness import temporary_seed
 
 __all__ = [
     "POOL",
+    "TRAIN_BATCH",
     "ExpertTraining",
     "batch_norm_updated",
     "draw_pool",
@@ -108,7 +109,8 @@ def _put_back(module: nn.Module, optimizer: torch.optim.Optimizer, taken: Mappin
         optimizer.state[parameters[name]] = {"momentum_buffer": velocity.to(parameters[name], copy=True)}
 
 
-_TRAIN_BATCH = 64
+TRAIN_BATCH = 64
+"""Real samples in a step of a network that a method trains."""
 
 _BATCH_NORM_IMAGES = 16
 """Real images of each class whose statistics batch normalization is frozen at for gradients, as published for DC."""
@@ -160,9 +162,9 @@ def trained_on_real(
         The new parameters and buffers.
     """
     for _ in range(steps):
-        index = torch.randint(len(data), (_TRAIN_BATCH,), generator=rng)
+        index = torch.randint(len(data), (TRAIN_BATCH,), generator=rng)
         images = augment.augment(data.batch(index), strategy, rng)
-        network = sgd_step(module, network, images, data.targets[index.to(data.device)], rate)
+        network = sgd_step(module, network, images, data.labels(index), rate)
     return network
 
 
@@ -335,11 +337,11 @@ def trajectory(
     for epoch in range(training.epochs):
         for index in islice(batches, training.steps(data)):
             x = augment.augment(data.batch(index), strategy, rng)
-            direction = _gradient(module, weights, x, data.targets[index.to(data.device)], training)
+            direction = _gradient(module, weights, x, data.labels(index), training)
             weights = {name: weight - training.learning_rate * direction[name] for name, weight in weights.items()}
             tick()
         vector = flatten(weights, module)
-        if not bool(vector.isfinite().all()):
+        if vector.device.type != "meta" and not bool(vector.isfinite().all()):  # there are no values to look at
             raise DivergedError(
                 f"an expert diverged to NaN or infinity in epoch {epoch + 1} with "
                 f"learning_rate={training.learning_rate}; lower it"

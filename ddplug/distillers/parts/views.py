@@ -16,6 +16,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from ddplug.data.labeled import LabeledData
+from ddplug.distillation.memory import Sizes
 from ddplug.distillers.parts.training import batch_norm_updated
 from ddplug.functional import augmentation as augment
 from ddplug.functional.augmentation import Draw
@@ -31,6 +32,7 @@ __all__ = [
     "class_outputs",
     "draw_view",
     "gradient_loss",
+    "gradient_loss_bytes",
     "gradient_view",
     "kept_gradients",
     "of_rank",
@@ -97,15 +99,24 @@ def real_statistics(
         statistic: from ``(classes, batch_real, D)`` outputs to a tensor with the classes first.
 
     Returns:
-        The statistic of all classes.
+        The statistic of all classes; of data without values (:meth:`ddplug.data.LabeledData.shadow`) nothing.
     """
     labels = torch.arange(data.num_classes)
+    if data.inputs.is_meta:
+        return _drawn(data, batch_real, rng)
     groups = [labels] if has_batch_norm(module) else labels.split(1)
     parts = []
     for group in groups:
         images = torch.cat([data.sample(int(label), batch_real, rng) for label in group])
         parts.append(statistic(class_outputs(module, images, group, view)))
     return torch.cat(parts)
+
+
+def _drawn(data: LabeledData, batch_real: int, rng: torch.Generator) -> Tensor:
+    """Draw what is looked at of each class, without looking at it."""
+    for label in range(data.num_classes):
+        data.draw(label, batch_real, rng)
+    return torch.empty(data.num_classes, 0)
 
 
 def gradient_view(
@@ -185,6 +196,20 @@ def gradient_loss(
     return sum_of_parts(term, inputs, together * each)
 
 
+def gradient_loss_bytes(sizes: Sizes, each: int, least: int) -> int:
+    """Count what :func:`gradient_loss` takes for one class, or for those that go together.
+
+    Args:
+        sizes: of the network.
+        each: images of each class.
+        least: dimensions of the parameters whose gradients are matched, or more.
+    """
+    module, sample = sizes.module, torch.zeros(1, *sizes.shape)
+    together = classes_together(module, of_rank(module, least), sample, each, torch.device("cpu"))
+    # real and synthetic gradients, and what the distance makes of them
+    return min(together, sizes.classes) * (each * sizes.twice + 4 * sizes.of_rank(least))
+
+
 def _real_part(
     module: nn.Module, view: Mapping[str, Tensor], names: Sequence[str], data: LabeledData, classes: range
 ) -> Tensors:
@@ -199,11 +224,14 @@ def _real_gradients(
 ) -> Tensors:
     """Gradients of the cross-entropy of a view's real images, for each name and all of some classes ``(C, *shape)``."""
     network, found = unprefixed("network.", view), []
+    if data.inputs.is_meta:  # all is drawn
+        return {}
     for label in classes:
         images = _augmented(data.batch(view["batches"][label]), torch.tensor([label]), view)
         targets = torch.full((len(images),), label, device=data.device)
-        found.append(loss_gradient(module, network, images, targets)[0])
-    return {name: torch.stack([gradients[name] for gradients in found]) for name in names}
+        gradients, _ = loss_gradient(module, network, images, targets)
+        found.append([gradients[name] for name in names])
+    return {name: torch.stack(parts) for name, parts in zip(names, zip(*found, strict=True), strict=True)}
 
 
 def _synthetic_gradients(
