@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import time
 from pathlib import Path
 
@@ -32,6 +33,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
+    # what a shell lets a program in the background ignore, and nohup; ddplug would leave it so
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     torch.set_num_threads(1)  # a process that is forked cannot use the threads of its parent
     began = time.monotonic()
     found = CAMPAIGNS[arguments.name](arguments.times, arguments.seed)
