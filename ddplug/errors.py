@@ -13,6 +13,7 @@ __all__ = [
     "FormatError",
     "MissingExtraError",
     "OptionError",
+    "ProcessError",
     "unknown",
 ]
 
@@ -43,6 +44,10 @@ class DivergedError(DdplugError, ArithmeticError):
 
 class MissingExtraError(DdplugError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
+
+
+class ProcessError(DdplugError, RuntimeError):
+    """Of several processes that work together another has ended, so that no result can come of it."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> OptionError:

@@ -75,6 +75,7 @@ PAGES: dict[str, str] = {
     "ddplug.registry": "",
     "ddplug.search.agreement": "table",
     "ddplug.search.budget": "",
+    "ddplug.search.courses": "Course courses",
     "ddplug.search.judging": "Case",
     "ddplug.search.zero_cost": "zero_cost",
     "ddplug.synthetic.card": "",
@@ -86,6 +87,8 @@ PAGES: dict[str, str] = {
     "ddplug.synthetic.tables": "to_csv to_parquet",
     "ddplug.testing": "",
     "ddplug.utils.notes": "Note",
+    "ddplug.utils.processes": "LostError Task",
+    "ddplug.utils.teams": "together Team team spread",
     "ddplug": "",
 }
 """Pages of the reference, a face or a module that users need and no face loads; the names it lists, or all of its own.

@@ -60,10 +60,13 @@ def test_accuracy_is_drawn_over_bytes_beside_what_is_published() -> None:
         {"stored": "random", "network": "mlp", "bytes": nbytes, "accuracy (%)": accuracy, "deviation": None}
         for nbytes, accuracy in ((9000, 60.0), (900, 50.0), (900, 48.0))  # two codecs in the same bytes
     ]
-    figure = over_bytes([{"title": "CIFAR-10 in 9 kB", "rows": rows}])
+    whole = {"stored": "whole data", "network": "mlp", "bytes": 10**8, "accuracy (%)": 80.0, "deviation": None}
+    figure = over_bytes([{"title": "CIFAR-10 in 9 kB", "rows": [*rows, whole]}])
     axes = dict(zip(PUBLISHED, figure.axes, strict=True))
     (line,) = axes["CIFAR-10"].containers
     assert (line[0].get_xdata().tolist(), line[0].get_ydata().tolist()) == ([900, 9000], [50, 60])
+    assert [line.get_ydata() for line in axes["CIFAR-10"].lines if line.get_label() == "all the data"] == [[80, 80]]
+    assert axes["CIFAR-10"].get_xlim()[1] < 10**8
     assert not axes["MNIST"].containers
     assert [np.asarray(line.get_ydata()).tolist() for line in axes["MNIST"].lines] == [[95.8, 97.6]]
 

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ddplug.cli.program import main
+from ddplug.synthetic.dataset import SyntheticSet
 
 FOLDER = Path(__file__).parents[1] / "docs" / "howto"
 
 
-@pytest.mark.parametrize("page", ["bytes", "codecs", "compare", "embeddings", "federated", "search"])
+@pytest.mark.parametrize("page", ["bytes", "codecs", "compare", "embeddings", "federated", "performance", "search"])
 def test_the_blocks_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page == "search":
         pytest.importorskip("optuna", reason="Optuna is not installed")
@@ -23,6 +25,32 @@ def test_the_blocks_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pytest
     blocks = re.findall(r"```python\n(.*?)```", (FOLDER / f"{page}.md").read_text(encoding="utf-8"), re.DOTALL)
     assert blocks
     exec(compile("\n".join(blocks), f"{page}.md", "exec"), {})
+
+
+def test_the_commands_of_several_processes_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What torchrun starts several times gives the same once; each job of the array runs in its turn."""
+    monkeypatch.chdir(tmp_path)
+    page = (FOLDER / "processes.md").read_text(encoding="utf-8")
+    commands = []
+    for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL):
+        jobs = ("1", "2", "3") if "#SBATCH" in block else ("",)
+        lines = block.replace("\\\n", "").replace("torchrun --nproc-per-node=2 -m ddplug", "ddplug").splitlines()
+        commands += [line.replace("$SLURM_ARRAY_TASK_ID", job) for job in jobs for line in lines if line[0] != "#"]
+    assert len(commands) == 3 + 3 * 2 + 1
+    for line in commands:
+        assert main([*shlex.split(line)[1:], *(["--device", "cpu"] if " merge " not in line else [])]) == 0, line
+    whole = ["distill", "kmeans", "--data", "digits", "--images-per-class", "2", "--device", "cpu", "-o", "whole"]
+    assert main(whole) == 0
+    one, other = (SyntheticSet.load(tmp_path / name) for name in ("all.safetensors", "whole"))
+    assert torch.equal(one.inputs, other.inputs) and torch.equal(one.targets, other.targets)
+    accounts = [{k: v for k, v in own.provenance.items() if k != "seconds"} for own in (one, other)]
+    assert accounts[0] == accounts[1]
+    assert re.search(r"^shard +1 of 3; next: ddplug merge", capsys.readouterr().out, re.MULTILINE)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile("\n".join(blocks), "processes.md", "exec"), {})
+    assert (tmp_path / "kmeans.safetensors").exists()
 
 
 def test_the_commands_of_your_own_data_run(

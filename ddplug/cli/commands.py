@@ -14,6 +14,7 @@ __all__ = ["COMMANDS", "Answer"]
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "list": ("ddplug.cli.list_", "list the installed methods, networks, data sets and codecs"),
     "distill": ("ddplug.cli.distill", "distill a data set and save the synthetic set"),
+    "merge": ("ddplug.cli.merge", "put the shards of a run, made by distill --shard, together"),
     "experts": ("ddplug.cli.experts", "train networks on real data, for methods that match their trajectories"),
     "evaluate": ("ddplug.cli.evaluate", "train networks on a set and on baselines, and test them on real data"),
     "compare": ("ddplug.cli.compare", "compare sets with baselines of the same bytes, as a table or a figure"),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ddplug.errors import DataError, OptionError
 from ddplug.utils.arguments import SEED_LIMIT, Parser, number, path
 from ddplug.utils.streams import complain, is_terminal
+from ddplug.utils.teams import in_turn
 from ddplug.utils.text import shown
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_data_options",
     "add_run_options",
+    "add_shard_option",
     "check_held_out",
     "data_words",
     "load",
@@ -88,6 +92,23 @@ def add_run_options(parser: Parser) -> None:
     )
 
 
+def add_shard_option(parser: argparse._ActionsContainer, what: str) -> None:
+    """Add the part of the work that is to be done.
+
+    Args:
+        parser: of the command, or a group of it.
+        what: the option does.
+    """
+    parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="K/N", help=what)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"is {text!r}; give two whole numbers, as 3/8")
+    return int(found[1]), int(found[2])
+
+
 def _size(text: str) -> tuple[int, int]:
     """Read ``32`` or ``32x48``."""
     height, _, width = text.partition("x")
@@ -153,7 +174,8 @@ def load_whole(arguments: argparse.Namespace, split: str) -> LabeledData:
     from ddplug.data import datasets
     from ddplug.data.preprocess import Identity
 
-    data = datasets.load(
+    read = partial(
+        datasets.load,
         arguments.data,
         root=arguments.data_root,
         split=split,
@@ -165,6 +187,7 @@ def load_whole(arguments: argparse.Namespace, split: str) -> LabeledData:
         cache=arguments.cache,
         progress=show_progress(),
     )
+    data = in_turn(read)  # what one process fetches and decodes the others find
     return data if arguments.preprocess is None else replace(data, preprocess=Identity())
 
 

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ddplug.cli import described
 from ddplug.cli.commands import Answer
 from ddplug.cli.config import check_known, other_data, read_config, with_config
-from ddplug.cli.data import add_data_options, add_run_options, data_words, load, tell
-from ddplug.errors import CheckpointError, FormatError, OptionError
+from ddplug.cli.data import add_data_options, add_run_options, add_shard_option, data_words, load, tell
+from ddplug.errors import CheckpointError, FormatError, OptionError, ProcessError
 from ddplug.utils.arguments import Parser, add_options, given_fields, number, quantity
 from ddplug.utils.arguments import path as as_path
 from ddplug.utils.signals import saving
 from ddplug.utils.streams import complain
+from ddplug.utils.teams import team
 from ddplug.utils.text import command, os_reason, shown, table
 
 if TYPE_CHECKING:
@@ -193,6 +194,7 @@ def _add_common(parser: Parser, taken: set[str]) -> None:
         metavar="TIME",
         help="between two checkpoints, e.g. 10s or 5m; 0 for after each step (default: 30s)",
     )
+    add_shard_option(group, "make every N-th class only, from the K-th; `ddplug merge` puts the shards together")
     group.add_argument("--no-resume", action="store_true", help="begin anew where a checkpoint exists")
     group.add_argument("--csv", type=as_path, metavar="FILE", help="write the metrics of every step")
     group.add_argument("--tensorboard", type=as_path, metavar="DIR", help="write TensorBoard events")
@@ -237,6 +239,10 @@ def _check_storage(arguments: argparse.Namespace, given: dict[str, Any]) -> None
     """Refuse to store a set in two ways, and to make two numbers of images."""
     from ddplug.synthetic.codecs.protocol import spec_of
 
+    if arguments.shard != (1, 1) and (arguments.quantize or arguments.bits is not None):
+        raise OptionError(
+            "--bits and --quantize do not go with --shard, since their levels are those of a whole set; leave them out"
+        )
     ours = [f"--{name}" for name in ("bytes", "codec") if getattr(arguments, name) is not None]
     asked = {"--bits": arguments.bits, "--quantize": arguments.quantize, "--reduced": arguments.reduced > 1}
     others = [name for name, value in asked.items() if value]
@@ -300,10 +306,16 @@ def _saying_how_to_go_on(checkpoint: str) -> Iterator[None]:
         yield
     except CheckpointError as error:
         raise CheckpointError(f"{error} (--checkpoint FILE, or --no-resume)") from None
+    except ProcessError as error:
+        raise ProcessError(f"{error}; {_continues(checkpoint)}") from None
     except KeyboardInterrupt:
-        kept = os.path.exists(checkpoint)
-        how = f"continues from {checkpoint}" if kept else "begins anew; nothing was done yet"
-        raise KeyboardInterrupt(f"the same command {how}") from None
+        raise KeyboardInterrupt(_continues(checkpoint)) from None
+
+
+def _continues(checkpoint: str) -> str:
+    """Say what the same command will do."""
+    kept = os.path.exists(checkpoint)
+    return f"the same command {f'continues from {checkpoint}' if kept else 'begins anew; nothing was done yet'}"
 
 
 def _callbacks(arguments: argparse.Namespace) -> list[Callback]:
@@ -322,8 +334,8 @@ def _foretold(arguments: argparse.Namespace, part: str, seconds: float) -> None:
     """Say how long it takes, and what would take less."""
     from ddplug.utils.text import roughly
 
-    what = f"preparing ({part})" if part else "distilling"
-    tell(f"{arguments.name}: {what} takes about {roughly(seconds)} in all; {_shorter(arguments, part)}")
+    what, whole = (f"preparing ({part})", "") if part else ("distilling", " in all")
+    tell(f"{arguments.name}: {what} takes about {roughly(seconds)}{whole}; {_shorter(arguments, part)}")
 
 
 def _shorter(arguments: argparse.Namespace, part: str) -> str:
@@ -332,7 +344,7 @@ def _shorter(arguments: argparse.Namespace, part: str) -> str:
         return "a smaller --budget takes less"
     fields = {option.name for option in arguments.method.options}
     named = [f"--{name.replace('_', '-')}" for name in (_PREPARING if part else _STEPPING) if name in fields]
-    smaller = f"a smaller {', '.join(named)} takes less, and " if named else ""
+    smaller = f"a smaller {' or '.join([', '.join(named[:-1]), named[-1]])} takes less, and " if len(named) > 1 else ""
     return f"{smaller}`ddplug distill {AUTO} --budget 5m` takes what fits a time"
 
 
@@ -358,6 +370,8 @@ def run(arguments: argparse.Namespace) -> Answer:
             check_bits(plan.bits or 8, data.shape, data.preprocess.kind)
             check_space(arguments.output, _least_bytes(plan, data))
             synthetic = _distill(arguments, data, plan, checkpoint)
+            if not team().leads:
+                return Answer({}, "")
             _save(synthetic, arguments.output, checkpoint)
             with suppress(FileNotFoundError):
                 os.unlink(checkpoint)
@@ -425,6 +439,7 @@ def _distill(arguments: argparse.Namespace, data: LabeledData, plan: _Plan, chec
         checkpoint=checkpoint,
         resume=not arguments.no_resume,
         checkpoint_every=arguments.checkpoint_every,
+        shard=arguments.shard,
     )
     synthetic = synthetic.reduced(plan.reduced)
     return synthetic if plan.bits is None else synthetic.quantize(bits=plan.bits)
@@ -455,5 +470,8 @@ def _answer(arguments: argparse.Namespace, synthetic: SyntheticSet) -> Answer:
         if learned:  # 1.0 point of ten soft-labeled MNIST images, 7.1 of five
             rows.append(("careful", "rounding can cost sets with a learned training many points: compare without"))
     protocol = ["--protocol", "learned"] if learned else []
+    if "shard" in made:
+        rows.append(("shard", "{} of {}; next: ddplug merge FILE... -o FILE, with all of them".format(*made["shard"])))
+        return Answer(values, table(rows))
     rows.append(("next", command("ddplug", "evaluate", shown(arguments.output), *data_words(arguments), *protocol)))
     return Answer(values, table(rows))

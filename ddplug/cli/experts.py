@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ddplug.cli.commands import Answer
-from ddplug.cli.data import add_data_options, add_run_options, data_words, load, show_progress, tell
+from ddplug.cli.data import add_data_options, add_run_options, add_shard_option, data_words, load, show_progress, tell
 from ddplug.cli.described import TRAINING, options_at
 from ddplug.utils.arguments import Parser, add_options, given_fields, number, path
 from ddplug.utils.text import command, shown, table
@@ -31,19 +30,10 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     parser.add_argument(
         "-n", "--number", type=number(int, 1), default=100, metavar="N", help="experts in all (default: 100)"
     )
-    parser.add_argument(
-        "--shard", type=_shard, default=(1, 1), metavar="K/N", help="train every N-th expert only, from the K-th"
-    )
+    add_shard_option(parser, "train every N-th expert only, from the K-th")
     parser.add_argument("--half", action="store_true", help="store two bytes a weight instead of four")
     add_options(parser.add_argument_group("training"), options_at(TRAINING))
     return argv
-
-
-def _shard(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"is {text!r}; give two whole numbers, as 3/8")
-    return int(found[1]), int(found[2])
 
 
 @contextmanager

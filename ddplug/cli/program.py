@@ -14,6 +14,7 @@ from importlib import import_module
 
 from ddplug._version import __version__
 from ddplug.cli.commands import COMMANDS, Answer
+from ddplug.cli.sharing import sharing
 from ddplug.errors import DdplugError, OptionError
 from ddplug.utils.allocator import keep_memory
 from ddplug.utils.arguments import Parser
@@ -21,6 +22,7 @@ from ddplug.utils.checks import one_of, out_of_memory
 from ddplug.utils.notes import notes_on_stderr
 from ddplug.utils.signals import Stop, stoppable
 from ddplug.utils.streams import complain, disconnect, reconnect
+from ddplug.utils.teams import failure, launched
 from ddplug.utils.text import one_line, os_reason
 
 __all__ = ["main"]
@@ -56,8 +58,8 @@ def _run(argv: Sequence[str]) -> tuple[Answer, bool]:
     rest = module.configure(parser, list(argv[1:]))
     parser.add_argument("--json", action="store_true", help="print one machine-readable object")
     arguments = parser.parse_args(rest)
-    with notes_on_stderr():
-        return module.run(arguments), arguments.json
+    with notes_on_stderr(), sharing(name, arguments) as has_work:
+        return module.run(arguments) if has_work else Answer({}, ""), arguments.json
 
 
 def _answered(argv: Sequence[str]) -> tuple[Answer, bool]:
@@ -103,7 +105,7 @@ def _say(text: str, end: str = "\n") -> int:
 
 
 def _stopped(message: str, stop: Stop) -> int:
-    how = "interrupted" if stop.name == "SIGINT" else f"stopped by {stop.name}"
+    how = failure() or ("interrupted" if stop.name == "SIGINT" else f"stopped by {stop.name}")
     return _fail(f"{how}; {message}" if message else how, _SIGNAL + stop.number)
 
 
@@ -127,6 +129,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: 0
     """
     reconnect()
+    if not launched().leads:  # the first process speaks for all
+        disconnect(sys.stdout)
+        disconnect(sys.stderr)
     if argv is None:  # the process is the command's own
         keep_memory()
     # it tells where it keeps its fonts where the home folder cannot be written, which concerns no run

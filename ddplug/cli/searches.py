@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 
@@ -66,7 +65,7 @@ def _chapter(course: Course, names: Mapping[str, str]) -> Chapter:
         return Chapter(title, [words, f"The last failure: {one_line(course.proxies[-1].failure, most=_CHARACTERS)}"])
     rows = [
         (
-            one_line(json.dumps(dict(own.sample), ensure_ascii=False), most=_CHARACTERS),
+            one_line(", ".join(f"{name}={_short(value)}" for name, value in own.sample.items()), most=_CHARACTERS),
             f"{100 * (own.metric or 0.0):.2f} %",
             "-" if full is None else f"{100 * (full.metric or 0.0):.2f} %",
         )
@@ -79,3 +78,7 @@ def _chapter(course: Course, names: Mapping[str, str]) -> Chapter:
     picture = Picture(file_of(progress(course.proxies, course.full)), caption, _WIDTH if promoted else _WIDTH // 2)
     blocks: list[Block] = [words, (picture,), table]
     return Chapter(title, blocks)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)

@@ -43,6 +43,18 @@ class _Range:
 _RANGES = (_Range(0, 1, -1), _Range(-1, 1, -1), _Range(0, 255, 128))
 
 
+_SHUFFLED = 1 << 15
+"""Samples of a class up to which a few are drawn by shuffling all."""
+
+
+def _different(size: int, n: int, rng: torch.Generator) -> Tensor:
+    """Draw ``(n,)`` different numbers below a size that is much larger, without touching all of them."""
+    found: dict[int, None] = {}
+    while len(found) < n:
+        found.update(dict.fromkeys(torch.randint(size, (n - len(found),), generator=rng).tolist()))
+    return torch.tensor(list(found))
+
+
 @dataclass(frozen=True, eq=False)
 class LabeledData:
     """Real data: inputs as stored, labels, and the way to model space.
@@ -131,8 +143,8 @@ class LabeledData:
 
     @property
     def device(self) -> torch.device:
-        """Device of the inputs, and so of every batch."""
-        return self.inputs.device
+        """Device of every batch, and of the inputs, unless these are memory-mapped."""
+        return self.inputs.device if self.inputs.is_meta else self.targets.device
 
     @cached_property
     def class_indices(self) -> tuple[Tensor, ...]:
@@ -176,7 +188,13 @@ class LabeledData:
         Returns:
             ``(n, *shape)`` float32, on :attr:`device`.
         """
-        return self.preprocess.forward(to_pixels(self.inputs[index.to(self.device)]))
+        if self.inputs.is_meta:
+            return torch.empty(len(index), *self.shape, device="meta")
+        return self.preprocess.forward(to_pixels(self.inputs[index.to(self.inputs.device)].to(self.device)))
+
+    def labels(self, index: Tensor) -> Tensor:
+        """Return the ``(n,)`` labels of samples at ``(n,)`` positions, on the device of :attr:`targets`."""
+        return self.targets[index.to(self.targets.device)]
 
     def draw(self, label: int, n: int, rng: torch.Generator) -> Tensor:
         """Draw positions of samples of a class; none is repeated before all have been drawn.
@@ -195,6 +213,8 @@ class LabeledData:
         members = self.class_indices[label]
         if len(members) == 0:
             raise DataError(f"class {self.class_names[label]!r} has no sample to draw; keep at least one of each class")
+        if len(members) > _SHUFFLED and n <= len(members) // 8:
+            return members[_different(len(members), n, rng)]
         rounds = -(-n // len(members))
         picks = torch.cat([torch.randperm(len(members), generator=rng, device=rng.device) for _ in range(rounds)])[:n]
         return members[picks]
@@ -213,16 +233,27 @@ class LabeledData:
         return self.batch(self.draw(label, n, rng))
 
     def to(self, device: torch.device | str) -> LabeledData:
-        """Move the data to a device."""
+        """Move the data to a device; inputs that are memory-mapped stay, and are moved a batch at a time."""
         if torch.device(device) == self.device:
             return self
-        return replace(
-            self,
-            inputs=self.inputs.to(device),
-            targets=self.targets.to(device),
-            preprocess=self.preprocess.to(device),
-            scratch=None,
-        )
+        inputs = self.inputs if self.scratch is not None else self.inputs.to(device)
+        return replace(self, inputs=inputs, targets=self.targets.to(device), preprocess=self.preprocess.to(device))
+
+    def shadow(self) -> LabeledData:
+        """Return such data without their inputs' values: what draws from them draws the same, and computes nothing.
+
+        Returns:
+            Data on the device ``meta``, where results have a shape and no more; asking for a number raises an error.
+            The labels are there.
+
+        Example:
+            >>> from ddplug.testing import toy_images
+            >>> toy_images().shadow().sample(0, 2, torch.Generator().manual_seed(0)).device
+            device(type='meta')
+        """
+        found = replace(self, inputs=self.inputs.to("meta"), preprocess=self.preprocess.to("meta"), scratch=None)
+        vars(found)["class_indices"] = self.class_indices
+        return found
 
     def subset(self, index: Tensor) -> LabeledData:
         """Keep the samples at some positions.
@@ -233,8 +264,8 @@ class LabeledData:
         Returns:
             Those samples in that order, with the preprocessing of the whole.
         """
-        index = index.to(self.device)
-        return replace(self, inputs=take(self.inputs, index, self.scratch), targets=self.targets[index])
+        inputs = take(self.inputs, index.to(self.inputs.device), self.scratch)
+        return replace(self, inputs=inputs, targets=self.labels(index))
 
     @own_surroundings()
     def split(self, fraction: float, seed: int = 0) -> tuple[LabeledData, LabeledData]:

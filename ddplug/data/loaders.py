@@ -35,7 +35,7 @@ _WHOLE: Mapping[str, Callable[[Any], tuple[Any, Any]]] = {
 }
 """Data sets that hold all their images: the method that gives one of them -> how to have all at once."""
 
-_READING = 2
+_READING = 3
 """Changes where items are read differently, so that caches are made again."""
 
 

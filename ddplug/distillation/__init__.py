@@ -9,6 +9,7 @@ from ddplug.utils.lazy import lazy_names
 if TYPE_CHECKING:
     from ddplug.distillation.callbacks import Callback as Callback
     from ddplug.distillation.callbacks import CsvLog as CsvLog
+    from ddplug.distillation.callbacks import Forecast as Forecast
     from ddplug.distillation.callbacks import ProgressBar as ProgressBar
     from ddplug.distillation.callbacks import TensorBoardLog as TensorBoardLog
     from ddplug.distillation.config import config_of as config_of
@@ -22,6 +23,7 @@ _HOMES = {
     "Callback": "callbacks",
     "CsvLog": "callbacks",
     "Distiller": "protocol",
+    "Forecast": "callbacks",
     "Metrics": "protocol",
     "ProgressBar": "callbacks",
     "Sizes": "memory",
@@ -35,6 +37,7 @@ __all__ = [
     "Callback",
     "CsvLog",
     "Distiller",
+    "Forecast",
     "Metrics",
     "ProgressBar",
     "Sizes",

@@ -21,7 +21,7 @@ from ddplug.utils.forecast import Forecast, forecasting
 from ddplug.utils.progress import _HIDDEN, hidden
 from ddplug.utils.text import os_reason
 
-__all__ = ["Callback", "CsvLog", "ProgressBar", "TensorBoardLog", "check_callbacks", "preparing"]
+__all__ = ["Callback", "CsvLog", "Forecast", "ProgressBar", "TensorBoardLog", "check_callbacks", "preparing"]
 
 
 class Callback(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import platform
 import secrets
@@ -29,12 +30,14 @@ from ddplug.distillation.config import config_of
 from ddplug.distillation.memory import check as check_memory
 from ddplug.distillation.protocol import Distiller
 from ddplug.distillation.settling import settled
+from ddplug.distillation.shards import WHOLE, check_shard, sharding
 from ddplug.distillation.storage import Start, Storage, check_sizable, storage_for, with_recipe
 from ddplug.distillation.through import through
 from ddplug.errors import DataError, DdplugError, DivergedError, OptionError
 from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.file_format import check_names
+from ddplug.synthetic.merging import SHARD
 from ddplug.synthetic.ranges import ranges
 from ddplug.utils.checks import one_of, out_of_memory, real, whole
 from ddplug.utils.devices import pick_device
@@ -44,6 +47,7 @@ from ddplug.utils.locks import locked
 from ddplug.utils.preparation import Keeper, Part, keeping
 from ddplug.utils.signals import saving, stoppable
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.teams import agreed, team
 from ddplug.utils.text import storable
 
 __all__ = ["distill"]
@@ -111,9 +115,11 @@ class _Run:
         found = self.path is not None and resume and os.path.exists(self.path)
         header = read_tensors(self.path, checkpoints.KIND)[1] if found and self.path is not None else {}
         partly = self.prepared(header)
+        agreed(f"the checkpoint {self.path}, or the data", json.dumps([self.asked, header], sort_keys=True))
         self.method, chosen = _sized(self.method, data, self.identity["seed"], storage, header)
         check_memory(self.method, data, self.device)
-        self.identity = _identity(data, self.method, self.identity["seed"], storage)
+        shard = tuple(self.identity.get(SHARD, WHOLE))
+        self.identity = _identity(data, self.method, self.identity["seed"], storage, shard)
         self.method = through(self.method, None if storage is None else storage.codec)
         self.start(data, total, bool(header) and not partly, chosen)
         self.parts.parts = {}  # the state has all of it now
@@ -123,6 +129,7 @@ class _Run:
         """Take up the checkpoint, or begin at step 0, with what was chosen already if anything was."""
         if self.path is not None and taken_up:
             self.now, seconds = checkpoints.load(self.path, self.expected, self.device, total)
+            agreed(f"the checkpoint {self.path}", str(self.now.step))  # before the first process writes another
             self.rng.set_state(self.now.generator)
             self.began -= seconds
             self.kept = self.resumed = True
@@ -275,7 +282,9 @@ class _Run:
             return self.method.result(self.now.state, data).to("cpu")
 
 
-def _identity(data: LabeledData, method: Distiller, seed: int, storage: Storage | None = None) -> dict[str, Any]:
+def _identity(
+    data: LabeledData, method: Distiller, seed: int, storage: Storage | None = None, shard: tuple[int, ...] = WHOLE
+) -> dict[str, Any]:
     """Say what makes a run the run it is; of data that are private no more than their name."""
     columns = {"columns": list(data.columns), "target": data.target} if data.columns else {}
     told = {} if _private(method) else {"fingerprint": data.fingerprint, "size": len(data)}
@@ -285,6 +294,7 @@ def _identity(data: LabeledData, method: Distiller, seed: int, storage: Storage 
         "seed": seed,
         "data": {"name": storable(data.name), **told, **columns},
         **({} if storage is None else storage.to_json()),
+        **({} if shard == WHOLE else {SHARD: list(shard)}),
         **({"real_images": method.real_images} if hasattr(method, "real_images") else {}),
     }
 
@@ -295,7 +305,11 @@ def _private(method: Distiller) -> bool:
 
 
 def _check_private(method: Distiller, codec: str | Codec | None, nbytes: int | None) -> None:
-    """Refuse what would be settled by looking at private data once more."""
+    """Refuse what would be settled by looking at private data once more, or several times over."""
+    if team().size > 1 and _private(method):
+        raise OptionError(
+            f"{method.name} is not split among processes, each of which would draw noise of its own; run it in one"
+        )
     what = "nbytes" if nbytes is not None else "codec='auto'" if codec == "auto" else None
     if what is not None and _private(method):
         raise OptionError(
@@ -357,13 +371,15 @@ def distill(
     checkpoint: str | Path | None = None,
     resume: bool = True,
     checkpoint_every: float = 30.0,
+    shard: tuple[int, int] = WHOLE,
     **options: Any,
 ) -> SyntheticSet:
     """Distill real data into a small synthetic set.
 
     The same call gives the same numbers on the same machine. With a checkpoint, stopping and calling again gives the
     numbers of a run that was never stopped, bit for bit. Of a method that promises differential privacy this holds from
-    its noise on, which no seed gives.
+    its noise on, which no seed gives. Processes that work together (:mod:`ddplug.utils.teams`) get the numbers of
+    one; all of them call this function, and all get the set.
 
     Args:
         data: real training data: labeled data, a torch ``Dataset``, a name or a folder; see
@@ -383,6 +399,8 @@ def distill(
         checkpoint: file to keep the run in: every ``checkpoint_every`` seconds, at the end, and when interrupted.
         resume: take up the checkpoint where it stands, if there is one; otherwise begin anew and overwrite it.
         checkpoint_every: seconds between two checkpoints, at least 0 (after each step).
+        shard: ``(k, n)`` makes every ``n``-th class only, from the ``k``-th (``k`` in ``1..n``), of a method that
+            treats the classes apart; :func:`ddplug.synthetic.merge` puts the shards together.
         **options: hyper-parameters of a method that is given by its name, such as ``images_per_class``.
 
     Returns:
@@ -419,12 +437,15 @@ def distill(
     method = settled(method, data.shape)
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))
     _check_private(method, codec, nbytes)
+    check_shard(shard, method, data.num_classes, stored=codec is not None or nbytes is not None)
     storage = storage_for(data, codec, nbytes)
-    run = _Run(method, _identity(data, method, seed, storage), place, path, checkpoint_every)
+    run = _Run(method, _identity(data, method, seed, storage, shard), place, path, checkpoint_every)
     if path is not None:  # what no file can hold is refused before the work
         check_header(run.account(), "the set")
         check_names(data.class_names)
-    with stoppable(), nullcontext() if path is None else locked(path):
+    if not team().leads:  # the first process says how far it is
+        callbacks = ()
+    with stoppable(), sharding(shard), nullcontext() if path is None else locked(path):
         try:
             with preparing(callbacks), keeping(run.parts):
                 chosen = run.begin(data, total, storage, resume=resume)

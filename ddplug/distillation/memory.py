@@ -48,7 +48,7 @@ class _Living(TorchDispatchMode):
     """Counts the bytes of the tensors that are made and still alive."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.living: dict[int, int] = {}
         self.held = self.peak = 0
 
@@ -78,7 +78,8 @@ def peak_bytes(function: Callable[[], object]) -> int:
         >>> peak_bytes(lambda: torch.zeros(1000) + torch.zeros(1000)), peak_bytes(lambda: None)
         (12000, 0)
     """
-    with _Living() as tensors:
+    tensors = _Living()
+    with tensors:
         function()
     return tensors.peak
 

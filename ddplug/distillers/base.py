@@ -23,7 +23,8 @@ from ddplug.distillation.memory import Sizes
 from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillation.settling import Suits, settled
 from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
-from ddplug.distillers.parts.pools import after_use, replace_view, stack_views, staggered_pool, view_at
+from ddplug.distillers.parts.pools import after_use, aged_pool, replace_view, stack_views, staggered, view_at
+from ddplug.distillers.parts.shares import each_part
 from ddplug.distillers.parts.training import TRAIN_BATCH, trained_on_real
 from ddplug.functional import augmentation as augment
 from ddplug.functional.optim import adam_start, adam_step, momentum_step
@@ -35,8 +36,6 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
 from ddplug.utils.former import TakesFormerSpellings
-from ddplug.utils.preparation import kept
-from ddplug.utils.progress import progress
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -265,8 +264,10 @@ class RenewedPool(ImageDistiller):
         return replace(self, init_from="noise", pool_size=1 + more.get("views", 0))
 
     def _kept(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
-        new = partial(self.view, state, data, rng)
-        views = [kept(rng, new) for _ in progress(range(self.pool_size), "pool")]
+        def new(data: LabeledData, state: State) -> Mapping[str, Any]:
+            return self.view(state, data, rng)
+
+        views = each_part([new] * self.pool_size, data, state, rng, "pool")
         return {"done": torch.tensor(0), **stack_views(views)}
 
     def _drawn(
@@ -336,8 +337,12 @@ class AgedPool(ImageDistiller):
         return dict(self.view({**state, **prefixed("network.", network)}, data, rng))
 
     def _kept(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
-        make = partial(self._aged_view, state=state, data=data, rng=rng)
-        return staggered_pool(self.pool_size, self._first_ages, make, rng)
+        ages = staggered(self.pool_size, self._first_ages)
+
+        def new(age: int, data: LabeledData, state: State) -> Tensors:
+            return self._aged_view(None, age, state=state, data=data, rng=rng)
+
+        return aged_pool(each_part([partial(new, age) for age in ages], data, state, rng, "networks"), ages)
 
     def _drawn(
         self, state: State, data: LabeledData, rng: torch.Generator

@@ -29,6 +29,8 @@ _PAPER = Preset(
         "init_from": "real",
         "augment": "auto",
         "pool_size": 0,
+        "inner_loop": 0,
+        "network_learning_rate": 0.01,
     },
     "Zhao & Bilen, ICML 2021, section 4.1 and released defaults",
 )

@@ -5,8 +5,8 @@ r"""MTT: learn images that lead a network, in a few steps, to where real data le
 
 with an expert's weights :math:`\theta^*_t` after the epoch :math:`t`, batches :math:`S_n` of the synthetic images, an
 augmentation :math:`A_n` of its own for each image, and a learning rate :math:`\alpha` that is learned as well. The
-gradient is the exact one of :func:`ddplug.functional.unroll`, in the memory of one step. Options are TESLA's
-approximation, DATM's learned labels and growing window of epochs, and FTD's flat experts
+gradient is the exact one of :func:`ddplug.functional.unroll`, in the memory of one step where that of all is too much.
+Options are TESLA's approximation, DATM's learned labels and growing window of epochs, and FTD's flat experts
 (:class:`ddplug.distillers.ExpertTraining`).
 
 References: Cazenavette, Wang, Torralba, Efros & Zhu, "Dataset Distillation by Matching Training Trajectories", CVPR

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -26,6 +25,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillation.protocol import State
 from ddplug.distillers.base import RenewedPool
+from ddplug.distillers.parts.shares import each_part
 from ddplug.distillers.parts.training import TRAIN_BATCH, trained_on_real
 from ddplug.distillers.parts.views import class_outputs, draw_view, real_statistics
 from ddplug.distillers.presets import Preset
@@ -35,8 +35,6 @@ from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
 from ddplug.networks.functional import initial_parameters, prefixed, unprefixed
 from ddplug.utils.checks import at_least
-from ddplug.utils.preparation import kept
-from ddplug.utils.progress import progress
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -146,13 +144,15 @@ class NCFM(RenewedPool):
 
     def _kept(self, state: State, data: LabeledData, rng: torch.Generator) -> Tensors:
         """Train the networks, then fill the pool with views through them."""
-        module, begun, trained = self._module(data), [], []
-        for _ in progress(range(self.networks), "networks"):
-            begun.append(initial_parameters(self.network, data, rng))
-            train = partial(trained_on_real, module, begun[-1], data, self._strategy(data))
-            rate = self.network_learning_rate
-            trained.append(kept(rng, partial(train, steps=self.train_steps, rate=rate, rng=rng)))
-        networks = {**_stacked("begun.", begun), **_stacked("trained.", trained)}
+        module, strategy, rate = self._module(data), self._strategy(data), self.network_learning_rate
+
+        def new(data: LabeledData, state: State) -> Tensors:
+            begun = initial_parameters(self.network, data, rng)
+            trained = trained_on_real(module, begun, data, strategy, steps=self.train_steps, rate=rate, rng=rng)
+            return {**prefixed("begun.", begun), **prefixed("trained.", trained)}
+
+        found = each_part([new] * self.networks, data, state, rng, "networks")
+        networks = {name: torch.stack([network[name] for network in found]) for name in found[0]}
         return {**networks, **super()._kept({**state, **networks}, data, rng)}
 
     def _view_bytes(self, sizes: Sizes) -> int:
@@ -167,10 +167,6 @@ class NCFM(RenewedPool):
         rng = torch.Generator().manual_seed(int(view["seed"]))
         frequencies = torch.randn(self.frequencies, features.shape[-1], generator=rng).to(features)
         return characteristic_function(normalize(features, dim=-1), frequencies)
-
-
-def _stacked(prefix: str, networks: list[Tensors]) -> Tensors:
-    return prefixed(prefix, {name: torch.stack([network[name] for network in networks]) for name in networks[0]})
 
 
 def _stacked_at(prefix: str, state: State, which: Tensor) -> Tensors:

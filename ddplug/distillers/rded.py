@@ -24,8 +24,10 @@ from torch.nn.functional import cross_entropy, pad
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
+from ddplug.distillation.shards import own_classes
 from ddplug.distillers.parts.features import MICRO_BATCH
 from ddplug.distillers.parts.images import check_images_per_class
+from ddplug.distillers.parts.shares import nothing
 from ddplug.distillers.parts.teachers import (
     Teacher,
     check_labels,
@@ -42,8 +44,7 @@ from ddplug.errors import OptionError
 from ddplug.functional.crops import check_images, draw_boxes, resample
 from ddplug.functional.types import Tensors
 from ddplug.utils.checks import at_least
-from ddplug.utils.preparation import kept
-from ddplug.utils.progress import progress
+from ddplug.utils.preparation import kept_each
 
 __all__ = ["RDED", "cells"]
 
@@ -94,6 +95,7 @@ class RDED(Selection):
     """
 
     name: ClassVar[str] = "rded"
+    apart: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     small: ClassVar[Mapping[str, Any]] = {
         **Selection.small,
@@ -122,12 +124,15 @@ class RDED(Selection):
         check_images_per_class(data, self.images_per_class)
         structure = teacher_module(self.teacher, data)
         tensors = teacher_state(self.teacher, data, self.train_epochs, self.max_samples_per_class, rng)
+        drawn = [self._drawn(label, tiles, data, rng) for label in range(data.num_classes)]
         with frozen(structure, tensors, data.device) as teacher:
-            classes = progress(range(data.num_classes), "classes")
-            best = [kept(rng, partial(self._best, label, tiles, teacher, data, rng)) for label in classes]
-            inputs = torch.cat([self._tile(chosen["index"], chosen["boxes"], tiles, data) for chosen in best])
-            soft = {"labels": predict(teacher, inputs).softmax(1)} if self.labels == "soft" else {}
-        return {"inputs": inputs, **soft}
+            labels = own_classes(data.num_classes)
+            makes = [partial(self._best, label, *drawn[label], tiles, teacher, data) for label in labels]
+            best = kept_each(rng, makes, [nothing] * len(makes), "classes", data.device)
+            images = [self._tile(chosen["index"], chosen["boxes"], tiles, data) for chosen in best]
+            # by classes, so that those of a shard have the labels of a whole run
+            soft = [predict(teacher, own).softmax(1) for own in images] if self.labels == "soft" else []
+        return {"inputs": torch.cat(images), **({"labels": torch.cat(soft)} if soft else {})}
 
     def memory(self, sizes: Sizes) -> dict[str, dict[str, int]]:
         """Return the bytes that options need in each stage; see :mod:`ddplug.distillation.memory`."""
@@ -146,24 +151,41 @@ class RDED(Selection):
             raise OptionError(f"tiles is {tiles}, but images are {shape[1]}x{shape[2]}; use at most {least}")
         return tiles
 
-    @torch.no_grad()
-    def _best(self, label: int, tiles: int, teacher: nn.Module, data: LabeledData, rng: torch.Generator) -> Tensors:
-        """Choose a class's crops, ``index`` ``(K,)`` and ``boxes`` ``(K, 4)``; ``K = images_per_class * tiles**2``.
+    def _drawn(
+        self, label: int, tiles: int, data: LabeledData, rng: torch.Generator
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Draw a class's images and crops of each, in parts: ``(n,)`` positions, and ``(n * crops, 4)`` boxes.
 
-        The lowest loss comes first. A class of fewer than ``K`` images is gone through again.
+        A class of fewer images than there are to be crops is gone through again.
         """
         number = self.images_per_class * tiles**2
         index = data.draw(label, max(number, min(self.candidates, len(data.class_indices[label]))), rng)
+        parts = list(index.split(max(1, MICRO_BATCH // self.crops)))
+        return parts, [draw_boxes(len(part) * self.crops, data.shape, self.least_area, rng) for part in parts]
+
+    @torch.no_grad()
+    def _best(
+        self,
+        label: int,
+        index: list[Tensor],
+        drawn_boxes: list[Tensor],
+        tiles: int,
+        teacher: nn.Module,
+        data: LabeledData,
+    ) -> Tensors:
+        """Choose of a class's crops ``index`` ``(K,)`` and ``boxes`` ``(K, 4)``; ``K = images_per_class * tiles**2``.
+
+        The lowest loss comes first.
+        """
         losses, boxes = [], []
-        for part in index.split(max(1, MICRO_BATCH // self.crops)):
-            drawn = draw_boxes(len(part) * self.crops, data.shape, self.least_area, rng)
+        for part, drawn in zip(index, drawn_boxes, strict=True):
             logits = predict(teacher, self._seen(data.batch(part).repeat_interleave(self.crops, 0), drawn, tiles))
             loss = cross_entropy(logits, torch.full_like(logits[:, 0], label, dtype=torch.int64), reduction="none")
             least, which = loss.cpu().view(len(part), self.crops).min(1)
             losses.append(least)
             boxes.append(drawn.view(len(part), self.crops, 4)[torch.arange(len(part)), which])
-        order = torch.cat(losses).argsort(stable=True)[:number]
-        return {"index": index[order], "boxes": torch.cat(boxes)[order]}
+        order = torch.cat(losses).argsort(stable=True)[: self.images_per_class * tiles**2]
+        return {"index": torch.cat(index)[order], "boxes": torch.cat(boxes)[order]}
 
     def _seen(self, images: Tensor, boxes: Tensor, tiles: int) -> Tensor:
         """Return what the teacher sees of the crops: at the size they will have, in the middle of an empty image."""

@@ -14,7 +14,7 @@ via Curriculum Data Augmentation" (CDA), 2023.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -47,6 +47,7 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
 from ddplug.utils.former import TakesFormerSpellings
+from ddplug.utils.teams import spread
 
 __all__ = ["SRe2L", "batch_norm_matching", "clamped"]
 
@@ -181,12 +182,18 @@ class SRe2L(metaclass=TakesFormerSpellings):
         past = min(int(state["done"]) / max(1, self.steps), 1.0)
         labels, gradient = balanced_labels(data, self.images_per_class), torch.zeros_like(state["inputs"])
         total = torch.zeros((), device=data.device)
+        batches = self._batches(data)
+        drawn = [self._drawn(len(rows), past, data, rng) for rows in batches]
         with frozen(teacher_module(self.teacher, data), unprefixed("teacher.", state), data.device) as teacher:
-            for rows in self._batches(data):
-                images = state["inputs"][rows].requires_grad_()
-                loss = self._loss(teacher, self._augment(images, past, data, rng), labels[rows])
-                (gradient[rows],) = torch.autograd.grad(loss, images)
-                total += loss.detach() * len(rows) / len(labels)
+
+            def moved(k: int) -> Tensors:
+                images = state["inputs"][batches[k]].requires_grad_()
+                loss = self._loss(teacher, drawn[k](images), labels[batches[k]])
+                return {"gradient": torch.autograd.grad(loss, images)[0], "loss": loss.detach()}
+
+            for rows, part in zip(batches, spread(len(batches), moved, data.device), strict=True):
+                gradient[rows] = part["gradient"]
+                total += part["loss"] * len(rows) / len(labels)
         rate = self.learning_rate * (1 + math.cos(math.pi * past)) / 2
         after = adam_step(state, {"inputs": gradient}, rate, _BETAS)
         after["inputs"] = clamped(after["inputs"], data.preprocess, state["range"])
@@ -232,21 +239,27 @@ class SRe2L(metaclass=TakesFormerSpellings):
         mixed = rows.view(data.num_classes, -1).T.flatten()
         return torch.split(mixed, self.batch_size)
 
-    def _augment(self, images: Tensor, past: float, data: LabeledData, rng: torch.Generator) -> Tensor:
-        """Crop and mirror each image by itself and shift all alike, when ``past`` (in [0, 1]) of the steps are done."""
-        flips = self._flips(data)
+    def _drawn(self, n: int, past: float, data: LabeledData, rng: torch.Generator) -> Callable[[Tensor], Tensor]:
+        """Draw what crops and mirrors each of ``n`` images by itself and shifts all alike.
+
+        It depends on the share ``past`` (in [0, 1]) of the steps that are done.
+        """
+        flips, boxes, flip, shifts = self._flips(data), None, None, list[int]()
         if self.least_area < 1 or flips:
-            shape = (images.shape[2], images.shape[3])
             whole = (1 + math.cos(math.pi * past)) / 2 if self.curriculum else 0.0
             least = self.least_area + (1 - self.least_area) * whole
-            boxes = draw_boxes(len(images), data.shape, least, rng, stretch=_STRETCH)
-            flip = torch.rand(len(images), generator=rng) < 0.5 if flips else None
-            images = resample(images, boxes, shape, flip)
+            boxes = draw_boxes(n, data.shape, least, rng, stretch=_STRETCH)
+            flip = torch.rand(n, generator=rng) < 0.5 if flips else None
         if self.jitter:
             reach = [int(self.jitter * side) for side in data.shape[1:]]
             shifts = [int(torch.randint(-r, r + 1, (), generator=rng)) for r in reach]
-            images = images.roll(shifts, (2, 3))
-        return images
+
+        def apply(images: Tensor) -> Tensor:
+            if boxes is not None:
+                images = resample(images, boxes, (images.shape[2], images.shape[3]), flip)
+            return images.roll(shifts, (2, 3)) if shifts else images
+
+        return apply
 
     def _loss(self, teacher: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         with _watched(teacher) as seen:
@@ -300,7 +313,8 @@ def _valid_range(data: LabeledData) -> Tensor:
     if data.inputs.dtype == torch.uint8:
         return torch.tensor([0.0, 1.0], device=data.device)[:, None].repeat(1, data.shape[0])
     ends = [part.transpose(0, 1).flatten(1).aminmax(dim=1) for part in pieces(data.inputs)]
-    return torch.stack([torch.stack([e.min for e in ends]).amin(0), torch.stack([e.max for e in ends]).amax(0)])
+    low, high = torch.stack([e.min for e in ends]).amin(0), torch.stack([e.max for e in ends]).amax(0)
+    return torch.stack([low, high]).to(data.device)  # where the inputs of memory-mapped data are not
 
 
 def _batch_norms(module: nn.Module) -> Iterator[nn.Module]:

@@ -39,6 +39,7 @@ from ddplug.utils.checks import whole as as_whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.fingerprints import fingerprint
 from ddplug.utils.notes import note
+from ddplug.utils.progress import progress as watched
 from ddplug.utils.surroundings import own_surroundings
 
 __all__ = ["CODED", "WHOLE_RECIPE", "compare", "sized_like"]
@@ -165,7 +166,7 @@ def _named(synthetic: Sets) -> list[Named]:
     else:
         found = []
         one = isinstance(synthetic, (SyntheticSet, str, bytes, os.PathLike)) or not isinstance(synthetic, Iterable)
-        several: Iterable[Any] = [synthetic] if one else synthetic
+        several: Any = [synthetic] if one else synthetic
         for own in map(as_set, several):
             method = str(own.provenance.get("method", "this set"))
             # one method at several sizes is one line of a plot
@@ -246,7 +247,8 @@ class _Group:
     ) -> Sequence[_Planned]:
         """Plan the rows of the sets and of their baselines."""
         random = any(getattr(baseline, "name", "") == "random" for baseline in baselines)
-        sized = [found for one in baselines if (found := self._sized(one, seed, random=random)) is not None]
+        fitted = (self._sized(one, seed, random=random) for one in watched(baselines, "baselines"))
+        sized = [found for found in fitted if found is not None]
         return [*self.own(network, repeats), *(self._baseline(*one, network, repeats, seed) for one in sized)]
 
     def own(self, network: Network, repeats: int) -> list[_Planned]:

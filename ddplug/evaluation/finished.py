@@ -25,6 +25,7 @@ from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.files import check_writable, write_file
 from ddplug.utils.fingerprints import fingerprint
 from ddplug.utils.signals import saving
+from ddplug.utils.teams import team
 from ddplug.utils.text import os_reason
 
 __all__ = ["Finished", "digest"]
@@ -77,14 +78,15 @@ class Finished:
     """What is done, in a file.
 
     Args:
-        path: the file, which need not exist; ``None`` for keeping nothing.
+        path: the file, which need not exist; ``None`` for keeping nothing, as all but the first do of processes that
+            work together.
 
     Raises:
         OptionError: it cannot be written, or holds something else.
     """
 
     def __init__(self, path: str | Path | None) -> None:
-        self._path = None if path is None else check_writable(path)
+        self._path = None if path is None or not team().leads else check_writable(path)
         self._shown = path
         self._mine: set[str] = set()
         self._rows = self._read()

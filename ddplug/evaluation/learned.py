@@ -32,6 +32,7 @@ from ddplug.utils.devices import pick_device
 from ddplug.utils.fingerprints import fingerprint
 from ddplug.utils.randomness import seeded, spawn
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.teams import spread
 
 __all__ = ["evaluate_as_learned", "train_as_learned"]
 
@@ -139,8 +140,12 @@ def evaluate_as_learned(
     training, began = LearnedTraining.of(synthetic), time.monotonic()
     test = same_space(synthetic, test, "test", pick_device(device))
     rngs = spawn(seeded(seed), repeats if training.seed is None else 1)
-    modules = (train_as_learned(synthetic, network=network, rng=rng, device=device) for rng in rngs)
-    accuracies = tuple(accuracy(module, test) for module in modules)
+
+    def judged(k: int) -> Tensors:
+        module = train_as_learned(synthetic, network=network, rng=rngs[k], device=device)
+        return {"accuracy": torch.tensor(accuracy(module, test), dtype=torch.float64)}
+
+    accuracies = tuple(float(found["accuracy"]) for found in spread(len(rngs), judged))
     return Evaluation(
         accuracies, name_of(network or training.network), synthetic.recipe, time.monotonic() - began, learned=True
     )

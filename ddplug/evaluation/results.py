@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ddplug.data.anything import Data
 from ddplug.data.labeled import LabeledData
 from ddplug.errors import DataError
-from ddplug.evaluation.finished import digest
+from ddplug.evaluation.finished import Found, digest
 from ddplug.evaluation.pace import Load, Pace
 from ddplug.evaluation.protocols import described, named, settled
 from ddplug.evaluation.run import Progress, Run
@@ -33,6 +33,7 @@ from ddplug.utils.checks import values_at_least, whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.randomness import seeded
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.teams import exchanged, team
 from ddplug.utils.text import percent
 
 __all__ = [
@@ -168,6 +169,8 @@ def judge(
 ) -> Evaluation:
     """Train one fresh network on each of several sets, and test them all.
 
+    Processes that work together (:mod:`ddplug.utils.teams`) train some of the networks each.
+
     Args:
         data: what to train on, as for :func:`~ddplug.evaluation.train.train_each`.
         test: real data in the same model space.
@@ -181,10 +184,10 @@ def judge(
     Returns:
         The accuracies, one a set.
     """
-    run, network = run or Run(), suited(network, test.shape)
+    run, network, share = run or Run(), suited(network, test.shape), team()
     pace = run.pace or Pace([Load("", len(data), 1, 1, 0)], lambda line: None, "")
     key = digest(data, test, network, recipe, seed=seed, device=device, steps=steps) if run.finished.keeps else None
-    found = run.finished.find(key)
+    found = _shared(run.finished.find(key))
     pace.begin()
     pace.skip(len(found))
     began = time.monotonic()
@@ -192,19 +195,29 @@ def judge(
     def test_all(modules: Mapping[int, nn.Module]) -> None:
         nonlocal began
         rights = {k: accuracy(module, test) for k, module in modules.items()}
-        seconds = (time.monotonic() - began) / len(modules)
-        found.update({k: (right, seconds) for k, right in rights.items()})
-        run.finished.put(key, {k: found[k] for k in modules})
+        seconds = (time.monotonic() - began) / max(1, len(modules))
+        new = _shared({k: (right, seconds) for k, right in rights.items()})
+        found.update(new)
+        run.finished.put(key, new)
         began = time.monotonic()
 
     train_each(
         data, network, recipe, rng=seeded(seed), device=device, steps=steps, progress=run.bars,
-        tick=pace.tick, ready=test_all, done=tuple(found),
+        tick=lambda networks: pace.tick(networks * share.size), ready=test_all, done=tuple(found), share=share,
     )  # fmt: skip
     rows = [found[k] for k in range(len(data))]
     result = Evaluation(tuple(row[0] for row in rows), name_of(network), recipe, sum(row[1] for row in rows))
     pace.end(f"{result.text} %")
     return result
+
+
+def _shared(found: Found) -> Found:
+    """Return what all processes that work together have found; by itself what is given."""
+    if team().size == 1:
+        return found
+    rows = torch.tensor([(k, *row) for k, row in found.items()], dtype=torch.float64).view(-1, 3)
+    parts = exchanged(lambda: [{"rows": rows}])
+    return {int(k): (right, seconds) for (part,) in parts for k, right, seconds in part["rows"].tolist()}
 
 
 @own_surroundings()

@@ -25,10 +25,13 @@ from ddplug.utils.checks import values_at_least, whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.randomness import spawn, temporary_seed
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.teams import Team
 
 __all__ = ["Trainable", "fit", "rate_at", "steps_of", "train_each", "train_on"]
 
 Trainable = SyntheticSet | LabeledData
+
+_BY_ITSELF = Team()
 
 
 @dataclass(frozen=True)
@@ -226,6 +229,7 @@ def train_each(
     tick: Callable[[int], object] = lambda networks: None,
     ready: Callable[[dict[int, nn.Module]], object] = lambda networks: None,
     done: Collection[int] = (),
+    share: Team = _BY_ITSELF,
 ) -> list[nn.Module]:
     """Train one fresh network on each of several sets of one size: all together, or one after the other.
 
@@ -241,9 +245,12 @@ def train_each(
         ready: takes networks that are trained, by the numbers of their sets, as soon as they are.
         done: numbers of sets whose networks are not needed. The others are the same without them, since each draws
             from a generator of its own.
+        share: of whom this process trains but a part; it calls ``ready`` as often as the others, with nothing where
+            there is nothing left for it.
 
     Returns:
-        The networks, in evaluation mode; those that are not needed may be as they were initialized.
+        The networks, in evaluation mode; those that are not needed, or are trained elsewhere, may be as they were
+        initialized.
 
     Raises:
         OptionError: an option is unknown or outside its range, or does not suit the data.
@@ -258,16 +265,18 @@ def train_each(
     together = go_together(modules, sample, min(recipe.batch_size, len(first)))
     groups = [list(range(len(data)))] if together else [[k] for k in range(len(data))]
     groups = [group for group in groups if not set(group) <= set(done)]
-    number = (steps_of(recipe, len(first)) if steps is None else steps) * sum(map(len, groups))
+    turns = [(groups[k : k + share.size] + [[]] * share.size)[share.rank] for k in range(0, len(groups), share.size)]
+    number = (steps_of(recipe, len(first)) if steps is None else steps) * sum(map(len, turns))
     with tqdm(total=number, desc="train", unit="step", disable=not progress, leave=False) as bar:
 
         def step(networks: int) -> None:
             bar.update(networks)
             tick(networks)
 
-        for group in groups:
+        for group in turns:
             sets, own = [data[k] for k in group], [rngs[k] for k in group]
-            fit([modules[k] for k in group], sets, recipe, own, steps=steps, together=together, tick=step)
+            if group:
+                fit([modules[k] for k in group], sets, recipe, own, steps=steps, together=together, tick=step)
             ready({k: modules[k].eval() for k in group})
     return [module.eval() for module in modules]
 

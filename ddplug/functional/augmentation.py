@@ -292,6 +292,8 @@ def apply(x: Tensor, drawn: Draw) -> Tensor:
     Returns:
         ``(n, C, H, W)``.
     """
+    if x.is_meta:  # there are no values to change
+        return x
     numbers = drawn.numbers.to(x)
     present = drawn.operation.unique().tolist()
     if len(present) == 1:

@@ -7,10 +7,15 @@ from torch import Tensor
 
 from ddplug.utils.surroundings import own_surroundings
 
-__all__ = ["centroids", "clusters", "nearest_rows"]
+__all__ = ["centroids", "clusters", "draw_seed", "nearest_rows"]
 
 _MAX_ITER = 30
 """Later iterations of Lloyd's algorithm lower the squared distance by less than one in a hundred, on MNIST."""
+
+
+def draw_seed(rng: torch.Generator) -> int:
+    """Draw what :func:`clusters` draws, whatever the rows."""
+    return int(torch.randint(2**31 - 1, (), generator=rng))
 
 
 @own_surroundings(gradients=False)
@@ -33,7 +38,7 @@ def clusters(features: Tensor, number: int, rng: torch.Generator) -> Tensor:
     from sklearn import cluster  # here, since it takes a second to import
     from threadpoolctl import threadpool_limits
 
-    seed = int(torch.randint(2**31 - 1, (), generator=rng))
+    seed = draw_seed(rng)
     with threadpool_limits(1):  # rounding, and so the clusters, would depend on the number of threads
         fitted = cluster.KMeans(number, n_init=1, max_iter=_MAX_ITER, random_state=seed).fit(features.cpu().numpy())
     labels = torch.from_numpy(fitted.labels_).long()

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ddplug.functional.types import Tensors
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.teams import spread
 
 __all__ = ["sum_of_parts"]
 
@@ -19,7 +21,8 @@ def sum_of_parts(term: Callable[[Tensor, int], Tensor], x: Tensor, size: int) ->
     """Add up what a function makes of the parts of a tensor.
 
     Automatic differentiation would keep the graphs of all parts until it goes back. Here a part's gradient is taken as
-    soon as its term is known, and its graph is let go.
+    soon as its term is known, and its graph is let go. Processes that work together (:mod:`ddplug.utils.teams`) take
+    some parts each.
 
     Args:
         term: 0-d tensor from a part and its number from 0, called once for each.
@@ -42,18 +45,22 @@ def sum_of_parts(term: Callable[[Tensor, int], Tensor], x: Tensor, size: int) ->
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, term: Callable[[Tensor, int], Tensor], size: int, x: Tensor) -> Tensor:
-        wanted, total, gradients = ctx.needs_input_grad[2], x.new_zeros(()), []
-        for number, part in enumerate(x.detach().split(size)):
-            own = part.detach().requires_grad_(wanted)
+        wanted, total, parts = ctx.needs_input_grad[2], x.new_zeros(()), x.detach().split(size)
+
+        def piece(number: int) -> Tensors:
+            own = parts[number].detach().requires_grad_(wanted)
             with torch.enable_grad():
                 value = term(own, number)
-            if wanted and value.requires_grad:
-                gradients += torch.autograd.grad(value, [own], materialize_grads=True)
-            elif wanted:
-                gradients.append(torch.zeros_like(own))
-            total = total + value.detach()
+            if not (wanted and value.requires_grad):
+                return {"value": value.detach(), "gradient": torch.zeros_like(own)}
+            (gradient,) = torch.autograd.grad(value, [own], materialize_grads=True)
+            return {"value": value.detach(), "gradient": gradient}
+
+        found = spread(len(parts), piece, x.device)
+        for part in found:
+            total = total + part["value"]
         if wanted:
-            ctx.save_for_backward(torch.cat(gradients))
+            ctx.save_for_backward(torch.cat([part["gradient"] for part in found]))
         return total
 
     @staticmethod

@@ -78,11 +78,11 @@ class _Calls(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        output = function(*args, **(kwargs or {}))
-        given = [*args, *(kwargs or {}).values()]
-        for name in (self.names[id(argument)] for argument in given if id(argument) in self.names):
-            plain = function in _RULES and id(args[1]) in self.names
-            self.found[name].append((_RULES[function](*args, **(kwargs or {})) if plain else None, output))
+        kwargs = kwargs or {}
+        output = function(*args, **kwargs)
+        for name in (self.names[id(given)] for given in (*args, *kwargs.values()) if id(given) in self.names):
+            plain = function in _RULES and len(args) > 1 and self.names.get(id(args[1])) == name
+            self.found[name].append((_RULES[function](*args, **kwargs) if plain else None, output))
         return output
 
 

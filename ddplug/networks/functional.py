@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
@@ -18,6 +20,7 @@ from ddplug.networks.batching import batch_pieces
 from ddplug.networks.factory import Network, build, embed, logits_of
 from ddplug.networks.layers import Classifier
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.teams import spread, team
 
 __all__ = [
     "forward",
@@ -137,6 +140,20 @@ def _micro_batches(module: nn.Module, *batch: Tensor) -> Iterator[tuple[Tensor, 
     return (tuple(tensor[part] for tensor in batch) for part in known[kind])
 
 
+def _width(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """Return how many numbers a structure gives for an input of a shape."""
+    known = _WIDTHS.setdefault(module, {})
+    if shape not in known:
+        training = module.training
+        with torch.no_grad():
+            known[shape] = module.eval()(torch.zeros(1, *shape)).shape[1]
+        module.train(training)
+    return known[shape]
+
+
+_WIDTHS: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], int]] = WeakKeyDictionary()
+
+
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
     """Put a prefix before every name, to keep several networks in one state."""
     return {prefix + name: tensor for name, tensor in tensors.items()}
@@ -159,11 +176,45 @@ def forward(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tens
     Returns:
         ``(n, D)`` features or ``(n, num_classes)`` logits.
     """
+    if x.is_meta:  # there are no values to compute with
+        return x.new_empty(len(x), _width(module, x.shape[1:]))
     if isinstance(module, _Embedding):
         tensors = prefixed("network.", tensors)
     # batch normalization writes its running statistics into the buffers it is given: hand it copies
     own = {**tensors, **{name: tensors[name].clone() for name, _ in module.named_buffers()}}
-    return torch.cat([functional_call(module, own, part) for part in _micro_batches(module, x)])
+    call = partial(functional_call, module, own)
+    if team().size > 1 and x.requires_grad and not any(tensor.requires_grad for tensor in own.values()):
+        sizes = [len(part) for (part,) in _micro_batches(module, x)]
+        if len(sizes) > 1:
+            shared: Tensor = _Shared.apply(x, call, sizes)
+            return shared
+    return torch.cat([call(part) for part in _micro_batches(module, x)])
+
+
+class _Shared(torch.autograd.Function):
+    """The call of a network on a batch, a share of whose micro-batches each process computes, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, call: Callable[[tuple[Tensor, ...]], Tensor], sizes: list[int]) -> Tensor:
+        parts, own = x.detach().split(sizes), team()
+        leaves = [part.requires_grad_() for part in parts[own.rank :: own.size]]
+        with torch.enable_grad():
+            outputs = [call((leaf,)) for leaf in leaves]
+        ctx.graphs, ctx.sizes = list(zip(leaves, outputs, strict=True)), sizes
+        found = spread(len(sizes), lambda k: {"y": outputs[k // own.size]}, x.device)
+        return torch.cat([part["y"].detach() for part in found])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        parts, size = gradient.split(ctx.sizes), team().size
+
+        def back(k: int) -> Tensors:
+            leaf, output = ctx.graphs[k // size]
+            return {"x": torch.autograd.grad(output, leaf, parts[k])[0]}
+
+        found = spread(len(parts), back, gradient.device)
+        return torch.cat([part["x"] for part in found]), None, None
 
 
 @own_surroundings()
@@ -179,6 +230,9 @@ def loss_gradient(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, y
     Returns:
         The gradients, and the buffers after the call (batch normalization in training mode moves them).
     """
+    if x.is_meta:
+        own = {name: tensors[name] for name, _ in module.named_parameters()}
+        return own, {name: tensors[name] for name, _ in module.named_buffers()}
     buffers = {name: tensors[name].clone() for name, _ in module.named_buffers()}
     leaves = {name: tensors[name].detach().requires_grad_() for name, _ in module.named_parameters()}
     total = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
@@ -204,6 +258,8 @@ def sgd_step(module: nn.Module, tensors: Tensors, x: Tensor, y: Tensor, rate: fl
     Returns:
         The new parameters and buffers.
     """
+    if x.is_meta:
+        return tensors
     gradients, buffers = loss_gradient(module, tensors, x, y)
     return {**{name: tensors[name] - rate * gradient for name, gradient in gradients.items()}, **buffers}
 

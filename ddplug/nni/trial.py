@@ -27,6 +27,7 @@ from ddplug.search.protocol import CandidateError, Protocol, Result
 from ddplug.search.sets import check_pair, load_set
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils import specs
+from ddplug.utils.allocator import keep_memory
 from ddplug.utils.arguments import Parser, add_fields, given_fields
 from ddplug.utils.fingerprints import file_fingerprint
 from ddplug.utils.text import one_line
@@ -148,4 +149,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    keep_memory()
     sys.exit(main())

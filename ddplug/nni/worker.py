@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ddplug.utils.allocator import keep_memory
+
 __all__ = ["main", "take_gpu"]
 
 
@@ -91,4 +93,5 @@ def main(framework: str, threads: str, gpus: str = "-") -> None:
 
 
 if __name__ == "__main__":
+    keep_memory()
     main(*sys.argv[1:4])

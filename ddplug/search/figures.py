@@ -86,7 +86,7 @@ def _course(axes: Any, proxies: Sequence[Record], promoted: Mapping[str, Record]
             facecolors="none",
             edgecolors=_FULL,
             linewidths=1.4,
-            label="promoted to full data",
+            label="trained in full too",
         )
     axes.set_xlabel("seconds of training on the set")
     axes.set_ylabel("accuracy by training on the set (%)")

@@ -83,8 +83,9 @@ class Workers:
 
         Raises:
             OptionError: the task cannot be sent, or not be read there.
-            LostError: its processes died, or one took too long; the message says so as a reason of a failure.
-            DdplugError: the processes do not start, or were ended.
+            DdplugError: the processes do not start, or were ended. It is a
+                :class:`~ddplug.utils.processes.LostError` where two died, or one took too long; its message says so as
+                the reason of a failure.
         """
         for last in (False, True):
             try:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ddplug.synthetic.dataset import SyntheticSet as SyntheticSet
     from ddplug.synthetic.held_out import holdout as holdout
     from ddplug.synthetic.learned import LearnedTraining as LearnedTraining
+    from ddplug.synthetic.merging import merge as merge
     from ddplug.synthetic.recipe import Recipe as Recipe
     from ddplug.synthetic.statement import privacy_statement as privacy_statement
 
@@ -26,6 +27,7 @@ _HOMES = {
     "difference": "compat",
     "holdout": "held_out",
     "images_within": "budget",
+    "merge": "merging",
     "privacy_statement": "statement",
     "rows_within": "budget",
     "same_space": "compat",
@@ -39,6 +41,7 @@ __all__ = [
     "difference",
     "holdout",
     "images_within",
+    "merge",
     "privacy_statement",
     "rows_within",
     "same_space",

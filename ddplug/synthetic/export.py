@@ -22,7 +22,7 @@ from ddplug.synthetic.ranges import in_units, range_of
 from ddplug.synthetic.statement import privacy_statement
 from ddplug.utils.files import write_file
 from ddplug.utils.notes import note
-from ddplug.utils.paths import unfit_for_windows
+from ddplug.utils.paths import local, unfit_for_windows
 from ddplug.utils.pictures import file_of
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.text import os_reason
@@ -93,7 +93,7 @@ def to_image_folder(synthetic: SyntheticSet, directory: str | Path) -> None:
         OptionError: the folder holds something, or cannot be written.
     """
     images = image_bytes(synthetic).numpy()
-    target = Path(os.path.realpath(directory))
+    target = Path(os.path.realpath(local(directory)))
     temporary = target.with_name(f".ddplug-{secrets.token_hex(8)}.tmp")
     folders = folder_names(synthetic.class_names)
     counts = dict.fromkeys(folders, 0)

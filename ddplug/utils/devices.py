@@ -7,6 +7,7 @@ import os
 import torch
 
 from ddplug.errors import OptionError
+from ddplug.utils.teams import team
 
 __all__ = ["pick_device", "visible_gpus"]
 
@@ -15,7 +16,8 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     """Find the device to work on.
 
     Args:
-        name: ``"auto"`` (CUDA, else MPS, else the CPU), or ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+        name: ``"auto"`` (CUDA, else MPS, else the CPU), or ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. Of processes
+            that work together each takes a GPU of its own, as long as there are any, where none is numbered.
 
     Returns:
         A device that is present.
@@ -29,7 +31,7 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     """
     counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if name == "auto":
-        return torch.device(next(kind for kind, count in counts.items() if count))
+        name = next(kind for kind, count in counts.items() if count)
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError):
@@ -37,7 +39,8 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     present = counts.get(device.type, 0)
     if (device.index or 0) >= present:
         raise OptionError(f"device {str(device)!r} is not available: {present} of its kind found here; use auto or cpu")
-    return device
+    own = team().local % present
+    return torch.device(device.type, own) if own and device.index is None else device
 
 
 def visible_gpus() -> list[str]:

@@ -28,6 +28,7 @@ from ddplug.utils import digests
 from ddplug.utils.locks import temporary
 from ddplug.utils.notes import note
 from ddplug.utils.paths import local, unfit_for_windows
+from ddplug.utils.teams import team
 from ddplug.utils.text import one_line, os_reason
 
 __all__ = ["check_header", "check_space", "check_writable", "is_checked", "read_tensors", "write_file", "write_tensors"]
@@ -78,6 +79,8 @@ def check_writable(path: str | Path) -> Path:
 def write_file(path: str | Path, content: bytes) -> None:
     """Write a file whole or not at all: a temporary name next to it, flushed to the disk, then renamed.
 
+    Of processes that work together only the first writes.
+
     Args:
         path: the file; an existing one is replaced, and stays as it was if anything fails.
         content: all of it.
@@ -86,6 +89,8 @@ def write_file(path: str | Path, content: bytes) -> None:
         OptionError: the path cannot be written or the disk is full.
     """
     target = check_writable(path)
+    if not team().leads:
+        return
     try:
         with temporary(target.parent) as made:
             with made.open("wb") as file:

@@ -1,4 +1,7 @@
-"""How long something takes, told from its first parts while it is being done, where that is long."""
+"""How long something takes, told from its first parts while it is being done, where that is long.
+
+What has to be told of a whole run is a :class:`Forecast`; of parts that only look alike from outside, :class:`Parts`.
+"""
 
 from __future__ import annotations
 
@@ -78,6 +81,13 @@ class Forecast:
         tell: takes what it is about and its seconds. That is ``""`` for all, those of the preparation included, or what
             each part of a long preparation is, as ``"networks"``.
         clock: gives seconds.
+
+    Example:
+        >>> from ddplug import distill
+        >>> from ddplug.testing import toy_images
+        >>> forecast = Forecast(lambda part, seconds: print(part or "all", seconds))
+        >>> len(distill(toy_images(), "random", images_per_class=1, callbacks=[forecast], device="cpu"))  # at once
+        3
     """
 
     def __init__(self, tell: Callable[[str, float], object], *, clock: Clock = time.monotonic) -> None:

@@ -9,15 +9,25 @@ are those of a run that was never stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["Keeper", "Part", "Stage", "keeping", "kept"]
+from ddplug.utils.progress import progress
+from ddplug.utils.teams import alone, exchanged, team
+
+__all__ = ["Keeper", "Part", "Stage", "keeping", "kept", "kept_each"]
+
+_CPU = torch.device("cpu")
+
+Make: TypeAlias = Callable[[], Mapping[str, Tensor]]
+"""Function that gives tensors by name, which nobody changes afterwards."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,3 +145,82 @@ def kept(rng: torch.Generator, make: Callable[[], Mapping[str, Tensor]]) -> dict
             _KEEPER.reset(token)
         own.keep(lambda: found)
     return dict(found)
+
+
+def kept_each(
+    rng: torch.Generator,
+    makes: Sequence[Make],
+    moves: Sequence[Callable[[], object]],
+    what: str,
+    device: torch.device = _CPU,
+) -> list[dict[str, Tensor]]:
+    """Return what each of several functions gives, or gave to a run that was stopped.
+
+    Processes that work together make a share each, in rounds. The generator takes the same way in all of them: where
+    one leaves a part to another it calls, in its place, what moves the generator as that part does. Where it does not,
+    which the end of a round shows, each of them makes all.
+
+    Args:
+        rng: generator on the CPU that all their randomness comes from.
+        makes: one a part.
+        moves: one a part; moves ``rng`` as the part does, and does no more.
+        what: each part is, to show how far it is.
+        device: that tensors of the others go to, those apart that they have on the CPU.
+
+    Example:
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> kept_each(rng, [lambda: {"two": torch.tensor(2)}], [lambda: None], "number")
+        [{'two': tensor(2)}]
+    """
+    if team().size == 1:
+        return [kept(rng, make) for make in progress(makes, what)]
+    keeper, size = _KEEPER.get() or Keeper(lambda parts: None, float("inf")), team().size
+    numbers = [keeper.begin() for _ in makes]
+    parts = [keeper.parts[number] for number in takewhile(keeper.parts.__contains__, numbers)]
+    if parts:
+        rng.set_state(parts[-1].generator)
+    for first in progress(range(len(parts), len(makes), size), what):
+        rest = slice(first, first + size)
+        parts += _shared(rng, makes[rest], moves[rest], device)
+        for number, part in zip(numbers[rest], parts[first:], strict=True):
+            keeper.put(number, part)
+    return [dict(part.tensors) for part in parts]
+
+
+def _shared(
+    rng: torch.Generator, makes: Sequence[Make], moves: Sequence[Callable[[], object]], device: torch.device
+) -> list[Part]:
+    """Make parts, one a process; where the generator would not take the same way in each, all of them in each."""
+    before = rng.get_state()
+
+    def share() -> list[Mapping[str, Tensor]]:
+        made: Mapping[str, Tensor] = {}
+        after = []
+        for k, (make, move) in enumerate(zip(makes, moves, strict=True)):
+            if k == team_rank:
+                made = make()
+            elif not _moved(move):
+                return [{}, {}]
+            after.append(rng.get_state())
+        return [made, {"after": torch.stack(after)}]
+
+    team_rank, token = team().rank, _KEEPER.set(None)  # what they call is part of them
+    try:
+        found = exchanged(share, device)
+        ways = [way["after"] for _, way in found if way]
+        if len(ways) == len(found) and all(torch.equal(way, ways[0]) for way in ways):
+            return [Part(made, way) for (made, _), way in zip(found, ways[0], strict=False)]
+        rng.set_state(before)
+        with alone():
+            return [Part(dict(make()), rng.get_state()) for make in makes]
+    finally:
+        _KEEPER.reset(token)
+
+
+def _moved(move: Callable[[], object]) -> bool:
+    """Move a generator; tell whether that is possible without the numbers that a part computes."""
+    try:
+        move()
+    except Exception:  # whatever comes of tensors without values
+        return False
+    return True

@@ -41,7 +41,7 @@ class Task(Protocol):
     def load(self) -> object:
         """Get ready; the time limit counts from the end of this."""
 
-    def __call__(self, tell: Hear) -> Any:
+    def __call__(self, tell: Hear, /) -> Any:
         """Do it, and tell how it goes."""
 
 

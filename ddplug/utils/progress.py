@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -29,7 +30,9 @@ def hidden(forced: bool = False) -> bool:
 
 def above(line: str) -> None:
     """Write a line to standard error, above a progress bar if there is one."""
-    if sys.stderr is not None:
+    if sys.stderr is None:
+        return
+    with suppress(AttributeError, ValueError, OSError):  # nobody may be there to read it, which is no reason to stop
         tqdm.write(line, file=sys.stderr)
 
 

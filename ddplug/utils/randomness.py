@@ -16,7 +16,7 @@ from torch import Tensor
 from ddplug.errors import OptionError
 from ddplug.utils.checks import whole
 
-__all__ = ["known_secrets", "nth_generator", "secret_normal", "seeded", "spawn", "temporary_seed"]
+__all__ = ["known_secrets", "nth_generator", "secret_normal", "seeded", "spawn", "temporary_seed", "twin"]
 
 _Source: TypeAlias = Callable[[tuple[int, ...]], Tensor]
 """Function of a shape: float64 numbers."""
@@ -55,6 +55,13 @@ def seeded(seed: Any) -> torch.Generator:
     if not 0 <= number < 2**63:
         raise OptionError(f"seed is {number}; it must be at least 0 and below 2**63")
     return torch.Generator().manual_seed(number)
+
+
+def twin(rng: torch.Generator) -> torch.Generator:
+    """Make a generator that stands where another does, and moves by itself."""
+    other = torch.Generator()
+    other.set_state(rng.get_state())
+    return other
 
 
 def nth_generator(seed: int, n: int) -> torch.Generator:

@@ -39,6 +39,9 @@ PUBLISHED: Mapping[str, Mapping[str, tuple[tuple[int, float], ...]]] = {
 _GRAY = "#7d8590"
 """What is not ours; it can be read on light and on dark pages."""
 
+_WHOLE = "whole data"
+"""What the row of all the data is called."""
+
 _NAMES = 0.45
 """Share of the bytes of the smallest published sets where their names begin, on a logarithmic axis."""
 
@@ -57,6 +60,10 @@ def over_bytes(results: Sequence[Mapping[str, Any]], size: tuple[float, float] =
     for axes, data in zip(figure.subplots(1, len(PUBLISHED)), PUBLISHED, strict=True):
         _published(axes, PUBLISHED[data])
         rows = [row for result in results if result["title"].startswith(data) for row in result["rows"]]
+        for row in rows:
+            if row["stored"] == _WHOLE:
+                axes.axhline(row["accuracy (%)"], color="0.5", linewidth=1, linestyle="-.", label="all the data")
+        rows = [row for row in rows if row["stored"] != _WHOLE]
         lines = dict.fromkeys((row["stored"], row["network"]) for row in rows)
         for k, (stored, network) in enumerate(lines):
             line = [row for row in rows if (row["stored"], row["network"]) == (stored, network)]

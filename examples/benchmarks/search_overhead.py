@@ -82,7 +82,7 @@ def bare(train: Any, rest: Any, steps: int) -> float:
 
 def _cpu(pid: int) -> float:
     used = psutil.Process(pid).cpu_times()
-    return used.user + used.system
+    return float(used.user + used.system)
 
 
 def _in_new(folder: Path, journal: Path) -> float:
@@ -91,7 +91,7 @@ def _in_new(folder: Path, journal: Path) -> float:
     command = [sys.executable, __file__, "--judge", str(folder), str(journal)]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     after = psutil.Process().cpu_times()
-    return after.children_user + after.children_system - before.children_user - before.children_system
+    return float(after.children_user + after.children_system - before.children_user - before.children_system)
 
 
 def judged(folder: Path, journal: Path | None, steps: int) -> Judge:
@@ -155,7 +155,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.judge:
-        judged(*arguments.judge, 1)(NETWORK)
+        folder, journal = arguments.judge
+        judged(folder, journal, 1)(NETWORK)
         return
     path = fresh(arguments.out, "search-overhead") / "search-overhead.json"
     for name in missing(path, "where", WAYS, arguments.row):

@@ -64,7 +64,6 @@ def rows_of(task: str) -> dict[str, dict[str, Any]]:
         rows[f"{task}: {name}"] = {
             "row": f"{task}: {name}",
             "task": f"{TASKS[task]}, {size} of {len(truth)}",
-            "score": name,
             "cost": cost,
             "regret (points)": text(interval(lost[1])),
             "less that of early stopping": None if name == EARLY else text(interval(less)),
@@ -100,7 +99,7 @@ def main() -> None:
     write(path, result)
     for row in rows:
         if row["row"] in left:
-            print(*(value for name, value in row.items() if name != "task"), sep="  ")
+            print(*row.values(), sep="  ")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import partial
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from ddplug.distillers.selection.random_ import Random
 from ddplug.evaluation.results import judge
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.forecast import Forecast
 from tests.cli.test_report import Reader
 
 QUICK = ["--data", "digits", "--network", "mlp:width=4", "--repeats", "1", "--whole-steps", "2", "--device", "cpu"]
@@ -92,6 +95,16 @@ def test_outputs_of_compare_are_checked_first(capsys: pytest.CaptureFixture[str]
     assert "--to is a.xlsx; its ending must be one of .csv, .tex" in refusal(capsys, *argv, "--to", "a.xlsx")
     assert "the folder" in refusal(capsys, *argv, "--to", "none/a.csv")
     assert "missing.safetensors" in refusal(capsys, "compare", "missing.safetensors", *QUICK)
+
+
+def test_what_comes_before_training_is_foretold(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = itertools.count(0, 31)  # for each of two baselines
+    monkeypatch.setattr("ddplug.utils.forecast.Forecast", partial(Forecast, clock=lambda: float(next(seconds))))
+    assert main(["compare", "set-1.safetensors", *QUICK]) == 0
+    err = capsys.readouterr().err
+    assert "fitting baselines to the bytes takes about 62 seconds, before networks are trained\n" in err
 
 
 def test_a_stopped_command_goes_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import torch
 from ddplug.cli.program import main
 from ddplug.data.preprocess import Identity
 from ddplug.distillation import callbacks
+from ddplug.evaluation.pace import Load
+from ddplug.evaluation.run import Run
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.locks import locked
 from ddplug.utils.streams import is_terminal
@@ -68,6 +71,23 @@ def test_lines_are_wrapped_where_the_terminal_ends(width: int, made: str, monkey
     # a word that is too wide stands as it is
     lines = [line for line in terminal.text.splitlines() if len(line.split()) > 3]
     assert width - 25 < max(map(len, lines)) <= width
+
+
+def broken() -> Any:
+    return open("/dev/full", "w", buffering=1)
+
+
+@pytest.mark.parametrize("make", [lambda: None, closed, broken, object])
+def test_lines_that_nobody_can_read_do_not_stop_an_evaluation(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, out = make(), Plain()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(sys, "stdout", out)
+    pace = Run([Load("a set", 1, 1, 1, 1)], "training", True).pace
+    assert pace is not None
+    pace._say("a set: 90.0 %")
+    assert out.text == ""
+    with suppress(AttributeError, OSError):  # what it holds cannot be written
+        stream.close()
 
 
 def test_lines_in_a_file_do_not_ask_the_terminal(made: str, monkeypatch: pytest.MonkeyPatch) -> None:

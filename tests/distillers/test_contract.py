@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,8 +20,11 @@ from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillers.parts.images import to_set
 from ddplug.distillers.presets import Preset
 from ddplug.errors import OptionError
+from ddplug.evaluation.results import evaluate
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.recipe import Recipe
 from ddplug.testing import check_class_symmetry, check_distiller, made_small, toy_images, toy_series, toy_table
+from ddplug.utils.randomness import known_secrets
 from tests.toy_distillers import MeanMatching
 
 
@@ -29,6 +33,27 @@ def test_registered_distillers_keep_the_contract(name: str) -> None:
     method = registry.resolve("distiller", name)()
     assert method.name == name
     check_distiller(method)
+
+
+ACCELERATORS = [
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")),
+    pytest.param("mps", marks=pytest.mark.skipif(not torch.backends.mps.is_available(), reason="there is no MPS")),
+]
+
+
+@pytest.mark.parametrize("device", ACCELERATORS)
+@pytest.mark.parametrize("name", registry.names("distiller"))
+def test_methods_run_on_accelerators_and_go_on_there(name: str, device: str, tmp_path: Path) -> None:
+    method = made_small(registry.resolve("distiller", name)())
+    data = toy_images((500, 500)) if getattr(method, "private", False) else toy_images()
+    steps = 2 if method.steps else 0
+    with known_secrets():
+        made = distill(data, method, steps=steps // 2, device=device, checkpoint=tmp_path / "run")
+        again = distill(data, method, steps=steps, device=device, checkpoint=tmp_path / "run")
+    assert made.shape == again.shape == data.shape and made.inputs.device.type == "cpu"
+    assert again.provenance["device"] == device and bool(again.inputs.isfinite().all())
+    found = evaluate(again, data, network="mlp", repeats=2, recipe=Recipe(epochs=2), device=device)
+    assert all(0 <= right <= 1 for right in found.accuracies)
 
 
 IMAGES_ONLY = ("rded", "sre2l")

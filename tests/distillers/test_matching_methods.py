@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from ddplug.networks.factory import embed, has_batch_norm
 from ddplug.networks.functional import initial_parameters
 from ddplug.testing import toy_images, toy_table
 from ddplug.utils.notes import Note
-from tests.exact import double_convnet, exact_images, generator, moved, network_of, part, twin
+from tests.exact import double_convnet, exact_images, generator, moved, network_of, part, peak_of_graphs, twin
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
 
@@ -240,10 +241,37 @@ def test_published_loops_and_the_rule_between_them() -> None:
     assert loops(100) == (100, 5) and loops(7) == (7, 71)
 
 
+@pytest.mark.parametrize("kind", [DC, IDC])
+def test_classes_go_together_or_not_and_nothing_else_changes(kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    data = toy_images((6, 5, 7, 6, 5))
+    method = kind(images_per_class=2, network="convnet:width=4,depth=1", init_from="noise", batch_real=4)
+    state = method.init(data, generator())
+    found, peaks = [], []
+    for together in (5, 2, 1):
+        monkeypatch.setattr("ddplug.distillers.parts.views.classes_together", lambda *_, number=together: number)
+        found.append(method.step(state, data, generator(1))[0]["inputs"])
+        peaks.append(peak_of_graphs(lambda: method.step(state, data, generator(1))))
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])
+    assert not torch.equal(found[0], state["inputs"])
+    assert peaks[1] < 0.5 * peaks[0] and peaks[2] < 0.7 * peaks[1]
+
+
+def test_real_batches_are_larger_where_a_pool_keeps_them() -> None:
+    data = toy_images((6, 6))
+    options: dict[str, Any] = {"network": "mlp:width=4", "init_from": "noise"}
+    drawn = DC(images_per_class=2, **options)
+    state = drawn.init(data, generator())
+    assert drawn.view(state, data, generator())["batches"].shape == (2, 64)
+    pooled = DC(images_per_class=1, pool_size=1, **options)
+    kept = replace(pooled, batch_real=256).init(data, generator())
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in pooled.init(data, generator()).items())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_real": 0}, "batch_real is 0; it must be at least 1"),
+        ({"batch_real": -1}, "batch_real is -1; it must be at least 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan; it must be at least 0"),
         ({"distance": "l2"}, "unknown gradient distance 'l2'"),
     ],

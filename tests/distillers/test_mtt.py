@@ -202,7 +202,8 @@ def test_graphs_take_as_much_memory_for_50_steps_as_for_10() -> None:
 
 def test_the_memory_that_is_left_chooses_the_gradient_of_a_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
     data, method = toy_images((9, 12, 10)), replace(SMALL, syn_steps=5)
-    for free, how in ((10**9, "unrolled"), (10**5, "exact"), (None, "exact")):
+    cases: list[tuple[int | None, Any]] = [(10**9, "unrolled"), (10**5, "exact"), (None, "exact")]
+    for free, how in cases:
         monkeypatch.setattr("ddplug.distillers.mtt.available", lambda device, free=free: free)
         state = method.init(data, generator())
         assert bool(state["unrolled"]) == (how == "unrolled")

@@ -18,6 +18,8 @@ def test_every_preset_is_a_published_loop_with_its_source(method: str, name: str
     if method in ("dm", "dc", "dsa"):
         assert made.pool_size == 0 and made.batch_real == 256
         assert made.network == ("mlp" if name == "paper-mlp" else "convnet")
+    if method in ("dc", "dsa"):
+        assert (made.inner_loop, made.network_learning_rate) == (0, 0.01)
     if method == "frepo":  # has a pool, which is its own published loop when a state of a network serves one step
         assert (made.pool_size, made.reuse, made.advance, made.max_age) == (10, 1, 1, 100)
     if method == "idm":

@@ -79,7 +79,7 @@ def test_the_gradient_of_the_whole_loss_is_that_of_finite_differences() -> None:
 
     def loss(images: Tensor) -> Tensor:
         with frozen(module, {}, torch.device("cpu")) as ready:
-            return method._loss(ready, method._augment(images, 0.5, data, generator(9)), labels)
+            return method._loss(ready, method._drawn(len(images), 0.5, data, generator(9))(images), labels)
 
     images = torch.randn(2, 1, 8, 8, generator=generator(), dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(loss, (images,))
@@ -134,13 +134,13 @@ def test_the_augmentation_is_a_crop_a_flip_and_a_common_shift() -> None:
     method = replace(SMALL, flip=True, jitter=0.25, least_area=0.3)
     rng = generator(2)
     other = twin(rng)
-    ours = method._augment(images, 0.7, data, rng)
+    ours = method._drawn(len(images), 0.7, data, rng)(images)
     boxes = draw_boxes(5, (3, 16, 16), 0.3, other, stretch=4 / 3)
     flip = torch.rand(5, generator=other) < 0.5
     down, right = (int(torch.randint(-4, 5, (), generator=other)) for _ in range(2))
     expected = resample(images, boxes, (16, 16), flip)
     torch.testing.assert_close(ours, torch.cat([expected[:, :, -down:], expected[:, :, :-down]], 2).roll(right, 3))
-    assert torch.equal(replace(method, **PLAIN)._augment(images, 0.7, data, rng), images)
+    assert torch.equal(replace(method, **PLAIN)._drawn(len(images), 0.7, data, rng)(images), images)
 
 
 def test_the_curriculum_begins_with_whole_images_and_ends_with_the_least_crop() -> None:
@@ -149,7 +149,7 @@ def test_the_curriculum_begins_with_whole_images_and_ends_with_the_least_crop() 
     method = replace(SMALL, curriculum=True, jitter=0.0, flip=False, least_area=0.08)
 
     def spread(past: float, method: SRe2L = method) -> Tensor:
-        crops = method._augment(ramp, past, data, generator())
+        crops = method._drawn(len(ramp), past, data, generator())(ramp)
         return (crops.amax((1, 2, 3)) - crops.amin((1, 2, 3))) / 31
 
     assert float(spread(0.0).min()) == pytest.approx(1)

@@ -149,6 +149,14 @@ def test_hostile_class_names_stay_inside(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_folder_may_be_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    to_image_folder(make(), "~/out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with pytest.raises(OptionError, match="holds a NUL character"):
+        to_image_folder(make(), "a\0b")
+
+
 def test_image_folder_refuses(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep")

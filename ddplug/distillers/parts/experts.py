@@ -34,6 +34,7 @@ from tqdm.auto import tqdm
 from ddplug.data.anything import Data, as_labeled
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.images import pick_augmentation
+from ddplug.distillers.parts.shares import each_part
 from ddplug.distillers.parts.training import TRAIN_BATCH, ExpertTraining, structure, trajectory
 from ddplug.errors import DataError, DivergedError, FormatError, OptionError
 from ddplug.functional.types import Tensors
@@ -45,9 +46,9 @@ from ddplug.utils.files import check_writable, read_tensors, write_tensors
 from ddplug.utils.fingerprints import fingerprint
 from ddplug.utils.forecast import parts
 from ddplug.utils.locks import clean, locked
-from ddplug.utils.preparation import kept
-from ddplug.utils.progress import progress as progress_bar
+from ddplug.utils.paths import local
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.teams import agreed, alone, team
 from ddplug.utils.text import os_reason
 
 __all__ = [
@@ -112,7 +113,7 @@ def expert_path(folder: str | Path, number: int) -> Path:
         >>> expert_path("experts", 7).name
         'expert-00007.safetensors'
     """
-    return Path(folder) / f"expert-{number:05d}.safetensors"
+    return Path(local(folder)) / f"expert-{number:05d}.safetensors"
 
 
 def _numbers(folder: Path) -> list[int]:
@@ -205,7 +206,7 @@ def open_experts(folder: str | Path, network: Network, data: LabeledData, number
         FormatError: a file is not a sound expert.
         DataError: an expert is of another network, or was trained on other data or otherwise.
     """
-    present = _numbers(Path(folder))
+    present = _numbers(Path(local(folder)))
     wanted = range(number or max(len(present), 1))
     missing = [k for k in wanted if k not in present]
     if missing:
@@ -241,6 +242,8 @@ def train_experts(
     progress: bool = False,
 ) -> list[Path]:
     """Train experts and write each to a file of its own, whole or not at all; those that are there are kept.
+
+    Processes that work together (:mod:`ddplug.utils.teams`) train and write a share each.
 
     Args:
         data: real data.
@@ -289,23 +292,28 @@ def train_experts(
         "stored": "float16" if half else "float32",
     }
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        Path(local(folder)).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OptionError(f"cannot make the folder {folder}: {os_reason(error)}; choose another path") from None
     check_writable(expert_path(folder, 0))
     clean(folder)
-    for k in _numbers(Path(folder)):
+    for k in _numbers(Path(local(folder))):
         _check(read_expert(expert_path(folder, k)), k, header)
     paths = {k: expert_path(folder, k) for k in range(shard[0] - 1, number, shard[1])}
     missing = [k for k, path in paths.items() if not path.exists()]
-    total = len(missing) * training.epochs * training.steps(data)
+    own = team()
+    agreed(f"the experts that are missing in {folder}", str(missing))
+    mine = missing[own.rank :: own.size]
+    total = len(mine) * training.epochs * training.steps(data)
     with (
+        alone(),
         tqdm(total=total, desc="experts", unit="step", disable=not progress, leave=False) as bar,
         parts(total, "experts") as done,
     ):
-        for k in missing:
+        for k in mine:
             with locked(paths[k]):
                 _train(paths[k], data, network, training, {**header, "number": k}, lambda: (bar.update(), done()))
+    agreed("what was done", "all of it")  # the others' files are there too
     return list(paths.values())
 
 
@@ -366,12 +374,12 @@ class ExpertSource:
             training = ExpertTraining(
                 self.epochs, self.epoch_steps, self.learning_rate, batch_size=TRAIN_BATCH, augment=self.augment
             )
-            numbers = progress_bar(range(self.number), "experts")
 
-            def expert() -> Tensors:
+            def expert(data: LabeledData, state: Mapping[str, Tensor]) -> Tensors:
                 return {"rows": torch.stack(list(trajectory(self.network, data, training, rng)))}
 
-            return {"trajectories": torch.stack([kept(rng, expert)["rows"] for _ in numbers])}
+            found = each_part([expert] * self.number, data, {}, rng, "experts")
+            return {"trajectories": torch.stack([one["rows"] for one in found])}
         experts = open_experts(self.folder, self.network, data, self.number)
         epochs = min(len(expert.snapshots) for expert in experts) - 1
         if epochs < self.epochs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -12,14 +13,15 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.training import POOL, draw_pool, train
 from ddplug.errors import OptionError
 from ddplug.functional.clustering import clusters
-from ddplug.functional.types import Tensors
 from ddplug.networks.factory import build, embed
-from ddplug.utils.preparation import kept
 
 __all__ = ["MICRO_BATCH", "Features", "cluster_means", "extractor", "logits", "mean_input", "pixels"]
 
 MICRO_BATCH = 256
 """Samples turned into model space at once, which bounds the memory however large a class is."""
+
+_CLUSTERED = 1 << 28
+"""Numbers of the samples of a class, at most, that are clustered at once: a gibibyte of them."""
 
 Features = Callable[[Tensor], Tensor]
 """From ``(n,)`` positions to ``(n, d)`` float32 features on the device of the data."""
@@ -77,11 +79,12 @@ def mean_input(data: LabeledData, index: Tensor) -> Tensor:
 
 
 def cluster_means(data: LabeledData, members: Tensor, extract: Features, number: int, rng: torch.Generator) -> Tensor:
-    """Cluster samples by k-means and average each cluster in model space.
+    """Cluster samples by k-means and average each cluster in model space; :func:`draw_seed` is all that it draws.
 
     Args:
         data: real data.
-        members: ``(n,)`` positions of the samples, at least ``number``.
+        members: ``(n,)`` positions of the samples, at least ``number``; where they are too many for memory, every
+            so-manieth is taken.
         extract: what they are clustered by; with :func:`pixels` the averages are the centroids.
         number: clusters.
         rng: generator on the CPU.
@@ -89,9 +92,7 @@ def cluster_means(data: LabeledData, members: Tensor, extract: Features, number:
     Returns:
         ``(number, *shape)`` float32 on the device of the data.
     """
-
-    def means() -> Tensors:
-        labels = clusters(extract(members), number, rng)
-        return {"means": torch.stack([mean_input(data, members[labels == k]) for k in range(number)])}
-
-    return kept(rng, means)["means"]
+    most = min(len(members), max(number, _CLUSTERED // math.prod(data.shape)))
+    members = members[torch.arange(most) * len(members) // most]
+    labels = clusters(extract(members), number, rng)
+    return torch.stack([mean_input(data, members[labels == k]) for k in range(number)])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,13 +12,18 @@ from ddplug import registry
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.settling import settled
 from ddplug.distillers.parts.features import cluster_means, pixels
+from ddplug.distillers.parts.shares import nothing
 from ddplug.errors import DataError, OptionError
+from ddplug.functional.clustering import draw_seed
 from ddplug.functional.resize import reduce, reduced_shape
+from ddplug.functional.types import Tensors
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils import specs
 from ddplug.utils.checks import one_of
 from ddplug.utils.notes import note
+from ddplug.utils.preparation import kept_each
+from ddplug.utils.randomness import twin
 
 __all__ = [
     "INITIAL_IMAGES",
@@ -95,15 +101,22 @@ def _say_few(data: LabeledData, counts: list[int], wanted: int, what: str) -> No
         )
 
 
-def balanced_labels(data: LabeledData, images_per_class: int) -> Tensor:
-    """Return the labels ``[0, .., 0, 1, .., 1, ..]`` of a balanced set, ``(C * images_per_class,)`` int64."""
-    return torch.arange(data.num_classes, device=data.device).repeat_interleave(images_per_class)
+def balanced_labels(data: LabeledData, images_per_class: int, classes: Sequence[int] | None = None) -> Tensor:
+    """Return the labels ``[0, .., 0, 1, .., 1, ..]`` of a balanced set, ``(C * images_per_class,)`` int64.
+
+    Args:
+        data: real data.
+        images_per_class: of each class.
+        classes: that the set has; all if not given.
+    """
+    own = torch.tensor(range(data.num_classes) if classes is None else classes, device=data.device)
+    return own.repeat_interleave(images_per_class)
 
 
-def selected_labels(data: LabeledData, images_per_class: int) -> Tensor:
-    """Return the labels ``[0, .., 0, 1, ..]`` of a selection that takes what a class has, ``(M,)`` int64."""
-    counts = [min(images_per_class, len(members)) for members in data.class_indices]
-    return torch.arange(data.num_classes).repeat_interleave(torch.tensor(counts)).to(data.device)
+def selected_labels(data: LabeledData, images_per_class: int, classes: Sequence[int]) -> Tensor:
+    """Return the labels ``[0, .., 0, 1, ..]`` of a selection from classes that takes what each has, ``(M,)`` int64."""
+    counts = [min(images_per_class, len(data.class_indices[label])) for label in classes]
+    return torch.tensor(classes).repeat_interleave(torch.tensor(counts)).to(data.device)
 
 
 def pick_augmentation(augment: str, data: LabeledData) -> str:
@@ -143,11 +156,16 @@ def _real(data: LabeledData, images_per_class: int, rng: torch.Generator, factor
 
 
 def _kmeans(data: LabeledData, images_per_class: int, rng: torch.Generator, factor: int) -> Tensor:
-    extract = pixels(data)
-    classes = []
+    extract, makes = pixels(data), []
+
+    def means(members: Tensor, rng: torch.Generator) -> Tensors:
+        return {"means": cluster_means(data, members, extract, min(images_per_class, len(members)), rng)}
+
     for members in data.class_indices:
-        means = cluster_means(data, members, extract, min(images_per_class, len(members)), rng)
-        classes.append(means[torch.arange(images_per_class) % len(means)])
+        makes.append(partial(means, members, twin(rng)))
+        draw_seed(rng)
+    found = kept_each(rng, makes, [nothing] * len(makes), "classes", data.device)
+    classes = [part["means"][torch.arange(images_per_class) % len(part["means"])] for part in found]
     return reduce(torch.cat(classes).to(data.device), factor)
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from ddplug.functional.types import Tensors
 from ddplug.networks.functional import prefixed, unprefixed
-from ddplug.utils.preparation import kept
-from ddplug.utils.progress import progress
 
-__all__ = ["ViewMaker", "after_use", "replace_view", "stack_views", "staggered_pool", "view_at"]
+__all__ = ["ViewMaker", "after_use", "aged_pool", "replace_view", "stack_views", "staggered", "view_at"]
 
 
 def stack_views(views: Sequence[Tensors]) -> Tensors:
@@ -39,20 +36,22 @@ ViewMaker = Callable[[Tensors | None, int], Tensors]
 """Function of a network (``None`` for a new one) and a number of training steps: a view of the network after them."""
 
 
-def staggered_pool(number: int, max_age: int, make: ViewMaker, rng: torch.Generator) -> Tensors:
-    """Fill a pool with new networks at ages spread evenly below ``max_age``, as if it had been in use for long.
+def staggered(number: int, max_age: int) -> list[int]:
+    """Spread the ages of networks evenly below ``max_age``, as if their pool had been in use for long.
 
-    Args:
-        number: networks in the pool.
-        max_age: in training steps.
-        make: see :data:`ViewMaker`.
-        rng: generator on the CPU, of all that ``make`` draws.
+    Example:
+        >>> staggered(4, 200)
+        [0, 50, 100, 150]
+    """
+    return [k * max_age // number for k in range(number)]
+
+
+def aged_pool(views: Sequence[Tensors], ages: Sequence[int]) -> Tensors:
+    """Stack views of networks of some ages, in training steps.
 
     Returns:
         The part ``pool.*`` of a state, with the counts ``age`` and ``used`` of each view.
     """
-    ages = [k * max_age // number for k in range(number)]
-    views = (kept(rng, partial(make, None, age)) for age in progress(ages, "networks"))
     return stack_views([_counted(view, age) for view, age in zip(views, ages, strict=True)])
 
 
@@ -66,7 +65,7 @@ def after_use(
     """Count a use of a pool's ``k``-th network; after the last in its state train it, or put a new one there.
 
     Args:
-        state: with a pool of :func:`staggered_pool`.
+        state: with a pool of :func:`aged_pool`.
         k: position in the pool.
         make: see :data:`ViewMaker`.
         reuse: uses of a network between two trainings.

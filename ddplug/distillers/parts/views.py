@@ -99,15 +99,24 @@ def real_statistics(
         statistic: from ``(classes, batch_real, D)`` outputs to a tensor with the classes first.
 
     Returns:
-        The statistic of all classes.
+        The statistic of all classes; of data without values (:meth:`ddplug.data.LabeledData.shadow`) nothing.
     """
     labels = torch.arange(data.num_classes)
+    if data.inputs.is_meta:
+        return _drawn(data, batch_real, rng)
     groups = [labels] if has_batch_norm(module) else labels.split(1)
     parts = []
     for group in groups:
         images = torch.cat([data.sample(int(label), batch_real, rng) for label in group])
         parts.append(statistic(class_outputs(module, images, group, view)))
     return torch.cat(parts)
+
+
+def _drawn(data: LabeledData, batch_real: int, rng: torch.Generator) -> Tensor:
+    """Draw what is looked at of each class, without looking at it."""
+    for label in range(data.num_classes):
+        data.draw(label, batch_real, rng)
+    return torch.empty(data.num_classes, 0)
 
 
 def gradient_view(
@@ -215,6 +224,8 @@ def _real_gradients(
 ) -> Tensors:
     """Gradients of the cross-entropy of a view's real images, for each name and all of some classes ``(C, *shape)``."""
     network, found = unprefixed("network.", view), []
+    if data.inputs.is_meta:  # all is drawn
+        return {}
     for label in classes:
         images = _augmented(data.batch(view["batches"][label]), torch.tensor([label]), view)
         targets = torch.full((len(images),), label, device=data.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import torch
@@ -12,17 +13,22 @@ from torch import Tensor
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.protocol import Metrics, State
+from ddplug.distillation.shards import own_classes
 from ddplug.distillers.parts.features import extractor
 from ddplug.distillers.parts.images import available, balanced_labels, selected_labels, to_set
+from ddplug.distillers.parts.shares import nothing
+from ddplug.functional.types import Tensors
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import one_of
 from ddplug.utils.former import TakesFormerSpellings
+from ddplug.utils.preparation import kept_each
+from ddplug.utils.randomness import twin
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["FeatureSelection", "Selection", "check_keep", "each_class", "pick_by_score", "pick_pool"]
+__all__ = ["FeatureSelection", "Selection", "check_keep", "each_class", "pick_by_score", "pick_pool", "shuffled"]
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,11 @@ class Selection(metaclass=TakesFormerSpellings):
     Attributes:
         images_per_class: samples to keep of each class, at most.
         steps: none are needed.
+        apart: whether each class is chosen from without regard to the others (:mod:`ddplug.distillation.shards`).
     """
 
     name: ClassVar[str]
+    apart: ClassVar[bool] = False
     real_images: ClassVar[bool] = True
     small: ClassVar[Mapping[str, Any]] = {"images_per_class": 2}
     images_per_class: int = 10
@@ -87,13 +95,14 @@ class Selection(metaclass=TakesFormerSpellings):
         # not quantize(): its levels follow the values, and rounding in the inverse map would move them off 0 and 1
         levels = torch.tensor([0.0, 1.0], device=data.device)[:, None].repeat(1, data.shape[0])
         stored = replace(selected, levels=levels)
-        return replace(stored, inputs=stored.decode(data.inputs[state["index"].to(data.device)]))
+        return replace(stored, inputs=stored.decode(data.inputs[state["index"].to(data.inputs.device)].to(data.device)))
 
     def _labels(self, state: State, data: LabeledData) -> Tensor:
         """Return the classes of the samples: as many of each as are wanted, or as it has."""
-        labels = selected_labels(data, self.images_per_class)
         taken = len(state["index" if "index" in state else "inputs"])
-        return labels if len(labels) == taken else balanced_labels(data, self.images_per_class)
+        own = own_classes(data.num_classes)
+        labels = selected_labels(data, self.images_per_class, own)
+        return labels if len(labels) == taken else balanced_labels(data, self.images_per_class, own)
 
 
 @dataclass(frozen=True)
@@ -121,22 +130,39 @@ class FeatureSelection(Selection):
             ``(number,)`` int64 rows on the CPU.
         """
 
+    def move(self, rng: torch.Generator) -> None:
+        """Move a generator as :meth:`choose` does, which draws the same whatever the features; so classes are apart."""
+        raise NotImplementedError
+
     def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         extract = extractor(self.features, self.train_epochs, data, rng)
 
-        def choose(members: Tensor) -> Tensor:
+        def choose(members: Tensor, rng: torch.Generator) -> Tensor:
             return members[self.choose(extract(members), min(self.images_per_class, len(members)), rng)]
 
-        return {"index": each_class(data, self.images_per_class, choose)}
+        if not self.apart:
+            available(data, self.images_per_class)
+            return {"index": torch.cat([choose(own, rng) for own in data.class_indices]).to(data.device)}
+        return {"index": each_class(data, self.images_per_class, choose, rng, lambda rng, members: self.move(rng))}
 
 
-def each_class(data: LabeledData, images_per_class: int, choose: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply a choice to the ``(n_c,)`` positions of each class in turn and join what it gives.
+def each_class(
+    data: LabeledData,
+    images_per_class: int,
+    choose: Callable[[Tensor, torch.Generator], Tensor],
+    rng: torch.Generator,
+    move: Callable[[torch.Generator, Tensor], object],
+) -> Tensor:
+    """Apply a choice to the ``(n_c,)`` positions of each class and join what it gives.
+
+    Processes that work together take some classes each, and a shard of a run has some of them.
 
     Args:
         data: real data.
         images_per_class: number to be chosen in each class, or all that it has; a note says where.
-        choose: from the positions of a class to the positions (or inputs) chosen for it.
+        choose: from the positions of a class and a generator to the positions (or inputs) chosen for it.
+        rng: generator on the CPU; each class gets one that stands where this does when its turn comes.
+        move: moves a generator as the choice from such positions does.
 
     Returns:
         The choices of all classes, joined along dimension 0, on the device of the data.
@@ -146,7 +172,22 @@ def each_class(data: LabeledData, images_per_class: int, choose: Callable[[Tenso
         DataError: a class has no sample.
     """
     available(data, images_per_class)
-    return torch.cat([choose(members) for members in data.class_indices]).to(data.device)
+    starts = []
+    for members in data.class_indices:
+        starts.append(twin(rng))
+        move(rng, members)
+
+    def chosen(label: int) -> Tensors:
+        return {"chosen": choose(data.class_indices[label], starts[label])}
+
+    makes = [partial(chosen, label) for label in own_classes(data.num_classes)]
+    found = kept_each(rng, makes, [nothing] * len(makes), "classes", data.device)
+    return torch.cat([part["chosen"].to(data.device) for part in found])
+
+
+def shuffled(rng: torch.Generator, members: Tensor) -> Tensor:
+    """Return ``(n,)`` positions in a random order."""
+    return members[torch.randperm(len(members), generator=rng)]
 
 
 def pick_by_score(scores: Tensor, number: int, keep: str, rng: torch.Generator) -> Tensor:

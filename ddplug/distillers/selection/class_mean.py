@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.features import mean_input
-from ddplug.distillers.selection.base import Selection, each_class
+from ddplug.distillers.selection.base import Selection, each_class, shuffled
 
 __all__ = ["ClassMean"]
 
@@ -33,13 +33,13 @@ class ClassMean(Selection):
     """
 
     name: ClassVar[str] = "class-mean"
+    apart: ClassVar[bool] = True
     real_images: ClassVar[bool] = False
     images_per_class: int = 1
 
     def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
-        def average(members: Tensor) -> Tensor:
-            number = min(self.images_per_class, len(members))
-            parts = members[torch.randperm(len(members), generator=rng)].tensor_split(number)
+        def average(members: Tensor, rng: torch.Generator) -> Tensor:
+            parts = shuffled(rng, members).tensor_split(min(self.images_per_class, len(members)))
             return torch.stack([mean_input(data, part.sort().values) for part in parts])
 
-        return {"inputs": each_class(data, self.images_per_class, average)}
+        return {"inputs": each_class(data, self.images_per_class, average, rng, shuffled)}

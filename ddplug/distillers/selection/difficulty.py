@@ -16,6 +16,7 @@ from ddplug.distillation.protocol import State
 from ddplug.distillation.settling import Suits, settled
 from ddplug.distillers.parts.features import logits
 from ddplug.distillers.parts.images import available
+from ddplug.distillers.parts.shares import nothing
 from ddplug.distillers.parts.teachers import Teacher, check_teacher, frozen
 from ddplug.distillers.parts.training import draw_pool
 from ddplug.distillers.selection.base import Selection
@@ -28,8 +29,7 @@ from ddplug.networks.forms import AUTO
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least
-from ddplug.utils.preparation import kept
-from ddplug.utils.progress import progress
+from ddplug.utils.preparation import kept_each
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -167,17 +167,18 @@ class Difficulty(Selection):
         if len(test) == 0 or len(fitting) < 2:
             return WINDOWS[0]
         recipe = Recipe.by_steps(self.judge_steps, joint(data.augmentation))
-        scores = []
-        for window in progress(fitting, "windows"):
+        makes = []
+        for window in fitting:
             index = torch.cat([_drawn(members, window, self.images_per_class, rng) for members in rest])
-            own = torch.Generator().manual_seed(0)  # the same network and order for each
-            judged = partial(self._judged, data.subset(index), test, recipe)
-            scores.append(float(kept(own, partial(judged, own))["score"]))
+            makes.append(partial(self._judged, data, index, test, recipe))
+        scores = [float(part["score"]) for part in kept_each(rng, makes, [nothing] * len(makes), "windows")]
         return fitting[scores.index(max(scores))]
 
-    def _judged(self, chosen: LabeledData, test: LabeledData, recipe: Recipe, rng: torch.Generator) -> Tensors:
+    def _judged(self, data: LabeledData, index: Tensor, test: LabeledData, recipe: Recipe) -> Tensors:
         """Train a network on a selection; give its ``score``, the accuracy on the test part."""
-        (module,) = train_each([chosen], settled(self, test.shape).judge, recipe, rng=rng, device=test.device)
+        own = torch.Generator().manual_seed(0)  # the same network and order for each
+        chosen, judge = data.subset(index), settled(self, test.shape).judge
+        (module,) = train_each([chosen], judge, recipe, rng=own, device=test.device)
         return {"score": torch.tensor(accuracy(module, test), dtype=torch.float64)}
 
 

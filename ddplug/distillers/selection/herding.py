@@ -29,6 +29,10 @@ class Herding(FeatureSelection):
     """
 
     name: ClassVar[str] = "herding"
+    apart: ClassVar[bool] = True
+
+    def move(self, rng: torch.Generator) -> None:
+        """Nothing is drawn."""
 
     def choose(self, features: Tensor, number: int, rng: torch.Generator) -> Tensor:
         return herd(features, number)

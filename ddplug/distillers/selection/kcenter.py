@@ -34,6 +34,10 @@ class KCenter(FeatureSelection):
     """
 
     name: ClassVar[str] = "k-center"
+    apart: ClassVar[bool] = True
+
+    def move(self, rng: torch.Generator) -> None:
+        """Nothing is drawn."""
 
     def choose(self, features: Tensor, number: int, rng: torch.Generator) -> Tensor:
         return farthest_first(features, number)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.features import cluster_means, extractor
 from ddplug.distillers.selection.base import FeatureSelection, Selection, each_class
-from ddplug.functional.clustering import centroids, clusters, nearest_rows
+from ddplug.functional.clustering import centroids, clusters, draw_seed, nearest_rows
 
 __all__ = ["KMeans", "KMeansCentroid"]
 
@@ -34,6 +34,10 @@ class KMeans(FeatureSelection):
     """
 
     name: ClassVar[str] = "kmeans"
+    apart: ClassVar[bool] = True
+
+    def move(self, rng: torch.Generator) -> None:
+        draw_seed(rng)
 
     def choose(self, features: Tensor, number: int, rng: torch.Generator) -> Tensor:
         return nearest_rows(features, centroids(features, clusters(features, number, rng)))
@@ -56,6 +60,7 @@ class KMeansCentroid(Selection):
     """
 
     name: ClassVar[str] = "kmeans-centroid"
+    apart: ClassVar[bool] = True
     real_images: ClassVar[bool] = False
     features: str = "pixels"
     train_epochs: int = 0
@@ -63,7 +68,10 @@ class KMeansCentroid(Selection):
     def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         extract = extractor(self.features, self.train_epochs, data, rng)
 
-        def average(members: Tensor) -> Tensor:
+        def average(members: Tensor, rng: torch.Generator) -> Tensor:
             return cluster_means(data, members, extract, min(self.images_per_class, len(members)), rng)
 
-        return {"inputs": each_class(data, self.images_per_class, average)}
+        def move(rng: torch.Generator, members: Tensor) -> None:
+            draw_seed(rng)
+
+        return {"inputs": each_class(data, self.images_per_class, average, rng, move)}

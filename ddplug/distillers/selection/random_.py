@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddplug.data.labeled import LabeledData
-from ddplug.distillers.selection.base import Selection, each_class
+from ddplug.distillers.selection.base import Selection, each_class, shuffled
 
 __all__ = ["Random"]
 
@@ -24,9 +24,10 @@ class Random(Selection):
     """
 
     name: ClassVar[str] = "random"
+    apart: ClassVar[bool] = True
 
     def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
-        def draw(members: Tensor) -> Tensor:
-            return members[torch.randperm(len(members), generator=rng)[: self.images_per_class]]
+        def draw(members: Tensor, rng: torch.Generator) -> Tensor:
+            return shuffled(rng, members)[: self.images_per_class]
 
-        return {"index": each_class(data, self.images_per_class, draw)}
+        return {"index": each_class(data, self.images_per_class, draw, rng, shuffled)}

@@ -1,0 +1,54 @@
+"""What speed is measured against does the same work: plain steps give the library's images."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from examples.benchmarks import speed
+from examples.benchmarks.published import STEPS
+
+SMALL = {"network": "convnet:width=4"}
+
+
+def small(name: str) -> speed.Row:
+    row = speed.ROWS[name]
+    options = {**row.options, **SMALL}
+    if "batch_real" in options:
+        options["batch_real"] = 3
+    if "inner_loop" in options:
+        options["inner_loop"] = 2
+    return replace(row, options=options, classes=3, side=12)
+
+
+@pytest.mark.parametrize("name", ["dm-1", "dm-10", "dc-1", "dc-10", "dsa-1", "mtt-1", "mtt-10"])
+def test_both_sides_come_to_the_same_images(name: str) -> None:
+    ours, theirs, _ = speed.sides(small(name))
+    torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_plain_step_trains_the_network_too() -> None:
+    row = small("dc-10")
+    ours, theirs, _ = speed.sides(replace(row, options={**row.options, "outer_loop": 2}))
+    torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-5)
+    assert {row.method for row in speed.ROWS.values()} == {*STEPS}
+
+
+def test_rows_take_the_place_of_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "ROWS", {name: small(name) for name in ("dm-1", "idc-10")})
+    monkeypatch.setattr(speed, "convolution_peak", lambda: 1e9)
+    out = tmp_path / "speed.json"
+    for names in (["idc-10"], ["dm-1"], ["dm-1"]):
+        chosen = [text for name in names for text in ("--row", name)]
+        monkeypatch.setattr(sys, "argv", ["speed.py", *chosen, "--pairs", "1", "--out", str(out)])
+        threads = torch.get_num_threads()
+        speed.main()
+        torch.set_num_threads(threads)
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["row"] for row in rows] == ["dm-1", "idc-10"]
+    assert rows[0]["same images"] == "yes" and rows[0]["memory (MB)"] > 0
