@@ -25,6 +25,7 @@ def listed(key: str) -> list[str]:
 
 def said(key: str) -> str:
     """Return a value of the recipe."""
+    value: str
     (value,) = re.findall(rf'^ +{key}: "?(.*?)"?$', RECIPE, re.MULTILINE)
     return value
 

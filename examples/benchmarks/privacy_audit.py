@@ -32,7 +32,7 @@ from ddplug.privacy import Audit, Membership, audit
 from ddplug.synthetic import Recipe, SyntheticSet
 from ddplug.utils.files import write_file
 from ddplug.utils.pictures import file_of
-from examples.benchmarks.distillation import source, versions
+from examples.benchmarks.results import source, versions
 
 __all__ = ["ROWS", "Row", "measure", "picture"]
 

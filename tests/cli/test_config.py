@@ -127,7 +127,12 @@ def test_a_file_of_options_is_read_once(tmp_path: Path, monkeypatch: pytest.Monk
     place = tmp_path / "run.toml"
     place.write_text('method = "random"\ndata = "digits"\nimages-per-class = 1')
     read, whole = [], Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), whole(path))[1])
+
+    def read_bytes(path: Path) -> bytes:
+        read.append(path)
+        return whole(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
     make(tmp_path / "one.safetensors", "--config", str(place))
     assert read.count(place) == 1
 
@@ -135,6 +140,11 @@ def test_a_file_of_options_is_read_once(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_set_is_read_once_for_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, loaded, load = tmp_path / "one.safetensors", [], SyntheticSet.load
     make(one, "random", "--data", "digits", "--images-per-class", "1")
-    monkeypatch.setattr(SyntheticSet, "load", lambda path: (loaded.append(str(path)), load(path))[1])
+
+    def recorded(path: str) -> SyntheticSet:
+        loaded.append(str(path))
+        return load(path)
+
+    monkeypatch.setattr(SyntheticSet, "load", recorded)
     assert main(["distill", "--config", str(one), "--device", "cpu", "-o", str(tmp_path / "two.safetensors")]) == 0
     assert loaded.count(str(one)) == 1

@@ -269,7 +269,7 @@ def test_a_saved_hugging_face_data_set_is_read(tmp_path: Path) -> None:
     rows["image"] = [Image.fromarray(np.full((4 + k, 5), k, np.uint8)) for k in range(10)]
     datasets.Dataset.from_dict(rows, features).save_to_disk(tmp_path / "odd")
     odd = load(f"hf:{tmp_path / 'odd'}", size=(3, 6))
-    assert (odd.shape, odd.inputs.flatten(1).float().std(1).max()) == ((1, 3, 6), 0)
+    assert (odd.shape, float(odd.inputs.flatten(1).float().std(1).max())) == ((1, 3, 6), 0.0)
     assert odd.inputs[:, 0, 0, 0].unique().tolist() == load(f"hf:{tmp_path / 'one'}").inputs[:, 0, 0, 0].tolist()
     with pytest.raises(OptionError, match=r"fetched only with download=True \(--download\)"):
         load("hf:nobody/nothing")
