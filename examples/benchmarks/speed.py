@@ -34,8 +34,8 @@ from ddplug.distillation.memory import peak_bytes
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from examples.benchmarks.distillation import versions
 from examples.benchmarks.published import STEPS
+from examples.benchmarks.results import versions
 
 _CLAIM = (
     "ConvNet-3 of width 32, random pixels, float32, in pairs within one run. `-1` and `-10` are images per class. DC "
