@@ -496,7 +496,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
 
         Example:
             >>> SyntheticSet.load("mnist-8kB").nbytes
-            7814
+            7810
         """
         tensors, header = read_tensors(locate(path), file_format.KIND)
         try:

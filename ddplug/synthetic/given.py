@@ -26,7 +26,7 @@ def as_set(given: AnySet) -> SyntheticSet:
 
     Example:
         >>> as_set("mnist-8kB").nbytes
-        7814
+        7810
     """
     if isinstance(given, SyntheticSet):
         return given

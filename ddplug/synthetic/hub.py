@@ -102,7 +102,7 @@ def pull(
 
     Example:
         >>> pull("me/mnist-8kB").nbytes  # doctest: +SKIP
-        7814
+        7810
     """
     library = _library()
     with _refusals(f"cannot take {file} from {repo}"):

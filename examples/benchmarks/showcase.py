@@ -70,7 +70,7 @@ def _same_bytes() -> Inputs:
     return {
         "sets": ["mnist-10", "mnist-8kB"],
         "whole": _row("distillation-mnist-1", **{"training data": "random"}),
-        "coded": _row("stored-mnist-8kB", stored="difficulty", network="convnet:width=32"),
+        "coded": _row("stored-mnist-8kB", stored="random", codec="pixels:bits=1", network="convnet:width=32"),
     }
 
 
@@ -107,7 +107,7 @@ def same_bytes(given: Inputs, colors: Colors) -> Figure:
     figure = Figure(figsize=(8, 3.7))
     for name, what, columns, x, width, row, color in (
         (given["sets"][0], "10 images", 2, 0.0, 0.15, given["whole"], colors["other"]),
-        (given["sets"][1], "540 images, coded", 36, 0.2, 0.8, given["coded"], colors["ours"]),
+        (given["sets"][1], "530 images, coded", 53, 0.2, 0.8, given["coded"], colors["ours"]),
     ):
         made = ddplug.load(name)
         axes = figure.add_axes((x, 0.14, width, 0.7))

@@ -21,7 +21,6 @@ from ddplug.distillers.parts.teachers import Teacher, check_teacher, frozen
 from ddplug.distillers.parts.training import draw_pool
 from ddplug.distillers.selection.base import Selection
 from ddplug.errors import OptionError
-from ddplug.evaluation.results import accuracy
 from ddplug.evaluation.train import train_each
 from ddplug.functional.augmentation import joint
 from ddplug.functional.types import Tensors
@@ -52,8 +51,8 @@ class Difficulty(Selection):
     """Rank the samples of each class by a teacher's cross-entropy and draw at random from a window of the ranks.
 
     The fewer samples a set has for its task, the easier they should be: at 30 kB of CIFAR-10 the easiest fifth is worth
-    six points more than random images of the same bytes. Where a few samples nearly suffice, as on MNIST, the easiest
-    are too much alike. So the window is found on held-out training data unless it is given.
+    five points more than random images of the same bytes. Where a few samples nearly suffice, as on MNIST, no window is
+    better than random samples. So it is found on held-out training data unless it is given.
 
     Args:
         teacher: specification of a network to be trained on the data, or a trained module of your own; ``"auto"`` for
@@ -63,7 +62,8 @@ class Difficulty(Selection):
         teacher_epochs: epochs to train it for, at least 1, by :meth:`ddplug.synthetic.Recipe.by_steps`.
         max_samples_per_class: samples of each class that the teacher is trained on, at most.
         window: first and last rank as shares of the class, from the easiest, 0 to 1; ``None`` to find the best of
-            :data:`WINDOWS` by training ``judge`` on a selection from each and testing it on a held-out tenth.
+            :data:`WINDOWS` by training ``judge`` on a selection from each and testing it on a held-out tenth, and
+            random samples where none is better by two standard errors.
         judge: specification of the network that windows are compared by; ``"auto"`` for a smaller one of these.
         judge_steps: of SGD that it takes on each.
 
@@ -171,15 +171,33 @@ class Difficulty(Selection):
         for window in fitting:
             index = torch.cat([_drawn(members, window, self.images_per_class, rng) for members in rest])
             makes.append(partial(self._judged, data, index, test, recipe))
-        scores = [float(part["score"]) for part in kept_each(rng, makes, [nothing] * len(makes), "windows")]
-        return fitting[scores.index(max(scores))]
+        right = torch.stack([part["right"] for part in kept_each(rng, makes, [nothing] * len(makes), "windows")])
+        return fitting[_told_apart(right)]
 
     def _judged(self, data: LabeledData, index: Tensor, test: LabeledData, recipe: Recipe) -> Tensors:
-        """Train a network on a selection; give its ``score``, the accuracy on the test part."""
+        """Train a network on a selection; tell which samples of the test part it has ``right``, ``(n,)`` bool."""
         own = torch.Generator().manual_seed(0)  # the same network and order for each
         chosen, judge = data.subset(index), settled(self, test.shape).judge
         (module,) = train_each([chosen], judge, recipe, rng=own, device=test.device)
-        return {"score": torch.tensor(accuracy(module, test), dtype=torch.float64)}
+        return {"right": logits(module, test, torch.arange(len(test))).argmax(1).cpu() == test.targets.cpu()}
+
+
+def _told_apart(right: Tensor) -> int:
+    """Return the best of several selections, or the first where that is not better by two standard errors.
+
+    Args:
+        right: ``(k, n)`` bool, whether a network that is trained on each labels each sample rightly.
+
+    Example:
+        >>> judged = torch.zeros(3, 100, dtype=torch.bool)
+        >>> judged[0, :50], judged[1, :52], judged[2, :60] = True, True, True
+        >>> _told_apart(judged), _told_apart(judged[:2])
+        (2, 0)
+    """
+    ahead = right.double() - right[0].double()
+    gain, error = ahead.mean(1), ahead.std(1) / right.shape[1] ** 0.5
+    best = int(gain.argmax())
+    return best if bool(gain[best] > 2 * error[best]) else 0
 
 
 def _inside(members: Tensor, window: tuple[float, ...]) -> Tensor:
