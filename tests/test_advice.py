@@ -25,6 +25,8 @@ from ddplug.utils.devices import pick_device
 
 ROOT = Path(ddplug.__file__).parent
 ELSEWHERE = {
+    "data/scan.py": "tests/data/test_image_folder.py",
+    "utils/processes.py": "tests/utils/test_processes.py",
     "nni/experiment.py": "tests/nni/test_experiment.py",
     "search/journal.py": "tests/search/test_journal.py",
     "nni/spaces.py": "tests/nni/test_spaces.py",
@@ -65,6 +67,11 @@ MADE = distill(SMALL, "random", **OPTIONS)
 RNG = torch.Generator
 
 
+def scored() -> SyntheticSet:
+    """A set with soft labels that are no probabilities."""
+    return replace(distill(SMALL, "random", **OPTIONS), targets=torch.tensor([[2.0, 0.0], [0.0, 2.0]]), levels=None)
+
+
 def learned(cls: type[ImageDistiller] | type[DD] | type[MTT], network: str) -> SyntheticSet:
     return distill(SMALL, replace(made_small(cls(images_per_class=1, network=network)), steps=1), device="cpu")
 
@@ -102,6 +109,16 @@ CASES: dict[tuple[str, str], tuple[Callable[[], object], str, list[Callable[[], 
             lambda: distill(SMALL, "dm", network="mlp", **DMS),
             lambda: distill(SMALL, "dm", network=lambda: build("mlp", (1, 4, 4), 2, RNG()), **DMS),
         ],
+    ),
+    ("distillation/shards.py", "at most {} shards"): (
+        lambda: distill(SMALL, "random", shard=(1, 3), **OPTIONS),
+        "at most 2 shards",
+        [lambda: distill(SMALL, "random", shard=(2, 2), **OPTIONS)],
+    ),
+    ("synthetic/dataset.py", "labels='float16'"): (
+        lambda: scored().compress("pixels", labels="top3"),
+        "labels='float16'",
+        [lambda: scored().compress("pixels", labels="float16")],
     ),
     ("distillers/dd.py", "a network without, e.g. lenet or convnet (norm=instance)"): (
         lambda: learned(DD, "convnet:width=4,depth=1,norm=batch"),

@@ -195,6 +195,7 @@ ELSEWHERE = {
     "distillers.train_experts",
     "distillation.config_of",  # no tensors, nor here
     "synthetic.privacy_statement",
+    "synthetic.merge",  # joins shards, which are made without numbers
 }
 
 

@@ -25,7 +25,6 @@ from ddplug.errors import DdplugError, ProcessError
 
 if TYPE_CHECKING:  # whoever asks only whom it was started with need not wait for torch
     import torch
-    from torch import Tensor
 
 __all__ = ["Team", "agreed", "alone", "exchanged", "failure", "in_turn", "launched", "spread", "team", "together"]
 
@@ -121,8 +120,8 @@ def alone() -> Iterator[None]:
 
 
 def spread(
-    number: int, make: Callable[[int], Mapping[str, Tensor]], device: torch.device | str = "cpu"
-) -> list[dict[str, Tensor]]:
+    number: int, make: Callable[[int], Mapping[str, torch.Tensor]], device: torch.device | str = "cpu"
+) -> list[dict[str, torch.Tensor]]:
     """Make pieces that do not depend on each other; each process every so many of them, and all get all.
 
     Args:
@@ -138,6 +137,7 @@ def spread(
         ProcessError: another of them has ended.
 
     Example:
+        >>> import torch
         >>> spread(2, lambda k: {"square": torch.tensor(k**2)})
         [{'square': tensor(0)}, {'square': tensor(1)}]
     """
@@ -147,8 +147,8 @@ def spread(
 
 
 def exchanged(
-    make: Callable[[], Sequence[Mapping[str, Tensor]]], device: torch.device | str = "cpu"
-) -> list[list[dict[str, Tensor]]]:
+    make: Callable[[], Sequence[Mapping[str, torch.Tensor]]], device: torch.device | str = "cpu"
+) -> list[list[dict[str, torch.Tensor]]]:
     """Return what each process makes, to all; within, each works :func:`alone`.
 
     Args:
@@ -221,7 +221,7 @@ def failure() -> str | None:
     return None
 
 
-def _packed(pieces: Sequence[Mapping[str, Tensor]], **about: str) -> bytes:
+def _packed(pieces: Sequence[Mapping[str, torch.Tensor]], **about: str) -> bytes:
     import torch
     from safetensors.torch import save
 
@@ -235,7 +235,7 @@ def _packed(pieces: Sequence[Mapping[str, Tensor]], **about: str) -> bytes:
     return save(flat, {"names": json.dumps(names), **about})
 
 
-def _unpacked(content: bytes, device: torch.device | str) -> list[dict[str, Tensor]]:
+def _unpacked(content: bytes, device: torch.device | str) -> list[dict[str, torch.Tensor]]:
     from safetensors.torch import load
 
     size = int.from_bytes(content[:8], "little")

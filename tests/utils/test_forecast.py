@@ -89,4 +89,4 @@ def test_a_run_tells_of_its_preparation_and_of_all() -> None:
     (part, prepared), (whole, seconds) = told
     assert (part, prepared) == ("pool", 70.0)
     assert whole == ""
-    assert seconds == pytest.approx(100, abs=6)  # nobody looks at the clock where all is told, so it stands
+    assert 100 <= seconds < 120  # nobody looks at the clock where all is told, so it stands but for a few looks

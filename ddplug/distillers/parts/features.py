@@ -79,7 +79,7 @@ def mean_input(data: LabeledData, index: Tensor) -> Tensor:
 
 
 def cluster_means(data: LabeledData, members: Tensor, extract: Features, number: int, rng: torch.Generator) -> Tensor:
-    """Cluster samples by k-means and average each cluster in model space; :func:`draw_seed` is all that it draws.
+    """Cluster samples by k-means and average each cluster in model space; ``draw_seed`` is all that it draws.
 
     Args:
         data: real data.

@@ -164,7 +164,7 @@ class Difficulty(Selection):
             for window in WINDOWS
             if all(len(_inside(part, window)) >= min(self.images_per_class, len(part)) for part in rest)
         ]
-        if len(test) == 0 or len(fitting) < 2:
+        if len(test) < 2 or len(fitting) < 2:  # one sample has no error to tell selections apart by
             return WINDOWS[0]
         recipe = Recipe.by_steps(self.judge_steps, joint(data.augmentation))
         makes = []
