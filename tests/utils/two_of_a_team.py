@@ -136,12 +136,12 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    batching.PIECE_BYTES = 1 << 14  # so that the six images of a step are several micro-batches
     torch.set_num_threads(1)
     with together():
         if sys.argv[1] == "die":
             die(Path(sys.argv[2]))
         else:
+            batching.PIECE_BYTES = 1 << 14  # so that the six images of a step are several micro-batches
             compare()
             share()
             experts(Path(sys.argv[2]))
