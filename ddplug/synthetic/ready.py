@@ -111,6 +111,7 @@ _SETS = (
         "mnist",
         "ddplug distill random --data mnist --data-root data --download --bytes 78400B --seed 0 "
         "-o mnist-78kB.safetensors",
+        "99.27 ± 0.08 % (sets of seeds 0, 1 and 2, a network each: convnet:width=32, 1,500 steps)",
     ),
 )
 
