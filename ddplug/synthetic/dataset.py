@@ -242,7 +242,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         one_of("way to store soft labels", labels, ("float16", "top3"))
         classes, soft = self.hard_targets.cpu(), self.targets.ndim == 2
         if soft and labels == "top3":
-            return replace(self, targets=_rounded(self.targets), half_labels=False).compress(codec)
+            return replace(self, targets=_rounded(self.targets), half_labels=False, stored=None).compress(codec)
         order = classes.argsort(stable=True)
         held = top_labels.encode(self.targets.cpu()[order]) if soft else {}
         if held is None and not self.half_labels:
@@ -472,11 +472,12 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             back = file_format.decode(tensors, header)
         except FormatError as error:
             raise DataError(f"cannot save the set: {error}") from None
-        if not torch.equal(back["inputs"], own.inputs):
-            problem = "its inputs do not lie on its levels; set levels=None and quantize again"
-            if own.stored is not None:
-                problem = "its inputs are not what its streams hold; set stored=None and compress again"
-            raise DataError(f"cannot save the set: {problem}")
+        for what in ("inputs", "targets"):
+            if not torch.equal(back[what], vars(own)[what]):
+                problem = f"its {what} do not lie on its levels; set levels=None and quantize again"
+                if own.stored is not None:
+                    problem = f"its {what} are not what its streams hold; set stored=None and compress again"
+                raise DataError(f"cannot save the set: {problem}")
         write_tensors(path, file_format.KIND, tensors, header, version)
 
     @staticmethod

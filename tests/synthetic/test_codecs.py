@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ddplug.data.preprocess import Identity, Standardize, fit
+from ddplug.distillers import soft_labels
 from ddplug.errors import DataError, FormatError, OptionError
 from ddplug.synthetic import SyntheticSet
 from ddplug.synthetic.codecs import Avif, Dct, Pixels, codec_of, spec_of
@@ -419,6 +420,33 @@ def test_rounded_labels_stay_coded_and_others_become_float16() -> None:
     assert torch.equal(again.targets, held.targets)
     assert plain.compress("pixels").half_labels
     assert not again.half_labels
+
+
+def test_labels_that_are_not_those_of_the_streams_any_more_are_not_saved(tmp_path: Path) -> None:
+    held = replace(made(60, classes=5), targets=teacher_labels()).compress("pixels:bits=2", labels="top3")
+    other = replace(held, targets=torch.eye(5)[held.hard_targets])
+    with pytest.raises(
+        DataError, match="its targets are not what its streams hold; set stored=None and compress again"
+    ):
+        other.save(tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+    again = replace(other, stored=None).compress("pixels:bits=2")
+    again.save(tmp_path / "set")
+    assert torch.equal(SyntheticSet.load(tmp_path / "set").targets, other.targets)
+
+
+class Brightness(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.arange(5.0) * x.mean((1, 2, 3))[:, None]
+
+
+def test_a_teacher_labels_a_set_whose_labels_are_coded(tmp_path: Path) -> None:
+    held = replace(made(60, classes=5), targets=teacher_labels()).compress("pixels:bits=2", labels="top3")
+    labeled = soft_labels(held, Brightness(), device="cpu")
+    assert torch.allclose(labeled.targets, Brightness()(held.inputs).softmax(1))
+    labeled.save(tmp_path / "set")
+    assert torch.equal(SyntheticSet.load(tmp_path / "set").targets, labeled.targets)
+    assert labeled.nbytes > held.nbytes + 60 * 4 * 4
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,8 @@ def soft_labels(images: SyntheticSet, teacher: nn.Module, *, device: torch.devic
     with frozen(teacher, {}, own.inputs.device) as ready:
         _check(ready, teacher, own.inputs[:1], own.num_classes)
         targets = predict(ready, own.inputs).softmax(1)
-    return replace(images, targets=targets.to(images.inputs), half_labels=False)
+    stored = None if images.stored is None else replace(images.stored, labels={})  # those were of the labels before
+    return replace(images, targets=targets.to(images.inputs), half_labels=False, stored=stored)
 
 
 def check_labels(labels: str) -> None:
