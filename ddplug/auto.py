@@ -8,6 +8,7 @@ each, and the last that fits is taken.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -165,14 +166,6 @@ def _part(data: LabeledData, most: int) -> LabeledData:
     return data.subset(torch.cat([index[:most] for index in data.class_indices]))
 
 
-def _within(distiller: Level, data: LabeledData) -> Level:
-    """Let a method work on no more samples of a class than there are."""
-    if not isinstance(distiller, Difficulty):
-        return distiller
-    most = min(distiller.max_samples_per_class, max(map(len, data.class_indices)))
-    return replace(distiller, max_samples_per_class=most)
-
-
 def _fits(distiller: Level, data: LabeledData) -> bool:
     try:
         check_memory(distiller, data, data.device)
@@ -189,15 +182,17 @@ class Pace:
         start: everything that is done once.
         parts: one of each part that is repeated at the start; see :meth:`ddplug.distillers.base.RenewedPool.work`.
         step: one update of the images.
+        most: samples of the largest class, which bound what is repeated.
     """
 
     start: float
     parts: Mapping[str, float] = field(default_factory=dict)
     step: float = 0.0
+    most: int = sys.maxsize
 
     def seconds(self, distiller: Level) -> float:
         """Return what a method takes with its number of updates, and of each part."""
-        repeated = sum(number * self.parts[part] for part, number in distiller.work().items())
+        repeated = sum(number * self.parts[part] for part, number in distiller.work(self.most).items())
         return self.start + repeated + distiller.steps * self.step
 
 
@@ -214,7 +209,7 @@ def pace_of(distiller: Level, data: LabeledData) -> Pace:
     """
     rng, timed = torch.Generator().manual_seed(0), partial(_timed, data.device)
     part = _part(data, max(_TRIED // data.num_classes, _images(distiller)))
-    growth = len(data) / len(part)
+    growth, most = len(data) / len(part), max(map(len, data.class_indices))
     least = distiller.trial()
     # the first call of anything is slow
     state = least.init(_part(data, _images(distiller)) if isinstance(least, Selection) else part, rng)
@@ -224,11 +219,11 @@ def pace_of(distiller: Level, data: LabeledData) -> Pace:
         least_of, more = (timed(partial(distiller.trial(**{name: n}).init, part, rng)) for n in (0, _MORE))
         parts[name] = max(0.0, more - least_of) / _MORE
     if isinstance(distiller, Selection):
-        return Pace(growth * once, parts)
+        return Pace(growth * once, parts, most=most)
     start = timed(lambda: initial_images(distiller.init_from, part, _images(distiller), rng, distiller.reduction))
     least.step(state, part, rng)
     steps = [timed(lambda: least.step(state, part, rng)) for _ in range(3)]
-    return Pace(growth * start + once, parts, sorted(steps)[1])
+    return Pace(growth * start + once, parts, sorted(steps)[1], most)
 
 
 def _images(distiller: Level) -> int:
@@ -279,7 +274,7 @@ def choose(
             break
         if distiller.name not in paces:
             paces[distiller.name] = pace_of(distiller, data)
-        needed = paces[distiller.name].seconds(_within(distiller, data))
+        needed = paces[distiller.name].seconds(distiller)
         if needed > RESERVE * seconds - (time.monotonic() - began):
             return replace(choice, declined=(distiller.name, needed))
         choice = replace(candidate, seconds=needed)

@@ -14,17 +14,11 @@ from ddplug.data.labeled import LabeledData
 from ddplug.networks.convnet import ConvNet
 from ddplug.networks.factory import build
 from ddplug.testing import toy_images
+from ddplug.utils.randomness import twin as twin
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def twin(rng: torch.Generator) -> torch.Generator:
-    """A second generator that will draw the same."""
-    other = torch.Generator()
-    other.set_state(rng.get_state())
-    return other
 
 
 class Exact(LabeledData):

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample, pad
+from torch.nn.functional import pad
 
 from ddplug.avalanche.buffer import DistilledBuffer
 from ddplug.avalanche.schema import Rows, read
@@ -133,8 +133,7 @@ def mild(x: Tensor, rng: torch.Generator) -> Tensor:
     angle, across, down = angle * _TURN, 1 + _STRETCH * across, 1 + _STRETCH * down
     right, low = (2 * _MOVE * move for move in moves)
     rows = [angle.cos() * across, -angle.sin() * down, right, angle.sin() * across, angle.cos() * down, low]
-    grid = affine_grid(torch.stack(rows, 1).view(n, 2, 3), list(x.shape), align_corners=False)
-    return grid_sample(x, grid, "bilinear", "zeros", align_corners=False)
+    return operations.warp(x, rows)
 
 
 def augmented(x: Tensor, augment: Augment, rng: torch.Generator, background: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ keeps views of networks that are themselves being trained. Images move by Adam, 
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ddplug.data.labeled import LabeledData
-from ddplug.distillation.memory import Sizes
+from ddplug.distillation.memory import Sizes, Stages
 from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillation.settling import Suits, settled
 from ddplug.distillers.parts.images import balanced_labels, initial_images, pick_augmentation, small_images, to_set
@@ -40,7 +41,7 @@ from ddplug.utils.former import TakesFormerSpellings
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["AgedPool", "ImageDistiller", "Momentum", "RenewedPool"]
+__all__ = ["AgedPool", "ImageDistiller", "Momentum", "RenewedPool", "with_pool"]
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,19 @@ class Momentum(ImageDistiller):
         return {**moved, "done": torch.tensor(int(state["done"]) + 1)} if "done" in state else moved
 
 
+def with_pool(stages: Stages, pool: int, real: int) -> dict[str, dict[str, int]]:
+    """Add a pool to the stages of a run: it is filled, and kept in every step.
+
+    Args:
+        stages: without it, as :meth:`ImageDistiller.memory` counts.
+        pool: bytes of all its views.
+        real: that looking at real images for a view takes.
+    """
+    own = {name: dict(parts) for name, parts in stages.items()}
+    # while a pool is stacked its parts are there too
+    return {**own, "pool": {"pool_size": 2 * pool, "batch_real": real}, "step": {**own["step"], "pool_size": pool}}
+
+
 @dataclass(frozen=True)
 class RenewedPool(ImageDistiller):
     """Keeps views and draws one of them for each step; a step then costs the synthetic images alone.
@@ -244,15 +258,14 @@ class RenewedPool(ImageDistiller):
 
     def memory(self, sizes: Sizes) -> dict[str, dict[str, int]]:
         stages, pool = super().memory(sizes), self.pool_size * self._view_bytes(sizes)
-        return {
-            **stages,
-            # while a pool is stacked its parts are there too
-            "pool": {"pool_size": 2 * pool, "batch_real": sizes.seen(self.batch_real)},
-            "step": {**stages["step"], "pool_size": pool},
-        }
+        return with_pool(stages, pool, sizes.seen(self.batch_real))
 
-    def work(self) -> dict[str, int]:
-        """Return how often ``init`` repeats each part of its work, for an estimate of the time."""
+    def work(self, most: int = sys.maxsize) -> dict[str, int]:
+        """Return how often ``init`` repeats each part of its work, for an estimate of the time.
+
+        Args:
+            most: samples that a class has, at most.
+        """
         return {"views": self.pool_size}
 
     def trial(self, **more: int) -> Self:
@@ -308,12 +321,7 @@ class AgedPool(ImageDistiller):
 
     def memory(self, sizes: Sizes) -> dict[str, dict[str, int]]:
         stages, pool = super().memory(sizes), self.pool_size * self._view_bytes(sizes)
-        return {
-            **stages,
-            # while a pool is stacked its parts are there too
-            "pool": {"pool_size": 2 * pool, "batch_real": self._real_bytes(sizes)},
-            "step": {**stages["step"], "pool_size": pool},
-        }
+        return with_pool(stages, pool, self._real_bytes(sizes))
 
     @property
     def _first_ages(self) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillation.protocol import State
-from ddplug.distillers.base import Momentum
+from ddplug.distillers.base import Momentum, with_pool
 from ddplug.distillers.parts.pools import stack_views, view_at
 from ddplug.distillers.parts.shares import each_part
 from ddplug.distillers.parts.training import trained_on_set
@@ -148,9 +148,7 @@ class DC(Momentum):
         stages, pool = super().memory(sizes), self.pool_size * self._view_bytes(sizes)
         real = sizes.trained(self._batch_real)
         if self._pooled:
-            # while a pool is stacked its parts are there too
-            filling = {"pool_size": 2 * pool, "batch_real": real}
-            return {**stages, "pool": filling, "step": {**stages["step"], "pool_size": pool}}
+            return with_pool(stages, pool, real)
         images = sizes.trained(min(self.batch_train, sizes.classes * self._each))
         step = {**stages["step"], "network": sizes.network, "batch_real": real}
         return {**stages, "training": {"network": sizes.network, "batch_train": images}, "step": step}

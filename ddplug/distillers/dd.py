@@ -192,7 +192,7 @@ class DD(metaclass=TakesFormerSpellings):
         names = [name.removeprefix("first.") for name in state if name.startswith("first.")]
         learned = {name: state[name].detach().requires_grad_() for name in names}
         index = torch.randperm(len(data), generator=rng)[: self.batch_real]
-        real = data.batch(index), data.targets[index.to(data.device)]
+        real = data.batch(index), data.labels(index)
         number = self.networks if self.initialization == "random" else 1
         gradients, losses = {name: torch.zeros_like(tensor) for name, tensor in learned.items()}, []
         for _ in range(number):

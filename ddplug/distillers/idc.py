@@ -118,16 +118,17 @@ class IDC(Momentum, AgedPool):
         return gradient_loss(module, view, state["inputs"], _matched(module), data, self.distance)
 
     def _view_bytes(self, sizes: Sizes) -> int:
-        return sizes.network + sizes.classes * sizes.of_rank(_least_rank(sizes))
+        return sizes.network + sizes.classes * sizes.of_rank(_least_rank(sizes.module))
 
     def _loss_bytes(self, sizes: Sizes) -> int:
-        return gradient_loss_bytes(sizes, self._each, _least_rank(sizes))
+        return gradient_loss_bytes(sizes, self._each, _least_rank(sizes.module))
 
 
-def _least_rank(sizes: Sizes) -> int:
-    return 3 if sizes.of_rank(3) else 2
+def _least_rank(module: nn.Module) -> int:
+    """Return the dimensions of the weights of convolutions, ``(out, in, ...)``; without any, of linear layers'."""
+    return 3 if of_rank(module, 3) else 2
 
 
 def _matched(module: nn.Module) -> list[str]:
-    """Name the weights of convolutions, ``(out, in, ...)``; where there are none, those of linear layers."""
-    return of_rank(module, 3) or of_rank(module, 2)
+    """Name the parameters whose gradients are matched."""
+    return of_rank(module, _least_rank(module))

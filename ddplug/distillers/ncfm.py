@@ -13,6 +13,7 @@ Reference: Wang et al., "Dataset Distillation with Neural Characteristic Functio
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -136,8 +137,8 @@ class NCFM(RenewedPool):
         with_them = {name: {**stages[name], "networks": networks} for name in ("pool", "step")}
         return {**stages, "networks": {"networks": 2 * networks, "train_steps": training}, **with_them}
 
-    def work(self) -> dict[str, int]:
-        return {**super().work(), "training steps": self.networks * self.train_steps}
+    def work(self, most: int = sys.maxsize) -> dict[str, int]:
+        return {**super().work(most), "training steps": self.networks * self.train_steps}
 
     def trial(self, **more: int) -> Self:
         return replace(super().trial(**more), networks=1, train_steps=more.get("training steps", 0))

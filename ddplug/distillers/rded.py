@@ -27,7 +27,6 @@ from ddplug.distillation.memory import Sizes
 from ddplug.distillation.shards import own_classes
 from ddplug.distillers.parts.features import MICRO_BATCH
 from ddplug.distillers.parts.images import check_images_per_class
-from ddplug.distillers.parts.shares import nothing
 from ddplug.distillers.parts.teachers import (
     Teacher,
     check_labels,
@@ -128,7 +127,7 @@ class RDED(Selection):
         with frozen(structure, tensors, data.device) as teacher:
             labels = own_classes(data.num_classes)
             makes = [partial(self._best, label, *drawn[label], tiles, teacher, data) for label in labels]
-            best = kept_each(rng, makes, [nothing] * len(makes), "classes", data.device)
+            best = kept_each(rng, makes, "classes", data.device)
             images = [self._tile(chosen["index"], chosen["boxes"], tiles, data) for chosen in best]
             # by classes, so that those of a shard have the labels of a whole run
             soft = [predict(teacher, own).softmax(1) for own in images] if self.labels == "soft" else []

@@ -152,7 +152,7 @@ def _right(module: nn.Module, data: LabeledData, index: Tensor, device: torch.de
     """Count the samples of a batch that a network labels rightly, on the device."""
     x = data.batch(index).to(device)
     guesses = torch.cat([module(x[piece]).argmax(1) for piece in batch_pieces(module, x[:1], len(x))])
-    return (guesses == data.targets[index.to(data.device)].to(device)).sum()
+    return (guesses == data.labels(index).to(device)).sum()
 
 
 @own_surroundings()

@@ -71,7 +71,7 @@ def _stacked(modules: Sequence[nn.Module]) -> tuple[_Group, Callable[[], None]]:
 def _samples(data: Trainable, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return inputs and labels at positions, in model space."""
     if isinstance(data, LabeledData):
-        inputs, targets = data.batch(index), data.targets[index.to(data.device)]
+        inputs, targets = data.batch(index), data.labels(index)
     else:
         inputs, targets = data[index.to(data.inputs.device)]
     return inputs.to(device), targets.to(device)
@@ -320,6 +320,6 @@ def train_on(
     """
     data, repeats = as_set(data), whole("repeats", repeats)
     values_at_least(1, repeats=repeats)
-    moved = data.to(pick_device(device))
-    chosen = settled("set" if recipe is None else recipe, data.recipe, pick_device(device))
-    return train_each([moved] * repeats, network, chosen, rng=rng, device=device, progress=progress)
+    place = pick_device(device)
+    chosen = settled("set" if recipe is None else recipe, data.recipe, place)
+    return train_each([data.to(place)] * repeats, network, chosen, rng=rng, device=place, progress=progress)

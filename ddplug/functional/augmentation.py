@@ -23,14 +23,14 @@ from torch.nn.functional import affine_grid, grid_sample, pad
 from ddplug.errors import OptionError, unknown
 from ddplug.utils.surroundings import own_surroundings
 
-__all__ = ["ALL_OPERATIONS", "OPERATIONS", "Draw", "apply", "augment", "check", "draw", "joint", "resolve"]
+__all__ = ["ALL_OPERATIONS", "OPERATIONS", "Draw", "apply", "augment", "check", "draw", "joint", "resolve", "warp"]
 
 BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
 CROP, CUTOUT, SCALE, ROTATE = 0.125, 0.5, 1.2, 15.0
 TURN, STRETCH, SHEAR, MOVE = 20.0, 0.25, 0.2, 0.1
 """Of an affine change: degrees, logarithms of factors, shear, and shares of a side, each up to this either way."""
 _NUMBERS = 3
-"""Uniform numbers a row carries at the least: as many as the neediest operation takes."""
+"""Uniform numbers a row carries at the least: as many as the neediest published operation takes."""
 
 
 def _color(x: Tensor, u: Tensor) -> Tensor:
@@ -81,24 +81,29 @@ def _flip(x: Tensor, u: Tensor) -> Tensor:
     return torch.where(u[:, 0].view(-1, 1, 1, 1) < 0.5, x.flip(3), x)
 
 
-def _warp(x: Tensor, rows: list[Tensor]) -> Tensor:
-    """Sample at affine coordinates; ``rows`` are the four ``(n,)`` entries of the 2 x 2 matrices, row by row."""
-    matrix = torch.stack(rows, 1).view(-1, 2, 2)
-    theta = torch.cat([matrix, matrix.new_zeros(len(matrix), 2, 1)], 2).to(x.dtype)
+def warp(x: Tensor, rows: list[Tensor], outside: str = "zeros") -> Tensor:
+    """Sample at affine coordinates.
+
+    Args:
+        x: ``(n, C, H, W)``.
+        rows: the six ``(n,)`` or ``(1,)`` entries of the 2 x 3 matrices, row by row.
+        outside: what comes in from there, ``"zeros"`` or as the ``"border"`` is.
+    """
+    theta = torch.stack(rows, 1).view(-1, 2, 3).to(x.dtype)
     grid = affine_grid(theta, [len(theta), *x.shape[1:]], align_corners=False)
-    return grid_sample(x, grid.expand(len(x), -1, -1, -1), "bilinear", "zeros", align_corners=False)
+    return grid_sample(x, grid.expand(len(x), -1, -1, -1), "bilinear", outside, align_corners=False)
 
 
 def _scale(x: Tensor, u: Tensor) -> Tensor:
     factor = 1 / SCALE + u[:, :2] * (SCALE - 1 / SCALE)
     zero = torch.zeros_like(factor[:, 0])
-    return _warp(x, [factor[:, 0], zero, zero, factor[:, 1]])
+    return warp(x, [factor[:, 0], zero, zero, zero, factor[:, 1], zero])
 
 
 def _rotate(x: Tensor, u: Tensor) -> Tensor:
     angle = (u[:, 0] - 0.5) * 2 * ROTATE * math.pi / 180
-    cos, sin = angle.cos(), angle.sin()
-    return _warp(x, [cos, -sin, sin, cos])
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    return warp(x, [cos, -sin, zero, sin, cos, zero])
 
 
 def _affine(x: Tensor, u: Tensor) -> Tensor:
@@ -107,9 +112,7 @@ def _affine(x: Tensor, u: Tensor) -> Tensor:
     angle, across, down, shear, right, low = ((2 * u[:, :6] - 1) * reach).unbind(1)
     cos, sin, across, down = angle.cos(), angle.sin(), across.exp(), down.exp()
     rows = [cos * across, (shear * cos - sin) * down, right, sin * across, (shear * sin + cos) * down, low]
-    theta = torch.stack(rows, 1).view(-1, 2, 3).to(x.dtype)
-    grid = affine_grid(theta, [len(theta), *x.shape[1:]], align_corners=False)
-    return grid_sample(x, grid.expand(len(x), -1, -1, -1), "bilinear", "border", align_corners=False)
+    return warp(x, rows, "border")
 
 
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -173,7 +173,7 @@ def _confidence(module: nn.Module, records: LabeledData) -> Tensor:
     logs = []
     for block in torch.arange(len(records)).split(1000):
         log_p = module(records.batch(block)).double().log_softmax(1)
-        own = records.targets[block.to(records.device)][:, None]
+        own = records.labels(block)[:, None]
         rest = log_p.scatter(1, own, -math.inf).logsumexp(1)
         logs.append(log_p.gather(1, own)[:, 0] - rest)
     return torch.cat(logs).cpu()

@@ -20,7 +20,16 @@ from ddplug.data.preprocess import Preprocess
 from ddplug.errors import DataError
 from ddplug.synthetic.ranges import other_range
 
-__all__ = ["Space", "difference", "first_difference", "numbered", "places", "same_preprocess", "same_space"]
+__all__ = [
+    "Space",
+    "difference",
+    "first_difference",
+    "numbered",
+    "places",
+    "same_levels",
+    "same_preprocess",
+    "same_space",
+]
 
 
 class Space(Protocol):
@@ -161,6 +170,11 @@ def _in_classes(one: Space, other: Space, mine: str, theirs: str) -> str | None:
     alone = (mine, [name for name in names if name not in others]), (theirs, [n for n in others if n not in names])
     said = [f"only {who} {_listed(own)}" for who, own in alone if own]
     return f"classes: {'; '.join(said) or f'{_listed(names)}, and {_listed(others)}'}"
+
+
+def same_levels(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    """Return whether two sets are stored on the same levels, or both without."""
+    return one is other if one is None or other is None else torch.equal(one, other)
 
 
 def _told_by_numbers(names: Sequence[str], others: Sequence[str]) -> bool:

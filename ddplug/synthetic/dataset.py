@@ -21,7 +21,7 @@ from ddplug.functional.packing import check_bits, packed_bytes
 from ddplug.functional.resize import enlarge, reduce
 from ddplug.synthetic import checks, file_format, quantize
 from ddplug.synthetic.codecs.protocol import Codec
-from ddplug.synthetic.compat import difference, first_difference, numbered, places
+from ddplug.synthetic.compat import difference, first_difference, numbered, places, same_levels
 from ddplug.synthetic.pictures import grid, image_bytes
 from ddplug.synthetic.ready import locate
 from ddplug.synthetic.recipe import Recipe
@@ -315,9 +315,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         if problem:
             raise DataError(f"the sets cannot be merged, since they differ in {problem}")
         other = other.in_order_of(self.class_names)
-        levels = self.levels
-        if levels is None or other.levels is None or not torch.equal(levels, other.levels):
-            levels = None
+        levels = self.levels if same_levels(self.levels, other.levels) else None
         return replace(
             self,
             inputs=torch.cat([self.inputs, other.inputs]),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ddplug.errors import DataError
-from ddplug.synthetic.compat import difference
+from ddplug.synthetic.compat import difference, same_levels
 from ddplug.synthetic.dataset import SyntheticSet
 
 __all__ = ["SHARD", "merge"]
@@ -107,9 +107,7 @@ def _brief(value: Any) -> str:
 
 def _shapes(one: SyntheticSet, other: SyntheticSet) -> str:
     """Say how tensors of two sets differ that one file cannot hold both of, if they do."""
-    if (one.levels is None) != (other.levels is None) or (
-        one.levels is not None and other.levels is not None and not torch.equal(one.levels, other.levels)
-    ):
+    if not same_levels(one.levels, other.levels):
         return "their images have other levels"
     if one.inputs.shape[1:] != other.inputs.shape[1:] or one.targets.shape[1:] != other.targets.shape[1:]:
         return "their tensors have other shapes"

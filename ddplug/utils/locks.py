@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -25,6 +26,9 @@ __all__ = ["clean", "locked", "temporary"]
 
 _TRIES = 20
 """Times that a file is made again which others remove before it is locked; some file systems never agree."""
+
+_PAUSE = 0.01
+"""Seconds until the next try; whoever only looks whether a lock is stale, to remove it, holds it for less."""
 
 
 def hold(file: IO[Any]) -> bool | None:
@@ -88,6 +92,7 @@ def temporary(folder: Path, start: str = ".ddplug-", end: str = ".tmp") -> Itera
         guard = _guarded(path)
         if guard is not False:
             break
+        time.sleep(_PAUSE)
     try:
         yield path
     finally:
@@ -152,16 +157,20 @@ def locked(path: str | Path) -> Iterator[None]:
 
 def _acquired(lock: Path, path: str | Path) -> IO[str]:
     """Open and lock a lock's file; one that was removed meanwhile is made again."""
-    for last in range(_TRIES, 0, -1):
+    for left in reversed(range(_TRIES)):
         file = open(lock, "a+", encoding="utf-8")  # noqa: SIM115  held open by the caller
         try:
             if hold(file) is False:
+                if left:
+                    file.close()
+                    time.sleep(_PAUSE)
+                    continue
                 file.seek(0)
                 owner = one_line(file.read(200)) or "of another process"
                 raise OptionError(
                     f"another run ({owner}) is writing {path}; wait until it ends, or choose another path"
                 )
-            if last == 1 or os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+            if not left or os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {platform.node()}")
                 file.flush()

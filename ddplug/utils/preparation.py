@@ -150,9 +150,10 @@ def kept(rng: torch.Generator, make: Callable[[], Mapping[str, Tensor]]) -> dict
 def kept_each(
     rng: torch.Generator,
     makes: Sequence[Make],
-    moves: Sequence[Callable[[], object]],
     what: str,
     device: torch.device = _CPU,
+    *,
+    moves: Sequence[Callable[[], object]] | None = None,
 ) -> list[dict[str, Tensor]]:
     """Return what each of several functions gives, or gave to a run that was stopped.
 
@@ -163,13 +164,13 @@ def kept_each(
     Args:
         rng: generator on the CPU that all their randomness comes from.
         makes: one a part.
-        moves: one a part; moves ``rng`` as the part does, and does no more.
         what: each part is, to show how far it is.
         device: that tensors of the others go to, those apart that they have on the CPU.
+        moves: one a part; moves ``rng`` as the part does, and does no more. None where all was drawn before.
 
     Example:
         >>> rng = torch.Generator().manual_seed(0)
-        >>> kept_each(rng, [lambda: {"two": torch.tensor(2)}], [lambda: None], "number")
+        >>> kept_each(rng, [lambda: {"two": torch.tensor(2)}], "number")
         [{'two': tensor(2)}]
     """
     if team().size == 1:
@@ -179,6 +180,7 @@ def kept_each(
     parts = [keeper.parts[number] for number in takewhile(keeper.parts.__contains__, numbers)]
     if parts:
         rng.set_state(parts[-1].generator)
+    moves = [_nothing] * len(makes) if moves is None else moves
     for first in progress(range(len(parts), len(makes), size), what):
         rest = slice(first, first + size)
         parts += _shared(rng, makes[rest], moves[rest], device)
@@ -215,6 +217,10 @@ def _shared(
             return [Part(dict(make()), rng.get_state()) for make in makes]
     finally:
         _KEEPER.reset(token)
+
+
+def _nothing() -> None:
+    """Move no generator."""
 
 
 def _moved(move: Callable[[], object]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeAlias
@@ -16,7 +16,7 @@ from torch import Tensor
 from ddplug.errors import OptionError
 from ddplug.utils.checks import whole
 
-__all__ = ["known_secrets", "nth_generator", "secret_normal", "seeded", "spawn", "temporary_seed", "twin"]
+__all__ = ["known_secrets", "nth_generator", "secret_normal", "seeded", "spawn", "temporary_seed", "twin", "twins"]
 
 _Source: TypeAlias = Callable[[tuple[int, ...]], Tensor]
 """Function of a shape: float64 numbers."""
@@ -62,6 +62,27 @@ def twin(rng: torch.Generator) -> torch.Generator:
     other = torch.Generator()
     other.set_state(rng.get_state())
     return other
+
+
+def twins(rng: torch.Generator, moves: Iterable[Callable[[torch.Generator], object]]) -> list[torch.Generator]:
+    """Make for each of some moves of a generator a twin that stands where it does before the move.
+
+    Args:
+        rng: generator on the CPU; it makes all the moves.
+        moves: each moves the generator that it is given.
+
+    Example:
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> first, second = twins(rng, [lambda rng: torch.rand((), generator=rng)] * 2)
+        >>> third = twin(second)
+        >>> bool(torch.rand(2, generator=first)[1] == torch.rand((), generator=third))
+        True
+    """
+    found = []
+    for move in moves:
+        found.append(twin(rng))
+        move(rng)
+    return found
 
 
 def nth_generator(seed: int, n: int) -> torch.Generator:

@@ -16,7 +16,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from ddplug.evaluation.figures import scatter
+from examples.benchmarks.stored_bytes import WHOLE
 
 __all__ = ["PUBLISHED", "draw", "matrices", "over_bytes", "over_memory"]
 
@@ -39,9 +42,6 @@ PUBLISHED: Mapping[str, Mapping[str, tuple[tuple[int, float], ...]]] = {
 _GRAY = "#7d8590"
 """What is not ours; it can be read on light and on dark pages."""
 
-_WHOLE = "whole data"
-"""What the row of all the data is called."""
-
 _NAMES = 0.45
 """Share of the bytes of the smallest published sets where their names begin, on a logarithmic axis."""
 
@@ -61,9 +61,9 @@ def over_bytes(results: Sequence[Mapping[str, Any]], size: tuple[float, float] =
         _published(axes, PUBLISHED[data])
         rows = [row for result in results if result["title"].startswith(data) for row in result["rows"]]
         for row in rows:
-            if row["stored"] == _WHOLE:
+            if row["stored"] == WHOLE.name:
                 axes.axhline(row["accuracy (%)"], color="0.5", linewidth=1, linestyle="-.", label="all the data")
-        rows = [row for row in rows if row["stored"] != _WHOLE]
+        rows = [row for row in rows if row["stored"] != WHOLE.name]
         lines = dict.fromkeys((row["stored"], row["network"]) for row in rows)
         for k, (stored, network) in enumerate(lines):
             line = [row for row in rows if (row["stored"], row["network"]) == (stored, network)]

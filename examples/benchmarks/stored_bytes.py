@@ -32,7 +32,7 @@ from examples.benchmarks.results import (
     write,
 )
 
-__all__ = ["BENCHMARKS", "Benchmark", "Row"]
+__all__ = ["BENCHMARKS", "WHOLE", "Benchmark", "Row"]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ddplug.errors import FormatError, OptionError
+from ddplug.utils import locks
 from ddplug.utils.files import check_header, check_space, is_checked, read_tensors, write_file, write_tensors
 from ddplug.utils.locks import clean, locked, temporary
 
@@ -87,6 +88,23 @@ def test_a_path_belongs_to_one_at_a_time(tmp_path: Path) -> None:
         ):
             pass
         assert len(list(tmp_path.iterdir())) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_only_looks_whether_a_lock_is_stale_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with locked(tmp_path / "out"):
+        (lock,) = tmp_path.iterdir()
+    lock.touch()
+    looking = lock.open("rb")
+    assert locks.hold(looking)
+
+    def removed(seconds: float) -> None:
+        lock.unlink()
+        looking.close()
+
+    monkeypatch.setattr(locks.time, "sleep", removed)
+    with locked(tmp_path / "out"):
+        assert os.path.getsize(lock) > 0
     assert not list(tmp_path.iterdir())
 
 

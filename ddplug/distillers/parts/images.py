@@ -12,7 +12,6 @@ from ddplug import registry
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.settling import settled
 from ddplug.distillers.parts.features import cluster_means, pixels
-from ddplug.distillers.parts.shares import nothing
 from ddplug.errors import DataError, OptionError
 from ddplug.functional.clustering import draw_seed
 from ddplug.functional.resize import reduce, reduced_shape
@@ -23,7 +22,7 @@ from ddplug.utils import specs
 from ddplug.utils.checks import one_of
 from ddplug.utils.notes import note
 from ddplug.utils.preparation import kept_each
-from ddplug.utils.randomness import twin
+from ddplug.utils.randomness import twins
 
 __all__ = [
     "INITIAL_IMAGES",
@@ -156,15 +155,14 @@ def _real(data: LabeledData, images_per_class: int, rng: torch.Generator, factor
 
 
 def _kmeans(data: LabeledData, images_per_class: int, rng: torch.Generator, factor: int) -> Tensor:
-    extract, makes = pixels(data), []
+    extract = pixels(data)
 
     def means(members: Tensor, rng: torch.Generator) -> Tensors:
         return {"means": cluster_means(data, members, extract, min(images_per_class, len(members)), rng)}
 
-    for members in data.class_indices:
-        makes.append(partial(means, members, twin(rng)))
-        draw_seed(rng)
-    found = kept_each(rng, makes, [nothing] * len(makes), "classes", data.device)
+    starts = twins(rng, [draw_seed] * data.num_classes)
+    makes = [partial(means, *start) for start in zip(data.class_indices, starts, strict=True)]
+    found = kept_each(rng, makes, "classes", data.device)
     classes = [part["means"][torch.arange(images_per_class) % len(part["means"])] for part in found]
     return reduce(torch.cat(classes).to(data.device), factor)
 

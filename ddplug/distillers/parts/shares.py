@@ -13,7 +13,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.functional.types import Tensors
 from ddplug.utils.preparation import kept_each
 
-__all__ = ["PartMaker", "each_part", "nothing"]
+__all__ = ["PartMaker", "each_part"]
 
 PartMaker: TypeAlias = Callable[[LabeledData, Mapping[str, Tensor]], Mapping[str, Tensor]]
 """Function of real data and a state: a part, such as a network that was trained, or a view of the data."""
@@ -47,8 +47,4 @@ def each_part(
         make(*shadows())
 
     real, moves = [partial(make, data, state) for make in makes], [partial(move, make) for make in makes]
-    return kept_each(rng, real, moves, what, data.device)
-
-
-def nothing() -> None:
-    """Move no generator, for parts for which everything was drawn before; see :func:`kept_each`."""
+    return kept_each(rng, real, what, data.device, moves=moves)

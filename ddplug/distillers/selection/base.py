@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,14 +17,13 @@ from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillation.shards import own_classes
 from ddplug.distillers.parts.features import extractor
 from ddplug.distillers.parts.images import available, balanced_labels, selected_labels, to_set
-from ddplug.distillers.parts.shares import nothing
 from ddplug.functional.types import Tensors
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import one_of
 from ddplug.utils.former import TakesFormerSpellings
 from ddplug.utils.preparation import kept_each
-from ddplug.utils.randomness import twin
+from ddplug.utils.randomness import twins
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -66,8 +66,12 @@ class Selection(metaclass=TakesFormerSpellings):
             OptionError: ``images_per_class`` is below one.
         """
 
-    def work(self) -> dict[str, int]:
-        """Return how often :meth:`init` repeats each part of its work, for an estimate of the time."""
+    def work(self, most: int = sys.maxsize) -> dict[str, int]:
+        """Return how often :meth:`init` repeats each part of its work, for an estimate of the time.
+
+        Args:
+            most: samples that a class has, at most.
+        """
         return {}
 
     def trial(self, **more: int) -> Self:
@@ -143,7 +147,7 @@ class FeatureSelection(Selection):
         if not self.apart:
             available(data, self.images_per_class)
             return {"index": torch.cat([choose(own, rng) for own in data.class_indices]).to(data.device)}
-        return {"index": each_class(data, self.images_per_class, choose, rng, lambda rng, members: self.move(rng))}
+        return {"index": each_class(data, self.images_per_class, choose, rng, lambda members, rng: self.move(rng))}
 
 
 def each_class(
@@ -151,7 +155,7 @@ def each_class(
     images_per_class: int,
     choose: Callable[[Tensor, torch.Generator], Tensor],
     rng: torch.Generator,
-    move: Callable[[torch.Generator, Tensor], object],
+    move: Callable[[Tensor, torch.Generator], object],
 ) -> Tensor:
     """Apply a choice to the ``(n_c,)`` positions of each class and join what it gives.
 
@@ -162,7 +166,7 @@ def each_class(
         images_per_class: number to be chosen in each class, or all that it has; a note says where.
         choose: from the positions of a class and a generator to the positions (or inputs) chosen for it.
         rng: generator on the CPU; each class gets one that stands where this does when its turn comes.
-        move: moves a generator as the choice from such positions does.
+        move: from such positions and a generator, which it moves as the choice does.
 
     Returns:
         The choices of all classes, joined along dimension 0, on the device of the data.
@@ -172,20 +176,17 @@ def each_class(
         DataError: a class has no sample.
     """
     available(data, images_per_class)
-    starts = []
-    for members in data.class_indices:
-        starts.append(twin(rng))
-        move(rng, members)
+    starts = twins(rng, [partial(move, members) for members in data.class_indices])
 
     def chosen(label: int) -> Tensors:
         return {"chosen": choose(data.class_indices[label], starts[label])}
 
     makes = [partial(chosen, label) for label in own_classes(data.num_classes)]
-    found = kept_each(rng, makes, [nothing] * len(makes), "classes", data.device)
+    found = kept_each(rng, makes, "classes", data.device)
     return torch.cat([part["chosen"].to(data.device) for part in found])
 
 
-def shuffled(rng: torch.Generator, members: Tensor) -> Tensor:
+def shuffled(members: Tensor, rng: torch.Generator) -> Tensor:
     """Return ``(n,)`` positions in a random order."""
     return members[torch.randperm(len(members), generator=rng)]
 

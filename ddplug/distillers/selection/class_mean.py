@@ -39,7 +39,7 @@ class ClassMean(Selection):
 
     def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         def average(members: Tensor, rng: torch.Generator) -> Tensor:
-            parts = shuffled(rng, members).tensor_split(min(self.images_per_class, len(members)))
+            parts = shuffled(members, rng).tensor_split(min(self.images_per_class, len(members)))
             return torch.stack([mean_input(data, part.sort().values) for part in parts])
 
         return {"inputs": each_class(data, self.images_per_class, average, rng, shuffled)}

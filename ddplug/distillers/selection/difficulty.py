@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,6 @@ from ddplug.distillation.protocol import State
 from ddplug.distillation.settling import Suits, settled
 from ddplug.distillers.parts.features import logits
 from ddplug.distillers.parts.images import available
-from ddplug.distillers.parts.shares import nothing
 from ddplug.distillers.parts.teachers import Teacher, check_teacher, frozen
 from ddplug.distillers.parts.training import draw_pool
 from ddplug.distillers.selection.base import Selection
@@ -50,7 +50,7 @@ _ROUND, _JUDGED = 32, 5
 class Difficulty(Selection):
     """Rank the samples of each class by a teacher's cross-entropy and draw at random from a window of the ranks.
 
-    The fewer samples a set has for its task, the easier they should be: at 30 kB of CIFAR-10 the easiest fifth is worth
+    The fewer samples a set has for its task, the easier they should be: at 30 kB of CIFAR-10 the easier half is worth
     five points more than random images of the same bytes. Where a few samples nearly suffice, as on MNIST, no window is
     better than random samples. So it is found on held-out training data unless it is given.
 
@@ -102,8 +102,9 @@ class Difficulty(Selection):
         if self.window is not None and not (len(self.window) == 2 and 0 <= self.window[0] < self.window[1] <= 1):
             raise OptionError(f"window is {self.window}; give two shares of the ranks, such as 0,0.5, within 0 and 1")
 
-    def work(self) -> dict[str, int]:
-        samples = 0 if isinstance(self.teacher, nn.Module) else self.teacher_epochs * self.max_samples_per_class
+    def work(self, most: int = sys.maxsize) -> dict[str, int]:
+        own = 0 if isinstance(self.teacher, nn.Module) else min(self.max_samples_per_class, most)
+        samples = self.teacher_epochs * own
         return {"teacher rounds": samples // _ROUND, "judge rounds": 0 if self.window else self.judge_steps // _JUDGED}
 
     def trial(self, **more: int) -> Self:
@@ -171,7 +172,7 @@ class Difficulty(Selection):
         for window in fitting:
             index = torch.cat([_drawn(members, window, self.images_per_class, rng) for members in rest])
             makes.append(partial(self._judged, data, index, test, recipe))
-        right = torch.stack([part["right"] for part in kept_each(rng, makes, [nothing] * len(makes), "windows")])
+        right = torch.stack([part["right"] for part in kept_each(rng, makes, "windows")])
         return fitting[_told_apart(right)]
 
     def _judged(self, data: LabeledData, index: Tensor, test: LabeledData, recipe: Recipe) -> Tensors:

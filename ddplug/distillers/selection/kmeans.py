@@ -71,7 +71,7 @@ class KMeansCentroid(Selection):
         def average(members: Tensor, rng: torch.Generator) -> Tensor:
             return cluster_means(data, members, extract, min(self.images_per_class, len(members)), rng)
 
-        def move(rng: torch.Generator, members: Tensor) -> None:
+        def move(members: Tensor, rng: torch.Generator) -> None:
             draw_seed(rng)
 
         return {"inputs": each_class(data, self.images_per_class, average, rng, move)}

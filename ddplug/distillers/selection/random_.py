@@ -28,6 +28,6 @@ class Random(Selection):
 
     def init(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
         def draw(members: Tensor, rng: torch.Generator) -> Tensor:
-            return shuffled(rng, members)[: self.images_per_class]
+            return shuffled(members, rng)[: self.images_per_class]
 
         return {"index": each_class(data, self.images_per_class, draw, rng, shuffled)}
