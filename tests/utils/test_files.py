@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ def test_who_only_looks_whether_a_lock_is_stale_is_waited_for(tmp_path: Path, mo
         lock.unlink()
         looking.close()
 
-    monkeypatch.setattr(locks.time, "sleep", removed)
+    monkeypatch.setattr(time, "sleep", removed)
     with locked(tmp_path / "out"):
         assert os.path.getsize(lock) > 0
     assert not list(tmp_path.iterdir())
