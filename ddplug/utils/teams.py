@@ -11,6 +11,7 @@ travel as safetensors, over gloo, through the memory of the CPU, so that their b
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,6 +63,11 @@ _TEAM: ContextVar[Team] = ContextVar("team", default=_BY_ITSELF)
 _STORE: list[Any] = []
 """Where processes leave word for each other; it stays when they have parted."""
 
+_GROUP: list[Any] = []
+"""Those that work together now. Nothing else may refer to it, so that its threads end when they part."""
+
+_MEETINGS = itertools.count()
+
 
 def team() -> Team:
     """Return whom this process works with at the moment; by itself it is a team of one."""
@@ -92,12 +98,9 @@ def together() -> Iterator[Team]:
     if found.size == 1 or team().size > 1:
         yield team()
         return
-    from torch import distributed
-
-    distributed.init_process_group("gloo", timeout=_PATIENCE)
-    _STORE[:] = [distributed.distributed_c10d._get_default_store()]
     token = _TEAM.set(found)
     try:
+        _meet()
         yield found
     except Exception as error:
         named = isinstance(error, DdplugError)
@@ -105,8 +108,24 @@ def together() -> Iterator[Team]:
         raise
     finally:
         _TEAM.reset(token)
-        with contextlib.suppress(RuntimeError):  # of those that ended before
-            distributed.destroy_process_group()
+        _GROUP.clear()
+
+
+def _meet() -> None:
+    """Wait for the others.
+
+    The group is not the default one of ``torch.distributed``: PyTorch's own modules keep that in the defaults of their
+    functions when they are imported while it is there, so it never goes, and its threads are cut off at the exit.
+    """
+    from torch.distributed import PrefixStore, ProcessGroupGloo
+    from torch.distributed.rendezvous import rendezvous
+
+    if not _STORE:
+        _STORE[:] = next(rendezvous("env://", timeout=_PATIENCE))[:1]
+    own = launched()
+    place = PrefixStore(f"ddplug/{next(_MEETINGS)}", _STORE[0])
+    _GROUP.append(ProcessGroupGloo(place, own.rank, own.size, _PATIENCE))
+    _GROUP[0].barrier().wait()  # one that parted at once would cut off another that is still connecting
 
 
 @contextlib.contextmanager
@@ -252,15 +271,14 @@ def _unpacked(content: bytes, device: torch.device | str) -> list[dict[str, torc
 def _gathered(content: bytes) -> list[bytes]:
     """Send bytes to all processes; return what each of them sent."""
     import torch
-    from torch import distributed
 
     own = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(team().size)]
     try:
-        distributed.all_gather(sizes, torch.tensor([len(own)]))
+        _GROUP[0].allgather([sizes], [torch.tensor([len(own)])]).wait()
         longest = max(map(int, sizes))
         parts = [torch.empty(longest, dtype=torch.uint8) for _ in sizes]
-        distributed.all_gather(parts, torch.cat([own, own.new_zeros(longest - len(own))]))
+        _GROUP[0].allgather([parts], [torch.cat([own, own.new_zeros(longest - len(own))])]).wait()
     except RuntimeError:
         raise ProcessError(
             failure() or f"another of the {team().size} processes has ended; start again, with any number of them"

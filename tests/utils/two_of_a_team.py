@@ -30,7 +30,7 @@ from ddplug.networks import batching
 from ddplug.synthetic.recipe import Recipe
 from ddplug.testing import made_small, toy_images
 from ddplug.utils.preparation import Keeper
-from ddplug.utils.teams import alone, spread, team, together
+from ddplug.utils.teams import agreed, alone, spread, team, together
 
 DATA = toy_images((30, 30, 30))
 
@@ -145,3 +145,7 @@ if __name__ == "__main__":
             compare()
             share()
             experts(Path(sys.argv[2]))
+    with together():  # once more
+        agreed("the threads", str(spread(2, lambda k: {"k": torch.tensor(k)})))
+    left = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    assert not [name for name in left if "gloo" in name]
