@@ -84,7 +84,7 @@ CASES: Mapping[str, Case] = {
     "table": Case("the digits as a table of 64 columns", "mlp:width=64", ("",), 600, 2, (7, 20, 60), 0.2),
     "mnist": Case(
         "MNIST, made smaller to 14 x 14",
-        "convnet:width=8,depth=2",
+        "mlp:width=64",
         ("", "affine"),
         300,
         2,
