@@ -208,7 +208,7 @@ _FAULTS = (
         "note",
         _always,
         "it fails from the second candidate on in the sequential engine",
-        "see docs/nni.md",
+        "see docs/howto/nni.md",
     ),
     _Fault(
         "nni",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -10,6 +11,13 @@ from ddplug.errors import OptionError
 from ddplug.utils.teams import team
 
 __all__ = ["pick_device", "visible_gpus"]
+
+_COUNTS: Mapping[str, Callable[[], int]] = {
+    "cuda": lambda: torch.cuda.device_count(),
+    "mps": lambda: int(torch.backends.mps.is_available()),
+    "cpu": lambda: 1,
+}
+"""Kind of device, the best first -> how many there are. Looking for GPUs takes milliseconds where there are none."""
 
 
 def pick_device(name: str | torch.device = "auto") -> torch.device:
@@ -29,14 +37,13 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
         >>> pick_device("cpu")
         device(type='cpu')
     """
-    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if name == "auto":
-        name = next(kind for kind, count in counts.items() if count)
+        name = next(kind for kind, count in _COUNTS.items() if count())
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError):
         raise OptionError(f"unknown device {str(name)!r}; use auto, cpu, cuda, cuda:N or mps") from None
-    present = counts.get(device.type, 0)
+    present = _COUNTS.get(device.type, int)()
     if (device.index or 0) >= present:
         raise OptionError(f"device {str(device)!r} is not available: {present} of its kind found here; use auto or cpu")
     own = team().local % present

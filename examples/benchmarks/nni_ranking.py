@@ -168,6 +168,7 @@ def _cells(case: Case, done: Study) -> list[dict[str, Any]]:
         cells = {
             "proxy": row["name"],
             "cost": f"1/{1 / cost:.0f}" if cost else "none",
+            "steps": done.proxies[row["name"]].protocol.steps if cost else None,
             "Spearman": value,
             "95 % interval": f"{low:.2f} to {high:.2f}",
             "Kendall": row["kendall"][0],

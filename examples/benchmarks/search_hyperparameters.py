@@ -2,25 +2,30 @@
 
     python examples/benchmarks/search_hyperparameters.py table
     python examples/benchmarks/search_hyperparameters.py digits --out DIR
+    python examples/benchmarks/search_hyperparameters.py mnist --data-root DIR --out DIR
 
 Learning rate, weight decay, momentum and augmentation of one network are drawn at random, 60 times. The truth is
 training on all data. Sets of three sizes, random samples in their bytes and the beginning of training on all data each
 cost a twentieth of it, with steps of the same batch. What a search by each of them loses is simulated 20 times, with 30
 of the 60 a search; that by successive halving of all data costs the same in all. ``--row NAME`` measures one row alone;
 the same folder goes on where it was.
+
+Proxies are scored on less than full training is, where that would leave little of their cost for training. One row is
+scored on a coded set too, so that whoever searches needs no data at all.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.random import RandomState
+from torch.nn.functional import avg_pool2d
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -29,13 +34,15 @@ from ddplug.data.anything import as_labeled
 from ddplug.distillers import KMeansCentroid
 from ddplug.evaluation.ranking import agreement, ceiling, difference
 from ddplug.search import Journal, Judge, Protocol, Record
-from ddplug.search.budget import control_file, steps_within
+from ddplug.search.budget import control_file, data_file, selection_file, steps_within
 from examples.benchmarks.search_common import about, by, fresh, halving, interval, known, missing, regrets, text, write
 
 SHARE = 20
 """A proxy costs one part in so many of full training."""
 HALVING = (3 * SHARE, SHARE, SHARE / 3)
 """Shares that the rungs of successive halving cost a candidate; 30, 10 and 3 of them cost as much as 30 proxies."""
+BATCH = 64
+"""Samples a step."""
 SIZE = 30
 """Candidates of a simulated search."""
 EARLY, HALVED, CHANCE = "early stopping", "successive halving", "chance"
@@ -51,8 +58,11 @@ class Case:
         augment: what is drawn from.
         steps: of full training.
         seeds: of full training.
-        sizes: samples a class of the sets.
+        sizes: samples a class of the sets, or of whole ones in their bytes.
         scored: share of the data that is kept apart to score on.
+        kinds: of sets, names of :data:`SETS`.
+        extra: rows besides those of each kind and size.
+        few: samples of what is kept apart that the proxies are scored on; ``None`` for all.
     """
 
     title: str
@@ -62,6 +72,9 @@ class Case:
     seeds: int
     sizes: tuple[int, ...]
     scored: float
+    kinds: tuple[str, ...] = ("k-means", "random")
+    extra: tuple[str, ...] = ()
+    few: int | None = None
 
 
 AUGMENT = ("", "crop", "crop_scale_rotate")
@@ -69,6 +82,18 @@ AUGMENT = ("", "crop", "crop_scale_rotate")
 CASES: Mapping[str, Case] = {
     "digits": Case("the digits", "convnet:width=4,depth=2", AUGMENT, 300, 1, (7, 20, 60), 0.2),
     "table": Case("the digits as a table of 64 columns", "mlp:width=64", ("",), 600, 2, (7, 20, 60), 0.2),
+    "mnist": Case(
+        "MNIST, made smaller to 14 x 14",
+        "mlp:width=64",
+        ("", "affine"),
+        300,
+        2,
+        (1, 4, 10),
+        1 / 12,
+        kinds=("coded", "whole"),
+        extra=("coded to score on too 10",),
+        few=500,
+    ),
 }
 
 
@@ -91,36 +116,39 @@ class Bench:
 
     def __init__(self, name: str, arguments: argparse.Namespace, folder: Path) -> None:
         self.case, self.folder = CASES[name], folder
-        data = ddplug.load_dataset("digits")
-        if name == "table":
-            data = as_labeled((data.batch(torch.arange(len(data))).flatten(1).numpy(), data.targets.numpy()))
-        self.train, self.rest = data.split(self.case.scored)
+        self.train, self.rest = _data(name, arguments.data_root).split(self.case.scored)
+        few = self.case.few
+        self.few = self.rest if few is None else self.rest.split(few / len(self.rest))[1]
         self.samples = draw(arguments.number, self.case.augment)
-        self.common: dict[str, Any] = {"batch_size": 64, "schedule": "cosine", "device": "cpu"}
-        self.full = self._judge(self.train, Protocol(steps=self.case.steps, seeds=self.case.seeds, **self.common))
+        self.common: dict[str, Any] = {"batch_size": BATCH, "schedule": "cosine", "device": "cpu"}
+        # a file is read once, data in memory are looked through by every judge
+        self.whole = self.train if few is None else data_file(self.train, folder / "whole.safetensors")
+        protocol = Protocol(steps=self.case.steps, seeds=self.case.seeds, **self.common)
+        self.full = self._judge(self.whole, self.rest, protocol)
         self.once = self.full.cost / self.case.seeds
 
-    def _judge(self, made: Any, protocol: Protocol) -> Judge:
+    def _judge(self, made: Any, scored: Any, protocol: Protocol) -> Judge:
         about = {"space": "hyper-parameters", "network": self.case.network}
-        return Judge(made, self.rest, protocol, self.folder / "journal.jsonl", about)
+        return Judge(made, scored, protocol, self.folder / "journal.jsonl", about)
 
     def early(self, share: float) -> Judge:
         """The beginning of training on all data, at a share of its cost."""
-        return self.at(self.train, share)
+        return self.at(self.whole, share)
 
-    def at(self, made: Any, share: float) -> Judge:
+    def at(self, made: Any, share: float, scored: Any = None) -> Judge:
         """Training on a set at a share of the cost of full training."""
-        steps = steps_within(self.once / share, self.common["batch_size"], len(self.rest))
-        return self._judge(made, Protocol(steps=steps, **self.common))
+        steps = steps_within(self.once / share, BATCH, len(self.few))
+        return self._judge(made, self.few if scored is None else scored, Protocol(steps=steps, **self.common))
 
-    def set_of(self, name: str) -> Any:
-        """Make the set of a row."""
-        method, size = name.split()
-        path = self.folder / f"k-means-{size}.safetensors"
-        if not path.exists():
-            ddplug.distill(self.train, KMeansCentroid(images_per_class=int(size)), device="cpu").quantize().save(path)
-        made = ddplug.SyntheticSet.load(path)
-        return path if method == "k-means" else control_file(self.train, "random", made, self.folder)
+    def judge_of(self, name: str) -> Judge:
+        """Return who judges a row."""
+        kind, _, size = name.rpartition(" ")
+        if name == EARLY:
+            return self.early(SHARE)
+        if name in self.case.extra:
+            scored = ddplug.holdout(self.few).compress(CODEC)
+            return self.at(_coded(self, int(size)), SHARE, scored)
+        return self.at(SETS[kind](self, int(size)), SHARE)
 
     def records(self, judge: Judge, name: str) -> list[Record]:
         """Judge all."""
@@ -132,9 +160,56 @@ class Bench:
         return torch.tensor([record.metric or 0.0 for record in self.records(judge, name)], dtype=torch.float64)
 
 
+def _data(name: str, root: str | None) -> Any:
+    """Load the data of a case."""
+    if name == "mnist":
+        data = ddplug.load_dataset("mnist", root=root)
+        small = avg_pool2d(data.inputs.float(), 2).round().byte()
+        return as_labeled((small.numpy(), data.targets.numpy()))
+    data = ddplug.load_dataset("digits")
+    if name == "table":
+        return as_labeled((data.batch(torch.arange(len(data))).flatten(1).numpy(), data.targets.numpy()))
+    return data
+
+
+def _kmeans(bench: Bench, size: int) -> Path:
+    path = bench.folder / f"k-means-{size}.safetensors"
+    if not path.exists():
+        ddplug.distill(bench.train, KMeansCentroid(images_per_class=size), device="cpu").quantize().save(path)
+    return path
+
+
+def _random(bench: Bench, size: int) -> Path:
+    return control_file(bench.train, "random", ddplug.SyntheticSet.load(_kmeans(bench, size)), bench.folder)
+
+
+def _whole(bench: Bench, size: int) -> Path:
+    return selection_file(bench.train, "random", size, bench.folder)
+
+
+def _coded(bench: Bench, size: int) -> Path:
+    path = bench.folder / f"coded-{size}.safetensors"
+    if not path.exists():
+        room = ddplug.SyntheticSet.load(_whole(bench, size)).nbytes
+        ddplug.distill(bench.train, "random", nbytes=room, codec=CODEC, device="cpu").save(path)
+    return path
+
+
+CODEC = "pixels:bits=1"
+
+SETS: Mapping[str, Callable[[Bench, int], Path]] = {
+    "k-means": _kmeans,
+    "random": _random,
+    "coded": _coded,
+    "whole": _whole,
+}
+"""Kind of a set -> makes the file of one of so many samples a class, or in the bytes of so many."""
+
+
 def names(case: Case) -> list[str]:
     """Return the names of all rows."""
-    return [f"{method} {size}" for size in case.sizes for method in ("k-means", "random")] + [EARLY, HALVED, CHANCE]
+    sets = [f"{kind} {size}" for size in case.sizes for kind in case.kinds]
+    return [*sets, *case.extra, EARLY, HALVED, CHANCE]
 
 
 def measure(name: str, bench: Bench, truth: torch.Tensor, early: torch.Tensor) -> dict[str, Any]:
@@ -143,7 +218,7 @@ def measure(name: str, bench: Bench, truth: torch.Tensor, early: torch.Tensor) -
     if name == HALVED:
         order = halving([bench.scores(bench.early(share), f"{name}, 1/{share:.3g}") for share in HALVING])
     elif name != CHANCE:
-        judge = bench.at(bench.train if name == EARLY else bench.set_of(name), SHARE)
+        judge = bench.judge_of(name)
         score = bench.scores(judge, name)
         order = by(score)
     row: dict[str, Any] = {
@@ -190,7 +265,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
             {
                 "title": f"Hyper-parameters of a network on {case.title}, at 1/{SHARE} of the cost",
                 "claim": f"Wanted: within half a point of the winner by full data. {arguments.number} random settings "
-                f"of {case.network}; full training takes {case.steps} steps of 64 "
+                f"of {case.network}; full training takes {case.steps} steps of {BATCH} "
                 f"({case.seeds} seed{'s' * (case.seeds > 1)}). Of "
                 f"the simulated searches among {SIZE} of them, means and their 95 % intervals over 20."
                 + (f" A perfect score would have a Spearman correlation of {best:.2f}." if best is not None else ""),
@@ -209,6 +284,7 @@ def main() -> None:
     """Run a case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", choices=CASES)
+    parser.add_argument("--data-root", help="of torchvision's MNIST")
     parser.add_argument("--row", metavar="NAME", help="measure one row alone")
     parser.add_argument("--number", type=int, default=60, help="of settings (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="for sets and the journal (default: one within that of --out)")

@@ -49,7 +49,7 @@ class Way:
     steps: int
     journal: bool
     place: str
-    pairs: int = 5
+    pairs: int = 9
 
 
 WAYS = {

@@ -27,7 +27,7 @@ TABLES = Path(__file__).parents[2] / "docs" / "benchmarks"
 TASKS = {"mnist": "ConvNets, MNIST", "cifar10": "ConvNets, CIFAR-10", "cells": "cells, CIFAR-10"}
 ENDING = ", as in full training"
 EARLY, HALVED, CHANCE = "early stopping", "successive halving", "chance"
-SCORES = ("random", "k-means", "DM", "random, 4 small", "DM, 4 small", "NCFM, 4 small", EARLY)
+SCORES = ("random", "k-means", "DM", EARLY)
 UNTRAINED = ("synflow", "nwot")
 NAMES = [f"{task}: {score}" for task in TASKS for score in (*SCORES, HALVED, *UNTRAINED, CHANCE)]
 

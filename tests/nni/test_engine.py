@@ -29,7 +29,7 @@ with temporary_seed(0):
     from nni.nas.experiment.config import NasExperimentConfig
 
     from ddplug.nni import ProxyExperiment
-    from ddplug.nni.running import free_port
+    from ddplug.nni.running import free_port, patient
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,7 +73,7 @@ def forced_order(tmp_path: Path, trail: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("DDPLUG_TEST_OWNER", str(os.getpid()))
     monkeypatch.setenv("NNI_FRAMEWORK", "none")
     yield force
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while managers() and time.monotonic() < deadline:
         time.sleep(0.2)
     left = managers()
@@ -103,7 +103,9 @@ def test_the_stock_engine_takes_metrics_for_those_of_other_candidates(trail: Pat
     experiment = NasExperiment(toy_space(), ToyEvaluator(str(trail)), strategies.Random(seed=0), config)
     state = random.getstate()
     try:
-        experiment.run(free_port())
+        # NNI itself gives up after three seconds, too few on a busy machine
+        with patient(experiment.id):
+            experiment.run(free_port())
         believed = {model.sample["width"]: model.metric for model in experiment.export_top_models(9)}
     finally:
         experiment.stop()

@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 
-def run(name: str, folder: Path, *files: Path, timeout: float = 300) -> Any:
+def run(name: str, folder: Path, *files: Path, timeout: float = 600) -> Any:
     """Run one of the functions below in a new process and give what it returned; nothing is left running."""
     command = [sys.executable, "-m", __name__, name, str(folder), *map(str, files)]
     home = {"HOME": str(folder), "NNI_CONFIG_DIR": str(folder / "nni"), "PYTHONPATH": str(ROOT)}
@@ -57,13 +57,16 @@ def _config(folder: Path, engine: str, trials: int) -> Any:
 
 
 def _run(make: Callable[[], Any], ask: Callable[[Any], Any]) -> Any:
-    """Run an experiment and ask it something before it stops; its manager has 3 seconds to come up: try again."""
+    """Run an experiment and ask it something before it stops; on a busy machine wait for its manager, or try again."""
+    from ddplug.nni.running import patient
+
     for attempt in range(5):
         experiment = make()
         try:
-            experiment.run(port=free_port())
+            with patient(experiment.id):
+                experiment.run(port=free_port())
             return ask(experiment)
-        except OSError:
+        except (OSError, RuntimeError):  # a port that was taken meanwhile, or a tuner that took more than 10 seconds
             if attempt == 4:
                 raise
         finally:
