@@ -27,11 +27,11 @@ _MAX_BYTES = 1 << 20
 
 _NOT_WITH: Mapping[str, tuple[str, ...]] = {
     "images-per-class": ("bytes",),
-    "bytes": ("images-per-class", "bits", "quantize", "reduced"),
+    "bytes": ("images-per-class",),
     "codec": ("bits", "quantize", "reduced"),
-    "bits": ("codec", "bytes"),
-    "quantize": ("codec", "bytes"),
-    "reduced": ("codec", "bytes"),
+    "bits": ("codec",),
+    "quantize": ("codec",),
+    "reduced": ("codec",),
 }
 """Option that was typed -> those of the file that it stands in the place of."""
 
@@ -183,10 +183,10 @@ def _from_set(place: str) -> Config:
 
 
 def _storage(made: SyntheticSet, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Tell how a set without a codec was stored smaller after it was made."""
+    """Tell how a set was stored smaller after it was made, if its account names no codec."""
     from ddplug.functional.resize import MAX_FACTOR, reduced_shape
 
-    if made.stored is not None:
+    if made.stored is not None or "codec" in made.provenance:
         return {}
     found: dict[str, Any] = {"bits": made.bits} if "quantisation_rmse" in made.provenance else {}
     small = tuple(made.inputs.shape[1:])

@@ -85,19 +85,22 @@ def _configure_method(parser: Parser, argv: list[str], method: described.Describ
     parser.description = method.about
     parser.set_defaults(name=argv[0], method=method)
     parser.add_argument("--preset", metavar="NAME", help="published options; the ones given with it win")
-    parser.add_argument("--quantize", "--quantise", action="store_true", help="store a byte a number instead of four")
+    parser.add_argument(
+        "--quantize", "--quantise", action="store_true", help="short for --codec plain: a byte a number instead of four"
+    )
     parser.add_argument(
         "--bits",
         type=_bits,
         metavar="N",
-        help="store an image's numbers in N bits each, 1, 2, 4 or 8; --quantize is 8",
+        help="short for --codec plain:bits=N: an image's numbers in 1, 2, 4 or 8 bits each",
     )
     parser.add_argument(
         "--reduced",
         type=_factor,
         default=1,
         metavar="N",
-        help="store images smaller by N, averaged, as methods that learn do with --factor (default: 1)",
+        help="short for --codec plain:factor=N: images smaller by N, averaged, as methods that learn do with --factor "
+        "(default: 1)",
     )
     _add_storage(parser)
     group = parser.add_argument_group(
@@ -205,15 +208,11 @@ class _Plan(NamedTuple):
 
     Attributes:
         method: the method with all its options.
-        reduced: factor by which to store the result smaller.
-        bits: to store a number in; ``None`` for float32, or what a codec makes of it.
-        codec: that is to hold the images, if any is.
+        codec: that is to hold the images; ``None`` for float32, or what suits the data where there are bytes.
         nbytes: that the set may take.
     """
 
     method: Any
-    reduced: int
-    bits: int | None
     codec: str | None = None
     nbytes: int | None = None
 
@@ -230,9 +229,19 @@ def _given(arguments: argparse.Namespace) -> _Plan | None:
         from ddplug.distillers import presets
 
         given = {**presets.get(arguments.name, arguments.preset), **given}
-    bits = arguments.bits or (8 if arguments.quantize else None)
     nbytes = None if arguments.bytes is None else int(arguments.bytes)
-    return _Plan(method(**given), arguments.reduced, bits, arguments.codec, nbytes)
+    return _Plan(method(**given), arguments.codec or _short(arguments), nbytes)
+
+
+def _short(arguments: argparse.Namespace) -> str | None:
+    """Return the codec that --quantize, --bits and --reduced are short for."""
+    from ddplug.synthetic.codecs.plain import FLOAT, Plain
+    from ddplug.synthetic.codecs.protocol import spec_of
+
+    bits = arguments.bits or (8 if arguments.quantize else None)
+    if bits is None and arguments.reduced == 1:
+        return None
+    return spec_of(Plain(bits or FLOAT, arguments.reduced))
 
 
 def _check_storage(arguments: argparse.Namespace, given: dict[str, Any]) -> None:
@@ -243,13 +252,11 @@ def _check_storage(arguments: argparse.Namespace, given: dict[str, Any]) -> None
         raise OptionError(
             "--bits and --quantize do not go with --shard, since their levels are those of a whole set; leave them out"
         )
-    ours = [f"--{name}" for name in ("bytes", "codec") if getattr(arguments, name) is not None]
     asked = {"--bits": arguments.bits, "--quantize": arguments.quantize, "--reduced": arguments.reduced > 1}
     others = [name for name, value in asked.items() if value]
-    if ours and others:
+    if arguments.codec is not None and others:
         raise OptionError(
-            f"{others[0]} does not go with {ours[0]}, whose codec stores the images; say --codec pixels:bits=2,side=14 "
-            "and the like instead"
+            f"{others[0]} does not go with --codec: it is short for --codec {_short(arguments)}; leave one of them out"
         )
     if arguments.bytes is not None and "images_per_class" in given:
         raise OptionError("--bytes and --images-per-class both say how many images to make; leave one of them out")
@@ -350,8 +357,6 @@ def _shorter(arguments: argparse.Namespace, part: str) -> str:
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Distill, save, and remove the checkpoint."""
-    from ddplug.functional.packing import check_bits
-    from ddplug.functional.resize import reduced_shape
     from ddplug.utils.files import check_space
     from ddplug.utils.locks import locked
 
@@ -365,9 +370,6 @@ def run(arguments: argparse.Namespace) -> Answer:
             if differ is not None:
                 complain(differ)
             plan = plan or _chosen(arguments, data, checkpoint)
-            # refused before the work is done
-            reduced_shape(data.shape, plan.reduced)
-            check_bits(plan.bits or 8, data.shape, data.preprocess.kind)
             check_space(arguments.output, _least_bytes(plan, data))
             synthetic = _distill(arguments, data, plan, checkpoint)
             if not team().leads:
@@ -379,11 +381,17 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _least_bytes(plan: _Plan, data: LabeledData) -> int:
-    """Count the bytes that the images of the set take at the least; 0 where a codec decides."""
-    if plan.codec is not None or plan.nbytes is not None:
+    """Count the bytes that the images of the set take at the least; 0 where a codec foresees what it may."""
+    from ddplug.distillation.storage import storage_for
+    from ddplug.synthetic.codecs.plain import FLOAT, Plain
+    from ddplug.synthetic.codecs.protocol import codec_of
+
+    storage = storage_for(data, plan.codec, plan.nbytes)
+    codec = Plain(FLOAT) if storage is None else codec_of(storage.codec)
+    if plan.nbytes is not None or not isinstance(codec, Plain):
         return plan.nbytes or 0
-    numbers = plan.method.images_per_class * data.num_classes * math.prod(data.shape) // plan.reduced**2
-    return int(numbers) * (plan.bits or 32) // 8
+    numbers = plan.method.images_per_class * data.num_classes * math.prod(data.shape) // codec.factor**2
+    return int(numbers) * codec.bits // 8
 
 
 def _save(synthetic: SyntheticSet, output: str, checkpoint: str) -> None:
@@ -420,7 +428,7 @@ def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -
             complain(f"auto: the next better, {name}, {needed}; allow a longer --budget")
     how = "goes on with" if kept else f"expects {duration(choice.seconds)} with"
     complain(f"auto: {how} ddplug distill {auto.as_options(choice)}")
-    return _Plan(choice.distiller, 1, None, choice.codec, choice.nbytes)
+    return _Plan(choice.distiller, choice.codec, choice.nbytes)
 
 
 def _distill(arguments: argparse.Namespace, data: LabeledData, plan: _Plan, checkpoint: str) -> SyntheticSet:
@@ -428,7 +436,7 @@ def _distill(arguments: argparse.Namespace, data: LabeledData, plan: _Plan, chec
     from ddplug.utils.devices import pick_device
 
     device = pick_device(arguments.device)
-    synthetic = distill(
+    return distill(
         data,
         plan.method,
         nbytes=plan.nbytes,
@@ -441,8 +449,6 @@ def _distill(arguments: argparse.Namespace, data: LabeledData, plan: _Plan, chec
         checkpoint_every=arguments.checkpoint_every,
         shard=arguments.shard,
     )
-    synthetic = synthetic.reduced(plan.reduced)
-    return synthetic if plan.bits is None else synthetic.quantize(bits=plan.bits)
 
 
 def _answer(arguments: argparse.Namespace, synthetic: SyntheticSet) -> Answer:
@@ -460,15 +466,12 @@ def _answer(arguments: argparse.Namespace, synthetic: SyntheticSet) -> Answer:
     ]
     if values["privacy"] is not None:
         rows.append(("privacy", in_words(values["privacy"])))
-    if synthetic.stored is not None:
+    if synthetic.codec is not None:
         nearness = f", {made['psnr']:.1f} dB" if "psnr" in made else ""
-        rows.append(("codec", f"{synthetic.stored.codec}{nearness}"))
+        rows.append(("codec", f"{synthetic.codec}{nearness}"))
     learned = "training" in made
-    if "quantisation_rmse" in made:
-        bits = "" if synthetic.bits == 8 else f"to {2**synthetic.bits} levels, "
-        rows.append(("quantized", f"{bits}root-mean-square error {made['quantisation_rmse']:.3g}"))
-        if learned:  # 1.0 point of ten soft-labeled MNIST images, 7.1 of five
-            rows.append(("careful", "rounding can cost sets with a learned training many points: compare without"))
+    if synthetic.codec is not None and learned:  # 1.0 point of ten soft-labeled MNIST images, 7.1 of five
+        rows.append(("careful", "rounding can cost sets with a learned training many points: compare without"))
     protocol = ["--protocol", "learned"] if learned else []
     if "shard" in made:
         rows.append(("shard", "{} of {}; next: ddplug merge FILE... -o FILE, with all of them".format(*made["shard"])))

@@ -74,8 +74,7 @@ class Preprocess:
         Returns:
             ``(N, *shape)`` float32 inputs; with the levels 0 and 1, exactly what real uint8 data become.
         """
-        low, high = (per_channel(level, codes) for level in levels)
-        return self.forward(to_pixels(codes) * (high - low) + low)
+        return self.forward(on_levels(codes, levels))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the fields by name, as they are stored."""
@@ -173,6 +172,12 @@ _MAX_ZCA = 4096
 def to_pixels(stored: Tensor) -> Tensor:
     """Convert stored data to float32 pixels: uint8 is divided by 255, floating point is taken as it is."""
     return stored.float().div_(255) if stored.dtype == torch.uint8 else stored.float()
+
+
+def on_levels(codes: Tensor, levels: Tensor) -> Tensor:
+    """Turn uint8 codes into float32 pixels between the levels ``(2, C)`` of each channel, sample by sample."""
+    low, high = (per_channel(level, codes) for level in levels)
+    return to_pixels(codes) * (high - low) + low
 
 
 def _to_grid(values: Tensor, bits: int) -> Tensor:

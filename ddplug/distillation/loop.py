@@ -438,7 +438,9 @@ def distill(
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))
     _check_private(method, codec, nbytes)
     check_shard(shard, method, data.num_classes, stored=codec is not None or nbytes is not None)
-    storage = storage_for(data, codec, nbytes)
+    asked = storage_for(data, codec, nbytes)
+    # what is stored one by one in the end is of the same run, whatever it is stored as
+    storage = None if asked is None or asked.afterwards else asked
     run = _Run(method, _identity(data, method, seed, storage, shard), place, path, checkpoint_every)
     if path is not None:  # what no file can hold is refused before the work
         check_header(run.account(), "the set")
@@ -457,7 +459,8 @@ def distill(
             raise
     provenance = {**run.account(), "steps": run.now.step, **({} if _private(method) else ranges(data))}
     if storage is None:
-        return _with(made, provenance)
+        whole_set = _with(made, provenance)
+        return whole_set if asked is None else asked.store(whole_set)
     # what was coded while its size was looked for, unless steps were taken since
     found = None if chosen is None or run.now.step else chosen.coded
     coded = storage.store(_with(made, provenance)) if found is None else _with(found, provenance)

@@ -16,6 +16,8 @@ from ddplug.distillation.settling import settled
 from ddplug.errors import OptionError
 from ddplug.functional.augmentation import joint
 from ddplug.functional.resize import reduce_to, reduced_shape
+from ddplug.synthetic.budget import bytes_of, images_within
+from ddplug.synthetic.codecs.plain import Plain
 from ddplug.synthetic.codecs.protocol import Codec, codec_of, spec_of
 from ddplug.synthetic.codecs.rules import suited
 from ddplug.synthetic.dataset import SyntheticSet
@@ -86,6 +88,11 @@ class Storage:
     nbytes: int | None = None
     shape: tuple[int, ...] = ()
 
+    @property
+    def afterwards(self) -> bool:
+        """Whether nothing of a run depends on it: samples are stored one by one, and however many bytes they take."""
+        return self.nbytes is None and isinstance(codec_of(self.codec), Plain)
+
     def to_json(self) -> dict[str, Any]:
         """Return what of it belongs to the identity of a run."""
         return {"codec": self.codec} if self.nbytes is None else {"codec": self.codec, "nbytes": self.nbytes}
@@ -143,10 +150,12 @@ class Storage:
         options: Any = method
         if self.nbytes is None:
             return method, None
-        factor = getattr(method, "factor", 1)
+        factor, codec = getattr(method, "factor", 1), codec_of(self.codec)
         most = min(map(len, data.class_indices)) // factor**2
         if not most:  # the method itself says what is wrong
             return replace(options, images_per_class=1), None
+        if isinstance(codec, Plain):
+            return replace(options, images_per_class=self._counted(factor, codec, data)), None
         draw = _real(data, factor, bool(getattr(method, "soft_labels", False)), seed)
         real = _largest(lambda number: self._coded(draw(number)), self.nbytes, 1, most, _ROUGH)
         if real is None:
@@ -172,6 +181,16 @@ class Storage:
             self._refuse(data.num_classes, select(1).nbytes)
         number = next(number for number, start in starts.items() if start.coded is found)
         return replace(options, images_per_class=number), starts[number]
+
+    def _counted(self, factor: int, plain: Plain, data: LabeledData) -> int:
+        """Count the images of each class that fit, as all take the same."""
+        own = self.shape if self.shape and factor == 1 else reduced_shape(data.shape, factor)
+        stored = reduced_shape(own, plain.factor)
+        assert self.nbytes is not None
+        found = images_within(self.nbytes, data, stored, plain.bits) // factor**2
+        if not found:
+            self._refuse(data.num_classes, bytes_of(data.num_classes * factor**2, data, stored, plain.bits))
+        return found
 
     def _coded(self, made: SyntheticSet) -> SyntheticSet:
         return (reduced_to(made, self.shape) if self.shape else made).compress(self.codec)

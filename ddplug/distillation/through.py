@@ -102,4 +102,5 @@ def through(method: Distiller, codec: str | None) -> Distiller:
         >>> through(DM(), "pixels:bits=2").codec, through(Random(), "pixels:bits=2") == Random()
         (Pixels(bits=2, side=0), True)
     """
-    return method if codec is None or not method.steps else Through(method, codec_of(codec))
+    made = None if codec is None else codec_of(codec)
+    return method if made is None or not made.every or not method.steps else Through(method, made)

@@ -17,7 +17,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillation import settling
 from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller
-from ddplug.distillation.storage import BudgetError, Storage, reduced_to, storage_for
+from ddplug.distillation.storage import BudgetError, Storage, storage_for
 from ddplug.errors import OptionError
 from ddplug.evaluation.pace import Load
 from ddplug.evaluation.protocols import described, settled
@@ -29,7 +29,7 @@ from ddplug.evaluation.train import Trainable
 from ddplug.networks.factory import Network, name_of, suited
 from ddplug.networks.forms import AUTO
 from ddplug.registry import resolve
-from ddplug.synthetic.budget import images_within
+from ddplug.synthetic.codecs.plain import Plain
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.given import AnySet, as_set
@@ -77,14 +77,12 @@ def compare(
 ) -> Comparison:
     """Evaluate sets, baselines of the same bytes, and all the real data.
 
-    A baseline gets as many images per class as fit, quantized and with hard labels, in the bytes of the set: a set
-    kept as float32 stands against four times as many. Its images are stored as small and in as few bits a number as
-    those of the set, so that what storage alone does is in both; a method with a ``factor`` of its own stores them as
-    small as that says. Every network of a baseline is trained on a set of its own seed, by the same recipe; a method
-    that learns is run once for each. Where a codec holds the set, the same codec holds the baselines, as many images as
-    it really fits into those bytes. Sets of as many bytes, stored alike, share their baselines. The network for the
-    whole data is one, trained without augmentation for a bounded number of steps: a bound that is cheap to have, not
-    the best that can be had.
+    A baseline gets as many images per class as fit into the bytes of the set, held by its codec, so that what storage
+    alone does is in both; a set kept as float32 stands against four times as many, in a byte a number. Its images are
+    stored as small as those of the set; a method with a ``factor`` of its own stores them as small as that says. Every
+    network of a baseline is trained on a set of its own seed, by the same recipe; a method that learns is run once for
+    each. Sets of as many bytes, stored alike, share their baselines. The network for the whole data is one, trained
+    without augmentation for a bounded number of steps: a bound that is cheap to have, not the best that can be had.
 
     Args:
         synthetic: the set, or several of the same data; in a mapping by the names that their rows are to have.
@@ -181,9 +179,8 @@ def _alike(sets: Sequence[Named]) -> list[list[Named]]:
     """Put sets together that have their baselines in common: of as many bytes, stored and trained on alike."""
     groups: dict[Hashable, list[Named]] = {}
     for name, own in sets:
-        stored = own.stored.codec if own.stored is not None else (own.levels is None, own.bits)
         shapes = tuple(own.inputs.shape[1:]), own.shape, own.class_names
-        key = own.nbytes, stored, shapes, own.recipe, fingerprint(own.preprocess.tensors())
+        key = own.nbytes, own.codec, shapes, own.recipe, fingerprint(own.preprocess.tensors())
         groups.setdefault(key, []).append((name, own))
     return sorted(groups.values(), key=lambda group: group[0][1].nbytes)
 
@@ -319,31 +316,17 @@ def sized_like(synthetic: SyntheticSet, method: Distiller, data: LabeledData, se
     Raises:
         OptionError: the method has no ``images_per_class``.
     """
-    return (_quantized if synthetic.stored is None else _coded)(method, synthetic, data, seed)
-
-
-def _quantized(method: Distiller, synthetic: SyntheticSet, data: LabeledData, seed: int) -> Sized:
-    """Fit a baseline to the bytes of a set without a codec: stored as small, and in as few bits a number."""
     options: Any = method
     _check_sizable(method)
-    bits = 8 if synthetic.levels is None else synthetic.bits
-    stored = tuple(synthetic.inputs.shape[1:])
-    factor = getattr(method, "factor", 1)
-    fitting = images_within(synthetic.nbytes, data, stored if factor == 1 else factor, bits)
-    sized: Distiller = replace(options, images_per_class=max(1, fitting // factor**2))
-    return sized, lambda made: [reduced_to(one, stored).quantize(bits=bits) for one in made]
-
-
-def _coded(method: Distiller, synthetic: SyntheticSet, data: LabeledData, seed: int) -> Sized:
-    """Fit a baseline to the bytes of a set that a codec holds, by what that codec makes of it."""
-    options: Any = method
-    assert synthetic.stored is not None
-    _check_sizable(method)
-    storage = Storage(synthetic.stored.codec, synthetic.nbytes, synthetic.stored.shape)
+    held = synthetic.stored
+    stored = tuple(synthetic.inputs.shape[1:]) if held is None else held.shape
+    storage = Storage(synthetic.codec or Plain.name, synthetic.nbytes, stored)
+    whatever = replace(storage, nbytes=None).store_alike
     try:
-        return storage.sized(method, data, seed)[0], storage.store_alike
+        # as many soft labels as images stay, and the row says that they take more
+        return storage.sized(method, data, seed)[0], whatever if held is None else storage.store_alike
     except BudgetError:
-        return replace(options, images_per_class=1), replace(storage, nbytes=None).store_alike
+        return replace(options, images_per_class=1), whatever
 
 
 def _check_sizable(method: Distiller) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from ddplug.data.labeled import LabeledData
 from ddplug.functional.resize import reduced_shape
+from ddplug.synthetic.codecs.plain import Plain
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.surroundings import own_surroundings
 
@@ -71,7 +72,7 @@ def bytes_of(rows: int, data: LabeledData, stored: Stored = 1, bits: int = 8) ->
         rows: number of samples.
         data: gives the shape of a sample and the number of classes.
         stored: factor that images are stored smaller by, or shape that inputs are stored as.
-        bits: that a number takes.
+        bits: that a number takes, or 32 for float32.
 
     Raises:
         OptionError: see :func:`rows_within`.
@@ -79,4 +80,4 @@ def bytes_of(rows: int, data: LabeledData, stored: Stored = 1, bits: int = 8) ->
     shape = reduced_shape(data.shape, stored) if isinstance(stored, int) else stored
     inputs, targets = torch.zeros(rows, *shape), torch.zeros(rows, dtype=torch.int64)
     made = SyntheticSet(inputs, targets, data.num_classes, data.preprocess, network_shape=data.shape)
-    return made.quantize(bits=bits).nbytes
+    return made.compress(Plain(bits)).nbytes

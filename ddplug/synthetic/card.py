@@ -40,7 +40,6 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
     soft = f"soft labels over {synthetic.num_classes} classes{' as float16' if synthetic.half_labels else ''}"
     labels = soft if facts["labels"] == "soft" else "class indices"
     storage = _code(facts["codec"]) if facts["codec"] else facts["storage"]
-    storage = f"{facts['bits']}-bit" if (facts["bits"] or 8) < 8 else storage
     psnr, real = facts["psnr"], {True: "yes", False: "no", None: "not known"}[facts["real_images"]]
     stored = " x ".join(map(str, facts["stored_shape"]))
     small = f" images of {stored}, enlarged when read" if synthetic.network_shape else ""

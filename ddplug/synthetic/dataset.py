@@ -20,7 +20,8 @@ from ddplug.functional import top_labels
 from ddplug.functional.packing import check_bits, packed_bytes
 from ddplug.functional.resize import enlarge, reduce
 from ddplug.synthetic import checks, file_format, quantize
-from ddplug.synthetic.codecs.protocol import Codec
+from ddplug.synthetic.codecs.plain import FLOAT, Plain
+from ddplug.synthetic.codecs.protocol import Codec, codec_of, spec_of
 from ddplug.synthetic.compat import difference, first_difference, numbered, places, same_levels
 from ddplug.synthetic.pictures import grid, image_bytes
 from ddplug.synthetic.ready import locate
@@ -93,7 +94,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     def __repr__(self) -> str:
         labels = "hard" if self.targets.ndim == 1 else "soft"
         what = f"{len(self)} x {self.shape}, {self.num_classes} classes, {labels} labels, {self.nbytes:,} bytes"
-        codec = "" if self.stored is None else f", {self.stored.codec}"
+        codec = "" if self.codec in (None, Plain.name) else f", {self.codec}"
         method = self.provenance.get("method")
         return f"SyntheticSet({what}{codec}{'' if method is None else f', by {reprlib.repr(method)}'})"
 
@@ -139,6 +140,13 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     def shape(self) -> tuple[int, ...]:
         """Shape of one input, as networks see it."""
         return self.network_shape or tuple(self.inputs.shape[1:])
+
+    @property
+    def codec(self) -> str | None:
+        """What holds the images, as :meth:`compress` takes it; ``None`` where they are float32."""
+        if self.stored is not None:
+            return self.stored.codec
+        return None if self.levels is None else spec_of(Plain(self.bits))
 
     @property
     def soft_type(self) -> torch.dtype:
@@ -216,11 +224,12 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     def compress(self, codec: str | Codec, labels: Literal["float16", "top3"] = "float16") -> SyntheticSet:
         """Let a codec hold the images: what it gives back takes their place, and what it stores is what they take.
 
-        Samples are sorted by class first. ``provenance["psnr"]`` says how near images are to what they were, in dB.
+        Samples are sorted by class first, unless they are stored one by one, as by ``"plain"`` (:meth:`quantize`).
+        ``provenance["psnr"]`` says how near images are to what they were, in dB.
 
         Args:
-            codec: a name from ``ddplug.names("codec")`` with options, as ``"avif:quality=15"`` for photographs or
-                ``"pixels:bits=1,side=14"`` for drawings, or the codec itself.
+            codec: a name from ``ddplug.names("codec")`` with options, as ``"avif:quality=15"`` for photographs,
+                ``"pixels:bits=1,side=14"`` for drawings, or ``"plain:bits=2"`` for anything; or the codec itself.
             labels: how soft labels are stored: as float16, two bytes a class, or as ``"top3"``, which rounds them to
                 three classes in fifteenths (:mod:`ddplug.functional.top_labels`) and takes one or two bytes for each.
                 Labels that are rounded so already are stored so in any case.
@@ -230,7 +239,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
 
         Raises:
             OptionError: the codec or an option is not known, or it cannot hold such samples; or ``labels`` is another
-                word, or ``"top3"`` for labels that are no probabilities.
+                word, or ``"top3"`` for labels that are no probabilities or where samples are stored one by one.
 
         Example:
             >>> from ddplug.data.preprocess import Identity
@@ -240,6 +249,9 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             (222, 458, 888.0)
         """
         one_of("way to store soft labels", labels, ("float16", "top3"))
+        codec = codec_of(codec)
+        if isinstance(codec, Plain):
+            return self._plain(codec, labels)
         classes, soft = self.hard_targets.cpu(), self.targets.ndim == 2
         if soft and labels == "top3":
             return replace(self, targets=_rounded(self.targets), half_labels=False, stored=None).compress(codec)
@@ -253,11 +265,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         inputs, targets = self.inputs.cpu()[order], self.targets.cpu()[order]
         stored = replace(store(codec, inputs, groups, self.preprocess), labels=held or {})
         found = stored.decode(self.preprocess)
-        provenance = {**self.provenance, "codec": stored.codec}
-        if found.ndim == 4:
-            pixels = (self.preprocess.to("cpu").inverse(enlarge(x, self.shape)) for x in (inputs, found))
-            error = float((next(pixels) - next(pixels)).double().square().mean())
-            provenance["psnr"] = round(-10 * math.log10(max(error, 1e-10)), 2)
+        provenance = {**self.provenance, "codec": stored.codec, **self._nearness(inputs, found)}
         return replace(
             self,
             inputs=found.to(self.inputs.device),
@@ -269,6 +277,14 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             half_labels=held is None,
             stored=stored,
         )
+
+    def _nearness(self, before: Tensor, after: Tensor) -> dict[str, float]:
+        """Say how near stored images, on the CPU, are to what they were; nothing of what is no image."""
+        if before.ndim != 4:
+            return {}
+        pixels = (self.preprocess.to("cpu").inverse(enlarge(x, self.shape)) for x in (before, after))
+        error = float((next(pixels) - next(pixels)).double().square().mean())
+        return {"psnr": round(-10 * math.log10(max(error, 1e-10)), 2)}
 
     @own_surroundings()
     def to(self, device: torch.device | str) -> SyntheticSet:
@@ -360,9 +376,10 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     def quantize(self, dtype: Literal["uint8", "float32"] = "uint8", bits: int = 8) -> SyntheticSet:
         """Round the inputs to what fits in a byte each, on 256 equal levels a channel, and soft labels to float16.
 
-        The levels, in pixel space, span the values present; for images they span at least ``[0, 1]``, so that real
-        images stored as bytes come back bit for bit. No pixel moves by more than half a level. The root-mean-square
-        error in model space is written to ``provenance["quantisation_rmse"]``. A quantized set is given back as it is.
+        This is :meth:`compress` by the codec ``"plain"``. The levels, in pixel space, span the values present; for
+        images they span at least ``[0, 1]``, so that real images stored as bytes come back bit for bit. No pixel moves
+        by more than half a level. The root-mean-square error in model space is written to
+        ``provenance["quantisation_rmse"]``. A quantized set is given back as it is.
 
         With fewer bits a number, images are rounded to ``2**bits`` equal levels a channel that make the squared error
         small (:func:`ddplug.functional.best_span`), and what lies outside is cut off. The bytes of one image
@@ -393,11 +410,24 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             ([0.25, 0.25, 0.9500000476837158, 0.9500000476837158], [0, 0, 255, 255], 10)
         """
         if dtype == "float32":
-            return replace(self, levels=None, bits=8, half_labels=False, stored=None)
+            return self._plain(Plain(FLOAT))
         if dtype != "uint8":
             raise OptionError(f"dtype is {dtype!r}; it must be uint8 or float32")
         check_bits(bits, self.shape, self.preprocess.kind)
-        return self._round_inputs(bits)._round_labels()
+        return self._plain(Plain(bits))
+
+    def _plain(self, codec: Plain, labels: str = "float16") -> SyntheticSet:
+        """Store samples one by one."""
+        if labels != "float16":
+            raise OptionError(
+                f"labels={labels!r} needs a codec that holds whole classes, and plain holds samples one by one; use "
+                "labels='float16', or codec pixels"
+            )
+        codec.check(self.shape, self.preprocess.kind)
+        small = self.reduced(codec.factor)
+        if codec.bits == FLOAT:
+            return replace(small, levels=None, bits=8, half_labels=False, stored=None)
+        return small._round_inputs(codec.bits)._round_labels()
 
     def _round_labels(self) -> SyntheticSet:
         """Round soft labels to float16; others, and such, are given back as they are."""
@@ -415,7 +445,8 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         rounded = replace(self, levels=levels.to(self.inputs.device), bits=bits, stored=None)
         inputs = rounded.decode(rounded.codes())
         error = float((inputs - self.inputs).square().mean().sqrt())
-        result = replace(rounded, inputs=inputs, provenance={**self.provenance, "quantisation_rmse": error})
+        nearness = {"quantisation_rmse": error, **self._nearness(self.inputs.cpu(), inputs.cpu())}
+        result = replace(rounded, inputs=inputs, provenance={**self.provenance, **nearness})
         if not torch.equal(result.decode(result.codes()), inputs):
             raise OptionError("the preprocessing is too ill-conditioned for uint8 storage; keep float32")
         return result

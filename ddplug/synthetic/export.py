@@ -158,13 +158,9 @@ def holds_real_images(provenance: Mapping[str, Any]) -> bool | None:
 
 def _storage(own: SyntheticSet) -> dict[str, Any]:
     """Say how the images are stored: by a codec, or in how many bits a number."""
-    if own.stored is not None:
-        return {"storage": "codec", "codec": own.stored.codec, "bits": None}
-    return {
-        "storage": "float32" if own.levels is None else "uint8",
-        "codec": None,
-        "bits": 32 if own.levels is None else own.bits,
-    }
+    bits = None if own.stored is not None else 32 if own.levels is None else own.bits
+    storage = "codec" if bits is None else "float32" if bits == 32 else "uint8"
+    return {"storage": storage, "codec": own.codec, "bits": bits}
 
 
 @own_surroundings()

@@ -8,7 +8,7 @@ from torch import Tensor
 from ddplug.data.preprocess import Preprocess, per_channel
 from ddplug.functional.packing import best_span
 
-__all__ = ["codes", "decode", "exact_pixels", "span"]
+__all__ = ["codes", "decode", "exact_pixels", "rounded", "span"]
 
 
 def exact_pixels(preprocess: Preprocess, inputs: Tensor) -> Tensor:
@@ -56,6 +56,20 @@ def codes(pixels: Tensor, levels: Tensor, bits: int) -> Tensor:
     width = torch.where(high > low, high - low, torch.full_like(low, torch.inf))
     steps = (1 << bits) - 1
     return (((pixels - low) / width * steps).round_().clamp_(0, steps) * (255 // steps)).to(torch.uint8)
+
+
+def rounded(pixels: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Choose levels and round to them.
+
+    Args:
+        pixels: ``(M, C, ...)`` float64.
+        bits: one of :data:`ddplug.functional.packing.BITS`.
+
+    Returns:
+        The codes of :func:`codes` and the levels of :func:`span`.
+    """
+    levels = span(pixels, bits)
+    return codes(pixels, levels, bits), levels
 
 
 def decode(preprocess: Preprocess, codes: Tensor, levels: Tensor) -> Tensor:

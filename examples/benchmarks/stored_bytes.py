@@ -96,8 +96,14 @@ WHOLE = Row("whole data", "none")
 """Nothing is left out: all the real data, a byte a number."""
 
 
+_LEARNED = {"init_from": "real", "network": "convnet:width=16", "steps": 80, "pool_size": 10}
+"""Options of what is learned through the codec, from real images of the same codec: minutes of a core."""
+
+
 def _ways(codec: str, *more: Row) -> tuple[Row, ...]:
-    return (Row("random", codec), Row("kmeans", codec), Row("difficulty", codec), *more)
+    """Random images, the nearest to k-means centroids, these themselves, the best found, and learned ones."""
+    selected = (Row(method, codec) for method in ("random", "kmeans", "kmeans-centroid", "difficulty"))
+    return (*selected, Row("dm", codec, _LEARNED), *more)
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {

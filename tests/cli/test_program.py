@@ -221,6 +221,21 @@ def test_distill_stores_few_bits(capsys: pytest.CaptureFixture[str], monkeypatch
     assert not Path("b.safetensors").exists()
 
 
+def test_the_short_names_of_a_codec_fill_a_number_of_bytes_as_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    for short, codec, each in (
+        (["--quantize"], "plain", 9),
+        (["--bits", "2"], "plain:bits=2", 34),
+        (["--bits", "4", "--reduced", "2"], "plain:bits=4,factor=2", 66),
+    ):
+        made = answer(capsys, *RANDOM, *short, "--bytes", "6000B", "-o", "a.safetensors")
+        same = answer(capsys, *RANDOM, "--codec", codec, "--bytes", "6kB", "-o", "b.safetensors")
+        # 8 bytes for the levels, and of each image its numbers and a label
+        assert made["samples"] == 10 * each and made["nbytes"] == same["nbytes"] <= 6000
+        assert (made["codec"], made["provenance"]["codec"]) == (codec.partition(",")[0], codec)
+        one, other = map(SyntheticSet.load, ("a.safetensors", "b.safetensors"))
+        assert torch.equal(one.inputs, other.inputs) and torch.equal(one.targets, other.targets)
+
+
 def test_distill_fills_a_number_of_bytes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     made = answer(capsys, *RANDOM, "--bytes", "0.6kB", "-o", "a.safetensors")
     assert made["nbytes"] == SyntheticSet.load("a.safetensors").nbytes <= 600
@@ -239,8 +254,10 @@ def test_distill_fills_a_number_of_bytes(capsys: pytest.CaptureFixture[str], tmp
     for argv, message in (
         (["--bytes", "20", "-o", "c"], "20 bytes are too few for one image of each of 10 classes"),
         (["--bytes", "1kB", "--images-per-class", "2", "-o", "c"], "leave one of them out"),
-        (["--bytes", "1kB", "--bits", "2", "-o", "c"], "--bits does not go with --bytes"),
-        (["--codec", "avif", "--quantize", "-o", "c"], "--quantize does not go with --codec"),
+        (
+            ["--codec", "avif", "--quantize", "-o", "c"],
+            "--quantize does not go with --codec: it is short for",
+        ),
         (["--codec", "pixels:bits=5", "-o", "c"], "bits is 5"),
         (["--codec", "gif", "-o", "c"], "gif"),
     ):

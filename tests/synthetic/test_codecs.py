@@ -19,7 +19,7 @@ from ddplug.data.preprocess import Identity, Standardize, fit
 from ddplug.distillers import soft_labels
 from ddplug.errors import DataError, FormatError, OptionError
 from ddplug.synthetic import SyntheticSet
-from ddplug.synthetic.codecs import Avif, Dct, Pixels, codec_of, spec_of
+from ddplug.synthetic.codecs import Avif, Dct, Pixels, Plain, codec_of, spec_of
 
 CODECS = [
     "pixels",
@@ -460,3 +460,65 @@ def test_a_teacher_labels_a_set_whose_labels_are_coded(tmp_path: Path) -> None:
 def test_labels_that_cannot_be_coded_are_refused(labels: Any, targets: Tensor, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         replace(made(), targets=targets).compress("pixels", labels=labels)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("factor", [1, 2])
+def test_quantizing_is_the_codec_plain(bits: int, factor: int, tmp_path: Path) -> None:
+    whole = made()
+    held = whole.compress(f"plain:bits={bits},factor={factor}")
+    short = whole.reduced(factor).quantize(bits=bits)
+    assert torch.equal(held.inputs, short.inputs) and held.nbytes == short.nbytes and held.stored is None
+    assert held.codec == ("plain" if bits == 8 else f"plain:bits={bits}") == short.codec
+    assert torch.equal(held.targets, whole.targets)  # in the order that they had
+    assert held.provenance["psnr"] == pytest.approx(psnr(held.pixels(), whole.reduced(factor).pixels()), abs=0.01)
+    held.save(tmp_path / "set")
+    assert SyntheticSet.load(tmp_path / "set").codec == held.codec
+    # the streams, which a memory keeps, hold the same images
+    codec = Plain(bits, factor)
+    pixels, groups = whole.preprocess.inverse(whole.inputs), [4, 0, 16]
+    streams = codec.encode(pixels, groups)
+    assert sum(map(len, streams.values())) == 24 + 20 * -(-432 // factor**2 * bits // 8)
+    back = codec.decode(streams, groups, (3, 12, 12))
+    torch.testing.assert_close(back, held.preprocess.inverse(held.inputs), atol=1e-5, rtol=0)
+    assert torch.equal(codec.through(pixels, groups), back)
+    kept = codec.keep(streams, groups, (3, 12, 12), [2])
+    assert kept is not None and torch.equal(codec.decode(kept, [16], (3, 12, 12)), back[4:])
+
+
+def test_plain_holds_floats_and_what_other_codecs_cannot() -> None:
+    whole = made()
+    floats = whole.compress("plain:bits=32,factor=2")
+    assert floats.codec is None and floats.levels is None and torch.equal(floats.inputs, whole.reduced(2).inputs)
+    codec, pixels = Plain(32), photographs(3)
+    assert torch.equal(codec.decode(codec.encode(pixels, [3]), [3], (3, 12, 12)), pixels)
+    white = fit("zca", photographs(20))
+    whitened = SyntheticSet(white.forward(photographs(4)), torch.arange(4) % 2, 2, white)
+    assert whitened.compress("plain").codec == "plain"
+    for spec, says in (
+        ("plain:bits=3", "bits is 3; it must be one of 1, 2, 4, 8, or 32 for float32"),
+        ("plain:factor=17", "factor is 17; it must lie between 1 and 16"),
+        ("plain:bits=2", "images whitened by zca need all 8"),
+        ("plain:factor=2", "zca mixes all pixels of whole images; use factor=1"),
+    ):
+        with pytest.raises(OptionError, match=says):
+            whitened.compress(spec)
+    soft = replace(whole, targets=torch.eye(3)[whole.targets])
+    with pytest.raises(OptionError, match="plain holds samples one by one; use labels='float16', or codec pixels"):
+        soft.compress("plain", labels="top3")
+
+
+@pytest.mark.parametrize(
+    ("streams", "says"),
+    [
+        ({"codes": torch.zeros(5, dtype=torch.uint8)}, "its streams take"),
+        ({"codes": torch.zeros(2, dtype=torch.uint8), "levels": torch.zeros(8, dtype=torch.uint8)}, "its streams take"),
+        (
+            {"codes": torch.zeros(4, dtype=torch.uint8), "levels": torch.full((8,), 255, dtype=torch.uint8)},
+            "its levels are not finite",
+        ),
+    ],
+)
+def test_streams_of_plain_that_are_not_whole_are_refused(streams: dict[str, Tensor], says: str) -> None:
+    with pytest.raises(FormatError, match=says):
+        Plain(4).decode(streams, [2], (1, 2, 2))

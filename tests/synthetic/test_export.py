@@ -240,7 +240,7 @@ def test_card_says_what_matters() -> None:
     for part in (
         "6 samples of shape 1 x 4 x 4 made by `dm` from `toys`.",
         "| stored bytes, labels counted | 110 |",
-        "| stored as | uint8, class indices |",
+        "| stored as | `plain`, class indices |",
         "| `emu` | 2 |",
         "synthetic = SyntheticSet.load('toys.safetensors')",
         '"std": [\n    0.25\n  ]',

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ddplug.synthetic.codecs.avif import Avif as Avif
     from ddplug.synthetic.codecs.dct import Dct as Dct
     from ddplug.synthetic.codecs.pixels import Pixels as Pixels
+    from ddplug.synthetic.codecs.plain import Plain as Plain
     from ddplug.synthetic.codecs.protocol import Codec as Codec
     from ddplug.synthetic.codecs.protocol import codec_of as codec_of
     from ddplug.synthetic.codecs.protocol import spec_of as spec_of
@@ -20,11 +21,12 @@ _HOMES = {
     "Codec": "protocol",
     "Dct": "dct",
     "Pixels": "pixels",
+    "Plain": "plain",
     "codec_of": "protocol",
     "spec_of": "protocol",
     "suited": "rules",
 }
 
-__all__ = ["Avif", "Codec", "Dct", "Pixels", "codec_of", "spec_of", "suited"]
+__all__ = ["Avif", "Codec", "Dct", "Pixels", "Plain", "codec_of", "spec_of", "suited"]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

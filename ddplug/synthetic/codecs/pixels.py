@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddplug.data.preprocess import per_channel, to_pixels
+from ddplug.data.preprocess import on_levels
 from ddplug.errors import FormatError, OptionError
 from ddplug.functional import entropy
 from ddplug.functional.packing import BITS
@@ -82,13 +82,11 @@ class Pixels:
         }
 
     def through(self, pixels: Tensor, groups: Sequence[int]) -> Tensor:
-        return _on_levels(*self._rounded(pixels))
+        return on_levels(*self._rounded(pixels))
 
     def _rounded(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Round to ``(M, *stored)`` codes in 0..255, and ``(2, C)`` levels of these two."""
-        exact = reduce_to(pixels.double(), self._stored(tuple(pixels.shape[1:])))
-        levels = quantize.span(exact, self.bits)
-        return quantize.codes(exact, levels, self.bits), levels
+        return quantize.rounded(reduce_to(pixels.double(), self._stored(tuple(pixels.shape[1:]))), self.bits)
 
     def keep(
         self, payload: Payload, groups: Sequence[int], shape: tuple[int, ...], kept: Sequence[int]
@@ -110,13 +108,7 @@ class Pixels:
             raise FormatError("codec pixels: its levels are not finite")
         found = entropy.decode(bytes(payload["codes"].numpy()), _laid_out(rows, stored), self.bits)
         codes = torch.from_numpy(found).reshape(rows, *stored) * (255 // ((1 << self.bits) - 1))
-        return _on_levels(codes, levels.view(2, stored[0]))
-
-
-def _on_levels(codes: Tensor, levels: Tensor) -> Tensor:
-    """Turn codes in 0..255 into pixels between the levels of each channel."""
-    low, high = (per_channel(level, codes) for level in levels)
-    return to_pixels(codes) * (high - low) + low
+        return on_levels(codes, levels.view(2, stored[0]))
 
 
 def _laid_out(rows: int, stored: tuple[int, ...]) -> tuple[int, int, int, int]:

@@ -25,7 +25,8 @@ class Codec(Protocol):
 
     Attributes:
         name: that it is registered under.
-        every: steps of learning between two of :meth:`through`, in which what it changed is left as it is.
+        every: steps of learning between two of :meth:`through`, in which what it changed is left as it is; 0 for a
+            codec that what is learned does not go through.
     """
 
     name: ClassVar[str]

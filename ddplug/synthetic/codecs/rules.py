@@ -7,7 +7,7 @@ import math
 import torch
 
 from ddplug.data.labeled import LabeledData
-from ddplug.data.preprocess import per_channel, to_pixels
+from ddplug.data.preprocess import on_levels, per_channel, to_pixels
 from ddplug.synthetic import quantize
 
 __all__ = ["LEAST_SIDE", "MOST_ERROR", "suited"]
@@ -64,9 +64,7 @@ def _errors(data: LabeledData) -> dict[int, float]:
     deviation = float((pixels - mean).square().mean().sqrt()) or 1.0
     found = {}
     for bits in MOST_ERROR:
-        levels = quantize.span(pixels, bits)
-        low, high = (per_channel(level.double(), pixels) for level in levels)
-        rounded = quantize.codes(pixels, levels, bits) / 255 * (high - low) + low
+        rounded = on_levels(*quantize.rounded(pixels, bits))
         found[bits] = float((rounded - pixels).square().mean().sqrt()) / deviation
     return found
 
