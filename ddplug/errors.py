@@ -50,12 +50,12 @@ class ProcessError(DdplugError, RuntimeError):
     """Of several processes that work together another has ended, so that no result can come of it."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> OptionError:
+def unknown(kind: str, name: object, known: Iterable[str]) -> OptionError:
     """Build the error for a name that is not known, with the nearest known names.
 
     Args:
         kind: what the name should have been, e.g. ``"distiller"``.
-        name: the name given.
+        name: the name given; whatever it is.
         known: every name that would have been accepted.
 
     Returns:
@@ -66,6 +66,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> OptionError:
         unknown distiller 'dmm'; did you mean 'dm'? Known: dc, dm, dsa
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name).casefold(), known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return OptionError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known) or 'none'}")

@@ -30,6 +30,7 @@ def to_inputs(values: Any, what: str) -> Tensor:
     Raises:
         DataError: another data type, masked values, or a tensor that holds no numbers.
     """
+    given = values
     if isinstance(values, Tensor):
         refuse_meta(values, f"{what}: the inputs")
         if values.dtype == torch.uint8 or values.is_floating_point():
@@ -48,7 +49,8 @@ def to_inputs(values: Any, what: str) -> Tensor:
                     np.require(values, np.uint8 if values.dtype == np.uint8 else np.float32, ("C", "W"))
                 )
     raise DataError(
-        f"{what}: the inputs are {values.dtype}; give uint8 pixels (0..255) or floating-point numbers{_instead(values)}"
+        f"{what}: the inputs are {values.dtype}; give uint8 pixels (0..255) or floating-point numbers"
+        f"{_instead(values, given)}"
     )
 
 
@@ -66,19 +68,33 @@ def refuse_masked(values: Any, what: str) -> None:
         )
 
 
-def _instead(values: Tensor | NDArray[Any]) -> str:
+def _instead(values: Tensor | NDArray[Any], given: Any) -> str:
     """Say how values of another type become inputs: bytes only where that changes no number."""
     kind = str(values.dtype).removeprefix("torch.")
-    if kind == "object" and values.ndim:
-        parts = len(values) > 0 and hasattr(values.reshape(-1)[0], "shape")
-        return " (np.stack(list(inputs)))" if parts else " (.astype('float32'))"
+    if kind == "object" or (not isinstance(values, Tensor) and values.dtype.kind in "US"):
+        return _instead_of_objects(values, given)
     if not kind.startswith(("int", "uint", "bool")):
         return ""
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
     pixels = kind != "bool" and array.size > 0 and bool(array.min() >= 0 and array.max() <= 255)
     if isinstance(values, Tensor):
         return " (.to(torch.uint8))" if pixels else " (.float())"
-    return f" (.astype({'uint8' if pixels else 'float32'!r}))"
+    dtype = "uint8" if pixels else "float32"
+    return f" (.astype({dtype!r}))" if hasattr(given, "astype") else f" (np.asarray(inputs, {dtype!r}))"
+
+
+def _instead_of_objects(values: Any, given: Any) -> str:
+    """Say how texts, and objects of any kind, become inputs."""
+    flat = values.reshape(-1)
+    if values.ndim == 0:
+        return f", not one {type(given).__name__}"
+    if any(isinstance(value, (str, bytes)) for value in flat):
+        if hasattr(given, "columns"):
+            return " (of texts in a table: pandas.get_dummies(frame, dtype=float))"
+        return " (of paths of pictures: open each, as by PIL.Image.open)"
+    if len(flat) and hasattr(flat[0], "shape"):
+        return " (np.stack(list(inputs)))"
+    return " (.astype('float32'))"
 
 
 def channels_first(inputs: Tensor) -> Tensor:

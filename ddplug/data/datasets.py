@@ -70,7 +70,7 @@ def load(
     download: bool = False,
     size: int | tuple[int, int] | None = None,
     target: str | None = None,
-    ignore: Sequence[str] = (),
+    ignore: str | Sequence[str] = (),
     labels: str | Path | None = None,
     cache: str | Path | None = None,
     max_memory: int = MAX_MEMORY,
@@ -100,7 +100,7 @@ def load(
         download: fetch what is missing into ``root``.
         size: ``(height, width)`` to resize to, or one number for both, for images in folders only.
         target: name of the column that holds the labels, for tables and for ``labels``.
-        ignore: names of columns to leave out, for tables only.
+        ignore: names of columns to leave out, or one name, for tables only.
         labels: CSV file with a column of file names and one of classes, for ``images:DIR`` only.
         cache: folder for memory-mapped decoded images; see :func:`ddplug.data.from_dataset`. Data sets that come
             decoded have no use for it.
@@ -121,6 +121,7 @@ def load(
     """
     one_of("split", split, ("train", "test"))
     options: dict[str, Any] = {"cache": cache, "max_memory": max_memory, "progress": progress}
+    ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
     own = Wanted(
         split=split, size=sides(size), target=target, ignore=ignore, labels=labels, download=download, **options
     )

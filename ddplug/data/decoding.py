@@ -18,13 +18,16 @@ from tqdm import tqdm
 from ddplug.data.cache import open_cache, write_cache
 from ddplug.data.labels import Label, Names, joined
 from ddplug.errors import DataError
-from ddplug.utils.notes import Note
+from ddplug.utils.notes import Note, note
 from ddplug.utils.paths import local
 
 __all__ = ["MAX_MEMORY", "Samples", "gather"]
 
 MAX_MEMORY = 2 << 30
 """Decoded data with more bytes than this need a cache, unless the caller allows more."""
+
+_READ_TWICE = 4
+"""Samples that are read once more, to see whether they stay as they are."""
 
 _AHEAD = 64 << 20
 """Bytes of decoded samples that threads may run ahead of the writer."""
@@ -134,9 +137,11 @@ def _decode(samples: Samples, path: Path, source: str, progress: bool) -> tuple[
 def _stream(samples: Samples, progress: bool) -> Iterator[tuple[Tensor, Label]]:
     """Read every sample in order and check that it is finite and looks like the first."""
     first: Tensor | None = None
+    changes = False
     with tqdm(total=samples.count, desc=f"decoding {samples.name}", disable=not progress) as bar:
         for index, (sample, label) in enumerate(_read_all(samples)):
             first = sample if first is None else first
+            changes = changes or (index < _READ_TWICE and _differs(samples.read(index)[0], sample))
             if sample.shape != first.shape or sample.dtype != first.dtype:
                 raise DataError(
                     f"{samples.name}: item {index} is {sample.dtype} of the shape {tuple(sample.shape)}, but item 0 "
@@ -147,6 +152,16 @@ def _stream(samples: Samples, progress: bool) -> Iterator[tuple[Tensor, Label]]:
                 raise DataError(f"{samples.name}: item {index} holds NaN or infinity; mend or drop it")
             yield sample, label
             bar.update()
+    if changes:
+        note(
+            f"{samples.name}: items differ from one reading to the next, as random transforms make them; they are kept "
+            "as they are this once, and a run is not taken up on others: leave the transforms out, ddplug augments by "
+            "itself"
+        )
+
+
+def _differs(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and not torch.equal(one, other)
 
 
 def _read_all(samples: Samples) -> Iterator[tuple[Tensor, Label]]:

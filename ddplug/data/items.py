@@ -153,12 +153,26 @@ def _names_of(dataset: Any, name: str) -> Names:
                 "equal, or give class_names for all of them"
             )
         return Names(tables[0], own=True) if tables else Names()
-    classes = getattr(dataset, "classes", None)
-    if classes is None or isinstance(classes, str) or not hasattr(classes, "__len__"):
+    classes = _own_names(dataset)
+    if classes is None:
         return Names()
     names = Names.given(classes, name, own=True)
     change = getattr(dataset, "target_transform", None)
     return names if change is None or names.table is None else _changed(names.table, change)
+
+
+def _own_names(dataset: Any) -> Any:
+    """Return the names that a data set says that its labels have.
+
+    The numbers of ``class_to_idx`` are those that torchvision gives, whatever the order of ``classes``; a class may
+    have several names there, as in ImageNet, and then ``classes`` has them together.
+    """
+    classes, numbers = getattr(dataset, "classes", None), getattr(dataset, "class_to_idx", None)
+    if isinstance(classes, str) or not hasattr(classes, "__len__"):
+        classes = None
+    if not isinstance(numbers, Mapping) or not numbers or not all(isinstance(n, int) for n in numbers.values()):
+        return classes
+    return numbers if classes is None or set(map(str, numbers)) == set(map(str, classes)) else classes
 
 
 def _changed(table: Mapping[Label, str], change: Callable[[Any], Any]) -> Names:

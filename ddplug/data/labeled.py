@@ -267,6 +267,34 @@ class LabeledData:
         inputs = take(self.inputs, index.to(self.inputs.device), self.scratch)
         return replace(self, inputs=inputs, targets=self.labels(index))
 
+    def arranged(self, columns: tuple[str, ...], preprocess: Preprocess) -> LabeledData:
+        """Put the columns of a table in the order that others have, by their names.
+
+        Args:
+            columns: names in the order that is wanted; ``()`` where it is not known.
+            preprocess: for the numbers in that order.
+
+        Returns:
+            The data, with that preprocessing; in their own order where either has no names, or has one twice.
+
+        Raises:
+            DataError: the columns are not the same.
+
+        Example:
+            >>> from ddplug.data.loaders import from_arrays
+            >>> data = replace(from_arrays([[1.0, 2.0], [3.0, 4.0]], [0, 1]), columns=("a", "b"))
+            >>> data.arranged(("b", "a"), data.preprocess).inputs.tolist()
+            [[2.0, 1.0], [4.0, 3.0]]
+        """
+        place = {name: k for k, name in enumerate(self.columns)}
+        if not columns or columns == self.columns or len(place) < max(len(columns), len(self.columns), 1):
+            return replace(self, preprocess=preprocess)
+        lacking = [name for name in columns if name not in place]
+        if lacking:
+            raise DataError(f"{self.name}: column {lacking[0]!r} is missing, beside {', '.join(self.columns[:5])}")
+        inputs = self.inputs[:, [place[name] for name in columns]]
+        return replace(self, inputs=inputs, columns=columns, preprocess=preprocess)
+
     @own_surroundings()
     def split(self, fraction: float, seed: int = 0) -> tuple[LabeledData, LabeledData]:
         """Split into training data and a held-out validation part, class by class.

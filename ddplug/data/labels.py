@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -33,13 +34,16 @@ def to_labels(values: Any, what: str) -> NDArray[Any]:
     Raises:
         DataError: they are neither integers nor texts, or not one a sample.
     """
+    given = values
     if isinstance(values, Tensor):
         refuse_meta(values, f"{what}: the labels")
-        values = values.detach().cpu()
+        values = values.detach().cpu().to_dense()
     try:
         array = np.asanyarray(values)
-    except ValueError:
-        raise DataError(f"{what}: the labels differ in shape; give one a sample, shape (N,)") from None
+    except (TypeError, ValueError):  # numpy knows no bfloat16
+        differs = not isinstance(values, Tensor)
+        reason = "differ in shape" if differs else f"are {values.dtype}"
+        raise DataError(f"{what}: the labels {reason}; give one whole number a sample, shape (N,)") from None
     refuse_masked(array, f"{what}: the labels")
     if array.dtype.kind in "SU" and isinstance(values, (list, tuple)) and len(set(map(type, values))) > 1:
         array = np.array([*values, None], dtype=object)[:-1]  # numpy makes a text of None, NaN and numbers
@@ -47,15 +51,31 @@ def to_labels(values: Any, what: str) -> NDArray[Any]:
         array = array[:, 0]
     if array.size == 0:
         return np.zeros(len(array) if array.ndim else 0, np.int64)
+    if array.ndim == 0:
+        raise DataError(f"{what}: the labels are one {type(given).__name__}; give a list or an array, one a sample")
     if array.ndim != 1:
-        hint = "; give labels[0]" if len(array) == 1 else "; of one-hot labels give labels.argmax(1)"
-        hint = hint if array.ndim == 2 else ""
-        raise DataError(f"{what}: the labels have the shape {array.shape}; give one a sample, shape (N,){hint}")
-    return _plain(array, what)
+        raise DataError(
+            f"{what}: the labels have the shape {array.shape}; give one a sample, shape (N,){_one_of(array, given)}"
+        )
+    return _plain(array, given, what)
 
 
-def _plain(array: NDArray[Any], what: str) -> NDArray[Any]:
-    """Turn ``(N,)`` values of one type into int64 or texts."""
+def _one_of(array: NDArray[Any], given: Any) -> str:
+    """Say how rows of labels become labels: of those that are one-hot only the place of the 1 is no loss."""
+    if array.ndim != 2:
+        return ""
+    if len(array) == 1:
+        return "; give labels[0]"
+    numbers = array.dtype.kind in "biuf"
+    if not numbers or not bool((array >= 0).all()) or not np.allclose(array.astype(float).sum(1), 1, atol=1e-3):
+        return "; of several columns one: a sample has one class"
+    if hasattr(given, "idxmax"):  # a table of pandas
+        return "; of one-hot labels give labels.idxmax(axis=1)"
+    return f"; of one-hot labels give {'labels.argmax(1)' if hasattr(given, 'argmax') else 'np.argmax(labels, 1)'}"
+
+
+def _plain(array: NDArray[Any], given: Any, what: str) -> NDArray[Any]:
+    """Turn ``(N,)`` values of one type into int64 or texts; ``given`` is what they came as."""
     if array.dtype.kind == "O":
         labels = [to_label(value, f"{what}, sample {index}") for index, value in enumerate(array.tolist())]
         return joined(labels, what)
@@ -67,11 +87,18 @@ def _plain(array: NDArray[Any], what: str) -> NDArray[Any]:
         number = array.dtype.kind == "f"
         whole = number and bool((array == np.floor(array)).all())
         nan = " with NaN" if number and bool(np.isnan(array).any()) else ""
-        hint = " (labels.astype(int))" if whole else "; drop the samples without a label" if nan else ""
+        hint = f" ({_as_integers(given)})" if whole else "; drop the samples without a label" if nan else ""
         raise DataError(f"{what}: the labels are {array.dtype}{nan}; give integers, 0, 1, 2, ..., or texts{hint}")
     if array.dtype == np.uint64 and array.max() >= 2**63:
         raise _too_large(what)
     return array.astype(np.int64)
+
+
+def _as_integers(given: Any) -> str:
+    """Say how labels that are whole numbers, but of a type with fractions, become integers."""
+    if isinstance(given, Tensor):
+        return "labels.long()"
+    return "labels.astype(int)" if hasattr(given, "astype") else "np.asarray(labels, int)"
 
 
 def _too_large(what: str) -> DataError:
@@ -107,7 +134,10 @@ def to_label(value: Any, what: str) -> Label:
     try:
         return operator.index(value)
     except TypeError:
-        raise DataError(f"{what}: the label is {value!r}; it must be an integer, 0, 1, 2, ..., or a text") from None
+        hint = f" (int({value!r}))" if isinstance(value, float) and value.is_integer() else ""
+        raise DataError(
+            f"{what}: the label is {value!r}; it must be an integer, 0, 1, 2, ..., or a text{hint}"
+        ) from None
 
 
 def joined(labels: list[Label], what: str) -> NDArray[Any]:
@@ -186,6 +216,7 @@ class Names:
             raise DataError(f"{what}: every sample has label {present[0]}; at least 2 classes are needed")
         known = set(present)
         classes = [label for label in table if label in known]
+        _tell_of_twins([table[label] for label in classes], what)
         if classes == list(range(len(classes))):
             targets = torch.from_numpy(labels)
         else:
@@ -258,13 +289,36 @@ def _not_negative(table: Mapping[Label, str], present: list[Label], what: str) -
     return table
 
 
+def _tell_of_twins(names: Iterable[str], what: str) -> None:
+    """Tell of classes that may be one: a file system or a hand wrote the name in another way."""
+    found: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        found.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), []).append(name)
+    alike = [twins for key, twins in found.items() if len(twins) > 1 and len(key) > 1]  # letters are of both cases
+    if alike:
+        some = " and ".join(map(ascii, alike[0]))
+        note(
+            f"{what}: classes {some} differ only in spaces, the case of letters or their encoding; join them if they "
+            "are one"
+        )
+
+
+def _joined_names(pairs: Iterable[tuple[int, str]]) -> dict[int, str]:
+    """Return label -> name; ImageNet has several names for a class, which are one as in :func:`_name`."""
+    found: dict[int, list[str]] = {}
+    for label, name in pairs:
+        found.setdefault(label, []).append(name)
+    return {label: ", ".join(names) for label, names in found.items()}
+
+
 def _table(names: Mapping[Any, Any], what: str) -> dict[Label, str]:
     """Return label -> name of a mapping in either direction; JSON makes texts of numbers."""
     pairs = list(names.items())
     if all(isinstance(name, str) and not isinstance(label, str) for name, label in pairs):
         pairs = [(label, name) for name, label in pairs]
     try:
-        return dict(sorted((int(label), _name(name, what)) for label, name in pairs))
+        named = _joined_names((int(label), _name(name, what)) for label, name in pairs)
+        return {label: named[label] for label in sorted(named)}
     except (TypeError, ValueError):
         if all(isinstance(label, str) for label, _ in pairs):
             return {label: _name(name, what) for label, name in pairs}

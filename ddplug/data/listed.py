@@ -84,7 +84,7 @@ def _columns(path: Path, head: Sequence[str], target: str | None) -> tuple[int, 
     file = next((plain.index(name) for name in _FILES if name in plain), 0)
     if target is not None:
         if target not in head:
-            raise unknown("column", target, head)
+            raise unknown(f"column of {path}", target, head)
         return file, head.index(target)
     usual = [plain.index(name) for name in _LABELS if name in plain]
     others = usual[:1] or [k for k in range(len(head)) if k != file]

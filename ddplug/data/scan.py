@@ -36,6 +36,12 @@ _ROLES = {
 }
 """Part of a data set -> what its folder may be called."""
 
+_MARKED = re.compile(
+    r"(masks?|annotations?|labels?|segmentations?|bboxes|trimaps?|ground[ _-]?truths?|gt)", re.IGNORECASE
+)
+_PICTURES = re.compile(r"(images?|imgs?|pictures?|photos?|jpeg-?images)", re.IGNORECASE)
+"""What folders are called that hold pictures, and what is marked in them."""
+
 
 def formats() -> list[str]:
     """Return the names of all formats that Pillow reads by itself."""
@@ -200,13 +206,14 @@ def scan(path: Path) -> Found:
         raise DataError(f"{path} has no class folders; put the images of each class into a folder")
     if len(folders) == 1 and _holds_images(path / folders[0]):
         raise DataError(f"{path} has one class, {folders[0]!r}; at least 2 class folders are needed{_below(path)}")
+    _refuse_marks(path, folders)
     endings = _endings()
     samples: list[tuple[str, int]] = []
     unread = [os.path.join(path, name) for name in files]
     for label, name in enumerate(folders):
         _refuse_parts_within(path / name)
         count = len(samples)
-        for place, inner in _walk(os.path.join(path, name)):
+        for place, inner in _walk(os.path.join(path, name), frozenset({os.path.realpath(path)})):
             for file in inner:
                 if _is_image(file, endings):
                     samples.append((os.path.join(place, file), label))
@@ -232,6 +239,18 @@ def _look_for_parts(path: Path, folders: list[str]) -> None:
     if _roles(folders)["train"]:
         raise DataError(f"{said} with the classes {_and(inner[:5])}; call the parts train and test, or read one alone")
     note(f"{said} with the classes {_and(inner[:5])}; they are read as classes")
+
+
+def _refuse_marks(path: Path, folders: list[str]) -> None:
+    """Refuse pictures beside what is marked in them, as data for detection and segmentation come."""
+    marked = [name for name in folders if _MARKED.fullmatch(name)]
+    pictures = [name for name in folders if _PICTURES.fullmatch(name)]
+    if marked and pictures and len(marked) + len(pictures) == len(folders):
+        raise DataError(
+            f"{path} can be read in two ways: {_and(folders)} as classes, or as pictures and what is marked in them; "
+            f"put the pictures of each class into a folder, give images:{path / pictures[0]} with --label-file, or "
+            "give classes other names"
+        )
 
 
 def _only(folder: Path, unread: list[str]) -> str:

@@ -34,11 +34,13 @@ __all__ = ["SCHEMES", "Source", "Wanted", "held_out", "read", "source_of"]
 _HELD_OUT = 0.2
 """Share of each class that serves as the test split of data that come without one."""
 
+_HUGGING_FACE = ({"dataset_dict.json"}, {"dataset_info.json", "state.json"})
+"""Files that data sets of Hugging Face have, saved to a folder: several parts, or one."""
+
 _FILES: Mapping[str, str] = {
     ".safetensors": "ddplug.SyntheticSet.load reads such a set; name the real data here",
-    ".zip": "unpack it and give the folder, as imagefolder:DIR",
-    ".tar": "unpack it and give the folder, as imagefolder:DIR",
-    ".gz": "unpack it and give the folder, as imagefolder:DIR",
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "unpack it and give that"),
+    **dict.fromkeys((".txt", ".data", ".dat"), "if it is a table with a head, give csv:FILE"),
     "": "read its arrays in Python and call ddplug.from_arrays(inputs, labels)",
 }
 """Ending of a file that no scheme reads -> what to do with it."""
@@ -128,7 +130,7 @@ def source_of(name: str | os.PathLike[str], known: Sequence[str]) -> Source | No
         return None
     place = local(name)
     if os.path.isdir(place):
-        return Source("imagefolder", place)
+        return Source(_scheme_of_folder(place), place)
     if os.path.isfile(place):
         return Source(_scheme_of(text, place), place)
     if isinstance(name, os.PathLike) or os.sep in text:
@@ -143,6 +145,16 @@ def _scheme_of(text: str, place: str) -> str:
         if ending in scheme.endings:
             return name
     raise OptionError(f"{text} is a file, not a data set; {_FILES.get(ending, _FILES[''])}")
+
+
+def _scheme_of_folder(place: str) -> str:
+    """Tell a folder's kind by the files that only one kind has; any that holds folders is one of images."""
+    _, folders, files = next(os.walk(place), (place, [], []))  # what cannot be read is told where it is scanned
+    if any(names <= set(files) for names in _HUGGING_FACE):
+        return "hf"
+    if any(not name.startswith(".") for name in folders):
+        return "imagefolder"
+    return next((name for name in ("csv", "parquet") if f"train.{name}" in files), "imagefolder")
 
 
 def read(source: Source, wanted: Wanted) -> LabeledData:
@@ -191,9 +203,10 @@ def _in_parts(make: Callable[[str, str | Preprocess], LabeledData | None], wante
     if wanted.split == "train":
         return train
     _check_classes(train.name, train.class_names, test.class_names)
+    test = test.arranged(train.columns, train.preprocess)
     if test.shape != train.shape:
         raise DataError(f"{train.name}: inputs to train on are {train.shape}, to test {test.shape}; make them equal")
-    return replace(test, preprocess=train.preprocess)
+    return test
 
 
 def _check_classes(name: str | Path, train: tuple[str, ...], test: tuple[str, ...]) -> None:
@@ -264,7 +277,14 @@ def _table(read_table: _ReadTable, ending: str, place: str, wanted: Wanted) -> L
     def make(part: str, preprocess: str | Preprocess) -> LabeledData | None:
         if part == "test" and not (path.is_dir() and files["test"].exists()):
             return None
-        found = read_table(files[part], wanted.target, wanted.ignore, wanted.max_memory)
+        try:
+            found = read_table(files[part], wanted.target, wanted.ignore, wanted.max_memory)
+        except OptionError as error:
+            if part == "train":
+                raise
+            raise OptionError(
+                f"{error}; the test part is a table of the same columns: make it one, or give {files['train']} alone"
+            ) from None
         _check_labels(files[part], found)
         made = from_arrays(found.inputs, found.labels, preprocess=preprocess, name=path.stem)
         return replace(made, columns=found.columns, target=found.target)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
+import shlex
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddplug.errors import DataError, MissingExtraError, OptionError, unknown
+from ddplug.utils.notes import note
 from ddplug.utils.text import one_line, os_reason
 
 __all__ = ["Table", "cells", "read_csv", "read_parquet"]
 
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 """What stands in cells that have no value."""
+
+_MAYBE_MISSING = frozenset({"nan", "null", "none", "n/a", "na", "<na>", "?", "-"})
+"""What stands for a label that is not there, though a class may be called so."""
+
+_INDEX = re.compile(r"|unnamed: \d+|index|idx|id|row|rownames|level_0", re.IGNORECASE)
+"""What columns that number the rows are called; pandas leaves its index without a name."""
+
+_TRUTHS = {"true": 1.0, "false": 0.0}
 
 _SEPARATORS = ",;\t"
 
@@ -100,12 +111,45 @@ def read_csv(path: Path, target: str | None, ignore: Sequence[str], max_memory: 
         lines.append(line)
         labels.append(_label(path, line, names[label], row[label]))
         try:
-            numbers.extend([float(row[k]) for k in kept])
+            numbers.extend([_number(row[k]) for k in kept])
         except ValueError:
             raise _no_number(path, line, names, row, kept) from None
     inputs = np.frombuffer(numbers, np.float32).reshape(-1, len(kept)) if labels else np.zeros((0, 1), np.float32)
-    _check_finite(path, inputs, [names[k] for k in kept], lines)
-    return Table(inputs, _numbered(labels), tuple(names[k] for k in kept), names[label])
+    return _table(path, inputs, labels, names, label, kept, lines)
+
+
+def _table(
+    path: Path,
+    inputs: NDArray[np.float32],
+    labels: Sequence[Any],
+    names: Sequence[str],
+    label: int,
+    kept: Sequence[int],
+    lines: Sequence[int],
+) -> Table:
+    """Put together what was read, and tell of what looks as if it were no number or no class."""
+    columns = tuple(names[k] for k in kept)
+    _check_finite(path, inputs, columns, lines)
+    _tell_of_counts(path, inputs, columns)
+    missing = [value for value in labels if isinstance(value, str) and value.casefold() in _MAYBE_MISSING]
+    if missing:
+        note(
+            f"{path}: {len(missing)} labels are {missing[0]!r}, which is taken for a class; drop the rows if it is none"
+        )
+    return Table(inputs, _numbered(labels), columns, names[label])
+
+
+def _tell_of_counts(path: Path, inputs: NDArray[np.float32], columns: Sequence[str]) -> None:
+    """Tell of columns that number the rows, as pandas writes an index: these tell classes that lie together."""
+    if len(inputs) < 3:
+        return
+    rows = np.arange(len(inputs), dtype=np.float32)
+    for name, values in zip(columns, inputs.T, strict=True):
+        if _INDEX.fullmatch(name) and values[0] in (0, 1) and np.array_equal(values - values[0], rows):
+            note(
+                f"{path}: column {name!r} numbers the rows, and is learned from; leave it out by ignore=[{name!r}] "
+                f"(--ignore {shlex.quote(name)}) if it is an index"
+            )
 
 
 def read_parquet(path: Path, target: str | None, ignore: Sequence[str], max_memory: int) -> Table:
@@ -144,9 +188,8 @@ def read_parquet(path: Path, target: str | None, ignore: Sequence[str], max_memo
             raise _category(path, names[k], f"of the type {table.schema.field(k).type}")
         columns.append(values.astype(np.float32))
     inputs = np.stack(columns, 1) if len(table) else np.zeros((0, 1), np.float32)
-    _check_finite(path, inputs, [names[k] for k in kept], range(len(inputs)))
     labels = [_label(path, row, names[label], value) for row, value in enumerate(table.column(label).to_pylist())]
-    return Table(inputs, _numbered(labels), tuple(names[k] for k in kept), names[label])
+    return _table(path, inputs, labels, names, label, kept, range(len(inputs)))
 
 
 def _check_size(path: Path, max_memory: int) -> None:
@@ -165,7 +208,10 @@ def _too_large(size: int, max_memory: int) -> str:
 def _columns(path: Path, names: list[str], target: str | None, ignore: Sequence[str]) -> tuple[int, list[int]]:
     """Return the positions of the column of labels and of those to learn from."""
     if len(names) < 2:
-        raise DataError(f"{path} has {len(names)} columns; it must have a head of names, one of them of the labels")
+        raise DataError(
+            f"{path} has {len(names)} columns; it must have a head of names, one of them of the labels, with a comma, "
+            "a semicolon or a tab between them"
+        )
     if all(_is_number(name) for name in names):
         raise DataError(f"{path} begins with numbers; put a row with the names of its columns before them")
     if target is None:
@@ -176,7 +222,7 @@ def _columns(path: Path, names: list[str], target: str | None, ignore: Sequence[
         )
     for name in (target, *ignore):
         if name not in names:
-            raise unknown("column", name, names)
+            raise unknown(f"column of {path}", name, names)
         if names.count(name) > 1:
             raise DataError(f"{path}: {names.count(name)} columns are called {name!r}; rename all but one")
     label = names.index(target)
@@ -186,9 +232,15 @@ def _columns(path: Path, names: list[str], target: str | None, ignore: Sequence[
     return label, kept
 
 
+def _number(text: str) -> float:
+    """Read a number, or a truth, as pandas.get_dummies makes them."""
+    truth = _TRUTHS.get(text.strip().casefold())
+    return float(text) if truth is None else truth
+
+
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        _number(text)
     except ValueError:
         return False
     return True
@@ -218,8 +270,9 @@ def _no_number(path: Path, line: int, names: list[str], row: list[str], kept: li
         return _missing(path, line, names[column])
     if _is_number(row[column].replace(",", ".", 1)):
         return DataError(
-            f"{path}, line {line}: column {names[column]!r} holds {row[column]!r}; write a point in the place of the "
-            "decimal comma (as by pandas.read_csv with decimal=',' and frame.to_csv)"
+            f"{path}, line {line}: column {names[column]!r} holds {row[column]!r}; write a point in the place of a "
+            "decimal comma, and thousands without one (as by pandas.read_csv with decimal=',' or thousands=',', and "
+            "frame.to_csv)"
         )
     return _category(path, names[column], f"{one_line(row[column], most=40)!r} in line {line}")
 
@@ -227,14 +280,14 @@ def _no_number(path: Path, line: int, names: list[str], row: list[str], kept: li
 def _missing(path: Path, line: int, column: str) -> DataError:
     return DataError(
         f"{path}, line {line}: column {column!r} has no value; fill it in (as by frame.fillna), drop the row, or leave "
-        f"the column out by ignore=[{column!r}] (--ignore {column})"
+        f"the column out by ignore=[{column!r}] (--ignore {shlex.quote(column)})"
     )
 
 
 def _category(path: Path, column: str, what: str) -> DataError:
     return DataError(
         f"{path}: column {column!r} is no column of numbers ({what}); make it some (as by pandas.get_dummies), or "
-        f"leave it out by ignore=[{column!r}] (--ignore {column})"
+        f"leave it out by ignore=[{column!r}] (--ignore {shlex.quote(column)})"
     )
 
 

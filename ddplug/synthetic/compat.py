@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import reprlib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -24,11 +24,13 @@ __all__ = [
     "Space",
     "difference",
     "first_difference",
+    "named_columns",
     "numbered",
     "places",
     "same_levels",
     "same_preprocess",
     "same_space",
+    "source_table",
 ]
 
 
@@ -74,7 +76,8 @@ def same_space(synthetic: Space, data: Data, what: str, device: torch.device) ->
     """
     data = as_labeled(data, what, what=f"the {what} data")
     shapes = first_difference([_shapes(synthetic, data)])
-    problem = shapes or _in_classes(synthetic, data, "the set has", "the data have")
+    who = "the set has", "the data have"
+    problem = shapes or _in_classes(synthetic, data, *who) or _in_columns(synthetic, data, *who, ordered=False)
     problem = problem or other_range(getattr(synthetic, "provenance", {}), synthetic.preprocess, data)
     if problem:
         raise DataError(
@@ -87,7 +90,7 @@ def same_space(synthetic: Space, data: Data, what: str, device: torch.device) ->
     if found is not None:
         targets = torch.tensor(found, device=data.targets.device)[data.targets]
         data = replace(data, targets=targets, class_names=synthetic.class_names)
-    return replace(data, preprocess=synthetic.preprocess.to(data.device))
+    return data.arranged(named_columns(synthetic), synthetic.preprocess.to(data.device))
 
 
 def difference(one: Space, other: Space) -> str | None:
@@ -108,6 +111,7 @@ def difference(one: Space, other: Space) -> str | None:
     return (
         first_difference([_shapes(one, other)])
         or _in_classes(one, other, "the first has", "the second has")
+        or _in_columns(one, other, "the first has", "the second has", ordered=True)
         or _in_preprocess(one.preprocess, other.preprocess)
     )
 
@@ -136,6 +140,38 @@ def places(mine: Sequence[str], theirs: Sequence[str]) -> list[int] | None:
 def _key(name: str) -> str:
     """Return what a name is known by: a file system may write an accent as a letter of its own."""
     return unicodedata.normalize("NFC", name)
+
+
+def named_columns(space: Space) -> tuple[str, ...]:
+    """Return the names of the numbers of a row, where the data came as a table with a head; ``()`` otherwise.
+
+    Args:
+        space: real data; or a set, and what a file says of its columns is taken only if it fits.
+    """
+    own = getattr(space, "columns", None)
+    names = source_table(space).get("columns") if own is None else list(own)
+    found = tuple(map(str, names)) if isinstance(names, list) else ()
+    return found if len(space.shape) == 1 and len(set(found)) == space.shape[0] == len(found) else ()
+
+
+def source_table(space: Space) -> Mapping[str, Any]:
+    """Return what a set says of the data that it was made from, or of those of the first that it was merged from."""
+    part: Any = getattr(space, "provenance", {})
+    merged = part.get("merged")
+    part = merged[0] if isinstance(merged, list) and merged and isinstance(merged[0], Mapping) else part
+    data = part.get("data")
+    return data if isinstance(data, Mapping) else {}
+
+
+def _in_columns(one: Space, other: Space, mine: str, theirs: str, *, ordered: bool) -> str | None:
+    """Return in what the columns of two tables differ; their order may be one that is going to be changed."""
+    names, others = named_columns(one), named_columns(other)
+    if not names or not others or names == others:
+        return None
+    alone = _alone(names, others, mine, theirs)
+    if alone or ordered:
+        return f"columns: {alone or f'{_listed(names)}, and {_listed(others)}'}"
+    return None
 
 
 def same_preprocess(one: Preprocess, other: Preprocess) -> bool:
@@ -167,9 +203,13 @@ def _in_classes(one: Space, other: Space, mine: str, theirs: str) -> str | None:
         return first_difference([("number of classes", one.num_classes, other.num_classes)])
     if sorted(names) == sorted(set(others)) and len(names) == len(others):
         return None
+    return f"classes: {_alone(names, others, mine, theirs) or f'{_listed(names)}, and {_listed(others)}'}"
+
+
+def _alone(names: Sequence[str], others: Sequence[str], mine: str, theirs: str) -> str:
+    """Say which names only one of two has; nothing where there are none."""
     alone = (mine, [name for name in names if name not in others]), (theirs, [n for n in others if n not in names])
-    said = [f"only {who} {_listed(own)}" for who, own in alone if own]
-    return f"classes: {'; '.join(said) or f'{_listed(names)}, and {_listed(others)}'}"
+    return "; ".join(f"only {who} {_listed(own)}" for who, own in alone if own)
 
 
 def same_levels(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddplug.errors import MissingExtraError
+from ddplug.synthetic.compat import named_columns, source_table
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.files import write_file
 from ddplug.utils.surroundings import own_surroundings
@@ -97,15 +98,9 @@ def columns_of(synthetic: SyntheticSet) -> tuple[tuple[str, ...], str]:
     Args:
         synthetic: any set; what a file says of its columns is taken only if it fits.
     """
-    part: Any = synthetic.provenance
-    merged = part.get("merged")
-    part = merged[0] if isinstance(merged, list) and merged and isinstance(merged[0], Mapping) else part
-    data = part.get("data")
-    data = data if isinstance(data, Mapping) else {}
-    names, target = data.get("columns"), data.get("target")
-    found = tuple(map(str, names)) if isinstance(names, list) else ()
+    found, target = named_columns(synthetic), source_table(synthetic).get("target")
     label = target if isinstance(target, str) and target else "label"
-    if len(synthetic.shape) == 1 and len(found) == synthetic.shape[0] and len({*found, label}) == len(found) + 1:
+    if found and label not in found:
         return found, label
     return _places(synthetic.shape), "label"
 

@@ -129,6 +129,8 @@ def whole(name: str, value: Any) -> int:
     value = scalar(value)
     if isinstance(value, float) and value.is_integer():
         return int(value)
+    if isinstance(value, bool):  # Python takes it for 0 or 1
+        raise OptionError(f"{name} is {value}; it must be a whole number")
     try:
         return int(operator.index(value))
     except (TypeError, ValueError, RuntimeError):  # of a text, of an array, of a tensor

@@ -17,6 +17,10 @@ _DEVICE = re.compile(
 )
 """Names that are devices in every folder of Windows, whatever their ending."""
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_VARIABLE = re.compile(r"^\$(\w+|\{\w+\})(?=/|$)|(?<=/)\$(\w+|\{\w+\})(?=/)")
+"""What a shell replaces by the value of a variable: at the beginning, or the name of a folder on the way."""
+
 _WINDOWS = os.name == "nt"
 
 
@@ -43,8 +47,9 @@ def local(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
         The path, not made absolute.
 
     Raises:
-        OptionError: it is no path, empty, ``-``, holds a NUL character or a name that is too long, or one that Windows
-            keeps for itself, there; or it names the home of a user that does not exist.
+        OptionError: it is no path, empty, ``-``, an address as of the web or of a store, holds a NUL character, a name
+            that is too long, one that Windows keeps for itself, there, or one that is a variable of a shell and no
+            file; or it names the home of a user that does not exist.
 
     Example:
         >>> local("sets/~one.safetensors"), local("~") == os.path.expanduser("~")
@@ -60,7 +65,14 @@ def local(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
         raise OptionError(f"the path {text!r} holds a NUL character, which no file's name can; leave it out")
     if text == "-":
         raise OptionError("the path is '-', but files are read and written by name here; name one (./- for that very)")
+    if _ADDRESS.match(text):
+        raise OptionError(f"{text} is an address, but files are read and written here; copy it, or mount it, first")
     _check_names(text)
+    variable = _VARIABLE.search(text)
+    if variable is not None and not os.path.lexists(text[: variable.end()]):
+        raise OptionError(
+            f"the path {text} holds {variable[0]}, which only a shell replaces; give os.path.expandvars(path)"
+        )
     found = os.path.expanduser(text)
     if found.startswith("~"):
         user = text.split(os.sep)[0]

@@ -253,6 +253,22 @@ def test_two_readings_of_a_folder_are_refused_with_both_named(tmp_path: Path) ->
         from_image_folder(tmp_path / "parts")
 
 
+@pytest.mark.parametrize("marks", ["masks", "Annotations", "labels"])
+def test_pictures_and_what_is_marked_in_them_are_no_classes(marks: str, tmp_path: Path) -> None:
+    write(tmp_path, ("images", marks))
+    said = refused(tmp_path)
+    assert "as pictures and what is marked in them; put the pictures of each class into a folder" in said
+    write(tmp_path, ("pears",))
+    assert load(tmp_path).num_classes == 3
+
+
+@pytest.mark.parametrize("names", [("Cat", "cat"), ("cat", "cat "), ("caf\u00e9", "cafe\u0301")])
+def test_classes_that_may_be_one_are_told_of(names: tuple[str, str], tmp_path: Path) -> None:
+    with pytest.warns(Note, match=r"classes '.*' and '.*' differ only in spaces, the case of letters or"):
+        assert from_image_folder(write(tmp_path / "a", names)).num_classes == 2
+    assert from_image_folder(write(tmp_path / "b", ("a", "A"))).num_classes == 2  # letters are of both cases
+
+
 def test_classes_that_hold_the_same_folders_are_read_with_a_note(tmp_path: Path) -> None:
     for name in ("day", "night"):
         write(tmp_path / name, ("left", "right"), 2)
@@ -376,4 +392,5 @@ def test_a_picture_too_large_to_decode_is_refused_by_its_header(tmp_path: Path) 
 def test_a_link_upward_ends_the_walk(tmp_path: Path) -> None:
     folder = write(tmp_path)
     (folder / "ant" / "again").symlink_to(folder / "ant")
+    (folder / "bee" / "all").symlink_to(folder)  # where the images of the other class are
     assert len(from_image_folder(folder)) == 8

@@ -24,6 +24,7 @@ from ddplug.data.anything import as_labeled
 from ddplug.data.loaders import from_arrays, from_dataset
 from ddplug.errors import DataError, DdplugError, OptionError
 from ddplug.testing import toy_images
+from ddplug.utils.notes import Note
 
 RNG = np.random.default_rng(0)
 COLOR = RNG.integers(0, 256, (6, 12, 10, 3), dtype=np.uint8)
@@ -189,9 +190,85 @@ def test_what_holds_no_labeled_data_is_one_line_that_says_what_to_call(case: str
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("a.npy", "from_arrays"), ("a.zip", "unpack"), ("a.safetensors", "SyntheticSet.load")]
+    ("name", "hint"),
+    [
+        ("a.npy", "from_arrays"),
+        ("a.zip", "unpack"),
+        ("a.csv.gz", "unpack it and give that"),
+        ("a.tgz", "unpack"),
+        ("a.data", "if it is a table with a head, give csv:FILE"),
+        ("a.safetensors", "SyntheticSet.load"),
+    ],
 )
 def test_a_file_says_what_to_do_with_it(name: str, hint: str, tmp_path: Any) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(OptionError, match=f"is a file, not a data set; .*{hint}"):
         as_labeled(tmp_path / name)
+
+
+FLAT = np.zeros((4, 2))
+UNFIT: dict[str, tuple[Any, str]] = {
+    "once": ((FLAT, (k % 2 for k in range(4))), "the labels are one generator; give a list or an array"),
+    "a dictionary": ((FLAT, {0: 1}), "the labels are one dict"),
+    "a text": ((FLAT, "0101"), "the labels are one str"),
+    "sparse": ((FLAT, torch.eye(4)[:, :2].to_sparse()), "of several columns one"),
+    "bfloat16": ((FLAT, torch.zeros(4, dtype=torch.bfloat16)), "the labels are torch.bfloat16; give one whole number"),
+    "one-hot": ((FLAT, np.eye(4)), r"of one-hot labels give labels.argmax\(1\)"),
+    "one-hot lists": ((FLAT, np.eye(4).tolist()), r"of one-hot labels give np.argmax\(labels, 1\)"),
+    "several classes": ((FLAT, np.ones((4, 2), int)), "of several columns one: a sample has one class$"),
+    "whole floats": ((FLAT, torch.tensor([0.0, 1, 0, 1])), r"\(labels.long\(\)\)$"),
+    "whole floats of numpy": ((FLAT, np.array([0.0, 1, 0, 1])), r"\(labels.astype\(int\)\)$"),
+    "whole floats in a list": ((FLAT, [0.0, 1.0, 0.0, 1.0]), r"\(np.asarray\(labels, int\)\)$"),
+    "whole floats in items": ([(FLAT, 1.0)], r"the label is 1.0; .* or a text \(int\(1.0\)\)$"),
+    "inputs once": (((k for k in FLAT), [0, 1, 0, 1]), "not one generator$"),
+    "whole lists": (([[1, 2], [3, 4]], [0, 1]), r"\(np.asarray\(inputs, 'uint8'\)\)$"),
+    "paths": ((["a.png", "b.png"], [0, 1]), r"\(of paths of pictures: open each, as by PIL.Image.open\)$"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_what_holds_other_things_says_what_makes_it_fit(case: str) -> None:
+    data, message = UNFIT[case]
+    with pytest.raises(DataError, match=message):
+        as_labeled(data)
+
+
+def test_tables_of_pandas_say_what_makes_them_fit() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame, labels = pandas.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}), pandas.DataFrame({"p": [1, 0], "q": [0, 1]})
+    with pytest.raises(DataError, match=r"pandas\.get_dummies\(frame, dtype=float\)\)$"):
+        as_labeled((frame, [0, 1]))
+    with pytest.raises(DataError, match=r"of one-hot labels give labels\.idxmax\(axis=1\)$"):
+        as_labeled((FLAT[:2], labels))
+    made = as_labeled((pandas.get_dummies(frame, dtype=float), labels.idxmax(axis=1)))  # as they say
+    assert (made.shape, made.class_names) == ((3,), ("p", "q"))
+
+
+class Classes(list[Any]):
+    """Items of a data set that says something of its classes."""
+
+    classes: Any = None
+    class_to_idx: Any = None
+
+
+def test_names_are_those_of_the_numbers() -> None:
+    items = Classes((torch.full((2,), float(k)), k % 2) for k in range(4))
+    items.class_to_idx = {"dog": 0, "cat": 1}
+    assert as_labeled(items).class_names == ("dog", "cat")
+    items.classes = ["cat", "dog"]  # as where find_classes of an ImageFolder is one's own
+    assert as_labeled(items).class_names == ("dog", "cat")
+    items.classes, items.class_to_idx = [("tench", "Tinca"), ("goldfish",)], {"tench": 0, "Tinca": 0, "goldfish": 1}
+    assert as_labeled(items).class_names == ("tench, Tinca", "goldfish")
+    assert from_dataset(list(items), class_names=items.class_to_idx).class_names == ("tench, Tinca", "goldfish")
+
+
+def test_items_that_change_are_told_of() -> None:
+    drawn = np.random.default_rng(0)
+
+    class Changing(list[Any]):
+        def __getitem__(self, index: Any) -> Any:
+            x, label = super().__getitem__(index)
+            return x + drawn.random(), label
+
+    with pytest.warns(Note, match="items differ from one reading to the next, as random transforms make them"):
+        as_labeled(Changing((torch.zeros(2), k % 2) for k in range(4)))

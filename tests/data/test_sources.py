@@ -18,6 +18,7 @@ from ddplug.distillation import distill
 from ddplug.errors import DataError, DdplugError, MissingExtraError, OptionError
 from ddplug.synthetic.export import to_npz
 from ddplug.testing import toy_table
+from ddplug.utils.notes import Note
 
 HEAD = "length,species,width,id"
 
@@ -71,10 +72,64 @@ def test_a_folder_of_two_tables_has_its_own_test_part(tmp_path: Path) -> None:
     assert torch.allclose(values, torch.tensor([0.5, 1.5, 2.5, 3.5]), atol=1e-5)
 
 
+def test_columns_of_a_test_part_are_told_by_their_names(tmp_path: Path) -> None:
+    csv_file(tmp_path, plants(10), name="train.csv")
+    turned = [",".join([row.split(",")[k] for k in (3, 1, 0, 2)]) for row in plants(4)]
+    csv_file(tmp_path, turned, "id,species,length,width", "test.csv")
+    train, test = (load(tmp_path, split=split, target="species") for split in ("train", "test"))  # no scheme is needed
+    assert test.columns == train.columns == ("length", "width", "id")
+    assert test.inputs.tolist() == [[k + 0.5, -float(k), 100.0 + k] for k in range(4)]
+    csv_file(tmp_path, plants(4), "length,species,height,id", "test.csv")
+    with pytest.raises(DataError, match="column 'width' is missing"):
+        load(tmp_path, split="test", target="species")
+
+
+def test_a_test_part_without_labels_is_named(tmp_path: Path) -> None:
+    csv_file(tmp_path, plants(10), name="train.csv")
+    csv_file(tmp_path, ["1,2,3"] * 4, "length,width,id", "test.csv")
+    with pytest.raises(OptionError, match=r"unknown column of .*test.csv 'species'.* or give .*train.csv alone"):
+        load(tmp_path, target="species")
+    assert len(load(tmp_path / "train.csv", target="species")) == 8  # as it says
+
+
+def test_what_get_dummies_writes_is_read(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"color": ["red", "blue"] * 5, "species": ["a", "b"] * 5})
+    frame.to_csv(tmp_path / "colors.csv", index=False)
+    with pytest.raises(DataError, match=r"make it some \(as by pandas.get_dummies\)"):
+        load(tmp_path / "colors.csv", target="species")
+    pandas.get_dummies(frame, columns=["color"]).to_csv(tmp_path / "colors.csv", index=False)
+    data = load(tmp_path / "colors.csv", target="species")
+    assert (data.columns, sorted(data.inputs[:, 0].tolist())) == (("color_blue", "color_red"), [0.0] * 4 + [1.0] * 4)
+
+
+@pytest.mark.parametrize("head", [",width,species", "Unnamed: 0,width,species", "id,width,species"])
+def test_a_column_that_numbers_the_rows_is_told_of(head: str, tmp_path: Path) -> None:
+    rows = [f"{k},{-k},{'iris' if k % 2 else 'rose'}" for k in range(10)]
+    with pytest.warns(Note, match=r"column '.*' numbers the rows.* leave it out by ignore=\['.*'\] \(--ignore "):
+        load(csv_file(tmp_path, rows, head), target="species")
+    load(csv_file(tmp_path, rows, head), target="species", ignore=head.split(",")[0])  # one name, as it says
+    csv_file(tmp_path, ["9" + row for row in rows], head)
+    load(tmp_path / "plants.csv", target="species")  # other numbers are not told of
+
+
+def test_one_name_is_ignored_as_a_whole(tmp_path: Path) -> None:
+    rows = [f"{k}.5,{-k},{k % 3},{'iris' if k % 2 else 'rose'}" for k in range(10)]
+    assert load(csv_file(tmp_path, rows, "a,b,ab,y"), target="y", ignore="ab").columns == ("a", "b")
+    with pytest.raises(OptionError, match=r"unknown column of .* 3\."):
+        load(csv_file(tmp_path, rows, "a,b,ab,y"), target=3)  # type: ignore[arg-type]
+
+
+def test_labels_that_may_be_missing_are_told_of(tmp_path: Path) -> None:
+    rows = [f"{k}.5,{'nan' if k % 2 else '1'}" for k in range(10)]
+    with pytest.warns(Note, match="5 labels are 'nan', which is taken for a class"):
+        assert load(csv_file(tmp_path, rows, "x,y"), target="y").class_names == ("1", "nan")
+
+
 WRONG: dict[str, tuple[list[str], dict[str, Any], str]] = {
     "no target": ([], {}, r"which column of .* holds the labels is not given; add target=COLUMN"),
-    "unknown target": ([], {"target": "specie"}, "unknown column 'specie'; did you mean 'species'"),
-    "unknown column": ([], {"ignore": ["ids"]}, "unknown column 'ids'; did you mean 'id'"),
+    "unknown target": ([], {"target": "specie"}, "unknown column of .*plants.csv 'specie'; did you mean 'species'"),
+    "unknown column": ([], {"ignore": ["ids"]}, "unknown column of .*plants.csv 'ids'; did you mean 'id'"),
     "a missing value": (["3,iris,,7"], {}, r"plants.csv, line 12: column 'width' has no value; .*--ignore width"),
     "na": (["3,iris,N/A,7"], {}, "line 12: column 'width' has no value"),
     "nan": (["3,iris,nan,7"], {}, "line 12: column 'width' has no value"),

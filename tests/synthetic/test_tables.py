@@ -15,7 +15,9 @@ import torch
 
 from ddplug.data.datasets import load
 from ddplug.distillation import distill
-from ddplug.errors import MissingExtraError
+from ddplug.errors import DataError, MissingExtraError
+from ddplug.evaluation import evaluate
+from ddplug.synthetic.compat import difference, same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.tables import columns_of, to_csv, to_parquet
 from ddplug.testing import toy_images, toy_series, toy_table
@@ -43,6 +45,19 @@ def test_a_table_comes_out_with_the_names_that_it_came_in_with(tmp_path: Path) -
     assert np.array_equal(np.array([row[:2] for row in body], np.float32), made.pixels().numpy())  # to the last bit
     again = load(tmp_path / "rows.csv", target="the kind")
     assert (again.columns, again.class_names) == (("width", "height"), ("a,b", "c"))
+
+
+def test_data_are_judged_by_the_names_of_their_columns(tmp_path: Path) -> None:
+    made = named(tmp_path)
+    lines = [f"{1e6 * k},{k / 3},{'it' if k % 2 else 'c'}" for k in range(10)]
+    (tmp_path / "turned.csv").write_text("\n".join(["height,width,the kind", *lines]).replace("it", '"a,b"'))
+    turned = load(tmp_path / "turned.csv", target="the kind")
+    own = same_space(made, turned, "test", torch.device("cpu"))
+    assert own.inputs.tolist() == turned.inputs[:, [1, 0]].tolist()
+    assert difference(made, turned) == "columns: 'width', 'height', and 'height', 'width'"
+    renamed = replace(turned, columns=("height", "breadth"))
+    with pytest.raises(DataError, match="columns: only the set has 'width'; only the data have 'breadth'"):
+        evaluate(made, renamed, repeats=1)
 
 
 def test_numbers_without_names_are_called_by_their_place() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
+import torch
 
 from ddplug.errors import OptionError
-from ddplug.utils.checks import at_least, image_shape, one_of, values_at_least
+from ddplug.utils.checks import at_least, image_shape, one_of, values_at_least, whole
 
 
 @dataclass
@@ -24,6 +26,13 @@ def test_hyper_parameters_below_their_limit_are_named(steps: float) -> None:
     at_least(Options(0), steps=0, rate=0.5)
     with pytest.raises(OptionError, match=rf"^steps is {steps}; it must be at least 0$"):
         at_least(Options(steps), rate=0, steps=0)
+
+
+@pytest.mark.parametrize("value", [True, np.bool_(False), "3", 2.5, None])
+def test_what_is_no_whole_number_is_named(value: object) -> None:
+    assert whole("steps", np.int8(3)) == whole("steps", 3.0) == whole("steps", torch.tensor(3)) == 3
+    with pytest.raises(OptionError, match=r"^steps is .*; it must be a whole number$"):
+        whole("steps", value)
 
 
 def test_what_is_not_given_is_not_below() -> None:

@@ -36,6 +36,10 @@ def test_home_folders_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         ("", "a path is ''; name a file"),
         ("-", "the path is '-'"),
         ("a\0b", "holds a NUL character"),
+        ("s3://bucket/set", "s3://bucket/set is an address, but files are read and written here"),
+        ("file:///tmp/set", "is an address"),
+        ("$NO_FILE/set", r"holds \$NO_FILE, which only a shell replaces; give os\.path\.expandvars\("),
+        ("sets/${USER}/set", r"holds \$\{USER\}, which only"),
         ("~nobody-of-that-name/x", r"begins with ~nobody-of-that-name, .* say \./~nobody-of-that-name/x"),
     ],
 )
@@ -43,6 +47,12 @@ def test_what_can_be_no_path_is_refused(path: str, message: str) -> None:
     for take in (local, check_writable):
         with pytest.raises(OptionError, match=message):
             take(path)
+
+
+def test_a_file_may_be_called_like_a_variable(tmp_path: Path) -> None:
+    (tmp_path / "$HOME").mkdir()
+    for path in (tmp_path / "$HOME" / "set", tmp_path / "$5.set", tmp_path / "cash$"):
+        assert local(path) == str(path)
 
 
 @pytest.mark.parametrize("path", [3, None, ["a"]])
