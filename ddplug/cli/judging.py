@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ddplug.cli.data import check_held_out, load, show_progress, tell
+from ddplug.cli.data import check_held_out, load, show_progress
 from ddplug.errors import OptionError
 from ddplug.utils.arguments import Parser, known_name, number, path
 from ddplug.utils.streams import complain
@@ -66,30 +66,20 @@ def judging(arguments: argparse.Namespace, file: str) -> Iterator[dict[str, Any]
         arguments: of the command.
         file: of the first set.
     """
-    from ddplug.utils.forecast import Forecast, forecasting
-
     checkpoint = arguments.checkpoint or _beside(file)
     try:
-        with forecasting(Forecast(_foretold)):
-            yield {
-                "repeats": arguments.repeats,
-                "recipe": arguments.protocol,
-                "seed": arguments.seed,
-                "device": arguments.device,
-                "progress": True if show_progress() else complain,
-                "checkpoint": checkpoint,
-            }
+        yield {
+            "repeats": arguments.repeats,
+            "recipe": arguments.protocol,
+            "seed": arguments.seed,
+            "device": arguments.device,
+            "progress": True if show_progress() else complain,
+            "checkpoint": checkpoint,
+        }
     except KeyboardInterrupt:
         kept = checkpoint is not None and os.path.exists(checkpoint)
         how = f"goes on from {checkpoint}" if kept else "begins anew; no network was finished"
         raise KeyboardInterrupt(f"the same command {how}") from None
-
-
-def _foretold(part: str, seconds: float) -> None:
-    """Say how long it takes before networks are trained."""
-    from ddplug.utils.text import roughly
-
-    tell(f"fitting {part} to the bytes takes about {roughly(seconds)}, before networks are trained")
 
 
 def _beside(file: str) -> str | None:

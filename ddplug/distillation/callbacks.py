@@ -18,7 +18,7 @@ from ddplug.errors import MissingExtraError, OptionError
 from ddplug.utils.checks import values_at_least
 from ddplug.utils.files import check_writable, write_file
 from ddplug.utils.forecast import Forecast, forecasting
-from ddplug.utils.progress import _HIDDEN, hidden
+from ddplug.utils.progress import hidden, shown
 from ddplug.utils.text import os_reason
 
 __all__ = ["Callback", "CsvLog", "Forecast", "ProgressBar", "TensorBoardLog", "check_callbacks", "preparing"]
@@ -110,12 +110,9 @@ class ProgressBar:
 def preparing(callbacks: Sequence[Callback]) -> Iterator[None]:
     """Let what is done before the first step show how far it is, to callbacks that are a progress bar or a forecast."""
     bar = next((callback for callback in callbacks if isinstance(callback, ProgressBar)), None)
-    token = _HIDDEN.set(bar is None or hidden(bar.force))
-    try:
-        with forecasting(next((callback for callback in callbacks if isinstance(callback, Forecast)), None)):
-            yield
-    finally:
-        _HIDDEN.reset(token)
+    forecast = next((callback for callback in callbacks if isinstance(callback, Forecast)), None)
+    with shown(bar is not None and not hidden(bar.force)), forecasting(forecast):
+        yield
 
 
 class CsvLog:

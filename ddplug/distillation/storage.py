@@ -22,6 +22,7 @@ from ddplug.synthetic.codecs.protocol import Codec, codec_of, spec_of
 from ddplug.synthetic.codecs.rules import suited
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
+from ddplug.utils.forecast import parts
 from ddplug.utils.randomness import seeded
 
 __all__ = ["STEPS", "BudgetError", "Start", "Storage", "check_sizable", "reduced_to", "storage_for", "with_recipe"]
@@ -31,6 +32,9 @@ _WASTE = 0.01
 
 _ROUGH = 0.05
 """The same of real images that are coded only to see how many fit."""
+
+_USUAL = 3
+"""Trials that it usually takes, to tell how long all take."""
 
 _GUESSES = 4
 """Trials at numbers that are interpolated; from then on the interval is halved."""
@@ -263,17 +267,19 @@ def _largest(
     above: tuple[int, int] | None = None
     best: SyntheticSet | None = None
     tries, guess = 0, min(guess, most)
-    while points[-1][0] < most and (above is None or above[0] > points[-1][0] + 1):
-        made = make(guess)
-        tries += 1
-        if made.nbytes > nbytes:
-            above = (guess, made.nbytes)
-        else:
-            best = made
-            points.append((guess, made.nbytes))
-            if nbytes - made.nbytes <= waste * nbytes:
-                break
-        guess = _next(points, above, nbytes, most, halve=tries >= _GUESSES)
+    with parts(_USUAL, "finding how many images fit", counted=True) as tried:
+        while points[-1][0] < most and (above is None or above[0] > points[-1][0] + 1):
+            made = make(guess)
+            tries += 1
+            tried()
+            if made.nbytes > nbytes:
+                above = (guess, made.nbytes)
+            else:
+                best = made
+                points.append((guess, made.nbytes))
+                if nbytes - made.nbytes <= waste * nbytes:
+                    break
+            guess = _next(points, above, nbytes, most, halve=tries >= _GUESSES)
     return best
 
 

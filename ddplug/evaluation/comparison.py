@@ -24,7 +24,7 @@ from ddplug.evaluation.protocols import described, settled
 from ddplug.evaluation.results import check_networks, judge, load, weigh
 from ddplug.evaluation.row import Row
 from ddplug.evaluation.rows import Comparison
-from ddplug.evaluation.run import Progress, Run
+from ddplug.evaluation.run import Progress, Run, preparing
 from ddplug.evaluation.train import Trainable
 from ddplug.networks.factory import Network, name_of, suited
 from ddplug.networks.forms import AUTO
@@ -136,7 +136,8 @@ def compare(
     known = [resolve("distiller", name)() if isinstance(name, str) and name != CODED else name for name in baselines]
     known = [one if isinstance(one, str) else settling.settled(one, shape) for one in known]
     groups = [_Group(alike, train, test, recipe, place) for alike in _alike(sets)]
-    planned = [row for group in groups for row in group.rows(known, network, repeats, seed)]
+    with preparing(progress):
+        planned = [row for group in groups for row in group.rows(known, network, repeats, seed)]
     first, other = groups[0], [row for spec in across for group in groups for row in group.own(spec, repeats)]
     if whole:
         planned.append(first.whole(network, whole_steps))
@@ -150,7 +151,8 @@ def compare(
     run = Run(loads, said, progress, checkpoint)
     done: list[Row] = []
     for planned_row in (*planned, *other):
-        done.append(planned_row.judged(run, seed, place))
+        with preparing(progress):
+            done.append(planned_row.judged(run, seed, place))
         on_row(done[-1])
     run.finished.forget()
     rows, again = tuple(done[: len(planned)]), tuple(done[len(planned) :])
@@ -244,7 +246,7 @@ class _Group:
     ) -> Sequence[_Planned]:
         """Plan the rows of the sets and of their baselines."""
         random = any(getattr(baseline, "name", "") == "random" for baseline in baselines)
-        fitted = (self._sized(one, seed, random=random) for one in watched(baselines, "baselines"))
+        fitted = (self._sized(one, seed, random=random) for one in watched(baselines, "fitting baselines to the bytes"))
         sized = [found for found in fitted if found is not None]
         return [*self.own(network, repeats), *(self._baseline(*one, network, repeats, seed) for one in sized)]
 
@@ -289,7 +291,8 @@ class _Group:
         options: Any = method
 
         def make() -> list[SyntheticSet]:
-            made = store([distill(self.train, method, seed=seed + k, device=self.device) for k in range(repeats)])
+            seeds = watched(range(seed, seed + repeats), f"making sets by {name}")
+            made = store([distill(self.train, method, seed=own, device=self.device) for own in seeds])
             return [one.to(self.device) for one in made]
 
         samples = options.images_per_class * self.train.num_classes * getattr(method, "factor", 1) ** 2

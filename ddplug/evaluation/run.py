@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from ddplug.evaluation.finished import Finished
 from ddplug.evaluation.pace import Load, Pace
-from ddplug.utils.progress import above
+from ddplug.utils.forecast import Forecast, forecasting
+from ddplug.utils.progress import above, hidden, shown
+from ddplug.utils.text import roughly
 
-__all__ = ["Progress", "Run"]
+__all__ = ["Progress", "Run", "preparing"]
 
 Progress = bool | Callable[[str], object]
 """Whether to say on standard error how long it takes, each row and each step; or what takes the lines of it."""
+
+
+def _says(progress: Progress) -> Callable[[str], object] | None:
+    """Return what takes the lines, if anybody is told."""
+    return above if progress is True else progress or None
+
+
+@contextmanager
+def preparing(progress: Progress) -> Iterator[None]:
+    """Let what is done before networks are trained say how long it takes, and show how far it is."""
+    say = _says(progress)
+    if say is None:
+        yield
+        return
+    with shown(progress is True and not hidden()), forecasting(Forecast(partial(_foretold, say))):
+        yield
+
+
+def _foretold(say: Callable[[str], object], part: str, seconds: float) -> None:
+    say(f"{part} takes about {roughly(seconds)}, before networks are trained")
 
 
 class Run:
@@ -37,7 +61,7 @@ class Run:
         progress: Progress = False,
         checkpoint: str | Path | None = None,
     ) -> None:
-        say = above if progress is True else progress or None
+        say = _says(progress)
         self.finished = Finished(checkpoint)
         self.pace = Pace(loads, say, what) if say is not None else None
         self.bars = progress is True

@@ -53,9 +53,20 @@ class Parts:
         self._began = self._last if began is None else began
         self._busy = self._worked = 0.0
         self._warm = self._told = False
+        self._ahead = 0.0
 
     def done(self, work: float = 1.0) -> None:
         """Count a part that has just been done."""
+        ahead, self._ahead = self._ahead, 0.0
+        self._count(work - ahead)
+
+    def partly(self, share: float) -> None:
+        """Count a share of the part that is being done; all shares of it are no more than the part."""
+        share = min(share, 1.0 - self._ahead)
+        self._ahead += share
+        self._count(share)
+
+    def _count(self, work: float) -> None:
         if self._told:
             return
         now = self._clock()
@@ -92,27 +103,28 @@ class Forecast:
         self._tell, self._clock = tell, clock
         self._began = clock()
         self._steps: Parts | None = None
-        self._within = False
+        self._around: Parts | None = None
 
     @contextmanager
-    def parts(self, number: int, what: str) -> Iterator[Callable[[], object]]:
-        """Watch the parts of a preparation; those within another part are not watched.
+    def parts(self, number: int, what: str, *, counted: bool = False) -> Iterator[Callable[[], object]]:
+        """Watch the parts of a preparation.
 
         Args:
             number: of parts.
             what: each of them is.
+            counted: whether these parts, within another part, are shares of that one; else they are not watched there.
 
         Yields:
             What is to be called after each part.
         """
-        if self._within:
-            yield _nothing
+        if self._around is not None:
+            yield partial(self._around.partly, 1 / number) if counted else _nothing
             return
-        self._within = True
+        self._around = Parts(number, partial(self._tell, what), clock=self._clock)
         try:
-            yield Parts(number, partial(self._tell, what), clock=self._clock).done
+            yield self._around.done
         finally:
-            self._within = False
+            self._around = None
 
     def start(self, total: int, done: int, name: str) -> None:
         """Begin to watch the steps."""
@@ -145,11 +157,11 @@ def _nothing() -> None:
 
 
 @contextmanager
-def parts(number: int, what: str) -> Iterator[Callable[[], object]]:
+def parts(number: int, what: str, *, counted: bool = False) -> Iterator[Callable[[], object]]:
     """Watch parts, if anybody wants to be told; see :meth:`Forecast.parts`."""
     forecast = _FORECAST.get()
     if forecast is None:
         yield _nothing
     else:
-        with forecast.parts(number, what) as done:
+        with forecast.parts(number, what, counted=counted) as done:
             yield done

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ddplug.utils.forecast import parts
 from ddplug.utils.streams import is_terminal
 
-__all__ = ["above", "hidden", "progress"]
+__all__ = ["above", "hidden", "progress", "shown"]
 
 _HIDDEN: ContextVar[bool] = ContextVar("hidden", default=True)
 """Whether progress before the first step is hidden."""
@@ -34,6 +34,16 @@ def above(line: str) -> None:
         return
     with suppress(AttributeError, ValueError, OSError):  # nobody may be there to read it, which is no reason to stop
         tqdm.write(line, file=sys.stderr)
+
+
+@contextmanager
+def shown(wanted: bool) -> Iterator[None]:
+    """Let what takes long before the first step show a progress bar, or not."""
+    token = _HIDDEN.set(not wanted)
+    try:
+        yield
+    finally:
+        _HIDDEN.reset(token)
 
 
 def progress(items: Sequence[Any], what: str) -> Iterator[Any]:

@@ -101,10 +101,23 @@ def test_what_comes_before_training_is_foretold(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = itertools.count(0, 31)  # for each of two baselines
-    monkeypatch.setattr("ddplug.utils.forecast.Forecast", partial(Forecast, clock=lambda: float(next(seconds))))
+    monkeypatch.setattr("ddplug.evaluation.run.Forecast", partial(Forecast, clock=lambda: float(next(seconds))))
     assert main(["compare", "set-1.safetensors", *QUICK]) == 0
     err = capsys.readouterr().err
     assert "fitting baselines to the bytes takes about 62 seconds, before networks are trained\n" in err
+
+
+def test_trials_of_one_baseline_are_enough_to_foretell_all(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = SyntheticSet.load("set-2.safetensors")
+    made.compress("pixels:bits=2").save("coded.safetensors")
+    seconds = itertools.count(0, 10)  # for each trial
+    monkeypatch.setattr("ddplug.evaluation.run.Forecast", partial(Forecast, clock=lambda: float(next(seconds))))
+    assert main(["compare", "coded.safetensors", *QUICK]) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    # a trial of two baselines, each of which usually takes three
+    assert first == "fitting baselines to the bytes takes about 60 seconds, before networks are trained"
 
 
 def test_a_stopped_command_goes_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

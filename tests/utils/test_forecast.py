@@ -9,7 +9,7 @@ import pytest
 
 from ddplug.distillation.loop import distill
 from ddplug.testing import toy_images
-from ddplug.utils.forecast import Forecast, Parts, forecasting
+from ddplug.utils.forecast import Forecast, Parts, forecasting, parts
 from ddplug.utils.progress import progress
 
 
@@ -35,10 +35,10 @@ class Clock:
 def counted(*seconds: float, work: float = 100, **options: Any) -> list[float]:
     """Do parts that take so long, of a hundred."""
     clock, told = Clock(), list[float]()
-    parts = Parts(work, told.append, clock=clock, **options)
+    some = Parts(work, told.append, clock=clock, **options)
     for took in seconds:
         clock.now += took
-        parts.done()
+        some.done()
     return told
 
 
@@ -61,10 +61,26 @@ def test_of_what_is_short_or_nearly_done_nothing_is_said(seconds: list[float]) -
 
 def test_parts_may_differ_in_what_they_cost() -> None:
     clock, told = Clock(), list[float]()
-    parts = Parts(100, told.append, clock=clock)
+    some = Parts(100, told.append, clock=clock)
     clock.now = 3.0
-    parts.done(4)
+    some.done(4)
     assert told == [75.0]
+
+
+def test_shares_of_a_part_are_no_more_than_the_part() -> None:
+    clock, told = Clock(), list[tuple[str, float]]()
+    forecast = Forecast(lambda part, seconds: told.append((part, seconds)), clock=clock)
+    with forecasting(forecast), parts(100, "baselines") as done:
+        with parts(2, "trials", counted=True) as tried:
+            for _ in range(3):  # one more than usual
+                clock.now += 0.6
+                tried()
+        done()
+        with parts(2, "trials", counted=True) as tried:
+            clock.now += 0.9
+            tried()
+    # the first half warms up; half a part took 0.6 + 0.6, the next half 0.9, and 98.5 are left
+    assert told == [("baselines", pytest.approx(2.7 + 98.5 * 2.1))]
 
 
 def test_a_preparation_is_watched_but_not_what_is_within_its_parts() -> None:
