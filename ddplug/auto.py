@@ -40,7 +40,6 @@ from ddplug.utils.surroundings import own_surroundings
 __all__ = [
     "FEW",
     "LEARNED",
-    "MANY",
     "REAL",
     "RESERVE",
     "Choice",
@@ -70,12 +69,6 @@ FEW = 12
 """Real images of a class up to which learned ones in the same bytes are better.
 
 With six small one-bit digits of MNIST a class random ones train to 84 %, those of ``dm`` to 91; with eleven, 93 and 94.
-"""
-
-MANY = 300
-"""Real images of a class above which those of ``difficulty`` are not worth their time.
-
-With 590 of CIFAR-10 a class the best window was ahead of random images by a point; with 150, in 30.7 kB, by five.
 """
 
 FEW_BITS = "pixels:bits=2"
@@ -128,7 +121,7 @@ def candidates(data: LabeledData, nbytes: int, *, real: bool = True) -> list[Cho
     images = len(data.shape) == 3
     levels = (*REAL[:real], *LEARNED)
     if real and (number > FEW or not images):
-        levels = REAL[:1] if number > MANY and images else REAL
+        levels = REAL
     learned = [level for level in levels if not isinstance(level, Selection)]
     found = []
     for level in levels:
