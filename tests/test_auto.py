@@ -144,13 +144,6 @@ def test_many_real_images_are_selected_and_few_are_learned() -> None:
     assert {choice.nbytes for choice in few} == {400}
 
 
-def test_of_very_many_real_images_random_ones_are_taken() -> None:
-    data = images(8, each=400)
-    choices = auto.candidates(data, 1_000_000)
-    assert [(choice.distiller.name, choice.distiller.images_per_class) for choice in choices] == [("random", 400)]
-    assert "random" not in {choice.distiller.name for choice in auto.candidates(data, 1_000_000, real=False)}
-
-
 @pytest.mark.parametrize("nbytes", [600, 20_000])
 def test_sets_without_real_images(nbytes: int) -> None:
     choices = auto.candidates(images(16, each=200), nbytes, real=False)
