@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ddplug.data.images import Folder
-from ddplug.data.tables import cells
+from ddplug.data.tables import cells, tell_of_missing
 from ddplug.errors import DataError, OptionError, unknown
+from ddplug.utils.notes import note
 
 __all__ = ["Listed"]
 
@@ -43,21 +44,31 @@ class Listed(Folder):
     ) -> None:
         if not path.is_dir():
             raise DataError(f"{path} is not a folder; give the one that holds the pictures")
-        found, texts = [], []
+        classes: dict[str, str] = {}
+        again = 0
         rows = cells(labels, _MAX_LIST)
         head = [name.strip() for name in next(rows, (0, []))[1]]
         file, label = _columns(labels, head, target)
         for line, row in rows:
-            found.append(_found(path, row[file].strip(), f"{labels}, line {line}"))
-            texts.append(row[label].strip())
-            if not texts[-1]:
+            picture, text = _found(path, row[file].strip(), f"{labels}, line {line}"), row[label].strip()
+            if not text:
                 raise DataError(f"{labels}, line {line}: column {head[label]!r} is empty; fill it in or drop the row")
-        if not found:
+            again += picture in classes
+            if classes.setdefault(picture, text) != text:
+                raise DataError(
+                    f"{labels}, line {line}: {row[file].strip()} is of class {text!r}, and of {classes[picture]!r} in "
+                    "a line before; keep one"
+                )
+        if not classes:
             raise DataError(f"{labels} names no picture; give a head and a line a picture")
+        if again:
+            note(f"{labels}: {again} lines name a picture that was named before; each picture is read once")
+        texts = list(classes.values())
+        tell_of_missing(labels, texts)
         self.path, self.size, self.progress, self._wanted = path, size, progress, None
         self.classes = tuple(sorted(set(texts), key=_numbers_first))
         numbers = {name: number for number, name in enumerate(self.classes)}
-        self._samples = sorted((file, numbers[text]) for file, text in zip(found, texts, strict=True))
+        self._samples = sorted((picture, numbers[text]) for picture, text in classes.items())
         self._list = labels
 
     @property

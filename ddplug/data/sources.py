@@ -27,7 +27,7 @@ from ddplug.data.scan import parts
 from ddplug.data.tables import Table, read_csv, read_parquet
 from ddplug.errors import DataError, MissingExtraError, OptionError, unknown
 from ddplug.utils.paths import local
-from ddplug.utils.text import one_line, os_reason
+from ddplug.utils.text import known_by, one_line, os_reason
 
 __all__ = ["SCHEMES", "Source", "Wanted", "held_out", "read", "source_of"]
 
@@ -212,7 +212,8 @@ def _in_parts(make: Callable[[str, str | Preprocess], LabeledData | None], wante
 def _check_classes(name: str | Path, train: tuple[str, ...], test: tuple[str, ...]) -> None:
     """Refuse parts of other classes."""
     for here, there, one, other in (("train", "test", train, test), ("test", "train", test, train)):
-        only = [name for name in one if name not in set(other)]
+        there_too = set(map(known_by, other))
+        only = [name for name in one if known_by(name) not in there_too]
         if only:
             more = f" and {len(only) - 5} more" if len(only) > 5 else ""
             raise DataError(

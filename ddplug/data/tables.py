@@ -20,7 +20,7 @@ from ddplug.errors import DataError, MissingExtraError, OptionError, unknown
 from ddplug.utils.notes import note
 from ddplug.utils.text import one_line, os_reason
 
-__all__ = ["Table", "cells", "read_csv", "read_parquet"]
+__all__ = ["Table", "cells", "read_csv", "read_parquet", "tell_of_missing"]
 
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 """What stands in cells that have no value."""
@@ -131,12 +131,17 @@ def _table(
     columns = tuple(names[k] for k in kept)
     _check_finite(path, inputs, columns, lines)
     _tell_of_counts(path, inputs, columns)
-    missing = [value for value in labels if isinstance(value, str) and value.casefold() in _MAYBE_MISSING]
+    tell_of_missing(path, labels)
+    return Table(inputs, _numbered(labels), columns, names[label])
+
+
+def tell_of_missing(path: Path, labels: Sequence[Any]) -> None:
+    """Tell of labels that may be what stands for none."""
+    missing = [label for label in labels if isinstance(label, str) and label.casefold() in _MAYBE_MISSING]
     if missing:
         note(
             f"{path}: {len(missing)} labels are {missing[0]!r}, which is taken for a class; drop the rows if it is none"
         )
-    return Table(inputs, _numbered(labels), columns, names[label])
 
 
 def _tell_of_counts(path: Path, inputs: NDArray[np.float32], columns: Sequence[str]) -> None:

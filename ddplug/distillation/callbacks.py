@@ -6,7 +6,7 @@ import csv
 import io
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -50,9 +50,13 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
     """Refuse what could not be told of a run, before the run.
 
     Raises:
-        OptionError: one is no callback.
+        OptionError: one is no callback, or there is no list of them.
     """
+    if not isinstance(callbacks, Iterable):
+        raise OptionError(f"callbacks is a {type(callbacks).__name__}; give a list of them, [] for none")
     for callback in callbacks:
+        if isinstance(callback, type):
+            raise OptionError(f"a callback is the class {callback.__name__}; give an object, {callback.__name__}(...)")
         lacking = [name for name in ("start", "step", "close") if not callable(getattr(callback, name, None))]
         if lacking:
             raise OptionError(

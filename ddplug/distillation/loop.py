@@ -341,6 +341,7 @@ def _sized(
 def _made(distiller: Distiller | str, options: Mapping[str, Any]) -> Distiller:
     """Return the method that is meant, with its hyper-parameters."""
     if not isinstance(distiller, str):
+        config_of(distiller)  # refuses what is no method
         if options:
             given = ", ".join(options)
             raise OptionError(f"{given} given beside a distiller: set its own fields, or name the method, as 'dm'")

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from ddplug.errors import OptionError
+from ddplug.utils.checks import whole
 
 __all__ = ["WHOLE", "check_shard", "own_classes", "sharding"]
 
@@ -55,7 +56,10 @@ def check_shard(shard: tuple[int, int], method: Any, classes: int, *, stored: bo
     Raises:
         OptionError: see above.
     """
-    first, number = shard
+    try:
+        first, number = (whole("shard", part) for part in shard)
+    except (TypeError, ValueError):
+        raise OptionError(f"the shard is {shard!r}; give two whole numbers, (K, N)") from None
     if not 1 <= first <= number:
         raise OptionError(f"the shard is {first}/{number}; it must be K/N with K between 1 and N")
     if number == 1:

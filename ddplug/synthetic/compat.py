@@ -7,7 +7,6 @@ Classes are told by their names, where both sides have names: one folder may sor
 from __future__ import annotations
 
 import reprlib
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Preprocess
 from ddplug.errors import DataError
 from ddplug.synthetic.ranges import other_range
+from ddplug.utils.text import known_by
 
 __all__ = [
     "Space",
@@ -132,14 +132,9 @@ def places(mine: Sequence[str], theirs: Sequence[str]) -> list[int] | None:
         >>> places(("ant", "bee", "cat"), ("bee", "cat", "ant")), places(("ant", "bee"), ("0", "1"))
         ([1, 2, 0], None)
     """
-    own = {_key(name): label for label, name in enumerate(mine)}
-    found = [own.get(_key(name), -1) for name in theirs]
+    own = {known_by(name): label for label, name in enumerate(mine)}
+    found = [own.get(known_by(name), -1) for name in theirs]
     return None if sorted(found) != list(range(len(mine))) or found == sorted(found) else found
-
-
-def _key(name: str) -> str:
-    """Return what a name is known by: a file system may write an accent as a letter of its own."""
-    return unicodedata.normalize("NFC", name)
 
 
 def named_columns(space: Space) -> tuple[str, ...]:
@@ -198,7 +193,7 @@ def _shapes(one: Space, other: Space) -> tuple[str, Any, Any]:
 
 def _in_classes(one: Space, other: Space, mine: str, theirs: str) -> str | None:
     """Return in what the classes of two differ, whatever their order."""
-    names, others = ([_key(name) for name in space.class_names] for space in (one, other))
+    names, others = ([known_by(name) for name in space.class_names] for space in (one, other))
     if names == others or _told_by_numbers(names, others):
         return first_difference([("number of classes", one.num_classes, other.num_classes)])
     if sorted(names) == sorted(set(others)) and len(names) == len(others):

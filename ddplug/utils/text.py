@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import unicodedata
 from collections.abc import Sequence
 from textwrap import wrap
 
@@ -12,6 +13,7 @@ from ddplug.utils.streams import columns
 __all__ = [
     "command",
     "duration",
+    "known_by",
     "markdown",
     "one_line",
     "os_reason",
@@ -89,6 +91,16 @@ def storable(name: str) -> str:
         'caf\\udce9'
     """
     return name.encode(errors="backslashreplace").decode()
+
+
+def known_by(name: str) -> str:
+    r"""Return what a name is known by: a file system may write an accent as a letter of its own.
+
+    Example:
+        >>> known_by("cafe\u0301") == "caf\u00e9"
+        True
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def percent(mean: float, std: float, n: int) -> str:

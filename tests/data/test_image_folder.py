@@ -14,7 +14,9 @@ from PIL import Image, ImageOps
 
 from ddplug.data.datasets import load
 from ddplug.data.loaders import from_image_folder
+from ddplug.distillation import distill
 from ddplug.errors import DataError, OptionError
+from ddplug.synthetic.compat import same_space
 from ddplug.utils.notes import Note
 
 
@@ -394,3 +396,12 @@ def test_a_link_upward_ends_the_walk(tmp_path: Path) -> None:
     (folder / "ant" / "again").symlink_to(folder / "ant")
     (folder / "bee" / "all").symlink_to(folder)  # where the images of the other class are
     assert len(from_image_folder(folder)) == 8
+
+
+def test_parts_of_two_file_systems_have_the_same_classes(tmp_path: Path) -> None:
+    write(tmp_path / "train", ("caf\u00e9", "cafz"))
+    write(tmp_path / "test", ("cafe\u0301", "cafz"))
+    train, test = (load(tmp_path, split=split) for split in ("train", "test"))
+    made = distill(train, "random", images_per_class=1, device="cpu")
+    found = same_space(made, test, "test", torch.device("cpu"))
+    assert found.targets.tolist() == [train.class_names.index("caf\u00e9")] * 4 + [train.class_names.index("cafz")] * 4

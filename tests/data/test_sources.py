@@ -264,6 +264,7 @@ def test_pictures_that_a_list_names_have_its_classes(tmp_path: Path) -> None:
         ("file,age,sex", "0.png,3,f", r"which column of .* holds the classes is not given; add target=COLUMN"),
         ("file", "0.png", "has 1 columns"),
         ("file,label", "", "names no picture"),
+        ("file,label", "0.png,a\n0,b", "line 3: 0 is of class 'b', and of 'a' in a line before; keep one"),
     ],
 )
 def test_what_is_wrong_with_a_list_is_one_line(head: str, row: str, message: str, tmp_path: Path) -> None:
@@ -271,6 +272,17 @@ def test_what_is_wrong_with_a_list_is_one_line(head: str, row: str, message: str
     csv_file(tmp_path, [row] if row else [], head, "list.csv")
     with pytest.raises(DdplugError, match=message):
         load(f"images:{tmp_path}", labels=tmp_path / "list.csv")
+
+
+def test_a_picture_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    pictures(tmp_path, [f"{k}.png" for k in range(8)])
+    csv_file(tmp_path, [f"{k % 8}.png,{'nan' if k % 2 else 'mole'}" for k in range(12)], "file,label", "list.csv")
+    with pytest.warns(Note) as told:
+        parts = [load(f"images:{tmp_path}", split=part, labels=tmp_path / "list.csv") for part in ("train", "test")]
+    said = [str(note.message) for note in told]
+    assert any("4 lines name a picture that was named before; each picture is read once" in line for line in said)
+    assert any("4 labels are 'nan', which is taken for a class" in line for line in said)
+    assert sum(map(len, parts)) == 8
 
 
 def test_pictures_need_a_list(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from ddplug.distillation.callbacks import Callback, CsvLog, ProgressBar, TensorB
 from ddplug.distillation.loop import distill
 from ddplug.distillers.ncfm import NCFM
 from ddplug.distillers.rded import RDED
+from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import MissingExtraError, OptionError
 from ddplug.testing import toy_images
 from ddplug.utils.progress import progress
@@ -230,3 +231,22 @@ def test_missing_tensorboard_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingExtraError, match=r"TensorBoard cannot be used: .*; run `pip install tensorboard`"):
         TensorBoardLog(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, r"^callbacks is a NoneType; give a list of them, \[\] for none$"),
+        (ProgressBar(), "^callbacks is a ProgressBar; give a list"),
+        ([ProgressBar], r"^a callback is the class ProgressBar; give an object, ProgressBar\(\.\.\.\)$"),
+    ],
+)
+def test_what_is_no_list_of_callbacks_is_refused(given: Any, told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        distill(toy_images(), "random", callbacks=given, device="cpu")
+
+
+@pytest.mark.parametrize("method", [None, 3, Random])
+def test_what_is_no_method_is_named_before_its_options(method: Any) -> None:
+    with pytest.raises(OptionError, match="is not an instance of a dataclass; pass a distiller such as"):
+        distill(toy_images(), method, images_per_class=1, device="cpu")

@@ -53,6 +53,7 @@ def test_other_methods_refuse(name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
+        ({"shard": "1/2"}, "the shard is '1/2'; give two whole numbers"),
         ({"shard": (3, 2)}, "the shard is 3/2; it must be K/N with K between 1 and N"),
         ({"shard": (0, 2)}, "the shard is 0/2; it must be"),
         ({"shard": (1, 6)}, "the shard is 1/6, of 5 classes; use at most 5 shards"),
