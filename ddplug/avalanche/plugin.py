@@ -30,6 +30,7 @@ from ddplug.avalanche.replay import (
     stored_rows,
 )
 from ddplug.avalanche.schema import Rows, check_item, pairs_of
+from ddplug.avalanche.variations import STREAM, own_variation
 from ddplug.errors import OptionError
 from ddplug.utils.checks import one_of, values_at_least
 from ddplug.utils.randomness import nth_generator
@@ -79,7 +80,9 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             with a latent memory.
             Without effect on mixed batches.
         augment: how memory rows are varied: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, drawn
-            for each row, or a function of one input ``(*shape)``, such as a torchvision transform; ``""`` for none.
+            for each row, or a function of one input ``(*shape)``, such as a torchvision transform; ``""`` for none;
+            ``"stream"`` for the steps of the stream's ``train`` transforms that its ``eval`` transforms do not have,
+            taken before a normalization (:mod:`ddplug.avalanche.variations`).
             ``"auto"`` varies coded ones in the fine-tuning alone, see :func:`ddplug.avalanche.replay.mild`: beside
             samples of the stream, which are not, they would be told apart by that. Without effect on mixed batches.
         batch_norm: ``"update"`` lets memory rows move running statistics, as stock replay does; ``"keep"`` normalizes
@@ -129,6 +132,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         self.storage_policy = make_policy(storage_policy, mem_size, mem_bytes, memory)
         if mode == "batch":
             refuse_latent(self.storage_policy, "mode='batch', which mixes inputs; leave it out")
+        if augment == STREAM:
+            refuse_latent(self.storage_policy, "augment='stream', which varies inputs; leave it out")
         self.mode = mode
         self.batch_size_mem = batch_size_mem
         self.weight = weight
@@ -146,7 +151,10 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Look at what is to be remembered, before anything is trained."""
-        check_item(strategy.experience.dataset)
+        dataset = strategy.experience.dataset
+        check_item(dataset)
+        if self.augment == STREAM and len(dataset):
+            own_variation(dataset)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Bring the memory to the device, or mix it into the loader."""
@@ -211,7 +219,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         rows, soft = stored_rows(self.storage_policy)
         self._draws += 1
         rng = nth_generator(self.seed, self._draws)
-        chosen = resolved("" if self.augment == "auto" else self.augment, tuple(rows.x.shape[1:]))
+        augment = "" if self.augment == "auto" else self.augment
+        chosen = resolved(augment, tuple(rows.x.shape[1:]), strategy.experience.dataset)
         rows = Rows(*(tensor.to(strategy.device) for tensor in (rows.x, rows.y, rows.t)))
         soft = None if soft is None else soft.to(strategy.device)
         return MemoryBatches(rows, soft, self._size(strategy), chosen, rng, translate)
