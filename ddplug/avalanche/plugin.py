@@ -90,7 +90,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         finetune_steps: steps of the learner's own optimizer on memory batches alone, in training mode, each time the
             memory has been updated (on online streams: made anew), unless it was empty before. Balanced fine-tuning:
             Castro et al., "End-to-End Incremental Learning", ECCV 2018, section 3.2. ``"auto"`` is
-            :data:`FINETUNE` with a memory of coded images, at most twice as many as the experience had, and else 0.
+            :data:`FINETUNE` with a memory of coded images, at most twice as many as the stream had since the last time,
+            and else 0.
         **memory: fields of :class:`~ddplug.avalanche.options.MemoryOptions` for the new memory; ``seed`` is of every
             draw from it, too.
 
@@ -104,6 +105,9 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         >>> DistilledReplayPlugin(10, distiller="random", weight=2.0).storage_policy.max_size
         10
     """
+
+    _iterations = 0
+    """Of the stream since the memory was last made anew."""
 
     def __init__(
         self,
@@ -184,20 +188,23 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         """Update the memory, and fine-tune on it."""
         memory, self._memory = self._memory, None
         policy, online = self.storage_policy, isinstance(strategy.experience, OnlineCLExperience)
+        self._iterations += strategy.clock.train_exp_iterations
         filled, updates = len(policy.buffer) > 0, getattr(policy, "updates", None)
         update(policy, strategy, **kwargs)
         self.experiences += not online and len(strategy.experience.dataset) > 0
         renewed = not online if updates is None else policy.updates != updates
-        steps = self._steps(strategy)
+        steps = self._steps()
         if steps and filled and renewed:
             self._finetune(strategy, steps, 0.0 if memory is None else memory.translate)
+        if renewed:
+            self._iterations = 0
         self._moves = []
 
-    def _steps(self, strategy: Any) -> int:
+    def _steps(self) -> int:
         """Return the steps of fine-tuning after the present experience."""
         if not isinstance(self.finetune_steps, str):
             return self.finetune_steps
-        return min(FINETUNE, 2 * strategy.clock.train_exp_iterations) if self._coded and self.mode == "loss" else 0
+        return min(FINETUNE, 2 * self._iterations) if self._coded and self.mode == "loss" else 0
 
     @property
     def _coded(self) -> bool:
