@@ -215,6 +215,8 @@ def known_pairs(dataset: Any) -> set[Pair] | None:
     labels, tasks = getattr(dataset, "targets", None), getattr(dataset, "targets_task_labels", None)
     if labels is None:
         return None
+    if not len(labels):
+        return set()
     if tasks is None or not tasks.use_in_getitem:
         return {(0, int(label)) for label in getattr(labels, "uniques", labels)}
     if len(tasks.uniques) == 1:
