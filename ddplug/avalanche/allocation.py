@@ -11,7 +11,7 @@ from avalanche.benchmarks.scenarios.generic_scenario import SequenceCLStream
 
 from ddplug.avalanche.groups import GroupKey
 from ddplug.avalanche.options import MemoryOptions
-from ddplug.avalanche.schema import Rows
+from ddplug.avalanche.schema import Pair, Rows, known_pairs
 from ddplug.errors import OptionError
 
 __all__ = ["Plan", "images_in", "is_online", "limit_of", "shares"]
@@ -19,9 +19,6 @@ __all__ = ["Plan", "images_in", "is_online", "limit_of", "shares"]
 _UNITS = {"": 1, "B": 1, "kB": 1000, "MB": 1000**2, "KiB": 1024, "MiB": 1024**2, "images": 1}
 
 _LIMIT = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)")
-
-_Pair = tuple[int, int]
-"""A task label and a class label."""
 
 
 def is_online(exp: Any) -> bool:
@@ -42,7 +39,7 @@ def _experience_number(exp: Any) -> int | None:
     return None if number is None else int(number)
 
 
-def _stream_pairs(exp: Any) -> list[set[_Pair]] | None:
+def _stream_pairs(exp: Any) -> list[set[Pair]] | None:
     """Return the (task, class) pairs of each experience of the stream that one comes from, from its labels alone.
 
     Returns:
@@ -56,22 +53,11 @@ def _stream_pairs(exp: Any) -> list[set[_Pair]] | None:
     definition = getattr(stream.benchmark, "stream_definitions", {}).get(stream.name)
     if definition is not None and definition.is_lazy:
         return None
-    pairs = [_dataset_pairs(each.dataset) for each in stream]
+    pairs = [known_pairs(each.dataset) for each in stream]
     return None if None in pairs else [each for each in pairs if each is not None]
 
 
-def _dataset_pairs(dataset: Any) -> set[_Pair] | None:
-    labels, tasks = getattr(dataset, "targets", None), getattr(dataset, "targets_task_labels", None)
-    if labels is None:
-        return None
-    if tasks is None or not tasks.use_in_getitem:
-        return {(0, int(label)) for label in labels}
-    if len(tasks.uniques) == 1:
-        return {(int(task), int(label)) for task in tasks.uniques for label in labels.uniques}
-    return {(int(task), int(label)) for task, label in zip(tasks, labels, strict=True)}
-
-
-def _count_groups(pairs: Iterable[set[_Pair]], groupby: str) -> list[int]:
+def _count_groups(pairs: Iterable[set[Pair]], groupby: str) -> list[int]:
     """Count the groups that a stream will have brought after each experience.
 
     Args:
@@ -84,7 +70,7 @@ def _count_groups(pairs: Iterable[set[_Pair]], groupby: str) -> list[int]:
         >>> [_count_groups(stream, by) for by in ("class", "experience", "auto")]
         [[2, 2, 3], [2, 4, 6], [2, 4, 5]]
     """
-    seen: set[_Pair] = set()
+    seen: set[Pair] = set()
     counts = [0]
     for new in pairs:
         own = groupby == "experience" or (groupby == "auto" and new <= seen)

@@ -115,6 +115,9 @@ class DistilledBuffer(ExemplarsBuffer):
         2
     """
 
+    _least_rows = 0
+    """Rows that a stock strategy cannot do without."""
+
     def __init__(
         self,
         max_size: int | None = None,
@@ -246,6 +249,25 @@ class DistilledBuffer(ExemplarsBuffer):
         if not isinstance(new_data, AvalancheDataset):
             new_data = _make_taskaware_classification_dataset(new_data, task_labels=0)
         self.post_adapt(None, SimpleNamespace(dataset=new_data))
+        self.require_rows(self._least_rows)
+
+    def require_rows(self, number: int) -> None:
+        """Refuse a memory, now or once :meth:`update_from_dataset` filled it, that holds fewer rows than are needed.
+
+        Args:
+            number: of rows.
+
+        Raises:
+            OptionError: it holds fewer, or will.
+        """
+        self._least_rows = number
+        most = None if self.coded or self.max_bytes is not None else self.max_size * self.options.factor**2
+        rows = sum(map(len, self.groups.values())) if self.groups else most
+        if rows is not None and rows < number:
+            raise OptionError(
+                f"the memory holds {rows} rows, and the strategy needs batch_size_mem={number} of them; give the "
+                "memory more, or the strategy a smaller batch_size_mem"
+            )
 
     def rows(self) -> Rows:
         """Return the whole memory as tensors, in the order of :attr:`buffer`."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from avalanche.training.storage_policy import ExemplarsBuffer
+from avalanche.training.supervised import FeatureReplay
 
+from ddplug.avalanche.buffer import DistilledBuffer
 from ddplug.avalanche.plugin import refuse_latent
 from ddplug.errors import OptionError
 
@@ -23,7 +25,8 @@ def hand_over(policy: ExemplarsBuffer, strategy: Any) -> None:
         strategy: which has not been trained yet.
 
     Raises:
-        OptionError: it has no storage policy, as ``ICaRL``, or several; or the memory holds features.
+        OptionError: it has no storage policy, as ``ICaRL``, or several; the memory holds features; or it is for
+            ``FeatureReplay`` and holds fewer rows than a batch of it.
 
     Example:
         >>> import torch
@@ -47,6 +50,9 @@ def hand_over(policy: ExemplarsBuffer, strategy: Any) -> None:
             f"{type(strategy).__name__} has {len(holders)} storage policies ({found}), where one can be replaced; "
             "replay the memory by plugins=[DistilledReplayPlugin(...)] instead"
         )
+    if isinstance(strategy, FeatureReplay) and isinstance(policy, DistilledBuffer):
+        # its loader leaves out what fills no batch, and begins anew for ever where that is all
+        policy.require_rows(strategy.batch_size_mem or strategy.train_mb_size)
     holders[0].storage_policy = policy
 
 

@@ -30,6 +30,7 @@ from ddplug.avalanche.replay import (
     stored_rows,
 )
 from ddplug.avalanche.schema import Rows, check_item, pairs_of
+from ddplug.avalanche.variations import STREAM, own_variation
 from ddplug.errors import OptionError
 from ddplug.utils.checks import one_of, values_at_least
 from ddplug.utils.randomness import nth_generator
@@ -79,7 +80,9 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             with a latent memory.
             Without effect on mixed batches.
         augment: how memory rows are varied: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, drawn
-            for each row, or a function of one input ``(*shape)``, such as a torchvision transform; ``""`` for none.
+            for each row, or a function of one input ``(*shape)``, such as a torchvision transform; ``""`` for none;
+            ``"stream"`` for the steps of the stream's ``train`` transforms that its ``eval`` transforms do not have,
+            taken before a normalization (:mod:`ddplug.avalanche.variations`).
             ``"auto"`` varies coded ones in the fine-tuning alone, see :func:`ddplug.avalanche.replay.mild`: beside
             samples of the stream, which are not, they would be told apart by that. Without effect on mixed batches.
         batch_norm: ``"update"`` lets memory rows move running statistics, as stock replay does; ``"keep"`` normalizes
@@ -87,7 +90,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         finetune_steps: steps of the learner's own optimizer on memory batches alone, in training mode, each time the
             memory has been updated (on online streams: made anew), unless it was empty before. Balanced fine-tuning:
             Castro et al., "End-to-End Incremental Learning", ECCV 2018, section 3.2. ``"auto"`` is
-            :data:`FINETUNE` with a memory of coded images, at most twice as many as the experience had, and else 0.
+            :data:`FINETUNE` with a memory of coded images, at most twice as many as the stream had since the last time,
+            and else 0.
         **memory: fields of :class:`~ddplug.avalanche.options.MemoryOptions` for the new memory; ``seed`` is of every
             draw from it, too.
 
@@ -101,6 +105,9 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         >>> DistilledReplayPlugin(10, distiller="random", weight=2.0).storage_policy.max_size
         10
     """
+
+    _iterations = 0
+    """Of the stream since the memory was last made anew."""
 
     def __init__(
         self,
@@ -129,6 +136,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         self.storage_policy = make_policy(storage_policy, mem_size, mem_bytes, memory)
         if mode == "batch":
             refuse_latent(self.storage_policy, "mode='batch', which mixes inputs; leave it out")
+        if augment == STREAM:
+            refuse_latent(self.storage_policy, "augment='stream', which varies inputs; leave it out")
         self.mode = mode
         self.batch_size_mem = batch_size_mem
         self.weight = weight
@@ -146,7 +155,10 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Look at what is to be remembered, before anything is trained."""
-        check_item(strategy.experience.dataset)
+        dataset = strategy.experience.dataset
+        check_item(dataset)
+        if self.augment == STREAM and len(dataset):
+            own_variation(dataset)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Bring the memory to the device, or mix it into the loader."""
@@ -176,20 +188,23 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         """Update the memory, and fine-tune on it."""
         memory, self._memory = self._memory, None
         policy, online = self.storage_policy, isinstance(strategy.experience, OnlineCLExperience)
+        self._iterations += strategy.clock.train_exp_iterations
         filled, updates = len(policy.buffer) > 0, getattr(policy, "updates", None)
         update(policy, strategy, **kwargs)
         self.experiences += not online and len(strategy.experience.dataset) > 0
         renewed = not online if updates is None else policy.updates != updates
-        steps = self._steps(strategy)
+        steps = self._steps()
         if steps and filled and renewed:
             self._finetune(strategy, steps, 0.0 if memory is None else memory.translate)
+        if renewed:
+            self._iterations = 0
         self._moves = []
 
-    def _steps(self, strategy: Any) -> int:
+    def _steps(self) -> int:
         """Return the steps of fine-tuning after the present experience."""
         if not isinstance(self.finetune_steps, str):
             return self.finetune_steps
-        return min(FINETUNE, 2 * strategy.clock.train_exp_iterations) if self._coded and self.mode == "loss" else 0
+        return min(FINETUNE, 2 * self._iterations) if self._coded and self.mode == "loss" else 0
 
     @property
     def _coded(self) -> bool:
@@ -211,7 +226,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         rows, soft = stored_rows(self.storage_policy)
         self._draws += 1
         rng = nth_generator(self.seed, self._draws)
-        chosen = resolved("" if self.augment == "auto" else self.augment, tuple(rows.x.shape[1:]))
+        augment = "" if self.augment == "auto" else self.augment
+        chosen = resolved(augment, tuple(rows.x.shape[1:]), strategy.experience.dataset)
         rows = Rows(*(tensor.to(strategy.device) for tensor in (rows.x, rows.y, rows.t)))
         soft = None if soft is None else soft.to(strategy.device)
         return MemoryBatches(rows, soft, self._size(strategy), chosen, rng, translate)

@@ -23,13 +23,27 @@ from ddplug.errors import DataError
 from ddplug.utils.randomness import temporary_seed
 from ddplug.utils.text import one_line
 
-__all__ = ["SOFT_TARGETS", "Rows", "Schema", "check_item", "pairs_of", "read", "some_of_each", "write"]
+__all__ = [
+    "SOFT_TARGETS",
+    "Pair",
+    "Rows",
+    "Schema",
+    "check_item",
+    "known_pairs",
+    "pairs_of",
+    "read",
+    "some_of_each",
+    "write",
+]
 
 SOFT_TARGETS = "soft_targets"
 """Name of the data attribute that carries soft labels."""
 
 _CHUNK = 256
 """Items collated at once."""
+
+Pair = tuple[int, int]
+"""A task label and a class label."""
 
 _KINDS = (TaskAwareSupervisedClassificationDataset, ClassificationDataset, AvalancheDataset)
 
@@ -196,13 +210,27 @@ def _is_whole(label: Any) -> bool:
         return False
 
 
-def pairs_of(dataset: Any) -> set[tuple[int, int]]:
-    """Return the (task, class) pairs of a dataset, without loading it where it knows its labels."""
+def known_pairs(dataset: Any) -> set[Pair] | None:
+    """Return the (task, class) pairs of a dataset from its labels alone; ``None`` where it does not know them."""
     labels, tasks = getattr(dataset, "targets", None), getattr(dataset, "targets_task_labels", None)
     if labels is None:
+        return None
+    if not len(labels):
+        return set()
+    if tasks is None or not tasks.use_in_getitem:
+        return {(0, int(label)) for label in getattr(labels, "uniques", labels)}
+    if len(tasks.uniques) == 1:
+        return {(int(task), int(label)) for task in tasks.uniques for label in labels.uniques}
+    return {(int(task), int(label)) for task, label in zip(tasks, labels, strict=True)}
+
+
+def pairs_of(dataset: Any) -> set[Pair]:
+    """Return the (task, class) pairs of a dataset, without loading it where it knows its labels."""
+    pairs = known_pairs(dataset)
+    if pairs is None:
         rows = read(dataset)[0]
-        return set(zip(rows.t.tolist(), rows.y.tolist(), strict=True))
-    return set(zip([0] * len(labels) if tasks is None else map(int, tasks), map(int, labels), strict=True))
+        pairs = set(zip(rows.t.tolist(), rows.y.tolist(), strict=True))
+    return pairs
 
 
 def _task_labels(tasks: list[int]) -> Any:

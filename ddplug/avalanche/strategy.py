@@ -103,8 +103,8 @@ class DistilledReplay(SupervisedTemplate):
         :param batch_size_mem: memory rows a step; ``train_mb_size`` if None.
         :param weight: of the memory's loss: ``"experiences"``, ``"classes"`` or a number.
         :param translate: strength of moving memory rows as the present classes vary, or ``"auto"``.
-        :param augment: operations or a function for each memory row, ``""`` for none, or ``"auto"`` for what suits
-            the shape, in the fine-tuning alone.
+        :param augment: operations or a function for each memory row, ``"stream"`` for the stream's own training
+            transforms, ``""`` for none, or ``"auto"`` for what suits the shape, in the fine-tuning alone.
         :param batch_norm: ``"update"`` or ``"keep"`` running statistics when memory rows pass.
         :param finetune_steps: steps on the memory alone after each experience, or ``"auto"``.
         :param train_mb_size: mini-batch size for training.
@@ -190,7 +190,8 @@ class DistilledGDumb(SupervisedTemplate):
             is given.
         :param mem_bytes: bytes of the memory instead, also as ``"8kB"``.
         :param storage_policy: a memory to use instead of a new distilled one.
-        :param augment: operations drawn for each sample of a batch, ``"auto"`` or ``""``, or a function of one.
+        :param augment: operations drawn for each sample of a batch, ``"auto"`` or ``""``, a function of one, or
+            ``"stream"`` for the stream's own training transforms.
         :param learning_rate: None keeps the optimizer's own; ``"recipe"`` trains at the rate of the memory's recipe,
             for distillers that learn it with the images. The optimizer's own comes back after each experience.
         :param train_mb_size: mini-batch size for training.
@@ -239,6 +240,7 @@ class _FromScratch(GDumbPlugin, supports_distributed=False):  # type: ignore[cal
         self.seed = seed
         self._experiences = 0
         self._rng: torch.Generator | None = None
+        self._variation: Augment = ""
         self._rates: list[float] = []
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
@@ -250,6 +252,9 @@ class _FromScratch(GDumbPlugin, supports_distributed=False):  # type: ignore[cal
         """Set the learning rate."""
         self._experiences += 1
         self._rng = nth_generator(self.seed, self._experiences)
+        dataset = strategy.experience.dataset
+        if len(strategy.adapted_dataset):
+            self._variation = resolved(self.augment, tuple(strategy.adapted_dataset[0][0].shape), dataset)
         recipe = getattr(self.storage_policy, "recipe", None) if self.learning_rate else None
         self._rates = []
         if recipe is not None:
@@ -262,13 +267,13 @@ class _FromScratch(GDumbPlugin, supports_distributed=False):  # type: ignore[cal
         """Augment the batch."""
         if self._rng is not None:
             x = strategy.mbatch[0]
-            strategy.mbatch[0] = augmented(x, resolved(self.augment, tuple(x.shape[1:])), self._rng)
+            strategy.mbatch[0] = augmented(x, self._variation, self._rng)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Return the optimizer its own learning rate back."""
         for group, rate in zip(strategy.optimizer.param_groups, self._rates, strict=False):
             group["lr"] = rate
-        self._rng = None
+        self._rng, self._variation = None, ""
 
 
 def _split(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

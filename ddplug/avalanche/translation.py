@@ -45,10 +45,10 @@ def differences(x: Tensor, groups: Tensor, among: int, rng: torch.Generator) -> 
     n = len(x)
     others = (groups[:, None] == groups[None]) & ~torch.eye(n, dtype=torch.bool, device=x.device)
     # candidates: the others with the `among` least random numbers
-    order = torch.rand(n, n, generator=rng).to(x.device).masked_fill(~others, 2.0)
-    far = torch.cdist(x.flatten(1).float(), x.flatten(1).float()).masked_fill(~others, math.inf)
+    order = torch.rand(n, n, generator=rng).to(x.device).masked_fill_(~others, 2.0)
+    far = torch.cdist(x.flatten(1).float(), x.flatten(1).float()).masked_fill_(~others, math.inf)
     if among < n:
-        far.masked_fill_(order.argsort(1).argsort(1) >= among, math.inf)
+        far.masked_fill_(order > order.kthvalue(among, 1, keepdim=True).values, math.inf)
     some = others.any(1)
     return (x - x[far.argmin(1)])[some] * math.sqrt(0.5)
 

@@ -1,11 +1,15 @@
 """Compare distilled memories with stock replay on domain, task and online streams.
 
 Permuted digits (domain-incremental) and pairs of digits with zero-based labels and a head each (task-incremental) on
-the digits that ship with scikit-learn; Split-MNIST online, in pieces of 10 or 100 samples, each seen once.
+the digits that ship with scikit-learn; Split-MNIST online, in pieces of 10 or 100 samples, each seen once; the small
+digits as vectors; and Split-MNIST as Mammoth has it (two hidden layers of 100, batches of 10, learning rate 0.01, one
+epoch), with the bytes of 200 images.
 
     python examples/benchmarks/avalanche_scenarios.py digits
     python examples/benchmarks/avalanche_scenarios.py digits --row Replay --seeds 1
     python examples/benchmarks/avalanche_scenarios.py online --data-root DIR
+    python examples/benchmarks/avalanche_scenarios.py vectors
+    python examples/benchmarks/avalanche_scenarios.py mammoth --data-root DIR
 """
 
 from __future__ import annotations
@@ -86,6 +90,12 @@ def _permuted(arguments: argparse.Namespace) -> Any:
     return benchmark_from_datasets(**streams)
 
 
+def _vectors(arguments: argparse.Namespace, experiences: int = 5) -> Any:
+    """Make pairs of digits, as vectors of 64 numbers."""
+    pairs = (_tensors(data) for data in _digits(arguments.validate))
+    return _classes([(x.flatten(1), y) for x, y in pairs], experiences)
+
+
 def _tasks(arguments: argparse.Namespace) -> Any:
     from avalanche.benchmarks import nc_benchmark
 
@@ -94,17 +104,28 @@ def _tasks(arguments: argparse.Namespace) -> Any:
     return nc_benchmark(*sets, n_experiences=5, task_labels=True, **options)
 
 
-def _split(arguments: argparse.Namespace) -> Any:
+def _split(arguments: argparse.Namespace, experiences: int = 5) -> Any:
+    return _classes([_tensors(data) for data in _mnist(arguments.data_root, arguments.validate)], experiences)
+
+
+def _classes(pairs: list[tuple[Any, Any]], experiences: int) -> Any:
+    """Split ten classes, in their order."""
     from avalanche.benchmarks import nc_benchmark
 
-    sets = [_dataset(*_tensors(data)) for data in _mnist(arguments.data_root, arguments.validate)]
-    return nc_benchmark(*sets, n_experiences=5, task_labels=False, fixed_class_order=list(range(10)))
+    sets = [_dataset(*pair) for pair in pairs]
+    return nc_benchmark(*sets, n_experiences=experiences, task_labels=False, fixed_class_order=list(range(10)))
 
 
 def _single(stream: Any) -> Any:
     from avalanche.models import SimpleMLP
 
     return SimpleMLP(num_classes=10, input_size=stream[0].dataset[0][0].numel(), hidden_size=256)
+
+
+def _two_layers(stream: Any) -> Any:
+    from avalanche.models import SimpleMLP
+
+    return SimpleMLP(num_classes=10, hidden_size=100, hidden_layers=2, drop_rate=0.0)
 
 
 def _heads(stream: Any) -> Any:
@@ -137,6 +158,7 @@ def _distilled(entry: Entry, common: dict[str, Any], seed: int) -> Any:
 
 STRATEGIES: Mapping[str, Callable[[Entry, dict[str, Any], int], Any]] = {
     "Naive": _naive,
+    "joint training": _naive,
     "Replay": _replay,
     "DistilledReplay": _distilled,
 }
@@ -146,11 +168,12 @@ STRATEGIES: Mapping[str, Callable[[Entry, dict[str, Any], int], Any]] = {
 class Stream:
     """How a stream is made, who learns it, and how."""
 
-    make: Callable[[argparse.Namespace], Any]
+    make: Callable[..., Any]
     model: Callable[[Any], Any]
     batch: int
     epochs: int
     piece: int = 0
+    rate: float = 0.05
 
 
 STREAMS = {
@@ -158,6 +181,8 @@ STREAMS = {
     "digits by task": Stream(_tasks, _heads, 32, 5),
     "Split-MNIST in pieces of 10": Stream(_split, _single, 10, 1, 10),
     "Split-MNIST in pieces of 100": Stream(_split, _single, 100, 1, 100),
+    "digits as vectors": Stream(_vectors, _single, 32, 5),
+    "seq-MNIST": Stream(_split, _two_layers, 10, 1, rate=0.01),
 }
 
 
@@ -175,20 +200,40 @@ def _online(stream: str, memory: int, every: int, **options: Any) -> tuple[Entry
     stock = Entry(stream, "Replay", memory, {"balanced": "any"})
     return (
         stock,
+        *([] if options else [Entry(stream, "DistilledReplay", memory)]),  # by its defaults
         *_ours(stream, memory, every=every, reservoir_size=20, factor=1, **options),
         *_ours(stream, memory, every=every, reservoir_size=20, factor=2, **options)[1:],
     )
 
 
-_COMMANDS = {"digits": "digits", "online": "online --data-root DIR"}
+def _bounded(stream: str, *memories: int) -> tuple[Entry, ...]:
+    """The stock policies and ours by its defaults, between no memory and all data at once."""
+    rows = [Entry(stream, "Naive", 0), Entry(stream, "joint training", 0)]
+    for memory in memories:
+        rows += [Entry(stream, "Replay", memory, {"balanced": name}) for name in ("class", "any")]
+        rows.append(Entry(stream, "DistilledReplay", memory))
+    return tuple(rows)
+
+
+_COMMANDS = {
+    "digits": "digits",
+    "online": "online --data-root DIR",
+    "vectors": "vectors",
+    "mammoth": "mammoth --data-root DIR",
+}
 TITLES = {
     "digits": "Domain- and task-incremental digits",
     "online": "Split-MNIST online",
+    "vectors": "Class-incremental digits as vectors",
+    "mammoth": "Split-MNIST as Mammoth has it: two hidden layers of 100, batches of 10, one epoch",
 }
 CLAIMS = {
     "digits": "Wanted: not below the best stock policy with as many images.",
     "online": "Wanted: 15 points above the reservoir of the same size, with 10 and 100 images. Samples that wait for "
-    "the next distillation (at most 20 of each class being learned) come on top and are counted in the bytes.",
+    "the next distillation (at most 20 of each class being learned) come on top and are counted in the bytes. "
+    "Wanted of the defaults: 88 and 91 %.",
+    "vectors": "Wanted: above the best stock policy in the same bytes.",
+    "mammoth": "Wanted of the defaults: 93 %.",
 }
 ROWS = {
     "digits": (
@@ -206,6 +251,8 @@ ROWS = {
         *_online("Split-MNIST in pieces of 10", 10, 200, weight=1.0),
         *_online("Split-MNIST in pieces of 10", 100, 200, weight=1.0),
     ),
+    "vectors": _bounded("digits as vectors", 10, 50),
+    "mammoth": _bounded("seq-MNIST", 200),
 }
 
 
@@ -223,7 +270,7 @@ def measure(entry: Entry, seed: int, arguments: argparse.Namespace) -> dict[str,
     model = stream.model(benchmark.train_stream)
     common = {
         "model": model,
-        "optimizer": torch.optim.SGD(model.parameters(), lr=0.05),
+        "optimizer": torch.optim.SGD(model.parameters(), lr=stream.rate),
         "criterion": torch.nn.CrossEntropyLoss(),
         "train_mb_size": stream.batch,
         "train_epochs": stream.epochs,
@@ -231,7 +278,8 @@ def measure(entry: Entry, seed: int, arguments: argparse.Namespace) -> dict[str,
         "evaluator": EvaluationPlugin(accuracy_metrics(experience=True), loggers=[BaseLogger()]),
     }
     strategy = STRATEGIES[entry.strategy](entry, common, seed)
-    train = benchmark.train_stream
+    joint = entry.strategy == "joint training"
+    train = (stream.make(arguments, 1) if joint else benchmark).train_stream
     began, held = time.monotonic(), 0
     for experience in split_online_stream(train, experience_size=stream.piece) if stream.piece else train:
         strategy.train(experience)
@@ -248,7 +296,7 @@ def measure(entry: Entry, seed: int, arguments: argparse.Namespace) -> dict[str,
 
 
 def _label(entry: Entry) -> str:
-    options = [entry.options.get("distiller", "")] if entry.strategy == "DistilledReplay" else []
+    options = [entry.options.get("distiller", "defaults")] if entry.strategy == "DistilledReplay" else []
     options += [f"balanced by {entry.options['balanced']}"] if "balanced" in entry.options else []
     options += [f"{entry.options['factor'] ** 2} to an image"] if entry.options.get("factor", 1) > 1 else []
     return ", ".join([entry.strategy, *options]).replace("balanced by any", "reservoir")

@@ -150,3 +150,16 @@ def test_icarl_keeps_its_own_exemplars_beside_it() -> None:
     plain.plugins = [each for each in plain.plugins if each is not plugin]
     with pytest.raises(OptionError, match=r"ICaRL has 0 storage policies.*DistilledReplayPlugin"):
         hand_over(DistilledBuffer(12), plain)
+
+
+@pytest.mark.parametrize("options", [{"max_size": 3}, {"max_bytes": 150, "distiller": "class-mean"}])
+def test_feature_replay_is_not_left_without_a_batch(options: dict[str, Any]) -> None:
+    strategy = CLIENTS["FeatureReplay"]()
+    message = r"holds \d rows, and the strategy needs batch_size_mem=4"
+    if "max_size" in options:  # said before anything is trained
+        with pytest.raises(OptionError, match=message):
+            hand_over(DistilledBuffer(**options), strategy)
+        return
+    hand_over(DistilledBuffer(**options, device="cpu"), strategy)
+    with pytest.raises(OptionError, match=message):
+        strategy.train(nc().train_stream[0])

@@ -17,7 +17,7 @@ from ddplug.avalanche.coded import Arrival, arrive, cuts, interleaved, range_of,
 from ddplug.avalanche.groups import GroupKey
 from ddplug.avalanche.learner import networks_for
 from ddplug.avalanche.options import MemoryOptions
-from ddplug.avalanche.replay import augmented, mild
+from ddplug.avalanche.replay import _warped, augmented, mild
 from ddplug.avalanche.schema import Schema, check_item, read
 from ddplug.distillers.dm import DM
 from ddplug.errors import DataError, OptionError
@@ -350,3 +350,10 @@ def test_groups_without_an_image_are_said_once() -> None:
     domains = [SimpleNamespace(dataset=each.dataset, _current_experience=number) for number, each in twice]
     with pytest.warns(UserWarning, match="groupby='class' keeps one for each class"):
         taken(domains, max_bytes=240)
+
+
+def test_images_are_moved_as_the_usual_grid_would_move_them() -> None:
+    x, entries = torch.rand(5, 2, 7, 10), torch.randn(5, 6)
+    grid = torch.nn.functional.affine_grid(entries.view(5, 2, 3), [5, 2, 7, 10], align_corners=False)
+    wanted = torch.nn.functional.grid_sample(x, grid, align_corners=False)
+    assert torch.allclose(_warped(x, entries), wanted, atol=1e-4)
