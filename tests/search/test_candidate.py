@@ -277,7 +277,8 @@ def test_interim_scores_are_reported_and_cost_little(epochs: int) -> None:
     assert list(result.at) == sorted(set(result.at))
     assert len(reports) <= 9
     assert (len(reports) > 0) == (epochs > 1)
-    # single samples are looks at shapes
+    # single samples are looks at shapes, each once: whether outputs fit, what a pass costs, what its layers take
+    assert made[0].seen.count(1) == 3
     interim = sum(n for n in made[0].seen if n > 1) - len(real)
     assert interim <= INTERIM_SHARE * (3 * epochs * len(train) + len(real)) + 32
 

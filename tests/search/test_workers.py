@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -29,6 +30,8 @@ ROOT = Path(__file__).parents[2]
 WIDTHS = range(2, 8)
 FATAL = 4
 """The width whose process is killed when it is first built."""
+HELD = 6
+"""The width that is at work, when it is first built, until everything is killed."""
 
 
 def judge(folder: Path) -> Judge:
@@ -43,6 +46,9 @@ def member(folder: Path, width: int) -> nn.Module:
     if width == FATAL and not (folder / "killed").exists():
         (folder / "killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if width == HELD and not (folder / "held").exists():
+        (folder / "held").touch()
+        time.sleep(600)
     return build(f"mlp:width={width}", (1, 8, 8), 3, seeded(0))
 
 
@@ -52,7 +58,7 @@ def candidate(folder: Path, width: int) -> Callable[[], nn.Module]:
 
 
 SCRIPT = """
-import sys, time
+import sys
 from dataclasses import replace
 from pathlib import Path
 from ddplug.search import Workers
@@ -63,8 +69,6 @@ if __name__ == "__main__":
         own = replace(judge(folder), workers=workers)
         for width in WIDTHS:
             print(own(candidate(folder, width), {"width": width}).pid, flush=True)
-            while width == 5:  # it is killed here
-                time.sleep(1)
 """
 
 
@@ -77,7 +81,10 @@ def test_whoever_is_killed_nothing_is_lost_and_nothing_doubled(tmp_path: Path) -
     ) as main:
         assert main.stdout is not None
         pids = [int(main.stdout.readline()) for _ in range(4)]
-        main.kill()
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "held").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        main.kill()  # while a worker is at work
         assert main.communicate(timeout=60)[0] == ""  # its workers have ended too
     assert pids[0] == pids[1] != pids[2] == pids[3]
     assert main.pid not in pids
