@@ -20,7 +20,7 @@ _UNCHECKED = "no: unchecked, since it was written before files had checksums; lo
 def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the file."""
     parser.add_argument(
-        "file", type=as_path, metavar="FILE", help="a set of `ddplug distill`, or a name of `ddplug list`"
+        "file", type=as_path, metavar="FILE", help="a set made by `ddplug distill`, or the name of an included one"
     )
     return argv
 
