@@ -44,10 +44,19 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         help="a set to rank with, made with the same --validation; may be repeated",
     )
     parser.add_argument(
-        "--folder", type=as_path, required=True, metavar="DIR", help="folder for results; with the same folder the command resumes"
+        "--folder",
+        type=as_path,
+        required=True,
+        metavar="DIR",
+        help="folder for results; with the same folder the command resumes",
     )
     parser.add_argument(
-        "-n", "--architectures", type=number(int, 2), default=40, metavar="N", help="architectures to train (default: 40)"
+        "-n",
+        "--architectures",
+        type=number(int, 2),
+        default=40,
+        metavar="N",
+        help="architectures to train (default: 40)",
     )
     group = parser.add_argument_group("space (the published one by default)")
     for name, kind in _CHOICES.items():
@@ -86,7 +95,11 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         help="learning rate of all proxies (default: 0.05)",
     )
     group.add_argument(
-        "--proxy-batch-size", type=number(int, 1), default=100, metavar="N", help="batch size of all proxies (default: 100)"
+        "--proxy-batch-size",
+        type=number(int, 1),
+        default=100,
+        metavar="N",
+        help="batch size of all proxies (default: 100)",
     )
     return argv
 

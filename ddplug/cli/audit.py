@@ -30,8 +30,8 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         type=number(int, 0),
         default=0,
         metavar="N",
-        help="mislabeled and shuffled records to hide in the data of shadow sets and then look for; the more there are, "
-        "the larger a bound on epsilon can be (default: 0)",
+        help="mislabeled and shuffled records to hide in the data of shadow sets and then look for; the more, the "
+        "larger a bound on epsilon can be (default: 0)",
     )
     parser.add_argument(
         "--network",

@@ -23,7 +23,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "inspect": ("ddplug.cli.inspect_", "show what a file holds and how it was made"),
     "export": ("ddplug.cli.export", "turn a set into pictures, arrays, a table or a card"),
     "holdout": ("ddplug.cli.holdout", "save held-out real data, to test the candidates of a search on"),
-    "agreement": ("ddplug.cli.agreement", "measure how well small sets rank architectures, compared with full training"),
+    "agreement": (
+        "ddplug.cli.agreement",
+        "measure how well small sets rank architectures, compared with full training",
+    ),
     "doctor": ("ddplug.cli.doctor", "show what is installed, known problems with it, and what to do"),
     "completion": ("ddplug.cli.completion", "print the code that makes bash, zsh or fish complete these commands"),
     "demo": ("ddplug.cli.demo_", "distill, evaluate and plot real digits, end to end, in a few minutes"),

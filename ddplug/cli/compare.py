@@ -56,10 +56,14 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         action="append",
         default=[],
         metavar="FILE",
-        help=f"write the table or a figure, depending on the ending: {', '.join(f'.{kind}' for kind in _KINDS)}; may be repeated",
+        help=f"write the table or a figure, by the ending: {', '.join(f'.{kind}' for kind in _KINDS)}; may be repeated",
     )
     parser.add_argument(
-        "--columns", type=int, choices=(1, 2), default=1, help="width of the figure, in columns of a two-column page (default: 1)"
+        "--columns",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="width of the figure, in columns of a two-column page (default: 1)",
     )
     return argv
 

@@ -50,14 +50,18 @@ def add_data_options(parser: Parser, taken: Iterable[str] = (), *, required: boo
         help="a data set (see `ddplug list`), a folder of images, imagefolder:DIR, or a file: csv:FILE, parquet:FILE, "
         "npz:FILE; also images:DIR with --label-file, and hf:NAME",
     )
-    group.add_argument(
-        "--data-root", type=path, metavar="DIR", help="folder of downloaded data sets"
-    )
+    group.add_argument("--data-root", type=path, metavar="DIR", help="folder of downloaded data sets")
     group.add_argument("--download", action="store_true", help="download the data set if it is not in --data-root")
-    group.add_argument("--size", type=_size, metavar="N|HxW", help="resize the pictures to N x N, or to height H and width W")
+    group.add_argument(
+        "--size", type=_size, metavar="N|HxW", help="resize the pictures to N x N, or to height H and width W"
+    )
     group.add_argument("--target", metavar="COLUMN", help="the column of a table that holds the labels")
     group.add_argument(
-        "--ignore", action="append", default=[], metavar="COLUMN", help="a column of a table to leave out; may be repeated"
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="a column of a table to leave out; may be repeated",
     )
     group.add_argument(
         *("--label-file", *{"--labels"}.difference(taken)),
@@ -67,7 +71,10 @@ def add_data_options(parser: Parser, taken: Iterable[str] = (), *, required: boo
         help="CSV file with the name and class of each picture in images:DIR",
     )
     group.add_argument(
-        "--cache", type=path, metavar="DIR", help="decode the images once into files in DIR, for data larger than memory"
+        "--cache",
+        type=path,
+        metavar="DIR",
+        help="decode the images once into files in DIR, for data larger than memory",
     )
     group.add_argument(
         "--preprocess",
@@ -85,7 +92,11 @@ def add_data_options(parser: Parser, taken: Iterable[str] = (), *, required: boo
 def add_run_options(parser: Parser) -> None:
     """Add the seed and the device."""
     parser.add_argument(
-        "--seed", type=number(int, 0, SEED_LIMIT), default=0, metavar="N", help="seed for everything random (default: 0)"
+        "--seed",
+        type=number(int, 0, SEED_LIMIT),
+        default=0,
+        metavar="N",
+        help="seed for everything random (default: 0)",
     )
     parser.add_argument(
         "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (default: auto)"

@@ -85,7 +85,9 @@ def _configure_method(parser: Parser, argv: list[str], method: described.Describ
     parser.description = method.about
     parser.set_defaults(name=argv[0], method=method)
     parser.add_argument("--preset", metavar="NAME", help="use published options; options that you give override them")
-    parser.add_argument("--quantize", "--quantise", action="store_true", help="store one byte per number instead of four")
+    parser.add_argument(
+        "--quantize", "--quantise", action="store_true", help="store one byte per number instead of four"
+    )
     parser.add_argument(
         "--bits",
         type=_bits,
@@ -185,7 +187,10 @@ def _add_common(parser: Parser, taken: set[str]) -> None:
         help="take method and options from a set or a .toml file; options that you give override them",
     )
     group.add_argument(
-        "--checkpoint", type=as_path, metavar="FILE", help="keeps the state of the run; removed when it is done (default: next to the output)"
+        "--checkpoint",
+        type=as_path,
+        metavar="FILE",
+        help="keeps the state of the run; removed when it is done (default: next to the output)",
     )
     group.add_argument(
         "--checkpoint-every",

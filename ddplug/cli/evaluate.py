@@ -38,7 +38,9 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         "(default: auto, what suits the data)",
     )
     add_judging_options(
-        parser, LEARNED, note="; learned, only with --no-baselines, uses the steps and rates in sets of dd and soft-label-dd"
+        parser,
+        LEARNED,
+        note="; learned, only with --no-baselines, uses the steps and rates in sets of dd and soft-label-dd",
     )
     parser.add_argument(
         "--baselines",

@@ -28,7 +28,12 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         "--network", default="auto", metavar="NAME", help="architecture (default: auto, for images convnet)"
     )
     parser.add_argument(
-        "-n", "--number", type=number(int, 1), default=100, metavar="N", help="number of experts in total (default: 100)"
+        "-n",
+        "--number",
+        type=number(int, 1),
+        default=100,
+        metavar="N",
+        help="number of experts in total (default: 100)",
     )
     add_shard_option(parser, "train only every N-th expert, starting with the K-th")
     parser.add_argument("--half", action="store_true", help="store two bytes per weight instead of four")

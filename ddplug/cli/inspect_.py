@@ -33,7 +33,9 @@ def _line(value: Any) -> str:
         return ", ".join(map(_line, value))
     if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
         return f"{value[:12]}..."  # a digest; --json gives all of it
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
 
 
 def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:

@@ -34,7 +34,8 @@ def _sets() -> list[dict[str, Any]]:
     from ddplug.synthetic.ready import READY, SOURCES
 
     about = {
-        name: f"a file of {each.path.stat().st_size:,} bytes, {SOURCES[each.source].license}" for name, each in READY.items()
+        name: f"a file of {each.path.stat().st_size:,} bytes, {SOURCES[each.source].license}"
+        for name, each in READY.items()
     }
     return [{"name": name, "about": text, "error": None} for name, text in about.items()]
 

@@ -49,8 +49,8 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         "--audit",
         type=number(int, 0),
         metavar="N",
-        help="with --data, attack the sets as `ddplug audit --shadows N` does and show what was found; 0 for the attacks "
-        "that need no shadow sets",
+        help="with --data, attack the sets as `ddplug audit --shadows N` does and show what was found; 0 for those "
+        "attacks that need no shadow sets",
     )
     add_judging_options(parser)
     parser.add_argument(
