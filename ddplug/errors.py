@@ -50,6 +50,10 @@ class ProcessError(DdplugError, RuntimeError):
     """Of several processes that work together another has ended, so that no result can come of it."""
 
 
+_MOST = 40
+"""Known names that are listed beside the nearest one."""
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> OptionError:
     """Build the error for a name that is not known, with the nearest known names.
 
@@ -68,4 +72,6 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> OptionError:
     known = sorted(known)
     near = difflib.get_close_matches(str(name).casefold(), known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
+    if near and len(known) > _MOST:
+        return OptionError(f"unknown {kind} {name!r}{hint}")
     return OptionError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known) or 'none'}")

@@ -41,13 +41,22 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         default=[],
         type=_named,
         metavar="NAME=FILE",
-        help="a set to rank with, made with the same --validation; again for several",
+        help="a set to rank with, made with the same --validation; may be repeated",
     )
     parser.add_argument(
-        "--folder", type=as_path, required=True, metavar="DIR", help="for results; the same one goes on where it was"
+        "--folder",
+        type=as_path,
+        required=True,
+        metavar="DIR",
+        help="folder for results; with the same folder the command resumes",
     )
     parser.add_argument(
-        "-n", "--architectures", type=number(int, 2), default=40, metavar="N", help="to sample (default: 40)"
+        "-n",
+        "--architectures",
+        type=number(int, 2),
+        default=40,
+        metavar="N",
+        help="architectures to train (default: 40)",
     )
     group = parser.add_argument_group("space (the published one by default)")
     for name, kind in _CHOICES.items():
@@ -61,7 +70,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         type=number(int, 1, 1000),
         default=2,
         metavar="N",
-        help="trainings of each architecture; two or more say how well anything could rank (default: 2)",
+        help="trainings of each architecture; with two or more you learn how well anything could rank (default: 2)",
     )
     group = parser.add_argument_group("proxies (the defaults rank well, see the documentation)")
     group.add_argument(
@@ -69,24 +78,28 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         type=number(float, 0, 1),
         default=0.02,
         metavar="FRACTION",
-        help="cost of every proxy as a share of one full training (default: 0.02)",
+        help="cost of each proxy, as a share of one full training (default: 0.02)",
     )
     group.add_argument(
         "--seeds",
         type=number(int, 1, 1000),
         default=2,
         metavar="N",
-        help="trainings of a proxy, whose rankings are averaged and which share the cost (default: 2)",
+        help="trainings per proxy; they share its cost, and their rankings are averaged (default: 2)",
     )
     group.add_argument(
         "--proxy-learning-rate",
         type=number(float, 0),
         default=0.05,
         metavar="RATE",
-        help="of all proxies (default: 0.05)",
+        help="learning rate of all proxies (default: 0.05)",
     )
     group.add_argument(
-        "--proxy-batch-size", type=number(int, 1), default=100, metavar="N", help="of all proxies (default: 100)"
+        "--proxy-batch-size",
+        type=number(int, 1),
+        default=100,
+        metavar="N",
+        help="batch size of all proxies (default: 100)",
     )
     return argv
 

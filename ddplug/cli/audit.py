@@ -22,28 +22,28 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         type=number(int, 0),
         default=16,
         metavar="N",
-        help="sets to make of random halves of the data, by which membership is guessed; each takes as long as the set "
-        "took; 0 to leave that out (default: 16)",
+        help="sets to make from random halves of the data, to guess membership with; each takes as long as the set "
+        "itself; 0 skips these attacks (default: 16)",
     )
     parser.add_argument(
         "--canaries",
         type=number(int, 0),
         default=0,
         metavar="N",
-        help="records made to be found, mislabeled and shuffled ones, to put among the data of shadow sets; the more, "
-        "the larger a bound on epsilon can be (default: 0)",
+        help="mislabeled and shuffled records to hide in the data of shadow sets and then look for; the more, the "
+        "larger a bound on epsilon can be (default: 0)",
     )
     parser.add_argument(
         "--network",
         default="convnet:width=32",
         metavar="SPEC",
-        help="network to train on sets and to take features from (default: convnet:width=32)",
+        help="network for training and for features (default: convnet:width=32)",
     )
     parser.add_argument(
         "--picture",
         type=path,
         metavar="FILE",
-        help="write a PNG of the stored images that are nearest to training images, each followed by that one; it "
+        help="write a PNG of the stored images nearest to training images, each followed by that training image; it "
         "shows real images",
     )
     return argv

@@ -43,11 +43,11 @@ _KINDS: Mapping[str, Callable[[Comparison, int], bytes]] = {
 
 def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the files, the data, how to train and what to write."""
-    parser.add_argument("files", type=path, nargs="+", metavar="FILE", help="sets of the same data")
+    parser.add_argument("files", type=path, nargs="+", metavar="FILE", help="sets made from the same data")
     add_data_options(parser)
     add_run_options(parser)
     parser.add_argument(
-        "--network", default="auto", metavar="SPEC", help="to train (default: auto, what suits the data)"
+        "--network", default="auto", metavar="SPEC", help="network to train (default: auto, chosen by the data)"
     )
     add_judging_options(parser)
     parser.add_argument(
@@ -59,7 +59,11 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         help=f"write the table or a figure, by the ending: {', '.join(f'.{kind}' for kind in _KINDS)}; may be repeated",
     )
     parser.add_argument(
-        "--columns", type=int, choices=(1, 2), default=1, help="of a page that a figure fills (default: 1)"
+        "--columns",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="width of the figure, in columns of a two-column page (default: 1)",
     )
     return argv
 

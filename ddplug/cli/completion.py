@@ -16,7 +16,8 @@ __all__ = ["SHELLS", "configure", "run"]
 def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the shell."""
     parser.epilog = (
-        'bash, zsh: put eval "$(ddplug completion bash)" (zsh) into ~/.bashrc (~/.zshrc)\n'
+        'bash: put eval "$(ddplug completion bash)" into ~/.bashrc\n'
+        'zsh: put eval "$(ddplug completion zsh)" into ~/.zshrc\n'
         "fish: ddplug completion fish > ~/.config/fish/completions/ddplug.fish"
     )
     parser.add_argument("shell", type=known_name("shell", list(SHELLS)), metavar="{" + ",".join(SHELLS) + "}")

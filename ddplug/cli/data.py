@@ -50,42 +50,53 @@ def add_data_options(parser: Parser, taken: Iterable[str] = (), *, required: boo
         help="a data set (see `ddplug list`), a folder of images, imagefolder:DIR, or a file: csv:FILE, parquet:FILE, "
         "npz:FILE; also images:DIR with --label-file, and hf:NAME",
     )
+    group.add_argument("--data-root", type=path, metavar="DIR", help="folder of downloaded data sets")
+    group.add_argument("--download", action="store_true", help="download the data set if it is not in --data-root")
     group.add_argument(
-        "--data-root", type=path, metavar="DIR", help="folder that data sets from the network are kept in"
+        "--size", type=_size, metavar="N|HxW", help="resize the pictures to N x N, or to height H and width W"
     )
-    group.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
-    group.add_argument("--size", type=_size, metavar="N|HxW", help="resize the pictures")
-    group.add_argument("--target", metavar="COLUMN", help="column of a table that holds the labels")
+    group.add_argument("--target", metavar="COLUMN", help="the column of a table that holds the labels")
     group.add_argument(
-        "--ignore", action="append", default=[], metavar="COLUMN", help="column of a table to leave out; again for more"
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="a column of a table to leave out; may be repeated",
     )
     group.add_argument(
         *("--label-file", *{"--labels"}.difference(taken)),
         dest="labels",
         type=path,
         metavar="FILE",
-        help="CSV file with the name and the class of each picture of images:DIR",
+        help="CSV file with the name and class of each picture in images:DIR",
     )
     group.add_argument(
-        "--cache", type=path, metavar="DIR", help="decode images once into files here; memory use stays bounded"
+        "--cache",
+        type=path,
+        metavar="DIR",
+        help="decode the images once into files in DIR, for data larger than memory",
     )
     group.add_argument(
         "--preprocess",
         choices=("identity",),
-        help="leave the pixels as they are, instead of what was computed from the data",
+        help="leave the inputs as they are, instead of standardizing them",
     )
     group.add_argument(
         "--validation",
         type=number(float, 0, 1),
         metavar="FRACTION",
-        help="share of the training data to hold out of distilling, and to evaluate on instead of the test data",
+        help="hold out this share of the training data: it is not distilled, and replaces the test data",
     )
 
 
 def add_run_options(parser: Parser) -> None:
     """Add the seed and the device."""
     parser.add_argument(
-        "--seed", type=number(int, 0, SEED_LIMIT), default=0, metavar="N", help="of all randomness (default: 0)"
+        "--seed",
+        type=number(int, 0, SEED_LIMIT),
+        default=0,
+        metavar="N",
+        help="seed for everything random (default: 0)",
     )
     parser.add_argument(
         "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (default: auto)"

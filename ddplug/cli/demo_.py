@@ -21,10 +21,14 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         type=path,
         default="ddplug-demo",
         metavar="DIR",
-        help="folder to make, or of an earlier demo (default: ./ddplug-demo)",
+        help="folder to write to, new or from an earlier demo (default: ./ddplug-demo)",
     )
     parser.add_argument(
-        "--seed", type=number(int, 0, SEED_LIMIT), default=0, metavar="N", help="of all randomness (default: 0)"
+        "--seed",
+        type=number(int, 0, SEED_LIMIT),
+        default=0,
+        metavar="N",
+        help="seed for everything random (default: 0)",
     )
     return argv
 

@@ -69,8 +69,8 @@ def _configure_any(parser: Parser, argv: list[str]) -> list[str]:
     """Add what there is without a method; return the words that are left."""
     if argv and argv[0] in ("-h", "--help"):
         parser.epilog = (
-            "`ddplug list` gives the methods; `ddplug distill METHOD --help` the options of one. "
-            "`ddplug distill auto` chooses. `ddplug distill --config SET -o FILE` makes a set again."
+            "`ddplug list` shows the methods, `ddplug distill METHOD --help` the options of one. "
+            "`ddplug distill auto` chooses a method. `ddplug distill --config SET -o FILE` makes a set again."
         )
         return argv
     if argv and argv[0] == AUTO:
@@ -84,23 +84,23 @@ def _configure_method(parser: Parser, argv: list[str], method: described.Describ
     parser.usage = f"{parser.prog} --data NAME -o FILE [options]"
     parser.description = method.about
     parser.set_defaults(name=argv[0], method=method)
-    parser.add_argument("--preset", metavar="NAME", help="published options; the ones given with it win")
+    parser.add_argument("--preset", metavar="NAME", help="use published options; options that you give override them")
     parser.add_argument(
-        "--quantize", "--quantise", action="store_true", help="short for --codec plain: a byte a number instead of four"
+        "--quantize", "--quantise", action="store_true", help="short for --codec plain: one byte per number instead of four"
     )
     parser.add_argument(
         "--bits",
         type=_bits,
         metavar="N",
-        help="short for --codec plain:bits=N: an image's numbers in 1, 2, 4 or 8 bits each",
+        help="short for --codec plain:bits=N: the numbers of images in 1, 2, 4 or 8 bits each",
     )
     parser.add_argument(
         "--reduced",
         type=_factor,
         default=1,
         metavar="N",
-        help="short for --codec plain:factor=N: images smaller by N, averaged, as methods that learn do with --factor "
-        "(default: 1)",
+        help="short for --codec plain:factor=N: images reduced N times, by averaging; methods that learn have --factor "
+        "for it (default: 1)",
     )
     _add_storage(parser)
     group = parser.add_argument_group(
@@ -137,12 +137,12 @@ def _add_storage(parser: Parser) -> None:
         "--bytes",
         type=_SIZE,
         metavar="SIZE",
-        help="that the set may take, e.g. 20kB, in place of --images-per-class; as many images are made as fit",
+        help="size of the set, e.g. 20kB; replaces --images-per-class: as many images as fit are made",
     )
     parser.add_argument(
         "--codec",
         metavar="SPEC",
-        help="what holds the images, e.g. avif:quality=15, or auto for what suits the data (default with --bytes); see "
+        help="how to store the images, e.g. avif:quality=15; auto, the default with --bytes, chooses by the data; see "
         "`ddplug list`",
     )
 
@@ -159,17 +159,17 @@ def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
         type=quantity("a time", _TIMES),
         default=300.0,
         metavar="TIME",
-        help="that distilling may take, e.g. 90s, 5m or 1.5h (default: 5m)",
+        help="time that distilling may take, e.g. 90s, 5m or 1.5h (default: 5m)",
     )
     group.add_argument(
         "--bytes",
         type=_SIZE,
         default=20e3,
         metavar="SIZE",
-        help="that the set may take, e.g. 20kB (default: 20kB)",
+        help="size that the set may have (default: 20kB)",
     )
     group.add_argument(
-        "--no-real", action="store_true", help="make no set that holds real images, which may show people or secrets"
+        "--no-real", action="store_true", help="do not store real images, which may show people or secrets"
     )
     return argv
 
@@ -185,21 +185,24 @@ def _add_common(parser: Parser, taken: set[str]) -> None:
         "--config",
         type=as_path,
         metavar="FILE",
-        help="method and options of a set that was made, or of a .toml file; what is typed wins",
+        help="take method and options from a set or a .toml file; options that you give override them",
     )
     group.add_argument(
-        "--checkpoint", type=as_path, metavar="FILE", help="(default: next to the output); removed at success"
+        "--checkpoint",
+        type=as_path,
+        metavar="FILE",
+        help="keeps the state of the run; removed when it is done (default: next to the output)",
     )
     group.add_argument(
         "--checkpoint-every",
         type=quantity("a time", _TIMES, least=0),
         default=30.0,
         metavar="TIME",
-        help="between two checkpoints, e.g. 10s or 5m; 0 for after each step (default: 30s)",
+        help="time between checkpoints, e.g. 10s or 5m; 0 for after each step (default: 30s)",
     )
-    add_shard_option(group, "make every N-th class only, from the K-th; `ddplug merge` puts the shards together")
-    group.add_argument("--no-resume", action="store_true", help="begin anew where a checkpoint exists")
-    group.add_argument("--csv", type=as_path, metavar="FILE", help="write the metrics of every step")
+    add_shard_option(group, "make only every N-th class, starting with the K-th; `ddplug merge` joins the shards")
+    group.add_argument("--no-resume", action="store_true", help="start over even if there is a checkpoint")
+    group.add_argument("--csv", type=as_path, metavar="FILE", help="write the metrics of every step to a CSV file")
     group.add_argument("--tensorboard", type=as_path, metavar="DIR", help="write TensorBoard events")
 
 

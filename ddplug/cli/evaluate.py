@@ -34,17 +34,19 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         "--network",
         action="append",
         metavar="SPEC",
-        help="network to train, e.g. convnet:width=32,depth=2; again for a table over networks "
+        help="network to train, e.g. convnet:width=32,depth=2; repeat it for a table across networks "
         "(default: auto, what suits the data)",
     )
     add_judging_options(
-        parser, LEARNED, note=", or, without baselines, by the steps and rates that dd and soft-label-dd learn"
+        parser,
+        LEARNED,
+        note="; learned, only with --no-baselines, uses the steps and rates in sets of dd and soft-label-dd",
     )
     parser.add_argument(
         "--baselines",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="also train on random, class-mean and k-means sets of the same bytes, and on all real data",
+        help="also train on random, class-mean and k-means sets of the same size, and on all real data",
     )
     return argv
 

@@ -22,16 +22,21 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     add_data_options(parser)
     add_run_options(parser)
     parser.add_argument(
-        "-o", "--output", type=path, required=True, metavar="DIR", help="folder for the experts, a file each"
+        "-o", "--output", type=path, required=True, metavar="DIR", help="folder for the experts, one file each"
     )
     parser.add_argument(
-        "--network", default="auto", metavar="NAME", help="architecture (default: auto; images: convnet)"
+        "--network", default="auto", metavar="NAME", help="architecture (default: auto, for images convnet)"
     )
     parser.add_argument(
-        "-n", "--number", type=number(int, 1), default=100, metavar="N", help="experts in all (default: 100)"
+        "-n",
+        "--number",
+        type=number(int, 1),
+        default=100,
+        metavar="N",
+        help="number of experts in total (default: 100)",
     )
-    add_shard_option(parser, "train every N-th expert only, from the K-th")
-    parser.add_argument("--half", action="store_true", help="store two bytes a weight instead of four")
+    add_shard_option(parser, "train only every N-th expert, starting with the K-th")
+    parser.add_argument("--half", action="store_true", help="store two bytes per weight instead of four")
     add_options(parser.add_argument_group("training"), options_at(TRAINING))
     return argv
 

@@ -67,15 +67,18 @@ KINDS: Mapping[str, Callable[[SyntheticSet, argparse.Namespace], None]] = {
 
 def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the file, the kind and the place."""
-    parser.add_argument("file", type=path, metavar="FILE", help="a set of `ddplug distill`, or a name of `ddplug list`")
+    parser.add_argument(
+        "file", type=path, metavar="FILE", help="a set made by `ddplug distill`, or the name of an included one"
+    )
     parser.add_argument(
         "--to",
         required=True,
         type=known_name("kind of export", list(KINDS)),
         metavar="{" + ",".join(KINDS) + "}",
-        help="a grid of the images, one picture an image, plain arrays, a table, or a card in Markdown",
+        help="png: a grid of the images; imagefolder: one picture per image; npz: arrays; csv, parquet: a table; card: "
+        "Markdown",
     )
-    parser.add_argument("out", type=path, metavar="OUT", help="the file or, for imagefolder, the new folder to write")
+    parser.add_argument("out", type=path, metavar="OUT", help="the file to write; for imagefolder, the new folder")
     return argv
 
 

@@ -20,7 +20,7 @@ _UNCHECKED = "no: unchecked, since it was written before files had checksums; lo
 def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the file."""
     parser.add_argument(
-        "file", type=as_path, metavar="FILE", help="a set of `ddplug distill`, or a name of `ddplug list`"
+        "file", type=as_path, metavar="FILE", help="a set made by `ddplug distill`, or the name of an included one"
     )
     return argv
 
@@ -33,7 +33,9 @@ def _line(value: Any) -> str:
         return ", ".join(map(_line, value))
     if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
         return f"{value[:12]}..."  # a digest; --json gives all of it
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
 
 
 def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:

@@ -39,22 +39,22 @@ def add_judging_options(parser: Parser, *more: str, note: str = "") -> None:
         "--protocol",
         type=known_name("protocol", names),
         metavar="{" + ",".join(names) + "}",
-        help=f"how to train: as the set says, as published, or quickly{note} (default: as the set says, but quickly "
-        "where that is as published and there is no GPU)",
+        help=f"how to train: by the set's recipe, as in the papers, or quickly{note} (default: set; without a GPU, "
+        "quick for sets whose recipe is that of the papers)",
     )
     parser.add_argument(
         "--whole-steps",
         type=number(int, 1),
         default=500,
         metavar="N",
-        help="steps of training on all real data (default: 500)",
+        help="training steps on all real data (default: 500)",
     )
     parser.add_argument(
         "--checkpoint",
         type=path,
         metavar="FILE",
-        help="keeps what is done, so that the same command goes on after a stop (default: next to the set); removed at "
-        "success",
+        help="keeps results, so that the same command resumes after a stop; removed when all is done (default: next to "
+        "the set)",
     )
 
 

@@ -34,7 +34,8 @@ def _sets() -> list[dict[str, Any]]:
     from ddplug.synthetic.ready import READY, SOURCES
 
     about = {
-        name: f"{each.path.stat().st_size:,} bytes, {SOURCES[each.source].license}" for name, each in READY.items()
+        name: f"a file of {each.path.stat().st_size:,} bytes, {SOURCES[each.source].license}"
+        for name, each in READY.items()
     }
     return [{"name": name, "about": text, "error": None} for name, text in about.items()]
 
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         "datasets": "Data sets",
         "sources": "Your own data",
         "codecs": "Codecs",
-        "sets": "Sets that come with ddplug (ddplug.load(NAME), or in the place of a file)",
+        "sets": "Included sets (use ddplug.load(NAME), or the name instead of a file)",
     }
     parts = []
     for kind, entries in values.items():

@@ -13,7 +13,9 @@ __all__ = ["configure", "run"]
 
 def configure(parser: Parser, argv: list[str]) -> list[str]:
     """Add the files."""
-    parser.add_argument("files", type=path, nargs="+", metavar="FILE", help="all that `ddplug distill --shard` made")
+    parser.add_argument(
+        "files", type=path, nargs="+", metavar="FILE", help="all the shards that `ddplug distill --shard` made"
+    )
     parser.add_argument(
         "-o", "--output", type=path, required=True, metavar="FILE", help="the .safetensors file to write"
     )

@@ -36,21 +36,21 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         "--train",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="with --data, train networks on the sets and on baselines of the same bytes; with --no-train the page "
-        "shows real images and nothing is trained",
+        help="with --data, train networks on the sets and on baselines of the same size; with --no-train the page only "
+        "shows real images for comparison",
     )
     parser.add_argument(
         "--network",
         action="append",
         metavar="SPEC",
-        help="to train; again for the sets with other architectures too (default: auto)",
+        help="network to train; repeat it to test the sets with other architectures too (default: auto)",
     )
     parser.add_argument(
         "--audit",
         type=number(int, 0),
         metavar="N",
-        help="with --data, attack the sets as `ddplug audit --shadows N` does, 0 for what takes no shadow sets; the "
-        "page then shows what was found",
+        help="with --data, attack the sets as `ddplug audit --shadows N` does and show what was found; 0 for those "
+        "attacks that need no shadow sets",
     )
     add_judging_options(parser)
     parser.add_argument(
@@ -59,7 +59,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         action="append",
         default=[],
         metavar="FILE",
-        help="of a search, to show how it went; again for more",
+        help="journal of a search whose course to show; may be repeated",
     )
     return argv
 

@@ -134,8 +134,10 @@ def source_of(name: str | os.PathLike[str], known: Sequence[str]) -> Source | No
     if os.path.isfile(place):
         return Source(_scheme_of(text, place), place)
     if isinstance(name, os.PathLike) or os.sep in text:
-        raise OptionError(f"{text} is no folder that is there, nor the name of a data set; give imagefolder:DIR")
-    raise unknown("dataset", one_line(text, most=100), [*known, *(scheme.usage for scheme in SCHEMES.values())])
+        raise OptionError(f"there is no file or folder {text}, nor a data set of that name; give imagefolder:DIR")
+    names = [*known, *(scheme.usage for scheme in SCHEMES.values())]
+    found = unknown("dataset", one_line(text, most=100), names)
+    raise OptionError(f"{found}; nor is there a file or folder of that name")
 
 
 def _scheme_of(text: str, place: str) -> str:

@@ -20,7 +20,7 @@ from ddplug.distillation.protocol import Distiller
 from ddplug.distillation.storage import BudgetError, Storage, storage_for
 from ddplug.errors import OptionError
 from ddplug.evaluation.pace import Load
-from ddplug.evaluation.protocols import described, settled
+from ddplug.evaluation.protocols import described, named, settled
 from ddplug.evaluation.results import check_networks, judge, load, weigh
 from ddplug.evaluation.row import Row
 from ddplug.evaluation.rows import Comparison
@@ -148,7 +148,7 @@ def compare(
     networks = [row.network for row in (*planned, *other)]
     loads = [replace(one, weight=weight.get(own, 1.0)) for one, own in zip(loads, networks, strict=True)]
     said = f"training {sum(one.networks for one in loads)} networks for {len(loads)} rows, {described(first.recipe)},"
-    run = Run(loads, said, progress, checkpoint)
+    run = Run(loads, said, progress, checkpoint, quick=named(first.recipe) == "quick")
     done: list[Row] = []
     for planned_row in (*planned, *other):
         with preparing(progress):

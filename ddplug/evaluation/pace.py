@@ -16,7 +16,8 @@ LONG = 5.0
 _LONGER = 120.0
 """Seconds from which on it is said what would take less."""
 
-_SHORTER = "; fewer repeats (--repeats), recipe='quick' (--protocol quick) or a smaller network (--network) take less"
+_SHORTER = "; fewer repeats (--repeats){} or a smaller network (--network) take less"
+_QUICK = ", recipe='quick' (--protocol quick)"
 
 _PROBE = 1.0
 """Seconds of steps that an estimate is made from."""
@@ -66,6 +67,7 @@ class Pace:
         loads: of the rows, in order.
         say: takes each line.
         what: is done, for the first line.
+        quick: whether it is done by the quick protocol already.
         clock: gives seconds.
 
     Example:
@@ -85,9 +87,11 @@ class Pace:
         say: Callable[[str], object],
         what: str,
         *,
+        quick: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._loads, self._say, self._what, self._clock = loads, say, what, clock
+        self._shorter = _SHORTER.format("" if quick else _QUICK)
         self._left = sum(load.work for load in loads)
         self._row = -1
         self._own = 0.0  # work of the present row that is left
@@ -119,7 +123,7 @@ class Pace:
             self._told = whole > LONG
             if self._told:
                 before = f"; {self._kept} networks were done before" if self._kept else ""
-                shorter = _SHORTER if whole >= _LONGER else ""
+                shorter = self._shorter if whole >= _LONGER else ""
                 self._say(f"{self._what} takes about {roughly(whole)} in all{before}{shorter}")
 
     def skip(self, networks: int) -> None:

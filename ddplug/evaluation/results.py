@@ -342,7 +342,8 @@ def _each(
         load(name_of(network), synthetic, recipe, repeats, len(test), weight=weight)
         for network, weight in zip(networks, weights, strict=True)
     ]
-    run = Run(loads, f"training {repeats * len(loads)} networks, {described(recipe)},", progress, checkpoint)
+    what = f"training {repeats * len(loads)} networks, {described(recipe)},"
+    run = Run(loads, what, progress, checkpoint, quick=named(recipe) == "quick")
     sets = [moved] * repeats
     found = [judge(sets, test, network, recipe, seed=seed, device=place, run=run) for network in networks]
     run.finished.forget()

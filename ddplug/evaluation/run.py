@@ -47,6 +47,7 @@ class Run:
         what: is done, to say how long it takes.
         progress: see :data:`Progress`.
         checkpoint: file that keeps what is done; ``None`` for none.
+        quick: whether networks are trained by the quick protocol.
 
     Attributes:
         finished: what is done.
@@ -60,8 +61,10 @@ class Run:
         what: str = "",
         progress: Progress = False,
         checkpoint: str | Path | None = None,
+        *,
+        quick: bool = False,
     ) -> None:
         say = _says(progress)
         self.finished = Finished(checkpoint)
-        self.pace = Pace(loads, say, what) if say is not None else None
+        self.pace = Pace(loads, say, what, quick=quick) if say is not None else None
         self.bars = progress is True

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddplug.errors import OptionError
+from ddplug.errors import OptionError, unknown
 from ddplug.utils.paths import local
 
 __all__ = ["NOT_READY", "READY", "SOURCES", "Ready", "Source", "locate", "ready"]
@@ -159,9 +159,7 @@ def locate(name: str | os.PathLike[str]) -> str:
     if found is not None:
         return str(found.path)
     if path in NOT_READY and not os.path.lexists(path):
-        raise OptionError(f"{path} cannot come along, for want of a license of its images; make it: {NOT_READY[path]}")
+        raise OptionError(f"{path} is not included, since its images have no clear license; make it: {NOT_READY[path]}")
     if not os.path.splitext(path)[1] and os.path.basename(path) == path and not os.path.lexists(path):
-        raise OptionError(
-            f"cannot read {path}: there is no such file, and no set of that name comes along; {', '.join(READY)} do"
-        )
+        raise OptionError(f"cannot read {path}: there is no such file; {unknown('included set', path, READY)}")
     return path

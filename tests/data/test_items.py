@@ -176,7 +176,7 @@ NO_DATA: dict[str, tuple[Any, str]] = {
     "splits": ({"train": 1, "test": 2}, "a dict of 'train', 'test' is no data set; give one of its values"),
     "a number": (3, "a int is no data set; give a torch Dataset"),
     "misspelt": ("digitz", "unknown dataset 'digitz'; did you mean 'digits'"),
-    "elsewhere": ("no/such/folder", "no/such/folder is no folder that is there, nor the name of a data set"),
+    "elsewhere": ("no/such/folder", "there is no file or folder no/such/folder, nor a data set of that name"),
     "needs a root": ("mnist", "give root=FOLDER to load_dataset"),
 }
 

@@ -136,10 +136,10 @@ def test_what_is_kept_can_be_asked_for_and_dropped(tmp_path: Path) -> None:
 # -- how long --
 
 
-def paced(seconds: float, loads: Sequence[Load]) -> list[str]:
+def paced(seconds: float, loads: Sequence[Load], *, quick: bool = False) -> list[str]:
     """Take all steps of some rows, each in as many seconds."""
     now, lines = [0.0], list[str]()
-    pace = Pace(loads, lines.append, "training", clock=lambda: now[0])
+    pace = Pace(loads, lines.append, "training", quick=quick, clock=lambda: now[0])
     for load in loads:
         pace.begin()
         for _ in range(load.steps):
@@ -162,6 +162,7 @@ def test_the_whole_duration_comes_first_then_each_row_and_what_is_left() -> None
         "training takes about 2 minutes in all; fewer "
     )
     assert paced(0.1, loads)[0] == "training takes about 60 seconds in all"
+    assert "quick" not in paced(0.5, loads, quick=True)[0]
 
 
 def test_of_what_is_short_nothing_is_said() -> None:
