@@ -29,6 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.settling import settled
 from ddplug.errors import OptionError
+from ddplug.functional.clustering import LARGEST
 from ddplug.networks.batching import PIECE_BYTES, activation_bytes
 from ddplug.networks.factory import Network
 from ddplug.networks.functional import stateless
@@ -139,7 +140,7 @@ class Sizes:
         if init_from != "kmeans":
             return 0
         loaded = "sklearn.cluster" in sys.modules
-        return 2 * self.largest * self.inputs + (0 if loaded else _CLUSTERING)
+        return 2 * min(self.largest * self.inputs, 4 * LARGEST) + (0 if loaded else _CLUSTERING)
 
     def seen(self, number: int) -> int:
         """Count what passing real samples takes, without gradients; they are there as they are stored as well."""

@@ -7,7 +7,10 @@ from torch import Tensor
 
 from ddplug.utils.surroundings import own_surroundings
 
-__all__ = ["centroids", "clusters", "draw_seed", "nearest_rows"]
+__all__ = ["LARGEST", "centroids", "clusters", "draw_seed", "nearest_rows"]
+
+LARGEST = 1 << 28
+"""Numbers of the rows, at most, that are clustered at once: a gibibyte of them."""
 
 _MAX_ITER = 30
 """Later iterations of Lloyd's algorithm lower the squared distance by less than one in a hundred, on MNIST."""

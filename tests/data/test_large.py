@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from ddplug import registry
 from ddplug.data.labeled import _SHUFFLED, LabeledData
 from ddplug.data.loaders import from_dataset
 from ddplug.data.preprocess import Identity
 from ddplug.distillation.loop import distill
+from ddplug.distillation.memory import peak_bytes
+from ddplug.distillation.settling import settled
 from ddplug.distillers.parts import features
-from ddplug.testing import toy_images
+from ddplug.testing import made_small, toy_images
 from tests.exact import generator, twin
 
 LARGE = LabeledData(
@@ -65,7 +68,7 @@ def test_mapped_inputs_stay_where_they_are_and_batches_go(tmp_path: Path) -> Non
 
 def test_of_classes_too_large_to_cluster_a_part_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     data, seen = toy_images((50, 9)), []
-    monkeypatch.setattr(features, "_CLUSTERED", 20 * 64)
+    monkeypatch.setattr(features, "LARGEST", 20 * 64)
 
     def extract(members: torch.Tensor) -> torch.Tensor:
         seen.append(members)
@@ -75,3 +78,21 @@ def test_of_classes_too_large_to_cluster_a_part_is_taken(monkeypatch: pytest.Mon
         assert len(features.cluster_means(data, members, extract, number, generator())) == number
         assert len(seen[-1].unique()) == taken
     assert len(features.cluster_means(data, data.class_indices[0], extract, 40, generator())) == 40
+
+
+@pytest.mark.parametrize("name", ["herding", "k-center", "kmeans", "dm", "dc", "dd"])
+def test_memory_does_not_grow_with_the_images(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "LARGEST", 100 * 256)
+    toys, number = toy_images((2, 2), size=16), 20_000
+    path = tmp_path / "images"
+    torch.randint(256, (256 * number,), generator=generator(), dtype=torch.uint8).numpy().tofile(path)
+    mapped = torch.from_file(str(path), shared=False, size=256 * number, dtype=torch.uint8).view(number, 1, 16, 16)
+    labels = torch.arange(number) % 2
+    data = LabeledData(mapped, labels, 2, toys.preprocess, toys.class_names, scratch=str(tmp_path))
+    method = settled(made_small(registry.resolve("distiller", name)()), data.shape)
+    states: list[Any] = []
+    peak = peak_bytes(lambda: states.append(method.init(data, generator())))
+    if method.steps:
+        peak = max(peak, peak_bytes(lambda: method.step(states[0], data, generator())))
+    # positions are there, but a tenth of the images in model space is not
+    assert peak < 4 * mapped.numel() / 10

@@ -12,16 +12,13 @@ from torch import Tensor, nn
 from ddplug.data.labeled import LabeledData
 from ddplug.distillers.parts.training import POOL, draw_pool, train
 from ddplug.errors import OptionError
-from ddplug.functional.clustering import clusters
+from ddplug.functional.clustering import LARGEST, clusters
 from ddplug.networks.factory import build, embed
 
-__all__ = ["MICRO_BATCH", "Features", "cluster_means", "extractor", "logits", "mean_input", "pixels"]
+__all__ = ["MICRO_BATCH", "Features", "cluster_means", "extractor", "logits", "mean_input", "pixels", "thinned"]
 
 MICRO_BATCH = 256
 """Samples turned into model space at once, which bounds the memory however large a class is."""
-
-_CLUSTERED = 1 << 28
-"""Numbers of the samples of a class, at most, that are clustered at once: a gibibyte of them."""
 
 Features = Callable[[Tensor], Tensor]
 """From ``(n,)`` positions to ``(n, d)`` float32 features on the device of the data."""
@@ -78,13 +75,27 @@ def mean_input(data: LabeledData, index: Tensor) -> Tensor:
     return (total / len(index)).float().to(data.device)
 
 
+def thinned(data: LabeledData, members: Tensor, least: int) -> Tensor:
+    """Take every so-manieth of samples that are too many to have all in memory at once.
+
+    Args:
+        data: real data.
+        members: ``(n,)`` positions of the samples, at least ``least``.
+        least: number of samples to take at the least.
+
+    Returns:
+        Positions; all of them up to :data:`ddplug.functional.clustering.LARGEST` numbers in model space.
+    """
+    most = min(len(members), max(least, LARGEST // math.prod(data.shape)))
+    return members[torch.arange(most) * len(members) // most]
+
+
 def cluster_means(data: LabeledData, members: Tensor, extract: Features, number: int, rng: torch.Generator) -> Tensor:
     """Cluster samples by k-means and average each cluster in model space; ``draw_seed`` is all that it draws.
 
     Args:
         data: real data.
-        members: ``(n,)`` positions of the samples, at least ``number``; where they are too many for memory, every
-            so-manieth is taken.
+        members: ``(n,)`` positions of the samples, at least ``number``, of which :func:`thinned` takes a part.
         extract: what they are clustered by; with :func:`pixels` the averages are the centroids.
         number: clusters.
         rng: generator on the CPU.
@@ -92,7 +103,6 @@ def cluster_means(data: LabeledData, members: Tensor, extract: Features, number:
     Returns:
         ``(number, *shape)`` float32 on the device of the data.
     """
-    most = min(len(members), max(number, _CLUSTERED // math.prod(data.shape)))
-    members = members[torch.arange(most) * len(members) // most]
+    members = thinned(data, members, number)
     labels = clusters(extract(members), number, rng)
     return torch.stack([mean_input(data, members[labels == k]) for k in range(number)])

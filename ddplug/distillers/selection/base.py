@@ -15,7 +15,7 @@ from torch import Tensor
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillation.shards import own_classes
-from ddplug.distillers.parts.features import extractor
+from ddplug.distillers.parts.features import extractor, thinned
 from ddplug.distillers.parts.images import available, balanced_labels, selected_labels, to_set
 from ddplug.functional.types import Tensors
 from ddplug.synthetic.dataset import SyntheticSet
@@ -142,6 +142,7 @@ class FeatureSelection(Selection):
         extract = extractor(self.features, self.train_epochs, data, rng)
 
         def choose(members: Tensor, rng: torch.Generator) -> Tensor:
+            members = thinned(data, members, self.images_per_class)
             return members[self.choose(extract(members), min(self.images_per_class, len(members)), rng)]
 
         if not self.apart:
