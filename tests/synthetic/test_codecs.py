@@ -486,6 +486,13 @@ def test_quantizing_is_the_codec_plain(bits: int, factor: int, tmp_path: Path) -
     assert kept is not None and torch.equal(codec.decode(kept, [16], (3, 12, 12)), back[4:])
 
 
+def test_a_side_that_networks_could_not_see_enlarged_is_refused_before_the_work() -> None:
+    for shape in ((1, 65, 65), (3, 40, 200)):
+        with pytest.raises(OptionError, match=r"side=1 is too small .* at most 32 times as large"):
+            Pixels(side=1).check(shape, "standardise")
+    Pixels(side=2).check((1, 64, 64), "standardise")
+
+
 def test_plain_holds_floats_and_what_other_codecs_cannot() -> None:
     whole = made()
     floats = whole.compress("plain:bits=32,factor=2")
