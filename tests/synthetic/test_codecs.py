@@ -484,6 +484,8 @@ def test_quantizing_is_the_codec_plain(bits: int, factor: int, tmp_path: Path) -
     assert torch.equal(codec.through(pixels, groups), back)
     kept = codec.keep(streams, groups, (3, 12, 12), [2])
     assert kept is not None and torch.equal(codec.decode(kept, [16], (3, 12, 12)), back[4:])
+    none = codec.keep(streams, groups, (3, 12, 12), [1])
+    assert none is not None and len(codec.decode(none, [0], (3, 12, 12))) == 0
 
 
 def test_a_side_that_networks_could_not_see_enlarged_is_refused_before_the_work() -> None:
