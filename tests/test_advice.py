@@ -16,6 +16,7 @@ from torch import nn
 import ddplug
 from ddplug import Recipe, SyntheticSet, distill, errors, evaluate, from_arrays
 from ddplug.data import Identity
+from ddplug.data.preprocess import fit
 from ddplug.distillers import DD, MTT, RDED, ImageDistiller, Random, SRe2L
 from ddplug.evaluation import evaluate_as_learned
 from ddplug.functional.packing import check_bits
@@ -64,6 +65,8 @@ DOT = from_arrays(torch.arange(36, dtype=torch.uint8).view(12, 3, 1, 1), torch.a
 OPTIONS: dict[str, Any] = {"device": "cpu", "images_per_class": 1}
 DMS: dict[str, Any] = {"pool_size": 1, "batch_real": 2, "steps": 1, **OPTIONS}
 MADE = distill(SMALL, "random", **OPTIONS)
+SOFT = replace(MADE, targets=torch.tensor([[0.8, 0.2], [0.3, 0.7]]))
+WHITE = replace(SMALL, preprocess=fit("zca", SMALL.inputs))
 RNG = torch.Generator
 
 
@@ -210,6 +213,14 @@ CASES: dict[tuple[str, str], tuple[Callable[[], object], str, list[Callable[[], 
         "pixels",
         [lambda: MADE_OF_FOUR.compress("pixels")],
     ),
+    ("synthetic/codecs/plain.py", "factor=1, or load the data with 'standardize'"): (
+        lambda: distill(WHITE, "random", codec="plain:factor=2", **OPTIONS),
+        "factor=1, or load the data with 'standardize'",
+        [
+            lambda: distill(WHITE, "random", codec="plain:factor=1", **OPTIONS),
+            lambda: distill(SMALL, "random", codec="plain:factor=2", **OPTIONS),
+        ],
+    ),
     ("synthetic/codecs/dct.py", "pixels"): (
         lambda: MADE_OF_FOUR.compress("dct"),
         "pixels",
@@ -219,6 +230,11 @@ CASES: dict[tuple[str, str], tuple[Callable[[], object], str, list[Callable[[], 
         lambda: evaluate(MADE, DOT, device="cpu"),
         "the data that the set was made from",
         [lambda: evaluate(MADE, SMALL, network="mlp", repeats=1, recipe=Recipe(epochs=1), device="cpu")],
+    ),
+    ("synthetic/dataset.py", "labels='float16', or codec pixels"): (
+        lambda: SOFT.compress("plain", labels="top3"),
+        "labels='float16', or codec pixels",
+        [lambda: SOFT.compress("plain", labels="float16"), lambda: SOFT.compress("pixels", labels="top3")],
     ),
     ("synthetic/dataset.py", "quantize() first"): (
         lambda: MADE.quantize("float32").codes(),
@@ -281,7 +297,7 @@ def numbers_in(error: pytest.ExceptionInfo[errors.OptionError], pattern: str) ->
     return int(found[1])
 
 
-@pytest.mark.parametrize("codec", [None, "pixels:bits=8", "avif"])
+@pytest.mark.parametrize("codec", [None, "pixels:bits=8", "avif", "plain:bits=4,factor=2"])
 def test_bytes_that_are_said_to_suffice_do(codec: str | None) -> None:
     data = toy_images((6, 7), size=12)
     with pytest.raises(errors.OptionError) as caught:

@@ -17,7 +17,6 @@ from ddplug.distillation.loop import distill
 from ddplug.errors import OptionError
 from ddplug.evaluation.comparison import sized_like
 from ddplug.search.sets import load_set
-from ddplug.synthetic.codecs.plain import Plain
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.held_out import METHOD, holdout
 
@@ -90,7 +89,7 @@ def selection_file(data: Data, method: str, images_per_class: int, folder: str |
 def control_file(data: Data, method: str, like: SyntheticSet, folder: str | Path, seed: int = 0) -> Path:
     """Write a control of a set, unless it is there already: real samples in its bytes, stored as it is.
 
-    The codec of the set holds the control, as many samples as it really fits; a byte a number for a set in float32.
+    Where a codec holds the set, the same codec holds the control, as many samples as it really fits.
 
     Args:
         data: what the set was made of.
@@ -107,7 +106,8 @@ def control_file(data: Data, method: str, like: SyntheticSet, folder: str | Path
     """
     data = as_labeled(data)
     sized, store = sized_like(like, registry.resolve("distiller", method)(), data, seed)
-    stored = re.sub(r"[^\w.]+", "-", like.codec or Plain.name)
+    bits = 8 if like.levels is None else like.bits
+    stored = f"{bits}-bit" if like.stored is None else re.sub(r"[^\w.]+", "-", like.stored.codec)
     shape = "x".join(map(str, like.inputs.shape[1:]))
     each = sized.images_per_class
     place = Path(folder) / f"{method}-{each}-{stored}-{shape}-seed-{seed}.safetensors"

@@ -107,6 +107,13 @@ def _ways(codec: str, *more: Row) -> tuple[Row, ...]:
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
+    "digits-1kB": Benchmark(
+        "The 8 x 8 digits in 1,000 bytes (800 bits a class)",
+        "Does learning through the codec improve on the coded images that it starts from? Judged on a held-out tenth.",
+        1000,
+        _ways("pixels:bits=2"),
+        held_out=True,
+    ),
     "mnist-8kB": Benchmark(
         "MNIST in 7.8 kB (6,272 bits a class)",
         "Wanted: 98.6 % in the bytes of ten whole images.",

@@ -224,7 +224,7 @@ def test_distill_stores_few_bits(capsys: pytest.CaptureFixture[str], monkeypatch
 def test_the_short_names_of_a_codec_fill_a_number_of_bytes_as_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     for short, codec, each in (
         (["--quantize"], "plain", 9),
-        (["--bits", "2"], "plain:bits=2", 34),
+        (["--bits", "2"], "plain:bits=2", 35),
         (["--bits", "4", "--reduced", "2"], "plain:bits=4,factor=2", 66),
     ):
         made = answer(capsys, *RANDOM, *short, "--bytes", "6000B", "-o", "a.safetensors")

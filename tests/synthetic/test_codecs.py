@@ -484,6 +484,15 @@ def test_quantizing_is_the_codec_plain(bits: int, factor: int, tmp_path: Path) -
     assert torch.equal(codec.through(pixels, groups), back)
     kept = codec.keep(streams, groups, (3, 12, 12), [2])
     assert kept is not None and torch.equal(codec.decode(kept, [16], (3, 12, 12)), back[4:])
+    none = codec.keep(streams, groups, (3, 12, 12), [1])
+    assert none is not None and len(codec.decode(none, [0], (3, 12, 12))) == 0
+
+
+def test_a_side_that_networks_could_not_see_enlarged_is_refused_before_the_work() -> None:
+    for shape in ((1, 65, 65), (3, 40, 200)):
+        with pytest.raises(OptionError, match=r"side=1 is too small .* at most 32 times as large"):
+            Pixels(side=1).check(shape, "standardise")
+    Pixels(side=2).check((1, 64, 64), "standardise")
 
 
 def test_plain_holds_floats_and_what_other_codecs_cannot() -> None:
@@ -522,3 +531,18 @@ def test_plain_holds_floats_and_what_other_codecs_cannot() -> None:
 def test_streams_of_plain_that_are_not_whole_are_refused(streams: dict[str, Tensor], says: str) -> None:
     with pytest.raises(FormatError, match=says):
         Plain(4).decode(streams, [2], (1, 2, 2))
+
+
+def test_the_weight_of_a_bit_trades_error_for_bytes() -> None:
+    pixels, bars = photographs(30), []
+    for rate in (0.0, 0.1, 1.0):
+        codec = Dct(step=30, rate=rate)
+        streams = codec.encode(pixels, [30])
+        back = codec.decode(streams, [30], (3, 12, 12))
+        assert torch.equal(codec.through(pixels, [30]), back)  # what is learned is seen with it
+        bars.append((sum(map(len, streams.values())), psnr(back, pixels)))
+    assert bars == sorted(bars, reverse=True) and len(set(bars)) == 3
+    assert (spec_of("dct:rate=0.1"), spec_of("dct:rate=0.3")) == ("dct", "dct:rate=0.3")
+    for rate in (-0.1, 11.0, float("nan")):
+        with pytest.raises(OptionError, match=r"rate is .*; it must lie between 0 and 10"):
+            Dct(rate=rate)

@@ -23,16 +23,13 @@ Levels = NDArray[np.floating[Any]]
 _CHROMA = 1.4
 """Steps of chroma, in those of luma."""
 
-_RATE = 0.1
-"""Squared steps that are given for a bit."""
-
 _TURNS = 3
 """Of rounding and counting what that makes each size cost."""
 
 _CHUNK = 1000
 """Blocks that are rounded together, to bound the memory."""
 
-_MOST_STEP = 1000
+_MOST_STEP, _MOST_RATE = 1000, 10
 
 
 @dataclass(frozen=True)
@@ -45,9 +42,11 @@ class Dct:
 
     Args:
         step: of luma, in levels of 255, 1 to 1000; 160 takes about 17 bytes for an image of CIFAR-10, 105 takes 30.
+        rate: weight of a bit, in squared steps of error that are accepted to save it, 0 to 10; what is learned through
+            the codec is seen with it.
 
     Raises:
-        OptionError: the step is outside its range.
+        OptionError: an option is outside its range.
 
     Example:
         >>> smooth = torch.linspace(0, 1, 32).expand(4, 3, 32, 32)
@@ -60,10 +59,13 @@ class Dct:
     name: ClassVar[str] = "dct"
     every: ClassVar[int] = 1
     step: int = 64
+    rate: float = 0.1
 
     def __post_init__(self) -> None:
         if not 1 <= self.step <= _MOST_STEP:
             raise OptionError(f"codec dct: step is {self.step}; it must lie between 1 and {_MOST_STEP}")
+        if not 0 <= self.rate <= _MOST_RATE:
+            raise OptionError(f"codec dct: rate is {self.rate}; it must lie between 0 and {_MOST_RATE}")
 
     def check(self, shape: tuple[int, ...], preprocess: str) -> None:
         if len(shape) != 3 or shape[0] not in (1, 3):
@@ -112,7 +114,7 @@ class Dct:
             prices = _prices(sizes)
             for first in range(0, len(sizes), _CHUNK):
                 part = slice(first, first + _CHUNK)
-                sizes[part] = _cheapest(exact[part], prices)
+                sizes[part] = _cheapest(exact[part], prices, self.rate)
         np.minimum(sizes, coefficients.MOST_SIZE, out=sizes)
         points = np.zeros((2, 2), np.int8)
         for plane, channels in enumerate((slice(0, 1), slice(1, 3))):
@@ -151,14 +153,14 @@ def _prices(sizes: Levels) -> tuple[Levels, Levels, Levels]:
     return -np.log2(1 - share), 1 - np.log2(share) - np.log2(1 - larger), -np.log2(larger)
 
 
-def _cheapest(exact: Levels, prices: tuple[Levels, Levels, Levels]) -> Levels:
+def _cheapest(exact: Levels, prices: tuple[Levels, Levels, Levels], rate: float) -> Levels:
     """Choose for each coefficient the nearest size, one less, or zero, whichever has the least error and price."""
     zero, one, more = prices
     nearest = np.floor(exact + 0.5)
     found = np.zeros_like(exact)
-    least = exact**2 + _RATE * zero
+    least = exact**2 + rate * zero
     for size in (np.maximum(nearest - 1, 0), nearest):
-        cost = np.where(size > 0, (exact - size) ** 2 + _RATE * (one + (size - 1) * more), np.inf)
+        cost = np.where(size > 0, (exact - size) ** 2 + rate * (one + (size - 1) * more), np.inf)
         found = np.where(cost < least, size, found)
         least = np.minimum(cost, least)
     return found

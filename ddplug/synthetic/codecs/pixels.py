@@ -14,7 +14,7 @@ from ddplug.data.preprocess import on_levels
 from ddplug.errors import FormatError, OptionError
 from ddplug.functional import entropy
 from ddplug.functional.packing import BITS
-from ddplug.functional.resize import reduce_to
+from ddplug.functional.resize import MAX_FACTOR, can_enlarge, reduce_to
 from ddplug.synthetic import quantize
 from ddplug.synthetic.codecs.protocol import Payload
 
@@ -70,7 +70,13 @@ class Pixels:
         if len(shape) != 3 or self.side > min(shape[1:]):
             raise OptionError(f"codec pixels: side={self.side} is for images at least as large, not shape {shape}")
         channels, height, width = shape
-        return (channels, self.side, max(1, round(width * self.side / height)))
+        stored = (channels, self.side, max(1, round(width * self.side / height)))
+        if not can_enlarge(stored, shape):
+            raise OptionError(
+                f"codec pixels: side={self.side} is too small for shape {shape}: networks see images at most "
+                f"{2 * MAX_FACTOR} times as large as they are stored; take a larger side"
+            )
+        return stored
 
     def encode(self, pixels: Tensor, groups: Sequence[int]) -> dict[str, Tensor]:
         codes, levels = self._rounded(pixels)

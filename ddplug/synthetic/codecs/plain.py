@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -82,13 +83,16 @@ class Plain:
         self, payload: Payload, groups: Sequence[int], shape: tuple[int, ...], kept: Sequence[int]
     ) -> dict[str, Tensor] | None:
         owners = torch.arange(len(groups)).repeat_interleave(torch.tensor(list(groups)))
-        rows = payload["codes"].view(sum(groups), -1)[torch.isin(owners, torch.tensor(list(kept)))]
-        return {**payload, "codes": rows.flatten()}
+        rows = payload["codes"].view(sum(groups), self._width(shape))
+        return {**payload, "codes": rows[torch.isin(owners, torch.tensor(list(kept)))].flatten()}
+
+    def _width(self, shape: tuple[int, ...]) -> int:
+        """Return the bytes of a sample."""
+        return packed_bytes(math.prod(reduced_shape(shape, self.factor)), self.bits)
 
     def decode(self, payload: Payload, groups: Sequence[int], shape: tuple[int, ...]) -> Tensor:
-        stored, rows = reduced_shape(shape, self.factor), sum(groups)
-        numbers = int(np.prod(stored))
-        wanted = {"codes": rows * packed_bytes(numbers, self.bits)}
+        stored, rows, width = reduced_shape(shape, self.factor), sum(groups), self._width(shape)
+        wanted = {"codes": rows * width}
         wanted |= {} if self.bits == FLOAT else {"levels": 8 * stored[0]}
         found = {name: stream.numel() for name, stream in payload.items()}
         if found != wanted:
@@ -98,7 +102,7 @@ class Plain:
         levels = _floats(payload["levels"]).view(2, stored[0])
         if not bool(levels.isfinite().all()):
             raise FormatError("codec plain: its levels are not finite")
-        codes = unpack(payload["codes"].view(rows, -1), numbers, self.bits)
+        codes = unpack(payload["codes"].view(rows, width), math.prod(stored), self.bits)
         return on_levels(codes.view(rows, *stored), levels)
 
 
