@@ -86,7 +86,7 @@ def _configure_method(parser: Parser, argv: list[str], method: described.Describ
     parser.set_defaults(name=argv[0], method=method)
     parser.add_argument("--preset", metavar="NAME", help="use published options; options that you give override them")
     parser.add_argument(
-        "--quantize", "--quantise", action="store_true", help="short for --codec plain: one byte per number instead of four"
+        "--quantize", "--quantise", action="store_true", help="short for --codec plain: a byte per number, not four"
     )
     parser.add_argument(
         "--bits",
