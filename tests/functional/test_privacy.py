@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.integrate import quad
+from scipy.integrate import quad, trapezoid
 from scipy.stats import norm
 
 from ddplug.errors import OptionError
@@ -36,7 +36,7 @@ def test_neither_order_of_the_neighbors_is_worse() -> None:
     """The other order of the densities gives the same, so that adding and removing cost the same."""
     x = np.linspace(-60, 60, 400_001)
     p, q = norm.pdf(x, 0, 3), norm.pdf(x, 1, 3)
-    one, other = (float(np.trapezoid(np.maximum(a - math.e * b, 0), x)) for a, b in ((p, q), (q, p)))
+    one, other = (float(trapezoid(np.maximum(a - math.e * b, 0), x)) for a, b in ((p, q), (q, p)))
     assert one == pytest.approx(other, rel=1e-3)
     assert one == pytest.approx(gaussian_delta(1, 3), rel=1e-3)
 
