@@ -91,7 +91,7 @@ class MemoryBatches:
     @cached_property
     def _per_pair(self) -> int:
         """Rows of a (task, class) pair, on average."""
-        pairs = torch.stack([self.rows.t, self.rows.y]).unique(dim=1).shape[1]
+        pairs: int = torch.stack([self.rows.t, self.rows.y]).unique(dim=1).shape[1]
         return max(1, round(len(self.rows.y) / pairs))
 
     def _next(self) -> Tensor:

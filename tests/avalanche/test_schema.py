@@ -11,7 +11,7 @@ from avalanche.benchmarks.utils import AvalancheDataset
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from ddplug.avalanche.schema import Rows, read, write
+from ddplug.avalanche.schema import Rows, pairs_of, read, write
 from ddplug.errors import DataError
 from tests.avalanche.streams import SCENARIOS, dataset, from_parts, halved, nc, seeded, toy
 
@@ -80,9 +80,19 @@ def test_an_empty_memory_concatenates_both_ways() -> None:
         assert list(both.targets_task_labels) == list(data.targets_task_labels)
 
 
-def test_an_empty_dataset_has_no_rows() -> None:
-    rows, _ = read(first("class").subset([]))
+@pytest.mark.parametrize("name", ["class", "class-plain", "task"])
+def test_an_empty_dataset_has_no_rows(name: str) -> None:
+    empty = first(name).subset([])
+    rows, _ = read(empty)
     assert (len(rows), len(rows.x), len(rows.t)) == (0, 0, 0)
+    assert pairs_of(empty) == set()
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_pairs_are_those_of_the_rows(name: str) -> None:
+    for experience in list(SCENARIOS[name]())[:4]:
+        rows, _ = read(experience.dataset)
+        assert pairs_of(experience.dataset) == set(zip(rows.t.tolist(), rows.y.tolist(), strict=True))
 
 
 def test_soft_labels_follow_their_rows_and_nothing_else() -> None:
