@@ -75,7 +75,7 @@ def pictures(synthetic: SyntheticSet, train: LabeledData | None, seed: int) -> B
     """Draw the set and, where there are real data, real images beside it."""
     if not drawable(synthetic.shape):
         return f"Samples of shape {_by(synthetic.shape)} are no pictures; `ddplug export --to npz` gives the numbers."
-    drawn = [picture(synthetic, "the set: a class a row", "Images of the set")]
+    drawn = [picture(synthetic, "the set, one row per class", "Images of the set")]
     return tuple(drawn if train is None else [*drawn, real_beside(synthetic, train, seed)])
 
 
@@ -96,7 +96,9 @@ def sheet(name: str, synthetic: SyntheticSet, train: LabeledData | None, seed: i
     facts = Table("What it holds", ("what", "value"), _facts(synthetic, file_bytes))
     blocks: list[Block] = [pictures(synthetic, train, seed), facts]
     if train is not None and privacy_statement(made):
-        blocks.append("What the set promises of single records does not hold for this page: real images stand on it.")
+        blocks.append(
+            "What the set promises about single records does not hold for this page, which shows real images."
+        )
     recipe = [(key.replace("_", " "), _value(value)) for key, value in synthetic.recipe.to_json().items()]
     blocks.append(Table(f"How to train on it: {described(synthetic.recipe)}", ("option", "value"), recipe))
     if entries:
@@ -123,7 +125,7 @@ def _facts(synthetic: SyntheticSet, file_bytes: int) -> list[tuple[str, str]]:
     rows = [
         ("method", synthetic.provenance.get("method")),
         ("made from", origin),
-        ("samples", f"{len(synthetic):,} of shape {_by(synthetic.shape)}, {each} a class"),
+        ("samples", f"{len(synthetic):,} of shape {_by(synthetic.shape)}, {each} per class"),
         ("classes", _classes(synthetic)),
         ("labels", {"soft": "soft: a probability for each class", "hard": "hard: one class"}[facts["labels"]]),
         ("bytes, labels counted", f"{synthetic.nbytes:,}"),
@@ -163,13 +165,13 @@ def judged(rows: Sequence[Row], tested: str, *, whole: bool) -> Chapter:
     across = [row for row in rows if row.evaluation.network != network]
     blocks: list[Block] = [
         f"Fresh networks (`{network}`) were trained on each row alone and tested on {tested}. Protocol: "
-        f"{protocols(main)}. The baselines take the same bytes and the same training.",
+        f"{protocols(main)}. The baselines have the same size and are trained in the same way.",
     ]
     if whole:
         figure = Picture(file_of(comparison(main, 1)), "Accuracy; bars are standard deviations.", 510)
         blocks += [_findings(main), (figure,)]
     strong = frozenset(n for n, row in enumerate(main) if row.kind == "set")
-    blocks.append(Table("Accuracy in equal bytes", _ordered(HEAD), [_ordered(row.cells()) for row in main], strong))
+    blocks.append(Table("Accuracy at equal bytes", _ordered(HEAD), [_ordered(row.cells()) for row in main], strong))
     if across:
         both = [*(row for row in main if row.kind == "set"), *across]
         head = ("training data", "network", "accuracy (%)", "bytes", "networks")
@@ -194,10 +196,10 @@ def _findings(rows: Sequence[Row]) -> str:
         own = [row for row in rows if row.budget == budget]
         kinds = ([row for row in own if row.kind == kind] for kind in ("set", "baseline"))
         best = [max(kind, key=_mean) for kind in kinds if kind]
-        said = [f"`{one_line(row.method, most=40)}` leads to {row.evaluation.text} %" for row in best]
-        parts.append(f"In {budget:,} bytes {' and the best baseline, '.join(said)}.")
+        said = [f"`{one_line(row.method, most=40)}` gives {row.evaluation.text} %" for row in best]
+        parts.append(f"With {budget:,} bytes {' and the best baseline, '.join(said)}.")
     bounds = [row for row in rows if row.kind == "whole data"]
-    parts += [f"All real data lead to {row.evaluation.text} % in {row.steps} steps." for row in bounds]
+    parts += [f"All real data give {row.evaluation.text} % in {row.steps} steps." for row in bounds]
     return " ".join(parts)
 
 

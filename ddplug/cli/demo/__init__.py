@@ -127,6 +127,7 @@ def run_demo(
         content = page("ddplug demo", _LEAD, written, footer, _RUNNING if seconds is None else "")
         write_file(folder / REPORT, content.encode())
 
+    say(f"writing {folder / REPORT}; open it now and reload it to see the demo go on")
     stage = Stage(folder, seed, size, say, train, test, show=show)
     with _one_thread():
         for name, chapter in CHAPTERS.items():

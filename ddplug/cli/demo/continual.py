@@ -143,6 +143,6 @@ def _pictures(stage: Stage, results: Sequence[tuple[Learner, Sequence[Run]]]) ->
             pictures.append(Picture(stage.write(name, grid(runs[0].memory)), caption, 200))
     return [
         (Picture(figure, "Accuracy on each experience, also on those to come, after each; mean of the runs.", 860),),
-        f"What the memories of {most} images held in the end, a class a row:",
+        f"What the memories of {most} images held in the end, one row per class:",
         tuple(pictures),
     ]

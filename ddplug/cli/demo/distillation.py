@@ -102,11 +102,11 @@ def _findings(rows: Sequence[Mapping[str, Any]], stage: Stage) -> str:
         method, baseline = (max(names, key=own.__getitem__) for names in (stage.size.methods, _BASELINES))
         nbytes = next(row["nbytes"] for row in rows if row["budget"] == number)
         parts.append(
-            f"in {nbytes:,} bytes `{method}` leads to {own[method]:.1%}, the best baseline, `{baseline}`, to "
-            f"{own[baseline]:.1%} and random images to {own['random']:.1%}"
+            f"with {nbytes:,} bytes `{method}` reaches {own[method]:.1%}, the best baseline, `{baseline}`, "
+            f"{own[baseline]:.1%} and random images {own['random']:.1%}"
         )
     bound = next(row for row in rows if row["steps"])
-    return f"{'; '.join(parts)}; all {len(stage.train):,} images lead to {bound['mean']:.1%}.".capitalize()
+    return f"{'; '.join(parts)}; all {len(stage.train):,} images give {bound['mean']:.1%}.".capitalize()
 
 
 def _listed(numbers: Iterable[int]) -> str:
@@ -117,7 +117,7 @@ def _pictures(stage: Stage, number: int) -> tuple[Picture, ...]:
     """Draw the sets of one budget."""
     named = {name: made for name, made in stage.sets.items() if name.endswith(f"-{number}")}
     drawn = [
-        picture(made, f"{name}: a class a row", f"Images of {name}", stage.write(f"{name}.png", grid(made)))
+        picture(made, f"{name}, one row per class", f"Images of {name}", stage.write(f"{name}.png", grid(made)))
         for name, made in named.items()
     ]
     return (*drawn, real_beside(next(iter(named.values())), stage.train, stage.seed))

@@ -121,7 +121,7 @@ def _findings(rows: Sequence[Mapping[str, Any]], truth: Sequence[float | None], 
     parts = [f"`{row['name']}` {_correlation(row['spearman'])}" for row in trained]
     done = [value for value in truth if value is not None]
     return (
-        f"Full training leads to between {min(done):.1%} and {max(done):.1%}. Spearman correlation with it: "
+        f"Full training gives between {min(done):.1%} and {max(done):.1%}. Spearman correlation with it: "
         f"{', '.join(parts)}. The network that `{distilled}` chooses is {100 * own[distilled]['regret'][0]:.1f} "
         f"points below the best, that of early stopping {100 * own[EARLY]['regret'][0]:.1f}."
     )
