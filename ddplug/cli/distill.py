@@ -194,6 +194,12 @@ def _add_common(parser: Parser, taken: set[str]) -> None:
         metavar="TIME",
         help="between two checkpoints, e.g. 10s or 5m; 0 for after each step (default: 30s)",
     )
+    group.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of networks; bfloat16 is faster on GPUs and some CPUs, and slower on others (default: float32)",
+    )
     add_shard_option(group, "make every N-th class only, from the K-th; `ddplug merge` puts the shards together")
     group.add_argument("--no-resume", action="store_true", help="begin anew where a checkpoint exists")
     group.add_argument("--csv", type=as_path, metavar="FILE", help="write the metrics of every step")
@@ -440,6 +446,7 @@ def _distill(arguments: argparse.Namespace, data: LabeledData, plan: _Plan, chec
         resume=not arguments.no_resume,
         checkpoint_every=arguments.checkpoint_every,
         shard=arguments.shard,
+        precision=arguments.precision,
     )
     synthetic = synthetic.reduced(plan.reduced)
     return synthetic if plan.bits is None else synthetic.quantize(bits=plan.bits)
