@@ -175,7 +175,7 @@ def _from_set(place: str) -> Config:
         "method": account["method"],
         "seed": account.get("seed", 0),
         **({"data": data["name"]} if data.get("name") in registry.names("dataset") else {}),
-        **({"codec": account["codec"]} if "codec" in account else {}),
+        **{name: account[name] for name in ("codec", "precision") if name in account},
         **({"bytes": f"{account['nbytes']}B"} if "nbytes" in account else {}),
         **_storage(made, config),
     }

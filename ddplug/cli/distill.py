@@ -200,6 +200,12 @@ def _add_common(parser: Parser, taken: set[str]) -> None:
         metavar="TIME",
         help="time between checkpoints, e.g. 10s or 5m; 0 for after each step (default: 30s)",
     )
+    group.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the networks; bfloat16 is faster on GPUs and some CPUs, slower on others (default: float32)",
+    )
     add_shard_option(group, "make only every N-th class, starting with the K-th; `ddplug merge` joins the shards")
     group.add_argument("--no-resume", action="store_true", help="start over even if there is a checkpoint")
     group.add_argument("--csv", type=as_path, metavar="FILE", help="write the metrics of every step to a CSV file")
@@ -451,6 +457,7 @@ def _distill(arguments: argparse.Namespace, data: LabeledData, plan: _Plan, chec
         resume=not arguments.no_resume,
         checkpoint_every=arguments.checkpoint_every,
         shard=arguments.shard,
+        precision=arguments.precision,
     )
 
 

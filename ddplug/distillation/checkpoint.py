@@ -81,7 +81,12 @@ def _belongings(header: Mapping[str, Any], anneals: bool) -> dict[str, Any]:
     """
     config, data = header["config"], header["data"]
     flat = {"method": header["method"], "seed": header["seed"], "data fingerprint": data.get("fingerprint")}
-    flat |= {"codec": header.get("codec"), "number of bytes": header.get("nbytes"), "shard": header.get("shard")}
+    flat |= {
+        "codec": header.get("codec"),
+        "number of bytes": header.get("nbytes"),
+        "shard": header.get("shard"),
+        "precision": header.get("precision", "float32"),
+    }
     return {**flat, **{f"hyper-parameter {key}": value for key, value in config.items() if anneals or key != "steps"}}
 
 

@@ -34,6 +34,7 @@ from ddplug.distillation.shards import WHOLE, check_shard, sharding
 from ddplug.distillation.storage import Start, Storage, check_sizable, storage_for, with_recipe
 from ddplug.distillation.through import through
 from ddplug.errors import DataError, DdplugError, DivergedError, OptionError
+from ddplug.networks.precision import PRECISIONS, computing
 from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.file_format import check_names
@@ -118,8 +119,7 @@ class _Run:
         agreed(f"the checkpoint {self.path}, or the data", json.dumps([self.asked, header], sort_keys=True))
         self.method, chosen = _sized(self.method, data, self.identity["seed"], storage, header)
         check_memory(self.method, data, self.device)
-        shard = tuple(self.identity.get(SHARD, WHOLE))
-        self.identity = _identity(data, self.method, self.identity["seed"], storage, shard)
+        self.identity = {**self.identity, "config": config_of(self.method)}
         self.method = through(self.method, None if storage is None else storage.codec)
         self.start(data, total, bool(header) and not partly, chosen)
         self.parts.parts = {}  # the state has all of it now
@@ -283,7 +283,12 @@ class _Run:
 
 
 def _identity(
-    data: LabeledData, method: Distiller, seed: int, storage: Storage | None = None, shard: tuple[int, ...] = WHOLE
+    data: LabeledData,
+    method: Distiller,
+    seed: int,
+    storage: Storage | None = None,
+    shard: tuple[int, ...] = WHOLE,
+    precision: str = PRECISIONS[0],
 ) -> dict[str, Any]:
     """Say what makes a run the run it is; of data that are private no more than their name."""
     columns = {"columns": list(data.columns), "target": data.target} if data.columns else {}
@@ -295,8 +300,15 @@ def _identity(
         "data": {"name": storable(data.name), **told, **columns},
         **({} if storage is None else storage.to_json()),
         **({} if shard == WHOLE else {SHARD: list(shard)}),
+        **({} if precision == PRECISIONS[0] else {"precision": precision}),
         **({"real_images": method.real_images} if hasattr(method, "real_images") else {}),
     }
+
+
+def _check_precision(precision: str, method: Distiller) -> None:
+    one_of("precision", str(precision), PRECISIONS)
+    if precision != PRECISIONS[0] and not getattr(method, precision, False):
+        raise OptionError(f"{method.name} computes in {PRECISIONS[0]} only; leave precision out")
 
 
 def _private(method: Distiller) -> bool:
@@ -373,6 +385,7 @@ def distill(
     resume: bool = True,
     checkpoint_every: float = 30.0,
     shard: tuple[int, int] = WHOLE,
+    precision: str = "float32",
     **options: Any,
 ) -> SyntheticSet:
     """Distill real data into a small synthetic set.
@@ -402,6 +415,8 @@ def distill(
         checkpoint_every: seconds between two checkpoints, at least 0 (after each step).
         shard: ``(k, n)`` makes every ``n``-th class only, from the ``k``-th (``k`` in ``1..n``), of a method that
             treats the classes apart; :func:`ddplug.synthetic.merge` puts the shards together.
+        precision: that networks compute in, ``"float32"`` or ``"bfloat16"`` (autocast; images and weights stay
+            float32). The second one is faster where the machine has units for it, and many times slower elsewhere.
         **options: hyper-parameters of a method that is given by its name, such as ``images_per_class``.
 
     Returns:
@@ -439,16 +454,18 @@ def distill(
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))
     _check_private(method, codec, nbytes)
     check_shard(shard, method, data.num_classes, stored=codec is not None or nbytes is not None)
+    _check_precision(precision, method)
     asked = storage_for(data, codec, nbytes)
     # what is stored one by one in the end is of the same run, whatever it is stored as
     storage = None if asked is None or asked.afterwards else asked
-    run = _Run(method, _identity(data, method, seed, storage, shard), place, path, checkpoint_every)
+    identity = _identity(data, method, seed, storage, shard, precision)
+    run = _Run(method, identity, place, path, checkpoint_every)
     if path is not None:  # what no file can hold is refused before the work
         check_header(run.account(), "the set")
         check_names(data.class_names)
     if not team().leads:  # the first process says how far it is
         callbacks = ()
-    with stoppable(), sharding(shard), nullcontext() if path is None else locked(path):
+    with stoppable(), sharding(shard), computing(precision), nullcontext() if path is None else locked(path):
         try:
             with preparing(callbacks), keeping(run.parts):
                 chosen = run.begin(data, total, storage, resume=resume)

@@ -63,6 +63,7 @@ class ImageDistiller(metaclass=TakesFormerSpellings):
 
     name: ClassVar[str]
     real_images: ClassVar[bool] = False
+    bfloat16: ClassVar[bool] = True
     suits: ClassVar[Suits] = {
         "network": {"image": "convnet:width=32", "series": "conv1d", "row": "mlp"},
         "factor": {"image": 2, "series": 1, "row": 1},

@@ -128,6 +128,7 @@ class DD(metaclass=TakesFormerSpellings):
 
     name: ClassVar[str] = "dd"
     real_images: ClassVar[bool] = False
+    bfloat16: ClassVar[bool] = True
     suits: ClassVar[Suits] = {
         "network": {"image": "lenet:init=xavier", "series": "conv1d", "row": "mlp"},
         "factor": {"image": 2, "series": 1, "row": 1},

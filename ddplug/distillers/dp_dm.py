@@ -101,6 +101,7 @@ class DPDM(ImageDistiller):
 
     name: ClassVar[str] = "dp-dm"
     private: ClassVar[bool] = True
+    bfloat16: ClassVar[bool] = False
     small: ClassVar[Mapping[str, Any]] = {**ImageDistiller.small, "pool_size": 2, "epsilon": 1000.0}
     steps: int = 800
     learning_rate: float = 0.1

@@ -208,6 +208,7 @@ class MTT(ImageDistiller):
     """
 
     name: ClassVar[str] = "mtt"
+    bfloat16: ClassVar[bool] = False  # experts are kept, for any run
     presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     small: ClassVar[Mapping[str, Any]] = {**ImageDistiller.small, "num_experts": 1, "epoch_steps": 1, "syn_steps": 2}
     images_per_class: int = 1

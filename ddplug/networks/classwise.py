@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from ddplug.functional.types import Tensors
 from ddplug.networks.batching import PIECE_BYTES, activation_bytes
 from ddplug.networks.layers import Classifier
+from ddplug.networks.precision import reduced
 
 __all__ = ["class_gradients", "classes_together"]
 
@@ -128,8 +129,11 @@ def classes_together(module: nn.Module, names: Sequence[str], sample: Tensor, ea
 
     Returns:
         The number; 1 where one class at a time is better, or where there is no closed form: nothing is known of what
-        others' modules do with a batch, and it is there for the weights of convolutions and linear layers, used once.
+        others' modules do with a batch, and it is there for the weights of convolutions and linear layers, used once,
+        in float32.
     """
+    if reduced():
+        return 1
     known, kind = _SUITED.setdefault(module, {}), (sample.shape, sample.dtype, tuple(names))
     if kind not in known:
         known[kind] = activation_bytes(module, sample) if _has_rules(module, names, sample) else 0

@@ -23,6 +23,7 @@ __all__ = [
     "build",
     "check_outputs",
     "embed",
+    "features_of",
     "has_batch_norm",
     "linear_input",
     "logits_of",
@@ -207,6 +208,11 @@ def embed(module: nn.Module, x: Tensor) -> Tensor:
         >>> embed(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.ones(3, 2, 2)).shape
         torch.Size([3, 4])
     """
+    return features_of(module, x)
+
+
+def features_of(module: nn.Module, x: Tensor) -> Tensor:
+    """Return what :func:`embed` does, in the surroundings that it is called in, such as autocast."""
     own = getattr(module, "embed", None)
     if callable(own):
         features: Tensor = own(x)

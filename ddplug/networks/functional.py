@@ -10,15 +10,15 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from ddplug.data.labeled import LabeledData
 from ddplug.functional.types import Tensors
 from ddplug.functional.unrolling import StepLoss
 from ddplug.networks.batching import batch_pieces
-from ddplug.networks.factory import Network, build, embed, logits_of
+from ddplug.networks.factory import Network, build, features_of, logits_of
 from ddplug.networks.layers import Classifier
+from ddplug.networks.precision import call
 from ddplug.utils.surroundings import own_surroundings
 from ddplug.utils.teams import spread, team
 
@@ -42,14 +42,14 @@ class _Embedding(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        return embed(self.network, x)
+        return features_of(self.network, x)
 
 
 class _Outputs(_Embedding):
     """Return the features and, behind them in the same rows, the logits; our own networks need one pass for both."""
 
     def forward(self, x: Tensor) -> Tensor:
-        network, features = self.network, embed(self.network, x)
+        network, features = self.network, features_of(self.network, x)
         return torch.cat([features, network.head(features) if isinstance(network, Classifier) else network(x)], 1)
 
 
@@ -182,24 +182,24 @@ def forward(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tens
         tensors = prefixed("network.", tensors)
     # batch normalization writes its running statistics into the buffers it is given: hand it copies
     own = {**tensors, **{name: tensors[name].clone() for name, _ in module.named_buffers()}}
-    call = partial(functional_call, module, own)
+    through = partial(call, module, own)
     if team().size > 1 and x.requires_grad and not any(tensor.requires_grad for tensor in own.values()):
         sizes = [len(part) for (part,) in _micro_batches(module, x)]
         if len(sizes) > 1:
-            shared: Tensor = _Shared.apply(x, call, sizes)
+            shared: Tensor = _Shared.apply(x, through, sizes)
             return shared
-    return torch.cat([call(part) for part in _micro_batches(module, x)])
+    return torch.cat([through(part) for (part,) in _micro_batches(module, x)])
 
 
 class _Shared(torch.autograd.Function):
     """The call of a network on a batch, a share of whose micro-batches each process computes, forward and backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, call: Callable[[tuple[Tensor, ...]], Tensor], sizes: list[int]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, through: Callable[[Tensor], Tensor], sizes: list[int]) -> Tensor:
         parts, own = x.detach().split(sizes), team()
         leaves = [part.requires_grad_() for part in parts[own.rank :: own.size]]
         with torch.enable_grad():
-            outputs = [call((leaf,)) for leaf in leaves]
+            outputs = [through(leaf) for leaf in leaves]
         ctx.graphs, ctx.sizes = list(zip(leaves, outputs, strict=True)), sizes
         found = spread(len(sizes), lambda k: {"y": outputs[k // own.size]}, x.device)
         return torch.cat([part["y"].detach() for part in found])
@@ -237,7 +237,7 @@ def loss_gradient(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, y
     leaves = {name: tensors[name].detach().requires_grad_() for name, _ in module.named_parameters()}
     total = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
     for part, labels in _micro_batches(module, x, y):
-        loss = cross_entropy(functional_call(module, {**leaves, **buffers}, (part,)), labels, reduction="sum")
+        loss = cross_entropy(call(module, {**leaves, **buffers}, part), labels, reduction="sum")
         # not every parameter need take part in the outputs
         parts = torch.autograd.grad(loss / len(x), list(leaves.values()), materialize_grads=True)
         total = {name: total[name] + part_gradient for name, part_gradient in zip(leaves, parts, strict=True)}

@@ -12,10 +12,12 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ddplug import registry
 from ddplug.distillation.callbacks import CsvLog
@@ -54,6 +56,7 @@ def _child(method: Distiller, folder: Path) -> int:
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 2)
         torch.set_num_threads(1)
+        tqdm.set_lock(RLock())  # its own is one for all children, and one that is killed would never give it back
         log = CsvLog(folder / "log", every=1)
         made = distill(
             DATA, method, device="cpu", checkpoint=folder / "run", callbacks=[log], checkpoint_every=INTERVAL

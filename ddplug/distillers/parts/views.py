@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from ddplug.data.labeled import LabeledData
@@ -27,6 +26,7 @@ from ddplug.functional.types import Tensors
 from ddplug.networks.classwise import class_gradients, classes_together
 from ddplug.networks.factory import Network, has_batch_norm
 from ddplug.networks.functional import forward, loss_gradient, prefixed, stateless, unprefixed
+from ddplug.networks.precision import call
 
 __all__ = [
     "class_outputs",
@@ -242,7 +242,7 @@ def _synthetic_gradients(
     if len(labels) > 1:
         return class_gradients(module, network, names, seen, labels)
     leaves = {name: network[name].detach().requires_grad_() for name in names}
-    logits = functional_call(module, {**network, **leaves}, (seen,))
+    logits = call(module, {**network, **leaves}, seen)
     loss = cross_entropy(logits, labels.to(images.device).expand(len(images)))
     parts = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, materialize_grads=True)
     return {name: part[None] for name, part in zip(names, parts, strict=True)}
