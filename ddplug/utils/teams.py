@@ -117,7 +117,7 @@ def _meet() -> None:
     The group is not the default one of ``torch.distributed``: PyTorch's own modules keep that in the defaults of their
     functions when they are imported while it is there, so it never goes, and its threads are cut off at the exit.
     """
-    from torch.distributed import PrefixStore, ProcessGroupGloo
+    from torch.distributed import PrefixStore, ProcessGroupGloo  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 
     if not _STORE:
