@@ -152,7 +152,7 @@ def test_icarl_keeps_its_own_exemplars_beside_it() -> None:
         hand_over(DistilledBuffer(12), plain)
 
 
-@pytest.mark.parametrize("options", [{"max_size": 3}, {"max_bytes": 150, "distiller": "class-mean"}])
+@pytest.mark.parametrize("options", [{"max_size": 3}, {"max_bytes": 60, "distiller": "class-mean"}])
 def test_feature_replay_is_not_left_without_a_batch(options: dict[str, Any]) -> None:
     strategy = CLIENTS["FeatureReplay"]()
     message = r"holds \d rows, and the strategy needs batch_size_mem=4"
