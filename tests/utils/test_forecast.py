@@ -81,7 +81,7 @@ def test_shares_of_a_part_are_no_more_than_the_part() -> None:
             tried()
     # the first half warms up; half a part took 0.6 + 0.6, the next half 0.9, and 98.5 are left
     ((what, seconds),) = told
-    assert (what, seconds) == ("baselines", pytest.approx(2.7 + 98.5 * 2.1))
+    assert what == "baselines" and seconds == pytest.approx(2.7 + 98.5 * 2.1)
 
 
 def test_a_preparation_is_watched_but_not_what_is_within_its_parts() -> None:
