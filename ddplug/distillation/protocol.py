@@ -34,8 +34,9 @@ class Distiller(Protocol):
     well; by ``anneals`` whether a step depends on how many there are to be, so that a run is not resumed with another
     number; by ``private`` that nothing may be told of the data but by its state and its sets, so that no digest,
     number of samples, range of values or time is written down (:mod:`ddplug.distillers.dp_dm`); and by ``suits`` what
-    the value ``"auto"`` of an option means for images, series and rows (:func:`ddplug.distillation.settling.settled`). What takes long in
-    ``init`` is kept by :func:`ddplug.utils.preparation.kept`, part by part.
+    the value ``"auto"`` of an option means for images, series and rows
+    (:func:`ddplug.distillation.settling.settled`). What takes long in ``init`` is kept by
+    :func:`ddplug.utils.preparation.kept`, part by part.
 
     Attributes:
         name: the name it is registered under.
