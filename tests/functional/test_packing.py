@@ -145,7 +145,7 @@ def test_small_images_are_rounded_as_stored_and_seen_enlarged() -> None:
     data = toy_images()
     made = distill(data, Random(images_per_class=5), device="cpu").reduced(2).quantize(bits=1)
     assert made.nbytes == len(made) * (2 + 1) + 8  # 16 bits and a label each, and two levels
-    assert "| stored as | 1-bit images of 1 x 4 x 4, enlarged when read, class indices |" in card(made)
+    assert "| stored as | `plain:bits=1` images of 1 x 4 x 4, enlarged when read, class indices |" in card(made)
     assert made.shape == (1, 8, 8) and made.inputs.unique().numel() == 2
     seen, _ = made[:]
     assert torch.equal(seen, enlarge(made.inputs, (1, 8, 8))) and seen.unique().numel() > 2

@@ -224,7 +224,7 @@ def test_exports_say_what_is_stored_and_give_what_is_seen(tmp_path: Path) -> Non
         torch.testing.assert_close(torch.from_numpy(arrays["pixels"]), made.pixels())
     facts = inspect(made)
     assert (facts["shape"], facts["stored_shape"]) == ([1, 8, 8], [1, 4, 4])
-    assert "| stored as | uint8 images of 1 x 4 x 4, enlarged when read, class indices |" in card(made)
+    assert "| stored as | `plain` images of 1 x 4 x 4, enlarged when read, class indices |" in card(made)
 
 
 def test_merging_asks_for_images_stored_alike() -> None:
