@@ -9,7 +9,6 @@ turns in one process on one thread, so that whatever else the machine does falls
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import sys
 import time
@@ -61,10 +60,9 @@ def main() -> None:
     torch.set_num_threads(1)
     experiences = list(_stream(_tensors("mnist", arguments.data_root, None, False)).train_stream)[:EXPERIENCES]
     seconds("Replay", experiences[:1], 0)  # what is done once
-    peaks, pairs, began = [_peak()], [], time.monotonic()
+    pairs, began = [], time.monotonic()
     for seed in range(arguments.pairs):
         pairs.append([seconds(kind, experiences, seed) for kind in ("Replay", "DistilledReplay")])
-        peaks.append(_peak())
         stock, ours = pairs[-1]
         print(f"pair {seed}: {stock:.2f} and {ours:.2f} s, {ours / stock:.2f} times", file=sys.stderr, flush=True)
     ratios = [ours / stock for stock, ours in pairs]
@@ -78,7 +76,6 @@ def main() -> None:
                 "DistilledReplay (s)": round(statistics.median(ours for _, ours in pairs), 2),
                 "times, median": round(statistics.median(ratios), 2),
                 "times, least and most": f"{min(ratios):.2f} to {max(ratios):.2f}",
-                "peak memory beyond the data's (MB)": round(max(peaks) - peaks[0]),
             }
         ],
         "runs": {"pairs": pairs},
@@ -88,11 +85,6 @@ def main() -> None:
         "seconds": time.monotonic() - began,
     }
     write(arguments.out / "replay-cost.json", result)
-
-
-def _peak() -> float:
-    """Return the most memory that this process has had, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
 if __name__ == "__main__":
