@@ -27,10 +27,11 @@ def problem(fields: Mapping[str, Any]) -> str | None:
     inputs, targets, names = fields["inputs"], fields["targets"], fields["class_names"]
     num_classes, levels = fields["num_classes"], fields["levels"]
     soft = targets.ndim == 2
+    have, labeled = (len(tensor) if tensor.ndim else 0 for tensor in (inputs, targets))
     checks = (
         (inputs.ndim >= 2 and inputs.numel() > 0, f"inputs have the shape {tuple(inputs.shape)}"),
         (inputs.dtype == torch.float32, f"inputs are {inputs.dtype}, not torch.float32"),
-        (len(inputs) == len(targets), f"{len(inputs)} inputs but {len(targets)} targets"),
+        (have == labeled, f"{have} inputs but {labeled} targets"),
         (fields["bits"] in BITS, f"bits is {fields['bits']!r}, not one of {BITS}"),
         (len(names) == num_classes, f"{len(names)} names, {num_classes} classes"),
         (targets.dtype == (torch.float32 if soft else torch.int64), f"targets are {targets.dtype}"),

@@ -41,6 +41,8 @@ def make(**changes: Any) -> SyntheticSet:
         ({"inputs": torch.zeros(0, 2), "targets": torch.zeros(0, dtype=torch.int64)}, r"shape \(0, 2\)"),
         ({"inputs": torch.zeros(6, 2).double()}, "inputs are torch.float64, not torch.float32"),
         ({"inputs": torch.zeros(5, 2)}, "5 inputs but 6 targets"),
+        ({"inputs": torch.zeros(())}, r"inputs have the shape \(\)"),
+        ({"targets": torch.tensor(0)}, "6 inputs but 0 targets"),
         ({"inputs": torch.full((6, 2), torch.inf)}, "it holds NaN or infinity"),
         ({"class_names": ("a", "b")}, "2 names, 3 classes"),
         ({"targets": torch.tensor([0, 0, 1, 1, 2, 3])}, r"a label is outside 0\.\.2"),

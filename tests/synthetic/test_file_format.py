@@ -268,6 +268,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
         "hard labels are torch.int64, not torch.uint8",
     ),
     "labels": (lambda t, m, h: t.update(targets=torch.zeros(5).byte()), "6 inputs but 5 targets"),
+    "a label": (lambda t, m, h: t.update(targets=torch.zeros(()).byte()), "6 inputs but 0 targets"),
     "soft": (lambda t, m, h: t.update(targets=torch.zeros(6, 2)), "soft labels have 2 columns for 3 classes"),
     "soft half": (lambda t, m, h: t.update(targets=torch.zeros(6, 3).half()), "'targets' is of the type F16, which is"),
     "hard half": (
