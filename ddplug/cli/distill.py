@@ -395,10 +395,12 @@ def _least_bytes(plan: _Plan, data: LabeledData) -> int:
     from ddplug.synthetic.codecs.plain import FLOAT, Plain
     from ddplug.synthetic.codecs.protocol import codec_of
 
-    storage = storage_for(data, plan.codec, plan.nbytes)
+    if plan.nbytes is not None:
+        return plan.nbytes
+    storage = storage_for(data, plan.codec, None)
     codec = Plain(FLOAT) if storage is None else codec_of(storage.codec)
-    if plan.nbytes is not None or not isinstance(codec, Plain):
-        return plan.nbytes or 0
+    if not isinstance(codec, Plain):
+        return 0
     numbers = plan.method.images_per_class * data.num_classes * math.prod(data.shape) // codec.factor**2
     return int(numbers) * codec.bits // 8
 

@@ -207,13 +207,13 @@ def scan(path: Path) -> Found:
     if len(folders) == 1 and _holds_images(path / folders[0]):
         raise DataError(f"{path} has one class, {folders[0]!r}; at least 2 class folders are needed{_below(path)}")
     _refuse_marks(path, folders)
-    endings = _endings()
+    endings, above = _endings(), frozenset({os.path.realpath(path)})
     samples: list[tuple[str, int]] = []
     unread = [os.path.join(path, name) for name in files]
     for label, name in enumerate(folders):
         _refuse_parts_within(path / name)
         count = len(samples)
-        for place, inner in _walk(os.path.join(path, name), frozenset({os.path.realpath(path)})):
+        for place, inner in _walk(os.path.join(path, name), above):
             for file in inner:
                 if _is_image(file, endings):
                     samples.append((os.path.join(place, file), label))

@@ -25,7 +25,7 @@ __all__ = ["Table", "cells", "read_csv", "read_parquet", "tell_of_missing"]
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 """What stands in cells that have no value."""
 
-_MAYBE_MISSING = frozenset({"nan", "null", "none", "n/a", "na", "<na>", "?", "-"})
+_MAYBE_MISSING = (_MISSING - {""}) | {"<na>"}
 """What stands for a label that is not there, though a class may be called so."""
 
 _INDEX = re.compile(r"|unnamed: \d+|index|idx|id|row|rownames|level_0", re.IGNORECASE)

@@ -31,12 +31,12 @@ On the CPU stacking saves calls but makes slower convolutions: 1.1 to 1.8 times 
 launching a kernel, not measured.
 """
 
-_counted: MutableMapping[nn.Module, dict[tuple[int, ...], int]] = WeakKeyDictionary()
-"""Bytes for an input of a shape, of every network that lives: counting takes a forward pass."""
+_counted: MutableMapping[nn.Module, dict[tuple[torch.Size, torch.dtype], int]] = WeakKeyDictionary()
+"""Bytes for an input of a shape and type, of every network that lives: counting takes a forward pass."""
 
 
 def activation_bytes(module: nn.Module, sample: Tensor) -> int:
-    """Count the bytes that the outputs of all layers take for one input; once for each network and shape.
+    """Count the bytes that the outputs of all layers take for one input; once for each network, shape and type.
 
     Args:
         module: a network.
@@ -49,10 +49,10 @@ def activation_bytes(module: nn.Module, sample: Tensor) -> int:
         >>> activation_bytes(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), torch.zeros(1, 3))
         32
     """
-    known, shape = _counted.setdefault(module, {}), tuple(sample.shape)
-    if shape not in known:
-        known[shape] = _count(module, sample)
-    return known[shape]
+    known, kind = _counted.setdefault(module, {}), (sample.shape, sample.dtype)
+    if kind not in known:
+        known[kind] = _count(module, sample)
+    return known[kind]
 
 
 def _count(module: nn.Module, sample: Tensor) -> int:

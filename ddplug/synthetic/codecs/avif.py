@@ -18,6 +18,7 @@ from torch import Tensor
 from ddplug.data.preprocess import to_pixels
 from ddplug.errors import FormatError, MissingExtraError, OptionError
 from ddplug.synthetic.codecs.protocol import Payload
+from ddplug.synthetic.codecs.streams import of_bytes
 from ddplug.utils.text import one_line
 
 __all__ = ["Avif"]
@@ -100,7 +101,7 @@ class Avif:
                     # what other numbers of threads would make of it may differ
                     max_threads=1,
                 )
-                streams[str(number)] = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+                streams[str(number)] = of_bytes(file.getvalue())
         return streams
 
     def decode(self, payload: Payload, groups: Sequence[int], shape: tuple[int, ...]) -> Tensor:

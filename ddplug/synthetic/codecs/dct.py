@@ -15,6 +15,7 @@ from ddplug.data.preprocess import to_pixels
 from ddplug.errors import FormatError, OptionError
 from ddplug.functional import coefficients, cosine
 from ddplug.synthetic.codecs.protocol import Payload
+from ddplug.synthetic.codecs.streams import of_bytes
 
 __all__ = ["Dct"]
 
@@ -75,7 +76,7 @@ class Dct:
 
     def encode(self, pixels: Tensor, groups: Sequence[int]) -> dict[str, Tensor]:
         sizes, points = self._rounded(pixels)
-        return {"coefficients": _stream(coefficients.encode(sizes)), "points": _stream(points.tobytes())}
+        return {"coefficients": of_bytes(coefficients.encode(sizes)), "points": of_bytes(points.tobytes())}
 
     def decode(self, payload: Payload, groups: Sequence[int], shape: tuple[int, ...]) -> Tensor:
         if set(payload) != {"coefficients", "points"} or payload["points"].numel() != 4:
@@ -92,7 +93,7 @@ class Dct:
         sizes = self._decoded(payload, groups, shape)
         each = len(sizes) // max(1, sum(groups))
         owners = np.repeat(np.arange(len(groups)), [number * each for number in groups])
-        return {**payload, "coefficients": _stream(coefficients.encode(sizes[np.isin(owners, kept)]))}
+        return {**payload, "coefficients": of_bytes(coefficients.encode(sizes[np.isin(owners, kept)]))}
 
     @property
     def _steps(self) -> NDArray[np.int64]:
@@ -139,10 +140,6 @@ class Dct:
             exact = np.sign(own) * (amounts * cosine.FINE + shifts) * self._steps[:channels, None, None]
             parts.append(torch.from_numpy(cosine.backward(exact, (channels, height, width))))
         return to_pixels(torch.cat(parts) if parts else torch.zeros(0, *shape, dtype=torch.uint8))
-
-
-def _stream(content: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
 def _prices(sizes: Levels) -> tuple[Levels, Levels, Levels]:

@@ -16,6 +16,7 @@ from ddplug.functional import entropy
 from ddplug.functional.packing import BITS
 from ddplug.functional.resize import MAX_FACTOR, can_enlarge, reduce_to
 from ddplug.synthetic import quantize
+from ddplug.synthetic.codecs import streams
 from ddplug.synthetic.codecs.protocol import Payload
 
 __all__ = ["Pixels"]
@@ -83,8 +84,8 @@ class Pixels:
         numbers = codes // (255 // ((1 << self.bits) - 1))
         stream = entropy.encode(numbers.reshape(_laid_out(len(codes), tuple(codes.shape[1:]))).numpy(), self.bits)
         return {
-            "codes": torch.frombuffer(bytearray(stream), dtype=torch.uint8),
-            "levels": torch.frombuffer(bytearray(levels.numpy().astype("<f4").tobytes()), dtype=torch.uint8),
+            "codes": streams.of_bytes(stream),
+            "levels": streams.of_floats(levels),
         }
 
     def through(self, pixels: Tensor, groups: Sequence[int]) -> Tensor:
@@ -101,7 +102,7 @@ class Pixels:
         codes = entropy.decode(bytes(payload["codes"].numpy()), layout, self.bits)
         owners = np.repeat(np.arange(len(groups)), groups)
         stream = entropy.encode(codes[np.isin(owners, kept)], self.bits)
-        return {**payload, "codes": torch.frombuffer(bytearray(stream), dtype=torch.uint8)}
+        return {**payload, "codes": streams.of_bytes(stream)}
 
     def decode(self, payload: Payload, groups: Sequence[int], shape: tuple[int, ...]) -> Tensor:
         if set(payload) != {"codes", "levels"}:
@@ -109,12 +110,10 @@ class Pixels:
         stored, rows = self._stored(shape), sum(groups)
         if payload["levels"].numel() != 8 * stored[0]:
             raise FormatError(f"codec pixels: levels take {payload['levels'].numel()} bytes, not {8 * stored[0]}")
-        levels = torch.from_numpy(np.frombuffer(bytes(payload["levels"].numpy()), "<f4").astype(np.float32))
-        if not bool(levels.isfinite().all()):
-            raise FormatError("codec pixels: its levels are not finite")
+        levels = streams.levels_in(payload["levels"], self.name)
         found = entropy.decode(bytes(payload["codes"].numpy()), _laid_out(rows, stored), self.bits)
         codes = torch.from_numpy(found).reshape(rows, *stored) * (255 // ((1 << self.bits) - 1))
-        return on_levels(codes, levels.view(2, stored[0]))
+        return on_levels(codes, levels)
 
 
 def _laid_out(rows: int, stored: tuple[int, ...]) -> tuple[int, int, int, int]:

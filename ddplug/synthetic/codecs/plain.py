@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from ddplug.errors import FormatError, OptionError
 from ddplug.functional.packing import BITS, check_bits, pack, packed_bytes, unpack
 from ddplug.functional.resize import MAX_FACTOR, reduce, reduced_shape
 from ddplug.synthetic import quantize
+from ddplug.synthetic.codecs import streams
 from ddplug.synthetic.codecs.protocol import Payload
 
 __all__ = ["FLOAT", "Plain"]
@@ -72,9 +72,9 @@ class Plain:
     def encode(self, pixels: Tensor, groups: Sequence[int]) -> dict[str, Tensor]:
         small = reduce(pixels, self.factor)
         if self.bits == FLOAT:
-            return {"codes": _stream(small)}
+            return {"codes": streams.of_floats(small)}
         codes, levels = quantize.rounded(small.double(), self.bits)
-        return {"codes": pack(codes.flatten(1), self.bits).flatten(), "levels": _stream(levels)}
+        return {"codes": pack(codes.flatten(1), self.bits).flatten(), "levels": streams.of_floats(levels)}
 
     def through(self, pixels: Tensor, groups: Sequence[int]) -> Tensor:
         return self.decode(self.encode(pixels, groups), groups, tuple(pixels.shape[1:]))
@@ -98,17 +98,7 @@ class Plain:
         if found != wanted:
             raise FormatError(f"codec plain: its streams take {found} bytes, not {wanted}")
         if self.bits == FLOAT:
-            return _floats(payload["codes"]).view(rows, *stored)
-        levels = _floats(payload["levels"]).view(2, stored[0])
-        if not bool(levels.isfinite().all()):
-            raise FormatError("codec plain: its levels are not finite")
+            return streams.floats_in(payload["codes"]).view(rows, *stored)
+        levels = streams.levels_in(payload["levels"], self.name)
         codes = unpack(payload["codes"].view(rows, width), math.prod(stored), self.bits)
         return on_levels(codes.view(rows, *stored), levels)
-
-
-def _stream(values: Tensor) -> Tensor:
-    return torch.frombuffer(bytearray(values.numpy().astype("<f4").tobytes()), dtype=torch.uint8)
-
-
-def _floats(stream: Tensor) -> Tensor:
-    return torch.from_numpy(np.frombuffer(bytes(stream.numpy()), "<f4").astype(np.float32))
