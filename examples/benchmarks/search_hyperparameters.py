@@ -3,6 +3,7 @@
     python examples/benchmarks/search_hyperparameters.py table
     python examples/benchmarks/search_hyperparameters.py digits --out DIR
     python examples/benchmarks/search_hyperparameters.py mnist --data-root DIR --out DIR
+    python examples/benchmarks/search_hyperparameters.py cifar10 --data-root DIR --out DIR
 
 Learning rate, weight decay, momentum and augmentation of one network are drawn at random, 60 times. The truth is
 training on all data. Sets of three sizes, random samples in their bytes and the beginning of training on all data each
@@ -63,6 +64,7 @@ class Case:
         kinds: of sets, names of :data:`SETS`.
         extra: rows besides those of each kind and size.
         few: samples of what is kept apart that the proxies are scored on; ``None`` for all.
+        codec: of the coded sets.
     """
 
     title: str
@@ -75,6 +77,7 @@ class Case:
     kinds: tuple[str, ...] = ("k-means", "random")
     extra: tuple[str, ...] = ()
     few: int | None = None
+    codec: str = "pixels:bits=1"
 
 
 AUGMENT = ("", "crop", "crop_scale_rotate")
@@ -93,6 +96,19 @@ CASES: Mapping[str, Case] = {
         kinds=("coded", "whole"),
         extra=("coded to score on too 10",),
         few=500,
+    ),
+    "cifar10": Case(
+        "CIFAR-10 (a slightly lossy JPEG copy), made smaller to 16 x 16",
+        "convnet:width=16,depth=2",
+        ("", "crop+flip", "crop+flip+color"),
+        1000,
+        2,
+        (4, 10, 40),
+        0.1,
+        kinds=("coded", "whole"),
+        extra=("coded to score on too 40",),
+        few=1000,
+        codec="avif:quality=15",
     ),
 }
 
@@ -146,7 +162,7 @@ class Bench:
         if name == EARLY:
             return self.early(SHARE)
         if name in self.case.extra:
-            scored = ddplug.holdout(self.few).compress(CODEC)
+            scored = ddplug.holdout(self.few).compress(self.case.codec)
             return self.at(_coded(self, int(size)), SHARE, scored)
         return self.at(SETS[kind](self, int(size)), SHARE)
 
@@ -162,8 +178,9 @@ class Bench:
 
 def _data(name: str, root: str | None) -> Any:
     """Load the data of a case."""
-    if name == "mnist":
-        data = ddplug.load_dataset("mnist", root=root)
+    if name in ("mnist", "cifar10"):
+        source = "mnist" if name == "mnist" else f"imagefolder:{root}"
+        data = ddplug.load_dataset(source, root=root if name == "mnist" else None)
         small = avg_pool2d(data.inputs.float(), 2).round().byte()
         return as_labeled((small.numpy(), data.targets.numpy()))
     data = ddplug.load_dataset("digits")
@@ -191,11 +208,9 @@ def _coded(bench: Bench, size: int) -> Path:
     path = bench.folder / f"coded-{size}.safetensors"
     if not path.exists():
         room = ddplug.SyntheticSet.load(_whole(bench, size)).nbytes
-        ddplug.distill(bench.train, "random", nbytes=room, codec=CODEC, device="cpu").save(path)
+        ddplug.distill(bench.train, "random", nbytes=room, codec=bench.case.codec, device="cpu").save(path)
     return path
 
-
-CODEC = "pixels:bits=1"
 
 SETS: Mapping[str, Callable[[Bench, int], Path]] = {
     "k-means": _kmeans,
@@ -272,7 +287,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
                 + (f" A perfect score would have a Spearman correlation of {best:.2f}." if best is not None else ""),
                 "rows": sorted(rows, key=lambda row: names(case).index(row["score"])),
                 "how": f"python examples/benchmarks/search_hyperparameters.py {name}"
-                + " --data-root DIR" * (name == "mnist"),
+                + " --data-root DIR" * (name in ("mnist", "cifar10")),
                 "samples": bench.samples,
                 "truth": truth.tolist(),
                 "seconds": round(sum(record.result.seconds for record in records), 1),
@@ -286,7 +301,7 @@ def main() -> None:
     """Run a case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", choices=CASES)
-    parser.add_argument("--data-root", help="of torchvision's MNIST")
+    parser.add_argument("--data-root", help="of torchvision's MNIST, or of the image folders")
     parser.add_argument("--row", metavar="NAME", help="measure one row alone")
     parser.add_argument("--number", type=int, default=60, help="of settings (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="for sets and the journal (default: one within that of --out)")
