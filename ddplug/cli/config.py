@@ -138,8 +138,8 @@ def _words(place: str, name: str, value: Any) -> list[str]:
     if value is None or isinstance(value, str | int | float):
         return [f"--{name}={'none' if value is None else value}"]
     raise OptionError(
-        f"{place}: option {name} is neither a number nor text ({one_line(value, most=60)}); give it with --{name}, or make "
-        "the set in Python"
+        f"{place}: option {name} is neither a number nor text ({one_line(value, most=60)}); give it with --{name}, "
+        "or make the set in Python"
     )
 
 

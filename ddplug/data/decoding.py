@@ -155,8 +155,8 @@ def _stream(samples: Samples, progress: bool) -> Iterator[tuple[Tensor, Label]]:
     if changes:
         note(
             f"{samples.name}: items differ from one reading to the next, as random transforms make them; they are read "
-            "once and kept, but a later run will see others and cannot resume from a checkpoint: leave the transforms out, "
-            "ddplug augments by itself"
+            "once and kept, but a later run will see others and cannot resume from a checkpoint: leave the "
+            "transforms out, ddplug augments by itself"
         )
 
 

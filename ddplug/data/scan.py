@@ -166,8 +166,8 @@ def _with_classes(path: Path, names: list[str], otherwise: str = "") -> Path:
     found = next((place for place in places if _listed(place)[0]), None)
     if found is None:
         raise DataError(
-            f"{path / names[0]} has no class folders; put its images into one folder for each class, or, if {names[0]} is a "
-            f"class, give {path} under other names{otherwise}"
+            f"{path / names[0]} has no class folders; put its images into one folder for each class, or, if "
+            f"{names[0]} is a class, give {path} under other names{otherwise}"
         )
     return found
 

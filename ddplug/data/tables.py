@@ -140,7 +140,8 @@ def tell_of_missing(path: Path, labels: Sequence[Any]) -> None:
     missing = [label for label in labels if isinstance(label, str) and label.casefold() in _MAYBE_MISSING]
     if missing:
         note(
-            f"{path}: {len(missing)} labels are {missing[0]!r}, which is taken for a class; drop these rows if it is not one"
+            f"{path}: {len(missing)} labels are {missing[0]!r}, which is taken for a class; drop these rows if it is "
+            "not one"
         )
 
 
@@ -214,8 +215,8 @@ def _columns(path: Path, names: list[str], target: str | None, ignore: Sequence[
     """Return the positions of the column of labels and of those to learn from."""
     if len(names) < 2:
         raise DataError(
-            f"{path} has {len(names)} columns; it must have a header row of column names, one of them for the labels, with a comma, "
-            "a semicolon or a tab between them"
+            f"{path} has {len(names)} columns; it must have a header row of column names, one of them for the "
+            "labels, with a comma, a semicolon or a tab between them"
         )
     if all(_is_number(name) for name in names):
         raise DataError(f"{path} begins with numbers; put a row with the names of its columns before them")
@@ -291,8 +292,8 @@ def _missing(path: Path, line: int, column: str) -> DataError:
 
 def _category(path: Path, column: str, what: str) -> DataError:
     return DataError(
-        f"{path}: column {column!r} is not a column of numbers ({what}); turn it into numbers (as by pandas.get_dummies), or "
-        f"leave it out by ignore=[{column!r}] (--ignore {shlex.quote(column)})"
+        f"{path}: column {column!r} is not a column of numbers ({what}); turn it into numbers (as by "
+        f"pandas.get_dummies), or leave it out by ignore=[{column!r}] (--ignore {shlex.quote(column)})"
     )
 
 

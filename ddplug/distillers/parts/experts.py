@@ -405,6 +405,7 @@ class ExpertSource:
         expert = read_expert(expert_path(self.folder, k), whole=False)  # at every step
         if list(expert.digest) != state["experts"][k].tolist():
             raise DataError(
-                f"{expert.path} is not the expert that this run began with; put the old folder back, or start over with resume=False (--no-resume)"
+                f"{expert.path} is not the expert that this run began with; put the old folder back, or start over "
+                "with resume=False (--no-resume)"
             )
         return [expert.at(epoch) for epoch in epochs]
