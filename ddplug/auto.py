@@ -295,8 +295,8 @@ def resumed(checkpoint: str, data: LabeledData, nbytes: int, *, real: bool = Tru
         if ((method.name, choice.codec, choice.nbytes), _free(config_of(method))) == before:
             return choice
     raise CheckpointError(
-        f"checkpoint {checkpoint} is of another run: {before[0][0]} is not what auto takes for {nbytes} bytes; use "
-        "another path, or begin anew with resume=False (--no-resume)"
+        f"checkpoint {checkpoint} belongs to another run: {before[0][0]} is not what auto takes for {nbytes} bytes; "
+        "use another path, or start over with resume=False (--no-resume)"
     )
 
 

@@ -273,7 +273,7 @@ def test_advice_leads_to_success(module: str, advice: str) -> None:
 def test_all_advice_is_followed() -> None:
     new = {where for where in given() if where[0] not in ELSEWHERE} - CASES.keys()
     assert new == {
-        ("distillation/checkpoint.py", "another path, or begin anew with resume=False (--no-resume)"),
+        ("distillation/checkpoint.py", "another path, or start over with resume=False (--no-resume)"),
         # of another machine
         (
             "evaluation/learned.py",
@@ -285,7 +285,7 @@ def test_all_advice_is_followed() -> None:
 def test_a_checkpoint_of_another_run(tmp_path: Path) -> None:
     distill(SMALL, "random", checkpoint=tmp_path / "run", **OPTIONS)
     other: dict[str, Any] = {**OPTIONS, "images_per_class": 2}
-    with pytest.raises(errors.CheckpointError, match=r"use another path, or begin anew with resume=False"):
+    with pytest.raises(errors.CheckpointError, match=r"use another path, or start over with resume=False"):
         distill(SMALL, "random", checkpoint=tmp_path / "run", **other)
     distill(SMALL, "random", checkpoint=tmp_path / "other", **other)
     distill(SMALL, "random", checkpoint=tmp_path / "run", resume=False, **other)
@@ -306,7 +306,7 @@ def test_bytes_that_are_said_to_suffice_do(codec: str | None) -> None:
     assert distill(data, "random", nbytes=enough, codec=codec, device="cpu").nbytes <= enough
 
 
-@pytest.mark.filterwarnings("ignore:.*theirs serve more than once")
+@pytest.mark.filterwarnings("ignore:.*some serve more than once")
 @pytest.mark.parametrize("factor", [1, 2])
 def test_images_that_are_said_to_be_there_are(factor: int) -> None:
     options: dict[str, Any] = {**DMS, "network": "mlp", "factor": factor, "init_from": "real"}

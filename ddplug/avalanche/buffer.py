@@ -142,7 +142,7 @@ class DistilledBuffer(ExemplarsBuffer):
             self.options.check_coded()
         elif self.options.codec is not None:
             raise OptionError(
-                f"codec={self.options.codec!r} is for a memory of so many bytes; give max_bytes, not max_size"
+                f"codec={self.options.codec!r} needs the memory's size in bytes; give max_bytes, not max_size"
             )
         self.choice: Choice | None = None
         self.latent: Latent | None = None
@@ -417,7 +417,9 @@ class DistilledBuffer(ExemplarsBuffer):
         learner, device = maker.learner, maker.device
         parts = [outputs(learner, own.images(), group.task, device) for group, own in self.groups.items() if len(own)]
         if len({part.shape[1] for part in parts}) > 1:
-            raise OptionError("logits=True is for learners of one head; this one has outputs of different widths")
+            raise OptionError(
+                "logits=True needs a model with one head; this one has outputs of different widths: leave logits out"
+            )
         self._logits = torch.cat(parts).half()
         self._dataset = None
 

@@ -242,7 +242,7 @@ class Maker:
             try:
                 made = distill(data, method, seed=seed, device=self.device)
             except DivergedError as error:
-                warnings.warn(f"{one_line(error)}; the memory of these classes holds k-means centroids", stacklevel=6)
+                warnings.warn(f"{one_line(error)}; these classes are kept as k-means centroids instead", stacklevel=6)
                 fallback = KMeansCentroid(images_per_class=part[0].distilled)
                 made = distill(data, fallback, seed=seed, device=self.device)
         own = made.hard_targets

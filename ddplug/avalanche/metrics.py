@@ -86,7 +86,8 @@ def distillation_metrics(policy: Any = None, *, picture: bool = False) -> list[M
     """
     if policy is not None and not hasattr(policy, "nbytes"):
         raise OptionError(
-            f"the policy is a {type(policy).__name__}, which does not know its bytes; give a DistilledBuffer or nothing"
+            f"the policy is a {type(policy).__name__}, which cannot say how many bytes it takes; give a "
+            "DistilledBuffer, or leave the policy out"
         )
     names = ["Distillation_Seconds", "Memory_Images", "Memory_Bytes", *(["Memory_Picture"] if picture else [])]
     return [MemoryMetric(name, policy) for name in names]

@@ -154,7 +154,7 @@ class MemoryOptions(metaclass=TakesNumbers):
             self._check_features(method)
         if getattr(method, "factor", 1) != 1:
             raise OptionError(
-                f"the distiller has factor={method.factor}, but it is the memory that stores images smaller; give the "  # type: ignore[attr-defined]
+                f"the distiller has factor={method.factor}, but the memory itself stores images smaller; give the "  # type: ignore[attr-defined]
                 f"distiller factor=1 and DistilledBuffer factor={method.factor}"  # type: ignore[attr-defined]
             )
 
@@ -182,7 +182,7 @@ class MemoryOptions(metaclass=TakesNumbers):
         given = [name for name in without if getattr(self, name) != defaults[name]]
         if given:
             raise OptionError(
-                f"{', '.join(given)} would have no effect on the coded images of a memory of so many bytes; leave it "
+                f"{', '.join(given)} would have no effect, since a memory with max_bytes stores coded images; leave it "
                 "out, or name a distiller= and no codec="
             )
 

@@ -174,7 +174,7 @@ def read(dataset: Any) -> tuple[Rows, Schema]:
             raise DataError(f"the experience's items do not form batches: {reason}; give inputs of one shape") from None
     broken = x.reshape(len(x), -1).isfinite().all(1).logical_not()
     if bool(broken.any()):
-        raise DataError(f"sample {int(broken.int().argmax())} of the experience holds NaN or infinity; mend or drop it")
+        raise DataError(f"sample {int(broken.int().argmax())} of the experience holds NaN or infinity; fix or drop it")
     t = torch.cat([part[2] for part in parts]).long() if schema.task_labels else torch.zeros(len(y), dtype=torch.int64)
     return Rows(x, y.long(), t), schema
 

@@ -72,7 +72,7 @@ class _Variation:
         try:
             made: Any = self(row)
         except Exception as error:  # of anybody's transform
-            reason = f"the stream's transforms refuse tensors: {one_line(error)}"
+            reason = f"the stream's transforms do not take tensors: {one_line(error)}"
             raise OptionError(f"augment='stream', but {reason}; {_ADVICE}") from None
         if not isinstance(made, Tensor) or made.shape != row.shape:
             what = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__

@@ -86,7 +86,7 @@ def with_config(argv: list[str], config: Config | None) -> list[str]:
     method = str(options.pop("method", ""))
     typed = [] if not argv or argv[0].startswith("-") else [argv[0]]
     if typed and method and typed != [method]:
-        raise OptionError(f"{place} is of method {method}, not {typed[0]}; leave the method out, or {CONFIG}")
+        raise OptionError(f"{place} is for method {method}, not {typed[0]}; leave the method out, or {CONFIG}")
     if not typed and not method:
         raise OptionError(f'{place} names no method; add method = "dm", or type it: ddplug distill METHOD')
     rest = argv[len(typed) :]
@@ -138,8 +138,8 @@ def _words(place: str, name: str, value: Any) -> list[str]:
     if value is None or isinstance(value, str | int | float):
         return [f"--{name}={'none' if value is None else value}"]
     raise OptionError(
-        f"{place}: option {name} was no number or text ({one_line(value, most=60)}); give it with --{name}, or make "
-        "the set in Python"
+        f"{place}: option {name} is neither a number nor text ({one_line(value, most=60)}); give it with --{name}, "
+        "or make the set in Python"
     )
 
 
@@ -148,13 +148,13 @@ def _from_toml(place: str) -> Config:
     try:
         content = Path(place).read_bytes()
     except OSError as error:
-        raise OptionError(f"cannot read {place}: {os_reason(error)}; name a file that is there") from None
+        raise OptionError(f"cannot read {place}: {os_reason(error)}; check the path") from None
     if len(content) > _MAX_BYTES:
         raise OptionError(f"{place} has {len(content)} bytes, too many for a file of options; check the name")
     try:
         values = toml.loads(content.decode())
     except ValueError as error:  # of TOML and of UTF-8
-        raise FormatError(f"{place} is no TOML: {one_line(error, most=200)}") from None
+        raise FormatError(f"{place} is not valid TOML: {one_line(error, most=200)}") from None
     return Config(place, {name.replace("_", "-"): value for name, value in values.items()})
 
 
@@ -206,4 +206,6 @@ def other_data(config: Config | None, fingerprint: str) -> str | None:
     """
     if config is None or config.fingerprint in (None, fingerprint):
         return None
-    return f"the data are not those of {config.place}, so another set comes out; check --data, --size and --validation"
+    return (
+        f"the data differ from those of {config.place}, so another set comes out; check --data, --size and --validation"
+    )

@@ -135,7 +135,7 @@ _FAULTS = (
         "filelock for NNI",
         "broken",
         _filelock,
-        "makes every experiment hang at its start, without a word",
+        "makes every experiment hang at its start, without a message",
         f'pip install "filelock<{dotted(FILELOCK)}"',
     ),
     _Fault(
@@ -159,7 +159,7 @@ _FAULTS = (
         "typeguard for NNI",
         "note",
         _typeguard,
-        "is newer than NNI's metadata allow; no harm was seen",
+        "is newer than NNI's metadata allows; no problem is known",
         "",
     ),
     _Fault(

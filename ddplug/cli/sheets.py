@@ -74,7 +74,7 @@ def real_beside(synthetic: SyntheticSet, train: LabeledData, seed: int) -> Pictu
 def pictures(synthetic: SyntheticSet, train: LabeledData | None, seed: int) -> Block:
     """Draw the set and, where there are real data, real images beside it."""
     if not drawable(synthetic.shape):
-        return f"Samples of shape {_by(synthetic.shape)} are no pictures; `ddplug export --to npz` gives the numbers."
+        return f"Samples of shape {_by(synthetic.shape)} are not pictures; `ddplug export --to npz` gives the numbers."
     drawn = [picture(synthetic, "the set, one row per class", "Images of the set")]
     return tuple(drawn if train is None else [*drawn, real_beside(synthetic, train, seed)])
 
@@ -136,7 +136,7 @@ def _facts(synthetic: SyntheticSet, file_bytes: int) -> list[tuple[str, str]]:
         ("holds real images", {True: "yes, or parts of them", False: "no", None: "not known"}[facts["real_images"]]),
         ("differential privacy", in_words(facts["privacy"]) if facts["privacy"] else None),
         ("values outside black and white", f"{facts['outside_unit_range']:.1%}" if _is_image(synthetic) else None),
-        ("preprocessing", facts["preprocess"]),
+        ("preprocessing", synthetic.preprocess.shown),
     ]
     return [(name, one_line(value, most=_CHARACTERS)) for name, value in rows if value is not None]
 

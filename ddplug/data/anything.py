@@ -69,14 +69,14 @@ def as_labeled(data: Any, split: str = "train", *, what: str = "data") -> Labele
         raise DataError(f"{what}: a {kind} holds no labeled data; give {_WHAT_TO_CALL[kind]}")
     if isinstance(data, Mapping):
         raise DataError(
-            f"{what}: a {kind} of {', '.join(map(repr, list(data)[:5]))} is no data set; {_of_mapping(data)}"
+            f"{what}: a {kind} of {', '.join(map(repr, list(data)[:5]))} is not a data set; {_of_mapping(data)}"
         )
     if isinstance(data, Iterator):
-        raise DataError(f"{what}: a {kind} is no data set; give list(...) of it")
+        raise DataError(f"{what}: a {kind} is not a data set; give list(...) of it")
     if isinstance(data, DataLoader) or hasattr(data, "__getitem__"):
         return from_dataset(data)
     raise DataError(
-        f"{what}: a {kind} is no data set; give a torch Dataset, the name of a data set, a folder, or LabeledData"
+        f"{what}: a {kind} is not a data set; give a torch Dataset, the name of a data set, a folder, or LabeledData"
     )
 
 

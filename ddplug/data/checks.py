@@ -40,7 +40,7 @@ def to_inputs(values: Any, what: str) -> Tensor:
         try:
             values = np.asanyarray(values)
         except ValueError:
-            raise DataError(f"{what}: the inputs differ in shape; make them equal") from None
+            raise DataError(f"{what}: the inputs differ in shape; give all of them one shape") from None
         refuse_masked(values, f"{what}: the inputs")
         if values.dtype == np.uint8 or values.dtype.kind == "f":
             # writeable, because torch warns about arrays that are not; what overflows is refused as infinite
@@ -57,7 +57,7 @@ def to_inputs(values: Any, what: str) -> Tensor:
 def refuse_meta(values: Tensor, what: str) -> None:
     """Refuse a tensor that has a shape and no numbers."""
     if values.is_meta:
-        raise DataError(f"{what} are on the device meta, which holds no numbers; make them on the CPU")
+        raise DataError(f"{what} are on the device 'meta', which holds no numbers; create them on the CPU")
 
 
 def refuse_masked(values: Any, what: str) -> None:
@@ -146,13 +146,13 @@ def check(inputs: Tensor, labels: int, what: str) -> None:
     if len(inputs) != labels:
         last = labels > 1 and inputs.shape[-1] == labels
         hint = " (their last dimension has as many: np.moveaxis(inputs, -1, 0))" if last else ""
-        raise DataError(f"{what}: {len(inputs)} inputs but {labels} labels; give one label an input{hint}")
+        raise DataError(f"{what}: {len(inputs)} inputs but {labels} labels; give one label per input{hint}")
     if inputs.is_floating_point():
         start = 0
         for part in pieces(inputs):
             bad = ~part.flatten(1).isfinite().all(1)
             if bool(bad.any()):
                 raise DataError(
-                    f"{what}: sample {start + int(bad.int().argmax())} holds NaN or infinity; mend or drop it"
+                    f"{what}: sample {start + int(bad.int().argmax())} holds NaN or infinity; fix or drop it"
                 )
             start += len(part)

@@ -201,7 +201,7 @@ class TorchvisionLoader:
         except Exception as error:  # network, disk, archive and parser all have their own
             reason = one_line(error).partition(". You can use")[0]
             raise DataError(
-                f"cannot read {self.name!r} in {root}: {reason}; give the folder that has it (--data-root), or fetch "
+                f"cannot read {self.name!r} in {root}: {reason}; give the folder that holds it (--data-root), or fetch "
                 "it with download=True (--download), after removing a damaged copy"
             ) from error
 

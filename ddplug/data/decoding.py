@@ -149,14 +149,14 @@ def _stream(samples: Samples, progress: bool) -> Iterator[tuple[Tensor, Label]]:
                     "equal"
                 )
             if not bool(sample.isfinite().all()):
-                raise DataError(f"{samples.name}: item {index} holds NaN or infinity; mend or drop it")
+                raise DataError(f"{samples.name}: item {index} holds NaN or infinity; fix or drop it")
             yield sample, label
             bar.update()
     if changes:
         note(
-            f"{samples.name}: items differ from one reading to the next, as random transforms make them; they are kept "
-            "as they are this once, and a run is not taken up on others: leave the transforms out, ddplug augments by "
-            "itself"
+            f"{samples.name}: items differ from one reading to the next, as random transforms make them; they are read "
+            "once and kept, but a later run will see others and cannot resume from a checkpoint: leave the "
+            "transforms out, ddplug augments by itself"
         )
 
 

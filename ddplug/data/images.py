@@ -92,7 +92,9 @@ def mode_of(image: Image.Image) -> str:
     """
     if image.mode not in _GREY | _COLOR:
         wanted = "RGB" if image.mode == "LAB" else "8 bits a channel"
-        raise DataError(f"an image of the mode {image.mode} is neither grey nor RGB in bytes; convert it to {wanted}")
+        raise DataError(
+            f"an image of the mode {image.mode} is neither gray nor RGB with 8 bits a channel; convert it to {wanted}"
+        )
     return "L" if image.mode in _GREY else "RGB"
 
 
@@ -184,7 +186,7 @@ def _unreadable(path: str, error: Exception) -> DataError:
 def _opened(path: str) -> Image.Image:
     """Open a picture that Pillow reads by itself, and of a size that can be decoded without harm."""
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise DataError("it is no file but a pipe or a device")  # which would be waited for
+        raise DataError("it is not a file but a pipe or a device")  # which would be waited for
     image = Image.open(path, formats=formats())
     width, height = image.size
     if width * height > MAX_PIXELS:

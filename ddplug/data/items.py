@@ -127,7 +127,7 @@ class Items:
 
 
 def _unreadable(what: str, error: Exception) -> DataError:
-    return DataError(f"{what} cannot be read: {type(error).__name__}: {one_line(error)}; mend the dataset")
+    return DataError(f"{what} cannot be read: {type(error).__name__}: {one_line(error)}; fix the dataset")
 
 
 def _only(item: Mapping[Any, Any], names: tuple[str, ...], what: str) -> Any:

@@ -94,7 +94,7 @@ class LabeledData:
 
     def __repr__(self) -> str:
         kind = str(self.inputs.dtype).removeprefix("torch.")
-        what = f"{self.name!r}: {len(self)} x {self.shape} {kind}, {self.num_classes} classes, {self.preprocess.kind}"
+        what = f"{self.name!r}: {len(self)} x {self.shape} {kind}, {self.num_classes} classes, {self.preprocess.shown}"
         return f"LabeledData({what})"
 
     @own_surroundings()
@@ -291,7 +291,7 @@ class LabeledData:
             return replace(self, preprocess=preprocess)
         lacking = [name for name in columns if name not in place]
         if lacking:
-            raise DataError(f"{self.name}: column {lacking[0]!r} is missing, beside {', '.join(self.columns[:5])}")
+            raise DataError(f"{self.name}: column {lacking[0]!r} is missing; there are {', '.join(self.columns[:5])}")
         inputs = self.inputs[:, [place[name] for name in columns]]
         return replace(self, inputs=inputs, columns=columns, preprocess=preprocess)
 

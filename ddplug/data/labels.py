@@ -43,7 +43,7 @@ def to_labels(values: Any, what: str) -> NDArray[Any]:
     except (TypeError, ValueError):  # numpy knows no bfloat16
         differs = not isinstance(values, Tensor)
         reason = "differ in shape" if differs else f"are {values.dtype}"
-        raise DataError(f"{what}: the labels {reason}; give one whole number a sample, shape (N,)") from None
+        raise DataError(f"{what}: the labels {reason}; give one whole number per sample, shape (N,)") from None
     refuse_masked(array, f"{what}: the labels")
     if array.dtype.kind in "SU" and isinstance(values, (list, tuple)) and len(set(map(type, values))) > 1:
         array = np.array([*values, None], dtype=object)[:-1]  # numpy makes a text of None, NaN and numbers
@@ -52,10 +52,10 @@ def to_labels(values: Any, what: str) -> NDArray[Any]:
     if array.size == 0:
         return np.zeros(len(array) if array.ndim else 0, np.int64)
     if array.ndim == 0:
-        raise DataError(f"{what}: the labels are one {type(given).__name__}; give a list or an array, one a sample")
+        raise DataError(f"{what}: the labels are one {type(given).__name__}; give a list or an array, one per sample")
     if array.ndim != 1:
         raise DataError(
-            f"{what}: the labels have the shape {array.shape}; give one a sample, shape (N,){_one_of(array, given)}"
+            f"{what}: the labels have the shape {array.shape}; give one per sample, shape (N,){_one_of(array, given)}"
         )
     return _plain(array, given, what)
 
@@ -68,7 +68,7 @@ def _one_of(array: NDArray[Any], given: Any) -> str:
         return "; give labels[0]"
     numbers = array.dtype.kind in "biuf"
     if not numbers or not bool((array >= 0).all()) or not np.allclose(array.astype(float).sum(1), 1, atol=1e-3):
-        return "; of several columns one: a sample has one class"
+        return "; of several columns give one: each sample has one class"
     if hasattr(given, "idxmax"):  # a table of pandas
         return "; of one-hot labels give labels.idxmax(axis=1)"
     return f"; of one-hot labels give {'labels.argmax(1)' if hasattr(given, 'argmax') else 'np.argmax(labels, 1)'}"
@@ -189,7 +189,7 @@ class Names:
         if isinstance(class_names, (set, frozenset)):
             raise DataError(f"{what}: class_names is a set, which has no order; give sorted(class_names)")
         if isinstance(class_names, str) or not isinstance(class_names, Iterable):
-            raise DataError(f"{what}: class_names is {class_names!r}; give one name a class, such as ['cat', 'dog']")
+            raise DataError(f"{what}: class_names is {class_names!r}; give one name per class, such as ['cat', 'dog']")
         names = [_name(name, what) for name in class_names]
         return Names(dict(enumerate(names)) if names else None, own)
 

@@ -56,11 +56,11 @@ class Listed(Folder):
             again += picture in classes
             if classes.setdefault(picture, text) != text:
                 raise DataError(
-                    f"{labels}, line {line}: {row[file].strip()} is of class {text!r}, and of {classes[picture]!r} in "
-                    "a line before; keep one"
+                    f"{labels}, line {line}: {row[file].strip()} has class {text!r}, and {classes[picture]!r} in a "
+                    "line before; keep one"
                 )
         if not classes:
-            raise DataError(f"{labels} names no picture; give a head and a line a picture")
+            raise DataError(f"{labels} names no picture; give a header row and one row for each picture")
         if again:
             note(f"{labels}: {again} lines name a picture that was named before; each picture is read once")
         texts = list(classes.values())
@@ -110,7 +110,7 @@ def _columns(path: Path, head: Sequence[str], target: str | None) -> tuple[int, 
 def _found(folder: Path, name: str, where: str) -> str:
     """Return the path of a picture, which must be in the folder."""
     if not name or os.path.isabs(name) or ".." in Path(name).parts or "\0" in name:
-        raise DataError(f"{where}: {name!r} is no path inside {folder}; name the picture as it is called there")
+        raise DataError(f"{where}: {name!r} is not a path inside {folder}; name the picture as it is called there")
     for ending in _ENDINGS:
         path = os.path.join(folder, name + ending)
         if os.path.isfile(path):

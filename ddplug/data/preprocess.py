@@ -53,6 +53,11 @@ class Preprocess:
     kind: ClassVar[str]
     fitted: ClassVar[bool] = False
 
+    @property
+    def shown(self) -> str:
+        """The kind as options spell it; files keep an older spelling."""
+        return next((given for given, stored in _SPELLINGS.items() if stored == self.kind), self.kind)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={_brief(v)}' for k, v in self.tensors().items())})"
 
@@ -163,7 +168,7 @@ KINDS: Mapping[str, type[Preprocess]] = {cls.kind: cls for cls in (Identity, Sta
 """Every stored kind of preprocessing, by name."""
 
 _SPELLINGS = {"standardize": "standardise"}
-"""Spelling of a kind in options -> its name in files, from which fingerprints of data are computed too."""
+"""Spelling of a kind in options and in what is shown -> its name in files, which fingerprints of data use too."""
 
 _MAX_ZCA = 4096
 """A wider input would need a whitening matrix of more than 64 MiB and minutes of eigenvalues."""

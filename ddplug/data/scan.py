@@ -140,7 +140,7 @@ def parts(path: Path) -> dict[str, Path]:
         DataError: it is no folder, or can be read in two ways, which are both named.
     """
     if not os.path.isdir(path):  # the method of Path raises where a name is too long
-        raise DataError(f"{path} is not a folder; give one that holds one folder of images a class")
+        raise DataError(f"{path} is not a folder; give one that holds one folder of images for each class")
     folders, _ = _listed(path)
     roles = _roles(folders)
     train, held = roles["train"], roles["test"] + roles["val"]
@@ -166,8 +166,8 @@ def _with_classes(path: Path, names: list[str], otherwise: str = "") -> Path:
     found = next((place for place in places if _listed(place)[0]), None)
     if found is None:
         raise DataError(
-            f"{path / names[0]} has no class folders; put its images into one folder a class, or, if {names[0]} is a "
-            f"class, give {path} under other names{otherwise}"
+            f"{path / names[0]} has no class folders; put its images into one folder for each class, or, if "
+            f"{names[0]} is a class, give {path} under other names{otherwise}"
         )
     return found
 

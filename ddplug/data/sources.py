@@ -40,7 +40,7 @@ _HUGGING_FACE = ({"dataset_dict.json"}, {"dataset_info.json", "state.json"})
 _FILES: Mapping[str, str] = {
     ".safetensors": "ddplug.SyntheticSet.load reads such a set; name the real data here",
     **dict.fromkeys((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "unpack it and give that"),
-    **dict.fromkeys((".txt", ".data", ".dat"), "if it is a table with a head, give csv:FILE"),
+    **dict.fromkeys((".txt", ".data", ".dat"), "if it is a table with a header row, give csv:FILE"),
     "": "read its arrays in Python and call ddplug.from_arrays(inputs, labels)",
 }
 """Ending of a file that no scheme reads -> what to do with it."""
@@ -121,7 +121,7 @@ def source_of(name: str | os.PathLike[str], known: Sequence[str]) -> Source | No
         OptionError: it is neither.
     """
     if not isinstance(name, (str, os.PathLike)):
-        raise OptionError(f"a {type(name).__name__} is no name of a data set; give a name or a folder")
+        raise OptionError(f"a {type(name).__name__} is not the name of a data set; give a name or a folder")
     text = os.fspath(name)
     scheme, colon, rest = text.partition(":")
     if colon and scheme in SCHEMES:
@@ -335,9 +335,9 @@ def _arrays(place: str, wanted: Wanted) -> LabeledData:
         with np.load(path, allow_pickle=False) as held:
             return _in_parts(lambda part, preprocess: _part(path, held, part, preprocess), wanted)
     except OSError as error:
-        raise DataError(f"cannot read {path}: {os_reason(error)}; name a file that is there") from None
+        raise DataError(f"cannot read {path}: {os_reason(error)}; check the path") from None
     except (zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise DataError(f"{path} is no .npz file that can be read ({one_line(error, most=200)})") from None
+        raise DataError(f"{path} is not an .npz file that can be read ({one_line(error, most=200)})") from None
 
 
 def _part(path: Path, held: Any, part: str, preprocess: str | Preprocess) -> LabeledData | None:
@@ -377,7 +377,7 @@ def _hugging_face(place: str, wanted: Wanted) -> LabeledData:
         raise MissingExtraError(f"hf:{place} needs Hugging Face's datasets; run pip install datasets") from None
     if not os.path.isdir(place) and not wanted.download:
         raise OptionError(
-            f"hf:{place} is no folder that is there, and a name on the Hugging Face hub is fetched only with "
+            f"hf:{place} is not an existing folder, and a name on the Hugging Face hub is fetched only with "
             "download=True (--download)"
         )
     try:
@@ -414,7 +414,10 @@ def _resized(size: tuple[int, int], batch: Mapping[str, list[Any]]) -> dict[str,
 
 SCHEMES: Mapping[str, Scheme] = {
     "imagefolder": Scheme(
-        _image_folder, ("size",), "imagefolder:DIR", "Pictures, a folder a class, or such folders in train and test."
+        _image_folder,
+        ("size",),
+        "imagefolder:DIR",
+        "Pictures, in one folder for each class, or in such folders within train and test.",
     ),
     "images": Scheme(
         _images, ("size", "labels", "target"), "images:DIR", "Pictures whose classes --label-file FILE.csv names."
@@ -423,7 +426,7 @@ SCHEMES: Mapping[str, Scheme] = {
         lambda place, wanted: _table(read_csv, ".csv", place, wanted),
         ("target", "ignore"),
         "csv:FILE",
-        "A table with a head; --target names the column of labels.",
+        "A table with a header row; --target names the column of labels.",
         (".csv", ".tsv"),
     ),
     "parquet": Scheme(

@@ -83,11 +83,11 @@ def cells(path: Path, max_memory: int) -> Iterator[tuple[int, list[str]]]:
                     )
                 yield reader.line_num, row
     except OSError as error:
-        raise DataError(f"cannot read {path}: {os_reason(error)}; name a file that is there") from None
+        raise DataError(f"cannot read {path}: {os_reason(error)}; check the path") from None
     except UnicodeDecodeError:
-        raise DataError(f"{path} is no text in UTF-8; save it as such") from None
+        raise DataError(f"{path} is not text in UTF-8; save it in that encoding") from None
     except csv.Error as error:
-        raise DataError(f"{path} is no CSV file ({one_line(error)}); mend it") from None
+        raise DataError(f"{path} is not a CSV file that can be read ({one_line(error)}); fix it") from None
 
 
 def read_csv(path: Path, target: str | None, ignore: Sequence[str], max_memory: int) -> Table:
@@ -140,7 +140,8 @@ def tell_of_missing(path: Path, labels: Sequence[Any]) -> None:
     missing = [label for label in labels if isinstance(label, str) and label.casefold() in _MAYBE_MISSING]
     if missing:
         note(
-            f"{path}: {len(missing)} labels are {missing[0]!r}, which is taken for a class; drop the rows if it is none"
+            f"{path}: {len(missing)} labels are {missing[0]!r}, which is taken for a class; drop these rows if it is "
+            "not one"
         )
 
 
@@ -177,12 +178,12 @@ def read_parquet(path: Path, target: str | None, ignore: Sequence[str], max_memo
             raise DataError(f"{path}: {_too_large(need, max_memory)}")
         table = found.read()
     except OSError as error:
-        raise DataError(f"cannot read {path}: {one_line(error, most=200)}; name a file that is there") from None
+        raise DataError(f"cannot read {path}: {one_line(error, most=200)}; check the path") from None
     except ValueError as error:  # pyarrow's own errors are such
         raise (
             error
             if isinstance(error, DataError)
-            else DataError(f"{path} is no Parquet file ({one_line(error, most=200)}); mend it")
+            else DataError(f"{path} is not a Parquet file that can be read ({one_line(error, most=200)}); fix it")
         ) from None
     names = list(table.column_names)
     label, kept = _columns(path, names, target, ignore)
@@ -214,8 +215,8 @@ def _columns(path: Path, names: list[str], target: str | None, ignore: Sequence[
     """Return the positions of the column of labels and of those to learn from."""
     if len(names) < 2:
         raise DataError(
-            f"{path} has {len(names)} columns; it must have a head of names, one of them of the labels, with a comma, "
-            "a semicolon or a tab between them"
+            f"{path} has {len(names)} columns; it must have a header row of column names, one of them for the "
+            "labels, with a comma, a semicolon or a tab between them"
         )
     if all(_is_number(name) for name in names):
         raise DataError(f"{path} begins with numbers; put a row with the names of its columns before them")
@@ -275,8 +276,8 @@ def _no_number(path: Path, line: int, names: list[str], row: list[str], kept: li
         return _missing(path, line, names[column])
     if _is_number(row[column].replace(",", ".", 1)):
         return DataError(
-            f"{path}, line {line}: column {names[column]!r} holds {row[column]!r}; write a point in the place of a "
-            "decimal comma, and thousands without one (as by pandas.read_csv with decimal=',' or thousands=',', and "
+            f"{path}, line {line}: column {names[column]!r} holds {row[column]!r}; write decimals with a point, "
+            "and thousands without a separator (as by pandas.read_csv with decimal=',' or thousands=',', and "
             "frame.to_csv)"
         )
     return _category(path, names[column], f"{one_line(row[column], most=40)!r} in line {line}")
@@ -291,8 +292,8 @@ def _missing(path: Path, line: int, column: str) -> DataError:
 
 def _category(path: Path, column: str, what: str) -> DataError:
     return DataError(
-        f"{path}: column {column!r} is no column of numbers ({what}); make it some (as by pandas.get_dummies), or "
-        f"leave it out by ignore=[{column!r}] (--ignore {shlex.quote(column)})"
+        f"{path}: column {column!r} is not a column of numbers ({what}); turn it into numbers (as by "
+        f"pandas.get_dummies), or leave it out by ignore=[{column!r}] (--ignore {shlex.quote(column)})"
     )
 
 
@@ -305,5 +306,5 @@ def _check_finite(path: Path, inputs: NDArray[np.float32], names: Sequence[str],
         if math.isnan(value):
             raise _missing(path, lines[row], names[column])
         raise DataError(
-            f"{path}, line {lines[row]}: column {names[column]!r} is infinite or too large for float32; mend it"
+            f"{path}, line {lines[row]}: column {names[column]!r} is infinite or too large for float32; fix it"
         )

@@ -159,7 +159,7 @@ def _load(
         raise unsound(path, error) from None
     if different:
         raise CheckpointError(
-            f"checkpoint {path} is of another run: {different}; use another path, or begin anew with "
+            f"checkpoint {path} belongs to another run: {different}; use another path, or start over with "
             "resume=False (--no-resume)"
         )
     _note(path, versions, identity.get("versions", {}))
@@ -169,8 +169,8 @@ def _load(
 def unsound(path: str, error: Exception) -> FormatError:
     """Return the error to raise where a checkpoint holds what no run can have written."""
     return FormatError(
-        f"{path} is not a sound checkpoint: {type(error).__name__} {one_line(error, most=200)}; "
-        "begin anew with resume=False (--no-resume)"
+        f"{path} is not a valid checkpoint: {type(error).__name__} {one_line(error, most=200)}; "
+        "start over with resume=False (--no-resume)"
     )
 
 
@@ -206,13 +206,13 @@ def load(path: str, identity: Mapping[str, Any], device: torch.device, total: in
 
     Raises:
         OptionError: the file cannot be read.
-        FormatError: it is not a sound checkpoint.
+        FormatError: it is not a valid checkpoint.
         CheckpointError: it belongs to another run, or is further than ``total`` already.
     """
     snapshot, seconds = _load(path, identity, _parse, device)
     if snapshot.step > total:
         raise CheckpointError(
             f"checkpoint {path} is at step {snapshot.step}, beyond the {total} asked for; ask for at least "
-            f"{snapshot.step}, or begin anew with resume=False (--no-resume)"
+            f"{snapshot.step}, or start over with resume=False (--no-resume)"
         )
     return snapshot, seconds

@@ -264,7 +264,7 @@ class _Run:
         try:
             self.rescue()
         except OptionError:
-            return "nor could the run be kept elsewhere"
+            return "and the run could not be kept elsewhere either"
         return f"the run is kept in {self.path}: go on with that checkpoint (--checkpoint {self.path})"
 
     def loop(self, data: LabeledData, total: int, callbacks: Sequence[Callback]) -> SyntheticSet:
@@ -325,7 +325,7 @@ def _check_private(method: Distiller, codec: str | Codec | None, nbytes: int | N
     what = "nbytes" if nbytes is not None else "codec='auto'" if codec == "auto" else None
     if what is not None and _private(method):
         raise OptionError(
-            f"{what} is settled by looking at the real images, which {method.name} may not tell of: give "
+            f"{what} is chosen by looking at the real images, which {method.name} must not reveal: give "
             "images_per_class, and a codec by its name if any"
         )
 

@@ -213,7 +213,9 @@ def check_sizable(method: Distiller) -> None:
         OptionError: it has no option ``images_per_class``.
     """
     if "images_per_class" not in getattr(method, "__dataclass_fields__", ()):
-        raise OptionError(f"{method.name} has no images_per_class to fit to a number of bytes; leave nbytes out")
+        raise OptionError(
+            f"{method.name} has no images_per_class that could be fitted to a number of bytes; leave nbytes out"
+        )
 
 
 def storage_for(data: LabeledData, codec: str | Codec | None, nbytes: int | None) -> Storage | None:

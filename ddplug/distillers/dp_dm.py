@@ -177,9 +177,9 @@ class DPDM(ImageDistiller):
         reduced_shape(data.shape, self.reduction)
         if data.preprocess.fitted or data.preprocess.kind == "zca":
             raise OptionError(
-                f"the preprocessing of {data.name} was computed from the data and would tell of them; load them with "
-                "preprocess='identity' (--preprocess identity), or with a Standardize of a mean and deviation that are "
-                "known without them"
+                f"the preprocessing of {data.name} was computed from the data and would reveal something about them; "
+                "load them with preprocess='identity' (--preprocess identity), or with a Standardize of a mean and "
+                "deviation that are known without them"
             )
         if len(data) * self.delta >= 1:
             raise OptionError(

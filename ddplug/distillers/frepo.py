@@ -61,7 +61,7 @@ _PRESETS = {
             "advance": 1,
             "steps": 500_000,
         },
-        "Zhou, Nezhadarya & Ba, NeurIPS 2022, and released defaults; Adam in the place of LAMB",
+        "Zhou, Nezhadarya & Ba, NeurIPS 2022, and released defaults; Adam instead of LAMB",
     )
 }
 

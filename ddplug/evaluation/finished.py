@@ -141,7 +141,7 @@ class Finished:
         rows = _rows(values)
         if rows is None:
             raise OptionError(
-                f"{self._shown} exists and holds no evaluations of ddplug; choose another path, or remove it"
+                f"{self._shown} exists and does not hold evaluations by ddplug; choose another path, or remove it"
             )
         return rows
 

@@ -214,5 +214,5 @@ def decode(stream: bytes, shape: tuple[int, int, int, int]) -> Array:
     values = np.zeros(shape, np.int64)
     _code(values, Reader(stream).visit, known=False)
     if np.abs(values).max(initial=0) > MOST_SIZE:
-        raise FormatError("a stream is not one of coefficients: it was altered")
+        raise FormatError("a stream does not hold coefficients: it was altered")
     return values

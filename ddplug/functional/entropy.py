@@ -378,7 +378,7 @@ class Reader:
         try:
             found: Array = self._coder.decode(_BERNOULLI, chance / _ONE).astype(np.int64)
         except AssertionError:
-            raise FormatError("a stream is not one of numbers: it was altered") from None
+            raise FormatError("a stream does not hold numbers: it was altered") from None
         return found
 
 

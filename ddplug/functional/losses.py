@@ -48,7 +48,9 @@ def mean_matching(real: Tensor, synthetic: Tensor) -> Tensor:
     """
     if real.shape != synthetic.shape:
         shapes = f"{tuple(real.shape)} and {tuple(synthetic.shape)}"
-        raise OptionError(f"the mean features have the shapes {shapes}; average over samples first, on both sides")
+        raise OptionError(
+            f"the mean features have the shapes {shapes}; average over samples first, for real and synthetic features"
+        )
     return (real - synthetic).square().sum()
 
 

@@ -122,11 +122,11 @@ def decode(streams: Mapping[str, Tensor], first: Tensor, num_classes: int) -> Te
     others = (parts << bits * torch.arange(digits)[:, None]).sum(1)
     classes = torch.cat([first[:, None], others], 1)
     if bool((classes >= num_classes).any()) or bool((shares.sum(1) > UNITS).any()):
-        raise FormatError("its labels name classes that are not, or shares of more than a whole: they were altered")
+        raise FormatError("its labels name classes that do not exist, or shares above 1: they were altered")
     labels = _labels(shares, classes, num_classes)
     found = _named(labels)
     if not (torch.equal(found[0], shares) and torch.equal(found[1], classes * (shares > 0))):
-        raise FormatError("its labels are not those that are ever stored: they were altered")
+        raise FormatError("its labels are not of the kind that ddplug stores: they were altered")
     return labels
 
 

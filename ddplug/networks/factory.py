@@ -89,7 +89,7 @@ def _call(network: Any, shape: tuple[int, ...], num_classes: int) -> Callable[[]
     needed = _needed(network)
     if needed not in (0, 2):
         raise OptionError(
-            f"network {name_of(network)} needs {needed} arguments; it must need none, or two: the shape of an input "
+            f"network {name_of(network)} needs {needed} arguments; it must take none, or two: the shape of an input "
             "and the number of classes"
         )
 
@@ -101,7 +101,7 @@ def _call(network: Any, shape: tuple[int, ...], num_classes: int) -> Callable[[]
         except Exception as error:  # a user's function may raise anything
             raise OptionError(
                 f"network {name_of(network)} cannot be built for inputs of shape {shape} and {num_classes} classes "
-                f"({type(error).__name__}: {one_line(error, most=200)}); mend the function"
+                f"({type(error).__name__}: {one_line(error, most=200)}); fix the function"
             ) from error
 
     return call

@@ -126,7 +126,7 @@ def norm_layer(norm: str, channels: int, height: int, width: int) -> nn.Module:
     if norm == "group" and channels % 4:
         raise OptionError(f"norm=group splits channels into 4 groups, which do not divide width={channels}")
     if norm == "instance" and height * width == 1:
-        raise OptionError("norm=instance meets a 1x1 map, of which it leaves nothing; use norm=layer or larger images")
+        raise OptionError("norm=instance turns a map of 1x1 into zeros; use norm=layer or larger images")
     return make(channels, height, width)
 
 

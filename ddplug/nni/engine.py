@@ -226,7 +226,7 @@ class ProxyEngine(KnownFirst, TrainingServiceExecutionEngine):
         self.endings[id(model)] = command.trial_job_id, command.event
         lost = model.metric is None and not self.spoke(model)
         if lost and self._again(model):
-            _logger.warning("Trial %s died without a word; its candidate is tried once more.", command.trial_job_id)
+            _logger.warning("Trial %s died without a message; its candidate is tried once more.", command.trial_job_id)
         else:
             self._end(model)
 

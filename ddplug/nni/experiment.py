@@ -186,7 +186,7 @@ class ProxyExperiment(NasExperiment):
                 self.journal.append(self._outcome(self._key(model), model))
         except DdplugError:
             # this may run in the thread that listens to the manager, which must live
-            _logger.exception("An outcome could not be written down.")
+            _logger.exception("A result could not be written to the journal.")
 
     def _outcome(self, name: str, model: Any) -> Record:
         """Write up a candidate whose own process did not."""

@@ -32,10 +32,10 @@ def last_words(engine: Any, model: Any, home: Path) -> str:
         home: folder of NNI's own files of the experiment.
     """
     if not isinstance(engine, ProxyEngine):
-        return str(engine.reasons.get(id(model), "it failed in this process without a word; see experiment.log"))
+        return str(engine.reasons.get(id(model), "it failed in this process without a message; see experiment.log"))
     ending = engine.ending(model)
     if ending is not None:
-        return f"{_end(*ending)} without a word{_tail(home, ending[0])}"
+        return f"{_end(*ending)} without a message{_tail(home, ending[0])}"
     if not engine.unheard:
         return "no trial took it"
     last = engine.unheard[-1]

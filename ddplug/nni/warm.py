@@ -98,7 +98,7 @@ class WarmEngine(KnownFirst):
                 else:
                     self.dispatch_model_event(TrainingEndEvent(model, status))
             except Exception:
-                _logger.exception("The end of a candidate could not be told.")
+                _logger.exception("The end of a candidate could not be reported.")
                 model.status = status
             finally:
                 self._running -= 1

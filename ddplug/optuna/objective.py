@@ -94,7 +94,9 @@ class DistilledObjective:
             OptionError: the study does not maximize one value.
         """
         if trial.study.directions != [StudyDirection.MAXIMIZE]:
-            raise OptionError("the study does not maximize one value, accuracy; create_study(direction='maximize')")
+            raise OptionError(
+                "the study does not maximize one value, the accuracy; make it by create_study(direction='maximize')"
+            )
         candidate = self.define(trial)
         trial.set_user_attr("bytes", self._nbytes)
         record = self._judge(trial, "proxy", self.proxy, candidate, 0)

@@ -148,7 +148,7 @@ def _check_classes(data: LabeledData, inside: Tensor) -> None:
         for name, known in zip(data.class_names, there.tolist(), strict=True):
             if not known:
                 raise OptionError(
-                    f"a half of the persons has no record of class {name!r}; give at least two persons of each class"
+                    f"one half of the persons has no record of class {name!r}; give at least two persons of each class"
                 )
 
 

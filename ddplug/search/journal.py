@@ -54,7 +54,7 @@ class Record:
     def __post_init__(self) -> None:
         if (self.metric is None) == (self.failure is None):
             raise OptionError(
-                f"a record has metric {self.metric} and failure {self.failure!r}; give the one that happened"
+                f"a record has metric {self.metric} and failure {self.failure!r}; give exactly one of them"
             )
         if self.metric is not None and not math.isfinite(self.metric):
             raise OptionError(f"a record has the metric {self.metric}; record a failure that says so instead")

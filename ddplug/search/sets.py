@@ -50,7 +50,8 @@ def load_set(path: str | Path, fingerprint: str | None = None) -> SyntheticSet:
     _, found, made = _loaded[name]
     if fingerprint is not None and found != fingerprint:
         raise DataError(
-            f"{path} was altered: its fingerprint is {found[:12]}, not {fingerprint[:12]}; restore it or start anew"
+            f"{path} was altered: its fingerprint is {found[:12]}, not {fingerprint[:12]}; restore it or start over "
+            "in a new folder"
         )
     return made
 
@@ -75,7 +76,7 @@ def widened(x: Tensor, channels: int | None) -> Tensor:
         return x
     if x.shape[1] != 1:
         raise OptionError(
-            f"channels={channels} repeats a grey channel, but inputs are {tuple(x.shape[1:])}; leave it out"
+            f"channels={channels} repeats a gray channel, but inputs are {tuple(x.shape[1:])}; leave it out"
         )
     return x.expand(-1, channels, *x.shape[2:])
 
@@ -111,7 +112,10 @@ def _seen(train: SyntheticSet, validation: SyntheticSet) -> str | None:
     """Return a line about it if the set was made from data that hold the split."""
     sources = {part.get("cut_from") for part in _data_of(validation)} - {None}
     if any(part.get("fingerprint") in sources for part in _data_of(train)):
-        return "the set was made from all data, those held out included; distill again with the same `--validation`"
+        return (
+            "the set was made from all of the data, including what is held out; distill again with the same "
+            "`--validation`"
+        )
     return None
 
 

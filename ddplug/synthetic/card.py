@@ -79,7 +79,7 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
             "",
             "## Preprocessing",
             "",
-            f"{_code(synthetic.preprocess.kind)}, from pixels ([0, 1] for data stored as bytes) to model space:",
+            f"{_code(synthetic.preprocess.shown)}, from pixels ([0, 1] for data stored as bytes) to model space:",
             "",
             *_block(fields),
             "",
@@ -103,11 +103,11 @@ def card(synthetic: SyntheticSet, file: str = "set.safetensors") -> str:
 
 
 _UNPROMISED = (
-    "- It may show traits of single real samples; it is not anonymous, and the licence of the real data holds.",
+    "- It may show traits of single real samples; it is not anonymous, and the license of the real data applies.",
 )
 _PROMISED = (
     "- What it may tell of a single record is bounded as said above, if that is all that was published of the data;",
-    "  epsilons of further releases add up. The licence of the real data holds.",
+    "  epsilons of further releases add up. The license of the real data applies.",
 )
 
 

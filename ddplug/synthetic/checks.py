@@ -81,7 +81,7 @@ def _values_problem(inputs: Tensor, targets: Tensor, num_classes: int, half_labe
     if not bool(inputs.isfinite().all()) or not bool(targets.isfinite().all()):
         return "it holds NaN or infinity"
     if half_labels and not (soft and torch.equal(targets.half().float(), targets)):
-        return "its labels are to be stored as float16, but are no soft labels of that precision"
+        return "its labels are to be stored as float16, but are not soft labels of that precision"
     return None
 
 

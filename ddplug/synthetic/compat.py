@@ -228,7 +228,7 @@ def _listed(names: Sequence[str], most: int = 5) -> str:
 def _in_preprocess(one: Preprocess, other: Preprocess) -> str | None:
     """Return in what two preprocessings differ."""
     if one.kind != other.kind:
-        return f"preprocessing: {one.kind} and {other.kind}"
+        return f"preprocessing: {one.shown} and {other.shown}"
     theirs = other.tensors()
     differing = [name for name, tensor in one.tensors().items() if not torch.equal(tensor, theirs[name])]
     return f"the {differing[0]} of their preprocessing" if differing else None

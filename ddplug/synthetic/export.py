@@ -130,7 +130,7 @@ def _say_range(synthetic: SyntheticSet) -> None:
     if outside > 0:
         said.append(f"{100 * outside:.2g} % of the values lie outside black and white and were clipped")
     if said:
-        note(f"pictures hold bytes: {'; '.join(said)} (npz keeps all)")
+        note(f"pictures hold 8 bits a value: {'; '.join(said)} (npz keeps all)")
 
 
 def folder_names(class_names: tuple[str, ...]) -> list[str]:
@@ -202,7 +202,7 @@ def inspect(synthetic: AnySet) -> dict[str, Any]:
         "privacy": privacy_statement(own.provenance),
         "pixel_range": [float(pixels.min()), float(pixels.max())],
         "outside_unit_range": float(((pixels < 0) | (pixels > 1)).double().mean()),
-        "preprocess": own.preprocess.kind,
+        "preprocess": own.preprocess.shown,
         "recipe": own.recipe.to_json(),
         "provenance": dict(own.provenance),
     }

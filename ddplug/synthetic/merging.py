@@ -62,9 +62,9 @@ def _place(name: str, own: SyntheticSet) -> tuple[int, int]:
     """Return which shard a set says it is."""
     place = own.provenance.get(SHARD)
     if not isinstance(place, list) or len(place) != 2 or not all(type(number) is int for number in place):
-        raise DataError(f"{name} is no shard; merge what ddplug distill --shard K/N has made")
+        raise DataError(f"{name} is not a shard; merge files that ddplug distill --shard K/N made")
     if not 1 <= place[0] <= place[1]:
-        raise DataError(f"{name} says that it is shard {place[0]}/{place[1]}, which there cannot be; make it again")
+        raise DataError(f"{name} says that it is shard {place[0]}/{place[1]}, which cannot be; make it again")
     return place[0], place[1]
 
 
@@ -75,7 +75,7 @@ def _check_complete(places: Mapping[str, tuple[int, int]]) -> None:
     by_place: dict[int, str] = {}
     for name, (own, of) in places.items():
         if of != number:
-            raise DataError(f"{name} is shard {own}/{of}, but there is one of {number} too; merge those of one run")
+            raise DataError(f"{name} is shard {own}/{of}, but another is one of {number}; merge those of one run")
         if own in by_place:
             raise DataError(f"{by_place[own]} and {name} are both shard {own}/{of}; give each once")
         by_place[own] = name

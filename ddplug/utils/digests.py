@@ -55,7 +55,7 @@ def check(file: IO[bytes], metadata: Mapping[str, str], *, payload: bool) -> Non
     head = length + file.read(int.from_bytes(length, "little"))
     stated = metadata["sha256"]
     if not re.fullmatch("[0-9a-f]{64}", stated, re.ASCII) or head.count(stated.encode()) != 1:
-        raise FormatError("it was altered or damaged: its checksum is none")
+        raise FormatError("it was altered or damaged: its checksum is not a valid one")
     if sum_of(head.replace(stated.encode(), BLANK.encode())) != stated:
         raise FormatError("it was altered or damaged: its header has another checksum")
     digest = hashlib.sha256()

@@ -181,4 +181,4 @@ def _acquired(lock: Path, path: str | Path) -> IO[str]:
             file.close()
             raise
         file.close()
-    raise OSError(None, "its lock is removed again and again")
+    raise OSError(None, "another process keeps removing its lock")

@@ -281,6 +281,7 @@ def _gathered(content: bytes) -> list[bytes]:
         _GROUP[0].allgather([parts], [torch.cat([own, own.new_zeros(longest - len(own))])]).wait()
     except RuntimeError:
         raise ProcessError(
-            failure() or f"another of the {team().size} processes has ended; start again, with any number of them"
+            failure()
+            or f"another of the {team().size} processes has ended; start all of them again, with any number of them"
         ) from None
     return [part[: int(size)].numpy().tobytes() for part, size in zip(parts, sizes, strict=True)]

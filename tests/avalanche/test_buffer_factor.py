@@ -25,7 +25,7 @@ def _filled(policy: DistilledBuffer, *, vectors: bool = False) -> DistilledBuffe
 
 
 def test_the_factor_is_the_memorys() -> None:
-    with pytest.raises(OptionError, match="has factor=2, but it is the memory that stores images smaller"):
+    with pytest.raises(OptionError, match="has factor=2, but the memory itself stores images smaller"):
         DistilledBuffer(6, distiller=DM(factor=2))
 
 

@@ -96,7 +96,7 @@ def test_nothing_is_emitted_without_a_distilled_memory() -> None:
 
 
 def test_a_policy_without_bytes_is_refused() -> None:
-    with pytest.raises(OptionError, match="ClassBalancedBuffer, which does not know its bytes"):
+    with pytest.raises(OptionError, match="ClassBalancedBuffer, which cannot say how many bytes it takes"):
         distillation_metrics(ClassBalancedBuffer(12))
 
 

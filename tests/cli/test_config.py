@@ -60,7 +60,7 @@ def test_other_data_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     one = str(tmp_path / "one.safetensors")
     make(Path(one), "random", "--data", "digits", "--images-per-class", "2")
     make(tmp_path / "two.safetensors", "random", "--config", one, "--validation", "0.1")
-    assert f"the data are not those of {one}, so another set comes out" in capsys.readouterr().err
+    assert f"the data differ from those of {one}, so another set comes out" in capsys.readouterr().err
 
 
 def test_a_toml_file_holds_the_words_of_the_command_line(tmp_path: Path) -> None:
@@ -81,10 +81,10 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
         "unknown option in .*run.toml 'image-per-class'; did you mean 'images-per-class'",
     ),
     "no method": ("seed = 2", [], 'run.toml names no method; add method = "dm"'),
-    "another method": ('method = "dm"', ["dc"], "run.toml is of method dm, not dc"),
-    "a value": ("seed = {}", ["random"], "option seed was no number or text"),
+    "another method": ('method = "dm"', ["dc"], "run.toml is for method dm, not dc"),
+    "a value": ("seed = {}", ["random"], "option seed is neither a number nor text"),
     "a number": ('seed = "x"', ["random"], "argument --seed is 'x'; it must be a whole number"),
-    "no TOML": ("seed 2", ["random"], "run.toml is no TOML"),
+    "no TOML": ("seed 2", ["random"], "run.toml is not valid TOML"),
 }
 
 

@@ -126,7 +126,7 @@ def test_unfit_folders_are_one_clear_line(tmp_path: Path) -> None:
     assert f"cannot read the image {deep}/ant/1.png (an image of the mode I;16" in refusal(deep)
     (deep / "ant" / "1.png").unlink()
     Image.new("LAB", (5, 6)).save(deep / "ant" / "1.tif")
-    assert "mode LAB is neither grey nor RGB in bytes; convert it to RGB)" in refusal(deep)
+    assert "mode LAB is neither gray nor RGB with 8 bits a channel; convert it to RGB)" in refusal(deep)
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -281,7 +281,7 @@ def test_classes_that_hold_the_same_folders_are_read_with_a_note(tmp_path: Path)
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     folder = write(tmp_path)
     os.mkfifo(folder / "bee" / "9.png")
-    with pytest.raises(DataError, match=r"9\.png \(it is no file but a pipe"):
+    with pytest.raises(DataError, match=r"9\.png \(it is not a file but a pipe"):
         from_image_folder(folder)
 
 

@@ -96,7 +96,7 @@ def test_what_get_dummies_writes_is_read(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"color": ["red", "blue"] * 5, "species": ["a", "b"] * 5})
     frame.to_csv(tmp_path / "colors.csv", index=False)
-    with pytest.raises(DataError, match=r"make it some \(as by pandas.get_dummies\)"):
+    with pytest.raises(DataError, match=r"turn it into numbers \(as by pandas.get_dummies\)"):
         load(tmp_path / "colors.csv", target="species")
     pandas.get_dummies(frame, columns=["color"]).to_csv(tmp_path / "colors.csv", index=False)
     data = load(tmp_path / "colors.csv", target="species")
@@ -134,11 +134,15 @@ WRONG: dict[str, tuple[list[str], dict[str, Any], str]] = {
     "na": (["3,iris,N/A,7"], {}, "line 12: column 'width' has no value"),
     "nan": (["3,iris,nan,7"], {}, "line 12: column 'width' has no value"),
     "infinity": (["3,iris,inf,7"], {}, "line 12: column 'width' is infinite"),
-    "a category": (["3,iris,wide,7"], {}, r"column 'width' is no column of numbers \('wide' in line 12\).*get_dummies"),
-    "a decimal comma": (['3,iris,"2,5",7'], {}, "line 12: column 'width' holds '2,5'; write a point in the place"),
+    "a category": (
+        ["3,iris,wide,7"],
+        {},
+        r"column 'width' is not a column of numbers \('wide' in line 12\).*get_dummies",
+    ),
+    "a decimal comma": (['3,iris,"2,5",7'], {}, "line 12: column 'width' holds '2,5'; write decimals with a point"),
     "no label": (["3, ,1,7"], {}, "line 12: column 'species' of the labels is empty"),
     "a short row": (["3,iris"], {}, "line 12: 2 cells under 4 names"),
-    "a bare quote": (['3,"iris"x,1,7'], {}, "is no CSV file"),
+    "a bare quote": (['3,"iris"x,1,7'], {}, "is not a CSV file"),
     "no class": (
         [],
         {"target": "length", "ignore": ["species"]},
@@ -165,7 +169,7 @@ def test_what_is_wrong_with_a_table_is_one_line(case: str, tmp_path: Path) -> No
         (b"", "has 0 columns"),
         (b"1,2\n3,4\n", "begins with numbers"),
         (b"a,b\n", "the inputs have the shape"),
-        (b"\xff\xfe\x00a,b", "is no text in UTF-8"),
+        (b"\xff\xfe\x00a,b", "is not text in UTF-8"),
         (b"a,b,b\n1,2,3\n", "2 columns are called 'b'"),
     ],
 )
@@ -225,7 +229,7 @@ def test_arrays_that_are_hostile_or_unfit_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"array 'x'|holds x"):
         load(path)
     path.write_bytes(b"PK\3\4 and nothing")
-    with pytest.raises(DataError, match=r"is no .npz file that can be read"):
+    with pytest.raises(DataError, match=r"is not an .npz file that can be read"):
         load(path)
 
 
@@ -257,14 +261,14 @@ def test_pictures_that_a_list_names_have_its_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("head", "row", "message"),
     [
-        ("file,label", "../x.png,a", r"list.csv, line 2: '../x.png' is no path inside"),
-        ("file,label", "/etc/passwd,a", "is no path inside"),
+        ("file,label", "../x.png,a", r"list.csv, line 2: '../x.png' is not a path inside"),
+        ("file,label", "/etc/passwd,a", "is not a path inside"),
         ("file,label", "no.png,a", "line 2: no.png is not in .*; drop the row"),
         ("file,label", "0.png, ", "line 2: column 'label' is empty"),
         ("file,age,sex", "0.png,3,f", r"which column of .* holds the classes is not given; add target=COLUMN"),
         ("file", "0.png", "has 1 columns"),
         ("file,label", "", "names no picture"),
-        ("file,label", "0.png,a\n0,b", "line 3: 0 is of class 'b', and of 'a' in a line before; keep one"),
+        ("file,label", "0.png,a\n0,b", "line 3: 0 has class 'b', and 'a' in a line before; keep one"),
     ],
 )
 def test_what_is_wrong_with_a_list_is_one_line(head: str, row: str, message: str, tmp_path: Path) -> None:
@@ -307,13 +311,13 @@ def test_parquet_is_read_as_csv_is(tmp_path: Path) -> None:
     data = load(tmp_path / "t.parquet", target="kind")
     assert (data.columns, data.class_names, len(data)) == (("a", "b"), ("x", "y"), 2)
     parquet.write_table(table.append_column("c", [["u", "v", "u", "v"]]), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match=r"column 'c' is no column of numbers \(of the type string\)"):
+    with pytest.raises(DataError, match=r"column 'c' is not a column of numbers \(of the type string\)"):
         load(tmp_path / "t.parquet", target="kind")
     parquet.write_table(pa.table({"a": [1.0, None], "kind": ["x", "y"]}), tmp_path / "t.parquet")
     with pytest.raises(DataError, match="line 1: column 'a' has no value"):
         load(tmp_path / "t.parquet", target="kind")
     (tmp_path / "t.parquet").write_bytes(b"PAR1 nothing PAR1")
-    with pytest.raises(DataError, match="is no Parquet file"):
+    with pytest.raises(DataError, match="is not a Parquet file"):
         load(tmp_path / "t.parquet", target="kind")
 
 

@@ -136,7 +136,7 @@ def test_a_file_that_is_no_sound_checkpoint_is_refused(path: Path, changes: dict
     edit(path, **changes)
     with pytest.raises(FormatError, match=message) as caught:
         run(path)
-    assert f"{path} is not a sound checkpoint" in str(caught.value)
+    assert f"{path} is not a valid checkpoint" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -120,7 +120,7 @@ def test_parts_are_written_now_and_then_and_belong_to_a_run(path: Path) -> None:
         run(path, replace(method, keep="hard"))
     tensors, header = read_tensors(path, KIND)
     write_tensors(path, KIND, {name: t[:1] if t.ndim else t for name, t in tensors.items()}, header)
-    with pytest.raises(FormatError, match="is not a sound checkpoint"):
+    with pytest.raises(FormatError, match="is not a valid checkpoint"):
         run(path, method)
 
 
@@ -234,7 +234,7 @@ def test_tensors_that_the_method_does_not_expect_are_refused(images: Tensor, pat
             write_tensors(path, KIND, {**{k: t for k, t in tensors.items() if k != name}, **change}, header)
             before = path.read_bytes()
             if name == "state.images" or not change:
-                with pytest.raises(FormatError, match="is not a sound checkpoint") as caught:
+                with pytest.raises(FormatError, match="is not a valid checkpoint") as caught:
                     run(path)
                 assert "\n" not in str(caught.value)
                 assert path.read_bytes() == before

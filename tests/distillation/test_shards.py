@@ -70,15 +70,15 @@ def test_what_does_not_belong_together_is_refused() -> None:
     one, other = (made("random", shard=(k, 2)) for k in (1, 2))
     cases: list[tuple[list[SyntheticSet], str]] = [
         ([], "there is no shard to merge"),
-        ([made("random")], "set 1 is no shard; merge what ddplug distill --shard K/N has made"),
+        ([made("random")], "set 1 is not a shard; merge files that ddplug distill --shard K/N made"),
         ([one], "shard 2/2 is not there; make it and give all 2"),
         ([one, one], "set 1 and set 2 are both shard 1/2; give each once"),
-        ([one, made("random", shard=(2, 3))], "set 2 is shard 2/3, but there is one of 2 too"),
+        ([one, made("random", shard=(2, 3))], "set 2 is shard 2/3, but another is one of 2"),
         ([one, made("random", shard=(2, 2), seed=1)], "their seed is 0 and 1; make them with the same options"),
         ([one, made("herding", shard=(2, 2))], "their method is 'random' and 'herding'"),
         ([one, replace(other, levels=None)], "their images have other levels"),
-        ([one, replace(other, provenance={**other.provenance, "shard": [4, 2]})], "which there cannot be"),
-        ([one, replace(other, provenance={**other.provenance, "shard": "x"})], "set 2 is no shard"),
+        ([one, replace(other, provenance={**other.provenance, "shard": [4, 2]})], "which cannot be"),
+        ([one, replace(other, provenance={**other.provenance, "shard": "x"})], "set 2 is not a shard"),
     ]
     for sets, told in cases:
         with pytest.raises(DataError, match=told):
@@ -106,4 +106,6 @@ def test_the_command_says_in_one_line_what_is_wrong(
         assert told in capsys.readouterr().err
     assert main([*command, "1/1"]) == 0
     assert main(["merge", "x", "-o", "y"]) == 2
-    assert capsys.readouterr().err == ("ddplug: error: x is no shard; merge what ddplug distill --shard K/N has made\n")
+    assert capsys.readouterr().err == (
+        "ddplug: error: x is not a shard; merge files that ddplug distill --shard K/N made\n"
+    )

@@ -186,7 +186,7 @@ def test_a_method_without_a_number_of_images_is_refused() -> None:
         name: ClassVar[str] = "fixed"
         steps: int = 0
 
-    with pytest.raises(OptionError, match="fixed has no images_per_class to fit"):
+    with pytest.raises(OptionError, match="fixed has no images_per_class that could be fitted"):
         ddplug.distill(toy_images(), Fixed(), nbytes=999, device="cpu")  # type: ignore[arg-type]
 
 

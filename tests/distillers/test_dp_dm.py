@@ -308,7 +308,7 @@ def test_a_delta_that_lets_a_record_be_shown_is_refused() -> None:
 
 @pytest.mark.parametrize("options", [{"nbytes": 900}, {"codec": "auto"}, {"nbytes": 900, "codec": "pixels:bits=1"}])
 def test_nothing_is_settled_by_looking_at_the_data_again(options: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match="is settled by looking at the real images, which dp-dm may not tell of"):
+    with pytest.raises(OptionError, match="is chosen by looking at the real images, which dp-dm must not reveal"):
         ddplug.distill(toy_images(), SMALL, device="cpu", **options)
     assert len(ddplug.distill(toy_images(), Random(images_per_class=1), device="cpu", **options))
 

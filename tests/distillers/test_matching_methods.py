@@ -284,9 +284,7 @@ def test_bad_options_name_the_value_and_the_limit(options: dict[str, object], me
 @pytest.mark.parametrize("start", ["real", "kmeans", "noise"])
 def test_a_small_class_is_started_from_more_than_once_and_it_is_said(start: str) -> None:
     data = toy_images((6, 2))
-    with pytest.warns(
-        Note, match=r"1 of 2 classes have fewer than 5 samples, .* \('class1' has 2\): theirs serve more"
-    ):
+    with pytest.warns(Note, match=r"1 of 2 classes have fewer than 5 samples, .* \('class1' has 2\): some serve more"):
         state = DM(images_per_class=5, init_from=start, network="mlp:width=4").init(data, torch.Generator())
     rows = state["inputs"][5:].flatten(1)
     assert len(rows) == 5

@@ -114,7 +114,7 @@ def test_nothing_is_taken_from_another_run(tmp_path: Path, monkeypatch: pytest.M
 def test_files_of_others_are_refused_and_stay(content: str, tmp_path: Path) -> None:
     file = tmp_path / "rows"
     file.write_text(content)
-    with pytest.raises(OptionError, match="exists and holds no evaluations of ddplug; choose another path"):
+    with pytest.raises(OptionError, match="exists and does not hold evaluations by ddplug; choose another path"):
         evaluate(MADE, TRAIN, network="mlp:width=4", recipe=SHORT, device="cpu", checkpoint=file)
     assert file.read_text() == content
 

@@ -168,7 +168,7 @@ def test_what_cannot_be_small_is_refused_before_the_run() -> None:
     with pytest.raises(OptionError, match=r"needs \(C, H, W\) images"):
         DM(images_per_class=1, network="mlp", augment="", factor=2).init(toy_table(), generator())
     zca = replace(toy_images(), preprocess=fit("zca", toy_images().inputs))
-    with pytest.raises(OptionError, match="does not go with zca"):
+    with pytest.raises(OptionError, match="cannot be combined with zca"):
         DM(images_per_class=1, factor=2).init(zca, generator())
     with pytest.raises(
         OptionError, match=r"images per class is 4 \(4 small ones .* than 12 samples; ask for at most 3"

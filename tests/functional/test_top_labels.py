@@ -83,7 +83,7 @@ def test_streams_of_other_labels_are_refused() -> None:
         decode({**streams, "shares": streams["classes"]}, first, 10)
     few = encode(rounded(probabilities(16)))
     assert few is not None
-    with pytest.raises(FormatError, match="classes that are not"):
+    with pytest.raises(FormatError, match="classes that do not exist"):
         decode(few, rounded(probabilities(16)).argmax(1).clamp_max(4), 5)
 
 

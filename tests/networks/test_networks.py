@@ -263,14 +263,14 @@ def test_specifications_are_read() -> None:
         ("convnet:depth=4", (1, 8, 8), "depth=4 pools 8x8 images below 1x1; use depth=3 or pool=none"),
         ("convnet:depth=1", (3, 1, 1), "depth=1 pools 1x1 images below 1x1; use mlp"),
         ("convnet:depth=1", (3, 1, 2), "depth=1 pools 1x2 images below 1x1; use pool=none"),
-        ("convnet:pool=none", (3, 1, 1), "norm=instance meets a 1x1 map"),
+        ("convnet:pool=none", (3, 1, 1), "norm=instance turns a map of 1x1 into zeros"),
         ("convnet", (64,), r"not inputs of shape \(64,\); use mlp"),
         ("lenet", (1, 8, 8), "at least 12x12 pixels, not 8x8"),
         ("lenet", (3, 15, 32), "at least 16x16 pixels, not 15x32"),
         ("alexnet", (3, 7, 7), "at least 8x8 pixels, not 7x7"),
         ("vgg11", (1, 8, 8), "at least 28x28 pixels, not 8x8"),
         ("vgg11", (3, 28, 28), "at least 32x32 pixels, not 28x28"),
-        ("resnet18", (1, 8, 8), "norm=instance meets a 1x1 map"),
+        ("resnet18", (1, 8, 8), "norm=instance turns a map of 1x1 into zeros"),
         ("mlp:depth=0", (4,), "depth is 0; it must be at least 1"),
     ],
 )
@@ -332,7 +332,7 @@ def test_a_function_is_called_as_it_wants_to_be(name: str) -> None:
 @pytest.mark.parametrize(
     ("network", "says"),
     [
-        (lambda shape: Plain(shape, 2), r"<lambda> needs 1 arguments; it must need none, or two"),
+        (lambda shape: Plain(shape, 2), r"<lambda> needs 1 arguments; it must take none, or two"),
         (lambda shape, classes, width: Plain(shape, 2), r"needs 3 arguments"),
         (lambda: Plain((3, 6, 6), 2), r"network Plain cannot take an input of shape \(1, 6, 6\) \(RuntimeError: "),
         (lambda: nn.Conv2d(3, 8, 3), r"network Conv2d cannot take an input of shape \(1, 6, 6\)"),

@@ -160,7 +160,7 @@ def test_pairs_are_true_whatever_trials_do(
     assert set(reasons) == set(map(int, late[:3]))
     texts = {
         "raise": "RuntimeError: bad luck",
-        "die": "was killed without a word",
+        "die": "was killed without a message",
         "complain": "its stderr ends: RuntimeError: bad luck that nobody wrote down",
     }
     for width, reason in reasons.items():

@@ -39,7 +39,7 @@ def test_data_that_would_tell_are_refused_in_a_line_that_helps(capsys: pytest.Ca
     assert "computed from the data" in err and "--preprocess identity" in err
     assert not Path("made").exists()
     assert main(["distill", "dp-dm", "--data", "digits", "--preprocess", "identity", "--bytes", "9kB", "-o", "x"]) == 2
-    assert "may not tell of" in capsys.readouterr().err
+    assert "must not reveal" in capsys.readouterr().err
 
 
 def test_other_methods_take_data_as_they_are_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -180,7 +180,7 @@ def test_a_metric_is_finite(metric: float) -> None:
 
 @pytest.mark.parametrize(("metric", "failure"), [(None, None), (0.5, "no")])
 def test_a_record_is_a_success_or_a_failure(metric: float | None, failure: str | None) -> None:
-    with pytest.raises(OptionError, match="give the one that happened"):
+    with pytest.raises(OptionError, match="give exactly one of them"):
         Record("k", {}, Result(metric, failure))
 
 

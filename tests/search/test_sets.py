@@ -74,7 +74,7 @@ def test_a_pair_of_one_kind_is_fine() -> None:
             {"num_classes": 3, "class_names": ("a", "b", "c"), "targets": torch.arange(6) % 3},
             "number of classes: 2 and 3",
         ),
-        ({"preprocess": Standardize(torch.zeros(1), torch.ones(1))}, "preprocessing: identity and standardise"),
+        ({"preprocess": Standardize(torch.zeros(1), torch.ones(1))}, "preprocessing: identity and standardize"),
         ({"targets": torch.eye(2)[SET.targets]}, "soft labels"),
         ({"provenance": {"method": "dm"}}, "made by 'dm'"),
         ({"provenance": {"merged": [{}, {"method": "kmeans"}]}}, "made by 'kmeans'"),
@@ -96,7 +96,9 @@ def test_a_set_made_from_what_the_split_was_cut_from_is_refused() -> None:
     split = replace(SET, provenance={"method": "holdout", "data": {"fingerprint": "rest", "cut_from": "all"}})
     check_pair(replace(SET, provenance={"data": {"fingerprint": "train"}}), split)
     for provenance in ({"data": {"fingerprint": "all"}}, {"merged": [{}, {"data": {"fingerprint": "all"}}]}):
-        with pytest.raises(DataError, match="the set was made from all data, those held out included; distill again"):
+        with pytest.raises(
+            DataError, match="the set was made from all of the data, including what is held out; distill again"
+        ):
             check_pair(replace(SET, provenance=provenance), split)
 
 

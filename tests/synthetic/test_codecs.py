@@ -355,7 +355,7 @@ def dct_bomb(tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
         (dct_truncated, "a stream of 0 bytes cannot hold"),
         (dct_without_points, "not coefficients and 4 bytes of points"),
         (dct_bomb, "cannot hold|the limit is 1073741824"),
-        (pixels_truncated, "a stream of 4 bytes cannot hold|a stream is not one of numbers|not finite|."),
+        (pixels_truncated, "a stream of 4 bytes cannot hold|a stream does not hold numbers|not finite|."),
         (pixels_odd_length, "cannot hold"),
         (pixels_too_many, "the limit is 1073741824"),
         (pixels_bomb, "cannot hold|the limit is 1073741824"),

@@ -33,7 +33,7 @@ def named(*names: str) -> LabeledData:
         (replace(toy_images((5, 4, 3)), class_names=("0", "1", "2")), "number of classes: 2 and 3"),
         (named("a", "class1"), "classes: only the first has 'class0'; only the second has 'a'"),
         (named("class0", "class0"), "classes: only the first has 'class1'"),
-        (replace(DATA, preprocess=Identity()), "preprocessing: standardise and identity"),
+        (replace(DATA, preprocess=Identity()), "preprocessing: standardize and identity"),
         (replace(DATA, preprocess=MOVED), "the mean of their preprocessing"),
     ],
 )

@@ -126,7 +126,7 @@ def test_merge_appends_and_stays_flat() -> None:
         ({"inputs": torch.zeros(6, 2, 3, 3)}, r"differ in shape: \(2, 4, 4\) and \(2, 3, 3\)"),
         ({"num_classes": 4}, "differ in number of classes: 3 and 4"),
         ({"targets": torch.full((6, 3), 1 / 3)}, "differ in labels: hard and soft"),
-        ({"preprocess": Identity()}, "differ in preprocessing: standardise and identity"),
+        ({"preprocess": Identity()}, "differ in preprocessing: standardize and identity"),
         ({"preprocess": Standardize(torch.zeros(2), torch.ones(2))}, "differ in the mean of their preprocessing"),
     ],
 )
@@ -323,7 +323,7 @@ def test_quantize_rounds_soft_labels_to_float16() -> None:
 def test_half_labels_must_be_soft_and_of_that_precision() -> None:
     soft = torch.full((6, 3), 1 / 3)
     for targets in (soft, torch.tensor([0, 0, 1, 1, 2, 2])):
-        with pytest.raises(DataError, match="stored as float16, but are no soft labels of that precision"):
+        with pytest.raises(DataError, match="stored as float16, but are not soft labels of that precision"):
             make(targets=targets, half_labels=True)
 
 
@@ -349,6 +349,6 @@ def test_a_notebook_shows_a_line() -> None:
     real = toy_images((500, 500))
     made = ddplug.distill(real, "random", images_per_class=3, device="cpu")
     soft = dataclasses.replace(made, targets=torch.eye(2)[made.targets], provenance={})
-    assert repr(real) == "LabeledData('toy-images': 1000 x (1, 8, 8) uint8, 2 classes, standardise)"
+    assert repr(real) == "LabeledData('toy-images': 1000 x (1, 8, 8) uint8, 2 classes, standardize)"
     assert repr(made) == "SyntheticSet(6 x (1, 8, 8), 2 classes, hard labels, 398 bytes, by 'random')"
     assert repr(soft).startswith("SyntheticSet(6 x (1, 8, 8), 2 classes, soft labels, ")

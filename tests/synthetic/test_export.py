@@ -246,7 +246,7 @@ def test_card_says_what_matters() -> None:
         '"std": [\n    0.25\n  ]',
         '"epochs": 301',
         '"method": "dm"',
-        "the licence of the real data holds",
+        "the license of the real data applies",
     ):
         assert part in text, part
 

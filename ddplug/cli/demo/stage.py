@@ -40,12 +40,12 @@ class Size:
         share: cost of a cheap score, as a share of full training.
     """
 
-    budgets: Mapping[int, int] = field(default_factory=lambda: {1: 150, 10: 80})
+    budgets: Mapping[int, int] = field(default_factory=lambda: {1: 120, 10: 50})
     network: str = "convnet:width=32,depth=2"
     methods: Mapping[str, Mapping[str, Any]] = field(
         default_factory=lambda: {
-            "dm": {"steps": 300, "batch_real": 128, "init_from": "kmeans", "learning_rate": 0.3},
-            "dc": {"steps": 40, "batch_real": 64, "init_from": "kmeans", "outer_loop": 5, "inner_loop": 5},
+            "dm": {"steps": 150, "batch_real": 128, "init_from": "kmeans", "learning_rate": 0.3},
+            "dc": {"steps": 25, "batch_real": 64, "init_from": "kmeans", "outer_loop": 5, "inner_loop": 5},
         }
     )
     repeats: int = 3

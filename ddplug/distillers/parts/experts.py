@@ -154,7 +154,7 @@ def read_expert(path: str | Path, *, whole: bool = True) -> Expert:
     tensors, header = read_tensors(path, KIND, mapped=True, whole=whole)
     fault = _fault(tensors, header)
     if fault:
-        raise FormatError(f"{path} is not a sound expert: {fault}; remove it and train it again with `ddplug experts`")
+        raise FormatError(f"{path} is not a valid expert: {fault}; remove it and train it again with `ddplug experts`")
     return Expert(Path(path), header, tensors["snapshots"])
 
 
@@ -203,7 +203,7 @@ def open_experts(folder: str | Path, network: Network, data: LabeledData, number
 
     Raises:
         OptionError: the folder cannot be read, or an expert is missing.
-        FormatError: a file is not a sound expert.
+        FormatError: a file is not a valid expert.
         DataError: an expert is of another network, or was trained on other data or otherwise.
     """
     present = _numbers(Path(local(folder)))
@@ -264,7 +264,7 @@ def train_experts(
     Raises:
         OptionError: an option is unknown or outside its range, the folder cannot be written, or another process is
             training the same expert.
-        FormatError: a file there is not a sound expert.
+        FormatError: a file there is not a valid expert.
         DataError: the folder has experts of another network, other data, another training or seed.
         DivergedError: a weight became NaN or infinite.
 
@@ -405,6 +405,7 @@ class ExpertSource:
         expert = read_expert(expert_path(self.folder, k), whole=False)  # at every step
         if list(expert.digest) != state["experts"][k].tolist():
             raise DataError(
-                f"{expert.path} is not the expert that this run began with; put the old folder back, or begin anew"
+                f"{expert.path} is not the expert that this run began with; put the old folder back, or start over "
+                "with resume=False (--no-resume)"
             )
         return [expert.at(epoch) for epoch in epochs]

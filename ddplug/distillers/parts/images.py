@@ -76,7 +76,7 @@ def check_images_per_class(data: LabeledData, images_per_class: int, factor: int
         if most < factor**2:
             fitting = "use factor=1" if whole <= most else f"use factor=1 and ask for at most {most}"
         raise OptionError(f"images per class is {whole}{small}, but no class has more than {most} samples; {fitting}")
-    _say_few(data, counts, images_per_class, "theirs serve more than once to start from")
+    _say_few(data, counts, images_per_class, "some serve more than once to start from")
 
 
 def _counted(data: LabeledData, images_per_class: int) -> list[int]:
@@ -211,7 +211,7 @@ def initial_images(
     check_images_per_class(data, images_per_class, factor)
     if factor > 1 and data.preprocess.kind == "zca":
         raise OptionError(
-            f"factor is {factor}, which does not go with zca; load the data with preprocess='standardize'"
+            f"factor is {factor}, which cannot be combined with zca; load the data with preprocess='standardize'"
         )
     if init_from not in INITIAL_IMAGES:
         return reduce(_chosen(init_from, data, images_per_class, rng), factor)
