@@ -36,8 +36,8 @@ from examples.benchmarks.results import add_row_options, chosen, machine, read, 
 
 _CLAIM = (
     "MNIST, ConvNet-3 of width 32, the same first images on both sides, judged on a held-out tenth of the training "
-    "data by 2 networks trained quickly. Wanted: DM 20 times, DC and DSA at one image a class 3 times; `dc-10-default`, the "
-    "default of `dc` at ten images a class, within 15 minutes no worse than the published setting."
+    "data by 2 networks trained quickly. Wanted: DM 20 times, DC and DSA at one image a class 3 times; the default of "
+    "`dc` at ten images a class, `dc-10-default`, within 15 minutes no worse than the published setting."
 )
 
 NETWORK = "convnet:width=32"
