@@ -6,7 +6,9 @@ A package that is installed while the process runs is seen: :func:`names` reads 
 
 from __future__ import annotations
 
-from functools import cache
+import os
+import sys
+from functools import cache, lru_cache
 from importlib import invalidate_caches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -60,11 +62,25 @@ def _home(plugin: Any) -> str:
     return f"{getattr(plugin, '__module__', '')}:{getattr(plugin, '__qualname__', repr(plugin))}"
 
 
+@lru_cache(maxsize=1)
+def _declared(folders: tuple[tuple[str, int], ...]) -> Any:
+    """Read the entry points of all packages, which takes a file a package, once for all kinds.
+
+    Args:
+        folders: where packages are installed, and when each last changed; see :func:`_folders`.
+    """
+    return entry_points()
+
+
+def _folders() -> tuple[tuple[str, int], ...]:
+    return tuple((path, os.stat(path).st_mtime_ns) for path in sys.path if os.path.exists(path))
+
+
 @cache
 def _points(kind: str) -> dict[str, EntryPoint]:
     # ours come last and so win: no other package takes over a name that results are published under
-    points = sorted(entry_points(group=GROUPS[kind]), key=lambda point: point.value.startswith("ddplug."))
-    return {point.name: point for point in points}
+    points = _declared(_folders()).select(group=GROUPS[kind])
+    return {point.name: point for point in sorted(points, key=lambda point: point.value.startswith("ddplug."))}
 
 
 def _refreshed(kind: str) -> dict[str, EntryPoint]:

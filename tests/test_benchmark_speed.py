@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples.benchmarks import speed
+from ddplug.registry import resolve
+from ddplug.testing import toy_images
+from examples.benchmarks import speed, speed_accuracy
 from examples.benchmarks.published import STEPS
 
 SMALL = {"network": "convnet:width=4"}
@@ -52,3 +54,29 @@ def test_rows_take_the_place_of_those_before(tmp_path: Path, monkeypatch: pytest
     rows = json.loads(out.read_text())["rows"]
     assert [row["row"] for row in rows] == ["dm-1", "idc-10"]
     assert rows[0]["same images"] == "yes" and rows[0]["memory (MB)"] > 0
+
+
+@pytest.mark.parametrize("name", ["dm-10", "dc-1"])
+def test_the_published_side_goes_on_as_the_library_does(name: str) -> None:
+    row, data = speed_accuracy.ROWS[name], toy_images(size=12)
+    published = {**row.published, "batch_real": 3}
+    loops = {"outer_loop": 1} if row.method == "dc" else {}
+    method = resolve("distiller", row.method)(images_per_class=2, network="convnet:width=4", **published, **loops)
+    found = []
+    for side in (speed_accuracy.plain_step, speed_accuracy.library_step):
+        rng = torch.Generator().manual_seed(0)
+        state, step = method.init(data, rng), side(method, data, rng)
+        for _ in range(3):
+            state = step(state)
+        found.append(state["inputs"])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_a_side_is_judged_at_the_start_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed_accuracy, "NETWORK", "convnet:width=4,depth=1")
+    row = speed_accuracy.Row("dc", 2, "real", {"inner_loop": 1, "batch_real": 2}, 0.0, plain=False)
+    monkeypatch.setattr(speed_accuracy, "ROWS", {"dc-small": row})
+    data = toy_images(size=12)
+    found = speed_accuracy.measure("dc-small", data, data, 0.01)
+    assert found["published, best (%)"] >= found["start (%)"] > 0
+    assert (found["as good (CPU s)"] is None) == (found["library, best (%)"] < found["published, best (%)"])

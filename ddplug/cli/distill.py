@@ -202,9 +202,10 @@ def _add_common(parser: Parser, taken: set[str]) -> None:
     )
     group.add_argument(
         "--precision",
-        choices=("float32", "bfloat16"),
+        choices=("float32", "bfloat16", "auto"),
         default="float32",
-        help="of the networks; bfloat16 is faster on GPUs and some CPUs, slower on others (default: float32)",
+        help="of the networks; bfloat16 is faster on GPUs and some CPUs, slower on others; auto tries both for a "
+        "moment (default: float32)",
     )
     add_shard_option(group, "make only every N-th class, starting with the K-th; `ddplug merge` joins the shards")
     group.add_argument("--no-resume", action="store_true", help="start over even if there is a checkpoint")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ class Samples:
         name: short name, for messages and the cache's file name.
         names: of the labels.
         key: what stays the same when the source is changed; one key has one cache file.
-        source: gives what changes with the source; a cache of another source is made again.
+        source: gives lines that change with the source; a cache of another source is made again.
         threads: how many may call ``read`` at once.
     """
 
@@ -53,7 +53,7 @@ class Samples:
     name: str
     names: Names
     key: str
-    source: Callable[[], str]
+    source: Callable[[], Iterable[str]]
     threads: int = 1
 
 
@@ -83,7 +83,7 @@ def gather(
 
 def _cached(samples: Samples, cache: str | Path, progress: bool) -> tuple[Tensor, list[Label]]:
     slug = re.sub(r"[^\w.-]+", "_", samples.name)[:40]
-    path = Path(local(cache)) / f"{slug}-{_digest(samples.key)[:16]}.cache"
+    path = Path(local(cache)) / f"{slug}-{_digest([samples.key])[:16]}.cache"
     source = _digest(samples.source())
     found = open_cache(path, source) or _decode(samples, path, source, progress)
     if found is None:
@@ -91,8 +91,12 @@ def _cached(samples: Samples, cache: str | Path, progress: bool) -> tuple[Tensor
     return found[0], found[1]["targets"]
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _digest(lines: Iterable[str]) -> str:
+    """Return the SHA-256 of lines, which need not be in memory together: a line a file may be millions."""
+    found = hashlib.sha256()
+    for number, line in enumerate(lines):
+        found.update((f"\n{line}" if number else line).encode())
+    return found.hexdigest()
 
 
 def _in_memory(samples: Samples, max_memory: int, progress: bool) -> tuple[Tensor, list[Label]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -139,13 +139,12 @@ class Folder:
         least = min(range(len(counts)), key=counts.__getitem__)
         return self.classes[least], counts[least]
 
-    def source(self) -> str:
-        """Describe the files by name, size and time of change, and the decoder by its version."""
-        parts = [_READING, PIL.__version__, repr(self.size)]
+    def source(self) -> Iterator[str]:
+        """Describe the files by name, size and time of change, and the decoder by its version; line by line."""
+        yield from (_READING, PIL.__version__, repr(self.size))
         for path, _ in self._samples:
             status = os.stat(path)
-            parts.append(f"{os.path.relpath(path, self.path)}|{status.st_size}|{status.st_mtime_ns}")
-        return "\n".join(parts)
+            yield f"{os.path.relpath(path, self.path)}|{status.st_size}|{status.st_mtime_ns}"
 
     def read(self, index: int) -> tuple[Tensor, int]:
         """Read one image and its label.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ddplug.data.images import Folder
@@ -76,10 +76,10 @@ class Listed(Folder):
         """What stays the same when files change."""
         return repr((super().key, str(self._list.resolve())))
 
-    def source(self) -> str:
-        """Describe the files and their classes."""
-        digest = hashlib.sha256(repr((self.classes, [label for _, label in self._samples])).encode()).hexdigest()
-        return f"{super().source()}\n{digest}"
+    def source(self) -> Iterator[str]:
+        """Describe the files and their classes, line by line."""
+        yield from super().source()
+        yield hashlib.sha256(repr((self.classes, [label for _, label in self._samples])).encode()).hexdigest()
 
 
 def _numbers_first(text: str) -> tuple[bool, int, str]:

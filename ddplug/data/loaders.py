@@ -144,10 +144,10 @@ def from_dataset(
     if whole is not None:
         return _from_arrays(*whole, preprocess, names, name, augmentation)
 
-    def source() -> str:
+    def source() -> list[str]:
         probes = sorted({round(i * (count - 1) / 15) for i in range(16)})
         found = [(label, str(item.dtype), item.numpy().tobytes()) for item, label in map(items.read, probes)]
-        return repr((_READING, found))
+        return [repr((_READING, found))]
 
     key = repr((name, f"{type(dataset).__module__}.{type(dataset).__qualname__}", count))
     gathered = gather(Samples(items.read, count, name, names, key, source), cache, max_memory, progress)

@@ -34,7 +34,8 @@ from ddplug.distillation.shards import WHOLE, check_shard, sharding
 from ddplug.distillation.storage import Start, Storage, check_sizable, storage_for, with_recipe
 from ddplug.distillation.through import through
 from ddplug.errors import DataError, DdplugError, DivergedError, OptionError
-from ddplug.networks.precision import PRECISIONS, computing
+from ddplug.networks.precision import AUTO, PRECISIONS, computing
+from ddplug.networks.probe import faster
 from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.file_format import check_names
@@ -48,7 +49,7 @@ from ddplug.utils.locks import locked
 from ddplug.utils.preparation import Keeper, Part, keeping
 from ddplug.utils.signals import saving, stoppable
 from ddplug.utils.surroundings import own_surroundings
-from ddplug.utils.teams import agreed, team
+from ddplug.utils.teams import agreed, spread, team
 from ddplug.utils.text import storable
 
 __all__ = ["distill"]
@@ -305,10 +306,24 @@ def _identity(
     }
 
 
-def _check_precision(precision: str, method: Distiller) -> None:
-    one_of("precision", str(precision), PRECISIONS)
-    if precision != PRECISIONS[0] and not getattr(method, precision, False):
-        raise OptionError(f"{method.name} computes in {PRECISIONS[0]} only; leave precision out")
+def _precision(asked: str, method: Distiller, data: LabeledData, checkpoint: str | None) -> str:
+    """Return the precision to compute in: as asked; else that of the run that goes on, or the faster one here."""
+    one_of("precision", str(asked), (AUTO, *PRECISIONS))
+    able = bool(getattr(method, "bfloat16", False))
+    if asked == "bfloat16" and not able:
+        raise OptionError(f"{method.name} computes in float32 only; leave precision out")
+    if asked != AUTO or not able:
+        return asked if able else PRECISIONS[0]
+
+    def chosen() -> str:
+        if checkpoint is not None and os.path.exists(checkpoint):
+            header = read_tensors(checkpoint, checkpoints.KIND, mapped=True, whole=False)[1]
+            return "bfloat16" if header.get("precision") == "bfloat16" else "float32"
+        network = getattr(method, "network", None)
+        return "float32" if network is None else faster(network, data.shape, data.num_classes, data.device)
+
+    # of several processes the first one decides
+    return PRECISIONS[int(spread(1, lambda _: {"number": torch.tensor(PRECISIONS.index(chosen()))})[0]["number"])]
 
 
 def _private(method: Distiller) -> bool:
@@ -417,6 +432,8 @@ def distill(
             treats the classes apart; :func:`ddplug.synthetic.merge` puts the shards together.
         precision: that networks compute in, ``"float32"`` or ``"bfloat16"`` (autocast; images and weights stay
             float32). The second one is faster where the machine has units for it, and many times slower elsewhere.
+            ``"auto"`` tries both for a moment and takes bfloat16 where it saves a sixth of the time; a run that goes on
+            keeps its own, and a method that computes in float32 only does so.
         **options: hyper-parameters of a method that is given by its name, such as ``images_per_class``.
 
     Returns:
@@ -454,7 +471,7 @@ def distill(
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))
     _check_private(method, codec, nbytes)
     check_shard(shard, method, data.num_classes, stored=codec is not None or nbytes is not None)
-    _check_precision(precision, method)
+    precision = _precision(precision, method, data, path if resume else None)
     asked = storage_for(data, codec, nbytes)
     # what is stored one by one in the end is of the same run, whatever it is stored as
     storage = None if asked is None or asked.afterwards else asked

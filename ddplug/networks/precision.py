@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-__all__ = ["PRECISIONS", "call", "computing", "reduced"]
+__all__ = ["AUTO", "PRECISIONS", "call", "computing", "reduced"]
 
 PRECISIONS = ("float32", "bfloat16")
+
+AUTO = "auto"
+"""In the place of a precision: the faster one, as :mod:`ddplug.networks.probe` finds it."""
 
 _CHOSEN: ContextVar[str] = ContextVar("precision", default=PRECISIONS[0])
 

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from ddplug.cli.program import main
 from ddplug.distillation.loop import distill
+from ddplug.distillers.dm import DM
 from ddplug.errors import CheckpointError, OptionError
+from ddplug.networks.convnet import convnet
 from ddplug.networks.functional import forward, initial_parameters, loss_gradient, stateless
 from ddplug.networks.precision import computing
 from ddplug.registry import resolve
@@ -63,7 +66,7 @@ def test_what_computes_in_float32_only_refuses(name: str) -> None:
 
 
 def test_other_precisions_are_refused() -> None:
-    with pytest.raises(OptionError, match=r"unknown precision 'float16'.* Known: bfloat16, float32"):
+    with pytest.raises(OptionError, match=r"unknown precision 'float16'.* Known: auto, bfloat16, float32"):
         distill(DATA, "dm", device="cpu", precision="float16")
 
 
@@ -77,3 +80,47 @@ def test_a_set_is_made_again_in_its_precision(tmp_path: Any, monkeypatch: pytest
     first, second = (SyntheticSet.load(f"{name}.safetensors") for name in "ab")
     assert second.provenance["precision"] == "bfloat16"
     assert torch.equal(first.inputs, second.inputs)
+
+
+class _Slow(nn.Module):
+    """A network that works longer in one precision than in the other, as processors do."""
+
+    def __init__(self, rounds: dict[bool, int]) -> None:
+        super().__init__()
+        self.rounds, self.own = rounds, convnet(DATA.shape, DATA.num_classes, width=4, depth=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        waste = torch.full((64, 64), 1 / 64)
+        for _ in range(self.rounds[torch.is_autocast_enabled("cpu")]):
+            waste = waste @ waste
+        return self.own(x) + 0 * waste.float().sum()  # type: ignore[no-any-return]
+
+
+def _slow(exact: int, rounded: int) -> Any:
+    def network() -> nn.Module:
+        return _Slow({False: exact, True: rounded})
+
+    return DM(images_per_class=1, network=network, pool_size=1, batch_real=2, steps=1, init_from="real")
+
+
+@pytest.mark.parametrize(("exact", "rounded", "chosen"), [(2000, 0, "bfloat16"), (0, 2000, "float32")])
+def test_the_faster_precision_is_found_and_told(exact: int, rounded: int, chosen: str) -> None:
+    made = distill(DATA, _slow(exact, rounded), device="cpu", precision="auto")
+    assert made.provenance.get("precision", "float32") == chosen
+    plain = distill(DATA, _slow(exact, rounded), device="cpu", precision=chosen)
+    assert torch.equal(made.inputs, plain.inputs)
+
+
+@pytest.mark.parametrize("begun", ["float32", "bfloat16"])
+def test_a_run_keeps_the_precision_that_it_began_with(tmp_path: Any, begun: str) -> None:
+    other = _slow(2000, 0) if begun == "float32" else _slow(0, 2000)  # whose trial would say otherwise
+    distill(DATA, other, steps=1, device="cpu", checkpoint=tmp_path / "run", precision=begun)
+    going_on = distill(DATA, other, steps=2, device="cpu", checkpoint=tmp_path / "run", precision="auto")
+    assert going_on.provenance.get("precision", "float32") == begun and going_on.provenance["steps"] == 2
+
+
+@pytest.mark.parametrize("name", ["kmeans", "dp-dm"])
+def test_what_has_one_precision_keeps_it(name: str) -> None:
+    method: Any = made_small(resolve("distiller", name)())
+    made = distill(DATA, method, steps=0, device="cpu", precision="auto")
+    assert "precision" not in made.provenance

@@ -1,0 +1,234 @@
+"""How long until a set is as good as the published loop makes it, from the same start: CPU time of one thread.
+
+    python examples/benchmarks/speed_accuracy.py --mnist DIR --row dm-1
+    python examples/benchmarks/speed_accuracy.py --mnist DIR --row dc-10-default --seconds 900
+
+Both sides begin with the same images and work for as many CPU seconds. They are judged in between, on a held-out tenth
+of the training data, by networks that are trained quickly; that does not count, nor does making the first images. The
+published side is a plain loop written from the paper (`published.py`); where networks are trained between the steps it
+is the library in the published setting, which is no slower. A row tells the best accuracy of the published side and
+when it was there, and when the library's own was as good. Rows that are there are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import ddplug
+from ddplug import registry
+from ddplug.data.labeled import LabeledData
+from ddplug.networks.functional import initial_parameters, prefixed
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from examples.benchmarks.published import STEPS
+from examples.benchmarks.results import add_row_options, chosen, machine, read, say_what_is_there, versions, write
+
+_CLAIM = (
+    "MNIST, ConvNet-3 of width 32, the same first images on both sides, judged on a held-out tenth of the training "
+    "data by 2 networks trained quickly. Wanted: DM 20 times, DC and DSA at one image a class 3 times; the default of "
+    "`dc` at ten images a class, `dc-10-default`, within 15 minutes no worse than the published setting."
+)
+
+NETWORK = "convnet:width=32"
+
+_FILE = "speed-accuracy.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is compared.
+
+    Attributes:
+        method: name of the method, whose defaults are the library's side.
+        images_per_class: on both sides.
+        start: images that both sides begin with.
+        published: options of the published side.
+        seconds: of CPU time that each side gets.
+        plain: whether the published side is the plain loop.
+    """
+
+    method: str
+    images_per_class: int
+    start: str
+    published: Mapping[str, Any]
+    seconds: float
+    plain: bool = True
+
+
+_DM = {"pool_size": 0, "batch_real": 256}
+_DC = {"pool_size": 0, "batch_real": 256, "learning_rate": 0.1}
+
+ROWS: Mapping[str, Row] = {
+    "dm-1": Row("dm", 1, "kmeans", {**_DM, "learning_rate": 1.0}, 60),
+    "dm-10": Row("dm", 10, "kmeans", {**_DM, "learning_rate": 0.1}, 90),
+    "dc-1": Row("dc", 1, "kmeans", _DC, 90),
+    "dsa-1": Row("dsa", 1, "kmeans", _DC, 90),
+    "dc-10-default": Row(
+        "dc", 10, "kmeans", {**_DC, "inner_loop": 50, "network_learning_rate": 0.01}, 900, plain=False
+    ),
+}
+
+
+class Point(NamedTuple):
+    """Where a side stands.
+
+    Attributes:
+        seconds: of CPU time so far.
+        accuracy: in percent, mean of the networks.
+        steps: so far.
+    """
+
+    seconds: float
+    accuracy: float
+    steps: int
+
+
+Stepped = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+
+def plain_step(method: Any, data: LabeledData, rng: torch.Generator) -> Stepped:
+    """Return a step of the published loop: from the state to the next, with a new network where one is kept."""
+    times = method.learning_rate * (1 if method.name in ("dc", "dsa") else method.images_per_class)
+
+    def step(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        moved = STEPS[method.name](method, data, state, rng)
+        after = {**state, "inputs": moved, "velocity": (state["inputs"] - moved) / times}
+        if any(name.startswith("network.") for name in state):
+            after |= prefixed("network.", initial_parameters(method.network, data, rng))
+        return after
+
+    return step
+
+
+def library_step(method: Any, data: LabeledData, rng: torch.Generator) -> Stepped:
+    """Return a step of the library."""
+    return lambda state: method.step(state, data, rng)[0]
+
+
+def judged(method: Any, state: Mapping[str, Tensor], data: LabeledData, held: LabeledData) -> float:
+    """Return the accuracy of a state's images, in percent."""
+    made = method.result(state, data)
+    found = ddplug.evaluate(made, held, network=method.network, recipe="quick", repeats=2, seed=1, device="cpu")
+    return 100 * found.mean
+
+
+def course(
+    state: Mapping[str, Tensor],
+    step: Stepped,
+    judge: Callable[[Mapping[str, Tensor]], float],
+    spent: float,
+    most: float,
+) -> Iterator[Point]:
+    """Take steps for some seconds, and look at the images each time that half as much again has been spent.
+
+    Args:
+        state: to begin with.
+        step: to take.
+        judge: gives an accuracy in percent.
+        spent: seconds so far, of preparation.
+        most: seconds in all.
+    """
+    steps, look = 0, max(1.0, 1.5 * spent)
+    yield Point(spent, judge(state), steps)
+    while spent < most:
+        began = time.process_time()
+        state, steps = step(state), steps + 1
+        spent += time.process_time() - began
+        if spent >= min(look, most):
+            yield Point(spent, judge(state), steps)
+            look = 1.5 * spent
+
+
+def measure(name: str, train: LabeledData, held: LabeledData, seconds: float) -> dict[str, Any]:
+    """Let both sides work and be judged."""
+    row = ROWS[name]
+    kind = registry.resolve("distiller", row.method)
+    ours = kind(images_per_class=row.images_per_class, init_from=row.start, network=NETWORK)
+    theirs = replace(ours, **row.published)
+    states, spent = {}, {}
+    for method in (theirs, ours):
+        began, rng = time.process_time(), torch.Generator().manual_seed(0)
+        states[method] = method.init(train, rng), rng
+        spent[method] = time.process_time() - began
+    prepared = max(0.0, spent[ours] - spent[theirs])  # a pool; the first images are the same
+    found: dict[Any, list[Point]] = {}
+    for method, before in ((theirs, 0.0), (ours, prepared)):
+        state, rng = states[method]
+        step = (plain_step if row.plain and method is theirs else library_step)(method, train, rng)
+        judge = partial(_said, judged, name, method, train, held)
+        found[method] = list(course(state, step, judge, before, seconds))
+    best = max(found[theirs], key=lambda point: point.accuracy)
+    there = next((point for point in found[ours] if point.accuracy >= best.accuracy), None)
+    own = max(found[ours], key=lambda point: point.accuracy)
+    return {
+        "row": name,
+        "start (%)": round(found[theirs][0].accuracy, 2),
+        "published, best (%)": round(best.accuracy, 2),
+        "after (CPU s)": round(best.seconds, 1),
+        "steps": best.steps,
+        "as good (CPU s)": None if there is None else round(there.seconds, 1),
+        "its steps": None if there is None else there.steps,
+        "times less": None if there is None else round(best.seconds / there.seconds, 1),
+        "library, best (%)": round(own.accuracy, 2),
+        "at (CPU s)": round(own.seconds, 1),
+        "each side had (CPU s)": seconds,
+    }
+
+
+def _said(
+    judge: Callable[..., float], name: str, method: Any, train: LabeledData, held: LabeledData, state: Any
+) -> float:
+    accuracy = judge(method, state, train, held)
+    print(f"{name} {method.inner_loop if hasattr(method, 'inner_loop') else ''} {accuracy:.2f}", file=sys.stderr)
+    return accuracy
+
+
+def main() -> None:
+    """Measure the rows that are missing, and write the file after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mnist", help="folder of MNIST")
+    parser.add_argument("--seconds", type=float, help="of CPU time for each side (default: the row's own)")
+    add_row_options(parser)
+    arguments = parser.parse_args()
+    path = arguments.out / _FILE
+    before = read(path, {"rows": [], "seconds": 0.0})
+    rows = {row["row"]: row for row in before["rows"]}
+    wanted = chosen(ROWS, arguments.row, str)
+    missing = [name for name in wanted if name not in rows]
+    say_what_is_there(wanted, missing, path)
+    if not missing:
+        return
+    if arguments.mnist is None:
+        parser.error("--mnist is missing; give the folder of MNIST")
+    torch.set_num_threads(1)
+    ddplug.keep_memory()
+    began = time.process_time()
+    train, held = ddplug.load_dataset("mnist", root=arguments.mnist).split(0.1)
+    for name in missing:
+        rows[name] = measure(name, train, held, arguments.seconds or ROWS[name].seconds)
+        result = {
+            "title": "Time to the accuracy of the published loop",
+            "claim": _CLAIM,
+            "rows": [rows[known] for known in ROWS if known in rows],
+            "how": "python examples/benchmarks/speed_accuracy.py --mnist DIR",
+            "machine": machine(", threads used: 1"),
+            "versions": versions(),
+            "seconds": before["seconds"] + time.process_time() - began,
+        }
+        write(path, result)
+        print(rows[name], file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
