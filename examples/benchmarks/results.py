@@ -101,7 +101,9 @@ def each_in_its_process(
         arguments: of the command line.
         processes: at once.
     """
-    with get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
+    if not jobs:
+        return
+    with get_context("spawn").Pool(min(processes, len(jobs)), maxtasksperchild=1) as pool:
         calls = [(measure, place, (*job, arguments)) for place, job in enumerate(jobs)]
         for place, found in pool.imap_unordered(_numbered, calls):
             yield jobs[place], found
