@@ -223,7 +223,8 @@ class DistilledBuffer(ExemplarsBuffer):
         if self.choice is not None:
             what = "real images" if self.options.distiller == "auto" else how
             first, last = self.choice.window
-            how = f"{what}, codec {self.choice.codec}, ranks {first:g} to {last:g} of difficulty ({self.choice.why})"
+            codecs = dict.fromkeys(layer.codec for arrival in self._arrivals for layer in arrival.layers)
+            how = f"{what}, codec {' and '.join(codecs)}, ranks {first:g} to {last:g} of difficulty ({self.choice.why})"
         return f"{rows:,} images of {len(self.groups)} groups in {held} of {limit}: {how}"
 
     def picture(self, per_row: int = 10) -> Figure:

@@ -34,6 +34,9 @@ _RATIO = 1.9
 _PROBE = 64
 """Images that are coded to see what one takes, if nothing is known."""
 
+_RANGES = 0.125
+"""Share of the bytes of a stream of vectors above which ranges of each column give way to one of them all."""
+
 _SLACK = 0.98
 """Share of the bytes that is aimed at, so that layers are rarely coded twice."""
 
@@ -81,8 +84,12 @@ class Arrival:
     @cached_property
     def images(self) -> tuple[Tensor, ...]:
         """The ``(n, *stored)`` images of each group, as small as they are stored; not kept in copies and pickles."""
-        parts = [layer.decode(self.preprocess).split(list(layer.groups)) for layer in self.layers]
+        parts = [self._own(layer.decode(self.preprocess)).split(list(layer.groups)) for layer in self.layers]
         return tuple(torch.cat(mine) for mine in zip(*parts, strict=True))
+
+    def _own(self, decoded: Tensor) -> Tensor:
+        """Return vectors as such, that were coded as series of one channel; others as they are."""
+        return decoded.flatten(1) if len(self.schema.shape) == 1 else decoded
 
     def memories(self) -> dict[GroupKey, GroupMemory]:
         """Return the memory of each group."""
@@ -100,23 +107,30 @@ class Arrival:
             made._know(self.images)
         return made
 
-    def within(self, nbytes: int) -> Arrival | None:
+    def within(self, nbytes: int, forms: Sequence[str] = ()) -> Arrival | None:
         """Keep the first layers that fit into a number of bytes; if none does, code the first with fewer images.
 
+        Args:
+            nbytes: that all may take.
+            forms: codecs that take less and less, for where not one image of each group fits.
+
         Returns:
-            ``None`` where not one image fits.
+            ``None`` where these do not fit by any of them.
         """
-        kept = self
+        kept, smaller = self, iter(forms)
         while kept.nbytes > nbytes and len(kept.layers) > 1:
             kept = replace(kept, layers=kept.layers[:-1])
         if kept is not self and "images" in vars(self):
             kept._know([images[:n] for images, n in zip(self.images, kept.numbers.values(), strict=True)])
         while kept.nbytes > nbytes:
-            share = min(0.95, _SLACK * nbytes / kept.nbytes)
-            numbers = [int(number * share) for number in kept.layers[0].groups]
-            if not any(numbers):
-                return None
-            kept = kept._coded([images[:n] for images, n in zip(kept.images, numbers, strict=True)])
+            share, codec = min(0.95, _SLACK * nbytes / kept.nbytes), kept.layers[0].codec
+            numbers = [max(min(1, number), int(number * share)) for number in kept.layers[0].groups]
+            if numbers == list(kept.layers[0].groups):
+                smallest = next(smaller, None)
+                if smallest is None:
+                    return None
+                codec = smallest
+            kept = kept._coded([images[:n] for images, n in zip(kept.images, numbers, strict=True)], codec)
         return kept
 
     def without(self, groups: set[GroupKey]) -> Arrival | None:
@@ -133,7 +147,7 @@ class Arrival:
         )
         kept = [layer.keep(places) for layer in self.layers]
         if None in kept:
-            return rest._coded([self.images[place] for place in places])
+            return rest._coded([self.images[place] for place in places], self.layers[0].codec)
         # a stream still names the groups that were left out, with no images
         layers = [replace(layer, groups=tuple(layer.groups[place] for place in places)) for layer in kept if layer]
         rest = replace(rest, layers=tuple(layers))
@@ -141,12 +155,13 @@ class Arrival:
             rest._know([self.images[place] for place in places])
         return rest
 
-    def _coded(self, images: Sequence[Tensor]) -> Arrival:
+    def _coded(self, images: Sequence[Tensor], codec: str) -> Arrival:
         """Code images anew, in one layer."""
         whole = GroupMemory(self.groups[0], torch.cat(list(images)), None, None, 0, 0, self.recipe, self.schema)
-        layer = store(self.layers[0].codec, whole.images(), [len(mine) for mine in images], self.preprocess)
-        made = replace(self, layers=(layer,))
-        made._look([whole.images()])
+        x = whole.images()
+        x = x.reshape(len(x), *self.layers[0].shape)
+        made = replace(self, layers=(store(codec, x, [len(mine) for mine in images], self.preprocess),))
+        made._look([x])
         return made
 
     def _know(self, images: Sequence[Tensor]) -> None:
@@ -165,7 +180,7 @@ class Arrival:
         parts = []
         for layer, x in zip(self.layers, inputs, strict=True):
             decoded = self.preprocess.forward(codec.through(self.preprocess.inverse(x), layer.groups))
-            parts.append(decoded.split(list(layer.groups)))
+            parts.append(self._own(decoded).split(list(layer.groups)))
         self._know([torch.cat(mine) for mine in zip(*parts, strict=True)])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -255,6 +270,8 @@ def arrive(
 ) -> Arrival | None:
     """Code as many samples of each group as fit.
 
+    Vectors are coded as series of one channel where ranges of each column would take too much of the bytes.
+
     Args:
         samples: ``(n, *shape)`` float32 of each group, in the order in which they are to be taken.
         seen: how many samples those of each group stand for.
@@ -270,6 +287,8 @@ def arrive(
         ``None`` where not one image fits.
     """
     preprocess = range_of(list(samples.values()))
+    if len(schema.shape) == 1 and 8 * schema.shape[0] > _RANGES * nbytes * shares[0]:
+        samples = {group: x[:, None] for group, x in samples.items()}
     arrival = Arrival(tuple(samples), tuple(seen), (), preprocess, schema, recipe, extra)
     offers, taken = [len(x) for x in samples.values()], [0] * len(samples)
     inputs: list[Tensor] = []
@@ -287,7 +306,8 @@ def arrive(
         room = int(nbytes * share) - arrival.nbytes
         left = [offer - t for offer, t in zip(offers, taken, strict=True)]
         numbers, layer = _fitting(coded, arrival._takes, left, room, cost)
-        if layer is None:
+        first = not arrival.layers and share < 1  # the last layer to be dropped has all groups
+        if layer is None or (first and not all(numbers)):
             continue
         cost = arrival._takes(layer) / sum(numbers)
         arrival = replace(arrival, layers=(*arrival.layers, layer))

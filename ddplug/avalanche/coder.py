@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from ddplug.avalanche.learner import losses
 from ddplug.avalanche.maker import Maker, Request
 from ddplug.avalanche.options import MemoryOptions
 from ddplug.avalanche.reservoir import Reservoir
-from ddplug.avalanche.rules import Choice, chosen
+from ddplug.avalanche.rules import Choice, chosen, smaller
 from ddplug.distillation.storage import STEPS
 from ddplug.functional import augmentation
 from ddplug.functional.augmentation import joint
@@ -72,7 +72,7 @@ class Coder:
         rest = [kept.beside(self.extra) for arrival in old if (kept := arrival.without(back)) is not None]
         total = len(known | set(new))
         share = self.max_bytes / total
-        shrunk = _shrunk(rest, share)
+        shrunk = self._shrunk(rest, share)
         if not new:
             return tuple(shrunk), choice
         if choice is None:
@@ -82,13 +82,31 @@ class Coder:
         shares = cuts(total, total - len(set(new) - known), self.planned)
         recipe = Recipe.by_steps(STEPS, joint(augmentation.resolve("auto", self.maker.schema.shape)))
         cost = old[-1].nbytes / len(old[-1]) if old else None
-        arrival = arrive(samples, seen, choice.codec, room, shares, cost, self.maker.schema, recipe, self.extra)
+        arrival = None
+        for codec in (choice.codec, *self._smaller(choice.codec)):
+            arrival = arrive(samples, seen, codec, room, shares, cost, self.maker.schema, recipe, self.extra)
+            if arrival is not None and all(arrival.numbers.values()):
+                choice = replace(choice, codec=codec)
+                break
+            cost = None
         if arrival is None:
             return tuple(shrunk), choice
         if arrival.nbytes < _FULL * room and rest:  # the others need not shrink that far
             share = (self.max_bytes - arrival.nbytes) / (total - len(new))
-            shrunk = _shrunk(rest, share)
+            shrunk = self._shrunk(rest, share)
         return (*shrunk, arrival), choice
+
+    def _shrunk(self, arrivals: Sequence[Arrival], share: float) -> list[Arrival]:
+        """Give each arrival the bytes of its groups; one for which they do not suffice is left out."""
+        kept = (
+            arrival.within(int(share * len(arrival.groups)), self._smaller(arrival.layers[0].codec))
+            for arrival in arrivals
+        )
+        return [arrival for arrival in kept if arrival is not None]
+
+    def _smaller(self, codec: str) -> list[str]:
+        """Return codecs that take less than one that nobody asked for."""
+        return smaller(codec, self.maker.schema.shape) if self.options.codec in (None, "auto") else []
 
     def _chosen(self, new: Mapping[GroupKey, Reservoir], total: int) -> Choice:
         options = self.options
@@ -152,12 +170,6 @@ class Coder:
             for group, reservoir in new.items()
         ]
         return self.maker.distilled(requests, rng)
-
-
-def _shrunk(arrivals: Sequence[Arrival], share: float) -> list[Arrival]:
-    """Give each arrival the bytes of its groups; one for which they do not suffice is left out."""
-    kept = (arrival.within(int(share * len(arrival.groups))) for arrival in arrivals)
-    return [arrival for arrival in kept if arrival is not None]
 
 
 def _memories(arrival: Arrival, groups: set[GroupKey]) -> dict[GroupKey, Any]:

@@ -11,10 +11,12 @@ import torch
 
 from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Preprocess
-from ddplug.synthetic.codecs.protocol import Codec, spec_of
+from ddplug.errors import OptionError
+from ddplug.synthetic.codecs.pixels import Pixels
+from ddplug.synthetic.codecs.protocol import Codec, codec_of, spec_of
 from ddplug.synthetic.codecs.rules import suited
 
-__all__ = ["Choice", "chosen"]
+__all__ = ["Choice", "chosen", "smaller"]
 
 _FINER = 5_000
 """Bytes a class from which on drawings are stored in two bits a number rather than one."""
@@ -71,3 +73,30 @@ def chosen(
         found = spec_of(codec)
     easy = next((each for most, each in _EASY if nbytes < most), (0.0, 1.0)) if kind == "photographs" else (0.0, 1.0)
     return Choice(found, easy if window is None else window, kind, nbytes)
+
+
+def smaller(codec: str, shape: tuple[int, ...]) -> list[str]:
+    """Return codecs that take less and less, for memories in which not one sample of each class fits by a codec.
+
+    Args:
+        codec: name with options.
+        shape: of a sample.
+
+    Example:
+        >>> smaller("pixels:bits=4", (64,)), smaller("pixels:bits=1", (1, 28, 28))
+        (['pixels:bits=2', 'pixels:bits=1'], ['pixels:bits=1,side=14', 'pixels:bits=1,side=7'])
+    """
+    made = codec_of(codec)
+    most, whole = (made.bits, made.side) if isinstance(made, Pixels) else (8, 0)
+    found = [f"pixels:bits={bits}" for bits in (4, 2, 1) if bits < most and not whole]
+    least = min(shape[1:]) if len(shape) == 3 else 0
+    sides = [side for side in (least // 2, least // 4) if 0 < side < (whole or least)]
+    return found + [spec for side in sides if _holds(spec := f"pixels:bits=1,side={side}", shape)]
+
+
+def _holds(codec: str, shape: tuple[int, ...]) -> bool:
+    try:
+        codec_of(codec).check(shape, "identity")
+    except OptionError:
+        return False
+    return True

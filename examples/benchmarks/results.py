@@ -7,11 +7,25 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["OUT", "add_row_options", "chosen", "machine", "read", "say_what_is_there", "source", "versions", "write"]
+__all__ = [
+    "OUT",
+    "add_row_options",
+    "chosen",
+    "each_in_its_process",
+    "machine",
+    "peak_memory",
+    "read",
+    "say_what_is_there",
+    "source",
+    "time_and_memory",
+    "versions",
+    "write",
+]
 
 OUT = Path("ddplug-benchmarks")
 """Folder to write to: not that of the documentation, whose rows are all there already."""
@@ -74,6 +88,46 @@ def write(path: Path, result: Mapping[str, Any]) -> None:
     """Write a result."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def each_in_its_process(
+    measure: Callable[..., dict[str, Any]], jobs: Sequence[tuple[Any, ...]], arguments: Any, processes: int
+) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Measure each job in a fresh process, some at once; yield each with what was found, as it ends.
+
+    Args:
+        measure: what to call with the parts of a job and the arguments; of a module, since processes import it.
+        jobs: parts of each.
+        arguments: of the command line.
+        processes: at once.
+    """
+    if not jobs:
+        return
+    with get_context("spawn").Pool(min(processes, len(jobs)), maxtasksperchild=1) as pool:
+        calls = [(measure, place, (*job, arguments)) for place, job in enumerate(jobs)]
+        for place, found in pool.imap_unordered(_numbered, calls):
+            yield jobs[place], found
+
+
+def _numbered(call: tuple[Callable[..., dict[str, Any]], int, tuple[Any, ...]]) -> tuple[int, dict[str, Any]]:
+    measure, place, given = call
+    return place, measure(*given)
+
+
+def peak_memory() -> float:
+    """Return the most MiB that this process has had in memory so far."""
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+def time_and_memory(runs: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return what a row says of its runs' time and memory; nothing of runs from before they told it."""
+    told = [run for run in runs if "peak" in run]
+    if not told:
+        return {}
+    seconds, peak = (max(run[name] for run in told) for name in ("seconds", "peak"))
+    return {"time, longest (s)": round(seconds), "peak memory (MiB)": round(peak)}
 
 
 def source(data: str) -> str:

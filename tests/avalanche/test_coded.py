@@ -341,6 +341,40 @@ def test_no_more_is_read_than_the_memory_may_need() -> None:
     assert made.nbytes > 320
 
 
+@pytest.mark.parametrize(
+    ("shape", "images", "planned"), [((64,), 10, True), ((64,), 10, False), ((64,), 50, True), ((3, 32, 32), 1, True)]
+)
+def test_every_class_has_rows_however_few_the_bytes(shape: tuple[int, ...], images: int, planned: bool) -> None:
+    rng = torch.Generator().manual_seed(0)
+    centers = torch.rand(10, *shape, generator=rng)
+    y = torch.arange(10).repeat_interleave(20)
+    x = centers[y] + 0.1 * torch.randn(len(y), *shape, generator=rng)
+    data = dataset(x, y)
+    stream = nc_benchmark(data, data, 5, task_labels=False, fixed_class_order=list(range(10))).train_stream
+    made = DistilledBuffer(max_bytes=f"{images} images", device="cpu", adaptive_size=not planned)
+    for number, experience in enumerate(stream, 1):
+        given = experience if planned else SimpleNamespace(dataset=experience.dataset)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            made.post_adapt(None, given)
+        held = {group.label: memory.images() for group, memory in made.groups.items() if len(memory)}
+        assert sorted(held) == list(range(2 * number))
+        assert made.nbytes <= images * centers[0].numel() == made.max_bytes
+    if len(shape) == 1:
+        near = [torch.cdist(rows, centers).argmin(1) for rows in held.values()]
+        assert all(bool((own == label).all()) for label, own in enumerate(near))
+    again = pickle.loads(pickle.dumps(made))
+    assert torch.equal(again.rows().x, made.rows().x)
+
+
+def test_ranges_of_each_column_are_kept_where_there_are_bytes_for_them() -> None:
+    x = torch.rand(200, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1e3, 1e-3, 1.0])
+    made = taken([SimpleNamespace(dataset=dataset(x, torch.arange(200) % 2))], max_bytes=600, codec="pixels:bits=8")
+    near = torch.cdist(made.rows().x / x.std(0), x / x.std(0)).amin(1)
+    assert len(near) > 50
+    assert float(near.max()) < 0.05
+
+
 def test_groups_without_an_image_are_said_once() -> None:
     stream = dotted(3).train_stream
     with pytest.warns(UserWarning, match=r"\d of \d groups have no image: \d+ bytes of each") as caught:
