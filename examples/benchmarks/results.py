@@ -121,13 +121,14 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
 
 
-def time_and_memory(runs: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Return what a row says of its runs' time and memory; nothing of runs from before they told it."""
-    told = [run for run in runs if "peak" in run]
-    if not told:
-        return {}
-    seconds, peak = (max(run[name] for run in told) for name in ("seconds", "peak"))
-    return {"time, longest (s)": round(seconds), "peak memory (MiB)": round(peak)}
+def time_and_memory(runs: Iterable[Mapping[str, Any]]) -> dict[str, int | None]:
+    """Return what a row says of its runs' time and memory; ``None`` for memory that older runs do not tell."""
+    runs = list(runs)
+    peaks = [run["peak"] for run in runs if "peak" in run]
+    return {
+        "time, longest (s)": round(max(run["seconds"] for run in runs)),
+        "peak memory (MiB)": round(max(peaks)) if peaks else None,
+    }
 
 
 def source(data: str) -> str:
