@@ -179,7 +179,7 @@ def measure(name: str, train: LabeledData, held: LabeledData, seconds: float) ->
         "steps": best.steps,
         "as good (CPU s)": None if there is None else round(there.seconds, 1),
         "its steps": None if there is None else there.steps,
-        "times less": None if there is None else round(best.seconds / there.seconds, 1),
+        "times less": None if there is None or not there.seconds else round(best.seconds / there.seconds, 1),
         "library, best (%)": round(own.accuracy, 2),
         "at (CPU s)": round(own.seconds, 1),
         "each side had (CPU s)": seconds,
