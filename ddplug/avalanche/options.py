@@ -29,7 +29,7 @@ IN_ROWS = "kmeans-centroid"
 """What ``distiller="auto"`` stands for where a memory's rows are counted: at ten images of MNIST two points better than
 DM, at ten of CIFAR-10 twenty."""
 
-PIECES = 1000
+PIECES = 500
 """Samples of an online stream after which a memory is made anew, unless ``every`` says it."""
 
 _WHOLE = ("network", "joint", "shrink", "real_share", "factor", "storage", "soft_labels", "augmentation")
