@@ -7,7 +7,7 @@ What :meth:`DistilledBuffer.post_adapt` does with an experience, step by step:
 2. *plan* (``allocation.py``): which domain the experience belongs to, and in the first call the number of groups that
    the stream will bring, counted in its labels. A group is a class of a task, and of a domain where that shifts.
 3. *sort* (``reservoir.py``): the samples of each group. In an online stream they join the real samples that wait, and
-   nothing more happens in most calls.
+   nothing more happens in most calls; where the memory is coded, they are coded as far as its bytes have room.
 4. *divide* (``allocation.py``): how many images each group may have, from the limit in images or in bytes.
 5. *combine* (``maker.py``): for each group, what to distill and what to keep, from its new samples and its old images;
    groups without new samples give up the images that they may no longer have.
@@ -19,6 +19,7 @@ The memory is replaced as a whole at the end: an error on the way leaves it as i
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import warnings
@@ -35,7 +36,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from ddplug.avalanche.allocation import Plan, images_in, is_online, limit_of, shares
-from ddplug.avalanche.coded import Arrival
+from ddplug.avalanche.coded import Arrival, arrive
 from ddplug.avalanche.coder import Coder
 from ddplug.avalanche.groups import (
     ClassMemory,
@@ -70,9 +71,14 @@ if TYPE_CHECKING:
 
 __all__ = ["DistilledBuffer"]
 
+_logger = logging.getLogger(__name__)
+
 _READ, _LEAST_READ = 100, 1000
 """Samples of a class that are read for each image of the memory's bytes, and at least: a coded one takes a hundredth of
 the bytes at the fewest."""
+
+_WAITING = 50
+"""Real samples of a group that wait for the next distillation of whole images, unless it is said."""
 
 _SPARE = 2
 """Samples that are read for each that a class may store, once that is known."""
@@ -117,6 +123,9 @@ class DistilledBuffer(ExemplarsBuffer):
 
     _least_rows = 0
     """Rows that a stock strategy cannot do without."""
+
+    _queue: tuple[Arrival, ...] = ()
+    """What came since a coded memory was made, in the bytes that it left."""
 
     def __init__(
         self,
@@ -198,8 +207,8 @@ class DistilledBuffer(ExemplarsBuffer):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the images with their levels and labels, and of the real samples that wait."""
-        waiting = sum(reservoir.nbytes for reservoir in self._waiting.values())
+        """Bytes of the images with their levels and labels, and of the samples that wait."""
+        waiting = sum(reservoir.nbytes for reservoir in (*self._waiting.values(), *self._queue))
         held: Iterable[Arrival | GroupMemory] = self._arrivals if self.coded else self.groups.values()
         # coded images count what stands beside them
         logits = 0 if self._logits is None or self.coded else self._logits.numel() * self._logits.element_size()
@@ -306,14 +315,13 @@ class DistilledBuffer(ExemplarsBuffer):
         new = by_group(rows, every, self._plan.domain(exp, rows, self._order, self._calls))
         self._calls += 1
         times = self.options.waits_for(len(exp.dataset), online=is_online(exp))
-        if times > 1:
-            most = self.options.reservoir_size or (250 if self.coded else 50)
-            self._waiting = joined(self._waiting, new, most, self._rng(0, self._calls))
-            if self._calls % times and all(group in self._order for group in new):
-                return
-            new = self._waiting
+        gathered = new if times == 1 else self._gathered(new, schema, times)
+        if gathered is None:
+            return
+        new = gathered
         self._update(new, schema, learner, agent)
-        self._waiting = {}
+        self._waiting = {group: own for group, own in self._waiting.items() if group not in new}
+        self._queue = ()
         self.seconds = time.perf_counter() - began
         self.total_seconds += self.seconds
 
@@ -331,9 +339,47 @@ class DistilledBuffer(ExemplarsBuffer):
         values_at_least(1, new_size=new_size)
         self.max_size = self.images_allowed = new_size
         self.max_bytes = new_size if self.coded else None
+        self._queue = ()
         if self.groups:
             schema = list(self.groups.values())[-1].schema
             self._update({}, schema, getattr(strategy, "model", None), strategy)
+
+    def _gathered(
+        self, new: Mapping[GroupKey, Reservoir], schema: Schema, times: int
+    ) -> Mapping[GroupKey, Reservoir] | None:
+        """Add a piece to what waits; return what the memory is to be made of, ``None`` for nothing yet."""
+        if not self._order:
+            _logger.info("pieces of a stream: the memory is made anew every %d of them, and for a new class", times)
+        queues = self.coded and self.options.reservoir_size is None
+        most = 0 if queues else self.options.reservoir_size or _WAITING
+        self._waiting = joined(self._waiting, new, most, self._rng(0, self._calls))
+        if self._calls % times and all(group in self._order for group in new):
+            self._queue += self._queued(new, schema) if queues else ()
+            return None
+        return self._standing_for_all(new) if queues else self._waiting
+
+    def _queued(self, new: Mapping[GroupKey, Reservoir], schema: Schema) -> tuple[Arrival, ...]:
+        """Code a piece of an online stream as far as the memory's bytes have room for it, until it is made anew."""
+        assert self.choice is not None  # a class that is new has been taken in
+        assert self.max_bytes is not None
+        samples = {group: own.x for group, own in new.items()}
+        room = self.max_bytes - self.nbytes
+        cost = sum(each.nbytes for each in self._arrivals) / sum(map(len, self._arrivals))
+        seen = [own.seen for own in new.values()]
+        made = arrive(samples, seen, self.choice.codec, room, [1.0], cost, schema, Recipe()) if room > 0 else None
+        return () if made is None else (made,)
+
+    def _standing_for_all(self, new: Mapping[GroupKey, Reservoir]) -> dict[GroupKey, Reservoir]:
+        """Let the newest piece of an online stream, with what is queued, stand for all since the memory was made."""
+        queued = [each.memories() for each in self._queue]
+        groups = dict.fromkeys([group for part in (*queued, new) for group in part])
+        made = {}
+        for group in groups:
+            parts = [part[group].images() for part in queued if group in part]
+            x = torch.cat([*parts, *([new[group].x] if group in new else [])])
+            if len(x):
+                made[group] = Reservoir(x, self._waiting[group].seen)
+        return made
 
     def _looked_at(self, dataset: Any) -> Any:
         """Return as much of a dataset as coded real images are chosen from: reading all of it would take longest."""

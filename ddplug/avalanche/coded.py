@@ -35,7 +35,7 @@ _PROBE = 64
 """Images that are coded to see what one takes, if nothing is known."""
 
 _RANGES = 0.125
-"""Share of the bytes of a stream of vectors above which ranges of each column give way to one of them all."""
+"""Share of the bytes of vectors that ranges of each column may take in all layers; one of them all otherwise."""
 
 _SLACK = 0.98
 """Share of the bytes that is aimed at, so that layers are rarely coded twice."""
@@ -270,7 +270,8 @@ def arrive(
 ) -> Arrival | None:
     """Code as many samples of each group as fit.
 
-    Vectors are coded as series of one channel where ranges of each column would take too much of the bytes.
+    Vectors are coded as series of one channel where ranges of each column would take too much of the bytes; columns are
+    then expected on one scale.
 
     Args:
         samples: ``(n, *shape)`` float32 of each group, in the order in which they are to be taken.
@@ -287,7 +288,7 @@ def arrive(
         ``None`` where not one image fits.
     """
     preprocess = range_of(list(samples.values()))
-    if len(schema.shape) == 1 and 8 * schema.shape[0] > _RANGES * nbytes * shares[0]:
+    if len(schema.shape) == 1 and 8 * schema.shape[0] * len(shares) > _RANGES * nbytes:
         samples = {group: x[:, None] for group, x in samples.items()}
     arrival = Arrival(tuple(samples), tuple(seen), (), preprocess, schema, recipe, extra)
     offers, taken = [len(x) for x in samples.values()], [0] * len(samples)

@@ -29,7 +29,7 @@ IN_ROWS = "kmeans-centroid"
 """What ``distiller="auto"`` stands for where a memory's rows are counted: at ten images of MNIST two points better than
 DM, at ten of CIFAR-10 twenty."""
 
-PIECES = 1000
+PIECES = 500
 """Samples of an online stream after which a memory is made anew, unless ``every`` says it."""
 
 _WHOLE = ("network", "joint", "shrink", "real_share", "factor", "storage", "soft_labels", "augmentation")
@@ -85,12 +85,12 @@ class MemoryOptions(metaclass=TakesNumbers):
         logits: keep the learner's outputs for the images too, in half precision and within the bytes, taken anew after
             each experience. Items of the memory's dataset then end with them, as Avalanche's ``DER`` wants it, and
             other plugins do not.
-        every: calls of ``post_adapt`` between two times that the memory is made anew, for online streams. Meanwhile a
-            few real samples of each group wait. A group never seen before is taken in at once, and so is whatever
-            waits. ``None`` for every whole experience, and in an online stream for pieces of about
-            :data:`PIECES` samples together.
-        reservoir_size: real samples of a group that wait at most, drawn uniformly. They come on top of the memory's
-            size, and count in its bytes. ``None`` for 250 where images are coded, and else 50.
+        every: calls of ``post_adapt`` between two times that the memory is made anew, for online streams. A group never
+            seen before is taken in at once, and so is whatever waits. ``None`` for every whole experience, and in an
+            online stream for pieces of about :data:`PIECES` samples together.
+        reservoir_size: real samples of a group that wait meanwhile at most, drawn uniformly. They come on top of the
+            memory's size, and count in its bytes. ``None`` for 50, and for none where images are coded: what comes
+            meanwhile is then coded as far as the memory's bytes have room, and the newest piece stands for the rest.
         augmentation: operations of :mod:`ddplug.functional.augmentation` for a distiller's ``augment="auto"``;
             ``"auto"`` for what suits the shape. None by default: images matched under augmentations that the learner
             does not train with were worse.

@@ -36,7 +36,7 @@ class Reservoir:
 
         Args:
             x: ``(n, *shape)`` new samples, in their order.
-            size: samples to keep at most.
+            size: samples to keep at most; 0 just counts.
             rng: generator on the CPU.
 
         Returns:
@@ -50,6 +50,8 @@ class Reservoir:
             >>> tuple(reservoir.x.shape), reservoir.seen
             ((2, 2), 3)
         """
+        if not size:
+            return Reservoir(x[:0], self.seen + len(x))
         seen, rows = self.seen, list(self.x)
         for row in x:
             seen += 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from avalanche.benchmarks import nc_benchmark
+from avalanche.benchmarks import nc_benchmark, split_online_stream
 from torch import Tensor
 
 from ddplug.avalanche import DistilledBuffer, DistilledReplayPlugin
@@ -152,7 +152,7 @@ def test_every_stream_is_remembered(scenario: str) -> None:
         rows = read(experience.dataset)[0]
         seen |= set(zip(rows.y.tolist(), rows.t.tolist(), strict=True))
     assert {(key.label, key.task) for key, own in made.groups.items() if len(own)} == seen
-    assert sum(arrival.nbytes for arrival in made._arrivals) <= 768  # what waits comes on top
+    assert made.nbytes <= 768
     both = stream[-1].dataset.concat(made.buffer)
     assert type(both[len(both) - 1][1]) is type(stream[-1].dataset[0][1])
 
@@ -298,9 +298,28 @@ def test_a_distiller_that_diverges_leaves_centroids() -> None:
 
 def test_pieces_of_an_online_stream_are_taken_in_together() -> None:
     options = MemoryOptions()
-    assert [options.waits_for(10, online=True), options.waits_for(5000, online=True)] == [100, 1]
+    assert [options.waits_for(10, online=True), options.waits_for(5000, online=True)] == [50, 1]
     assert options.waits_for(10, online=False) == 1
     assert MemoryOptions(every=7).waits_for(10, online=True) == 7
+
+
+@pytest.mark.parametrize("size", [2, 10])
+def test_what_comes_between_two_times_is_in_the_bytes(size: int) -> None:
+    stream = split_online_stream(dotted(2, 4).train_stream, size, seed=0)
+    made, queued = DistilledBuffer(max_bytes=400, codec=BITS, every=4, device="cpu"), 0
+    for piece in stream:
+        made.post_adapt(None, piece)
+        queued += len(made._queue)
+        assert made.nbytes <= 400
+    assert queued > 0
+    assert {group.label: memory.seen for group, memory in made.groups.items()}.keys() == {0, 1, 2, 3}
+    counted = sum(memory.seen for memory in made.groups.values()) + sum(own.seen for own in made._waiting.values())
+    assert counted == 240
+    x = dots(240)
+    near = torch.cdist(made.rows().x.flatten(1), x.flatten(1))
+    assert bool((near.argmin(1) // 60 == made.rows().y).all())
+    again = pickle.loads(pickle.dumps(made))
+    assert again.nbytes == made.nbytes
 
 
 def test_rows_are_varied_by_a_function_of_one() -> None:
@@ -368,8 +387,8 @@ def test_every_class_has_rows_however_few_the_bytes(shape: tuple[int, ...], imag
 
 
 def test_ranges_of_each_column_are_kept_where_there_are_bytes_for_them() -> None:
-    x = torch.rand(200, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1e3, 1e-3, 1.0])
-    made = taken([SimpleNamespace(dataset=dataset(x, torch.arange(200) % 2))], max_bytes=600, codec="pixels:bits=8")
+    x = torch.rand(900, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1e3, 1e-3, 1.0])
+    made = taken([SimpleNamespace(dataset=dataset(x, torch.arange(900) % 2))], max_bytes=2000, codec="pixels:bits=8")
     near = torch.cdist(made.rows().x / x.std(0), x / x.std(0)).amin(1)
     assert len(near) > 50
     assert float(near.max()) < 0.05
@@ -383,7 +402,7 @@ def test_groups_without_an_image_are_said_once() -> None:
     twice = enumerate([*stream, *stream])
     domains = [SimpleNamespace(dataset=each.dataset, _current_experience=number) for number, each in twice]
     with pytest.warns(UserWarning, match="groupby='class' keeps one for each class"):
-        taken(domains, max_bytes=240)
+        taken(domains, max_bytes=120)
 
 
 def test_images_are_moved_as_the_usual_grid_would_move_them() -> None:
