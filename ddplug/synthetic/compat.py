@@ -9,6 +9,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Preprocess
 from ddplug.errors import DataError
 from ddplug.synthetic.ranges import other_range
+from ddplug.utils.notes import note
 from ddplug.utils.text import known_by
 
 __all__ = [
@@ -85,6 +87,7 @@ def same_space(synthetic: Space, data: Data, what: str, device: torch.device) ->
         )
     if len(data) == 0:
         raise DataError(f"the {what} data {data.name!r} have 0 samples; give at least one")
+    _tell_of_numbers(synthetic.class_names, data.class_names, f"the set and the {what} data {data.name!r}")
     data = data.to(device) if data.scratch is None else data
     found = places(synthetic.class_names, data.class_names)
     if found is not None:
@@ -218,6 +221,17 @@ def _told_by_numbers(names: Sequence[str], others: Sequence[str]) -> bool:
         return False
     theirs = others if numbered(names) else names
     return len(names) != len(others) or not all(map(str.isdecimal, theirs)) or set(names) == set(others)
+
+
+def _tell_of_numbers(names: Sequence[str], others: Sequence[str], who: str) -> None:
+    """Tell where classes are taken in their order, since only one side has names: that order may be another one."""
+    if numbered(names) != numbered(others):
+        pairs = ", ".join(f"{one} is {other}" for one, other in islice(zip(names, others, strict=True), 3))
+        pairs += ", ..." * (len(names) > 3)
+        note(
+            f"{who}: only one of them has names of classes, so they are matched in their order ({pairs}); if it is "
+            "another one, give the data class_names"
+        )
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:

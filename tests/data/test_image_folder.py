@@ -398,6 +398,17 @@ def test_a_link_upward_ends_the_walk(tmp_path: Path) -> None:
     assert len(from_image_folder(folder)) == 8
 
 
+def test_a_link_to_itself_is_a_file_that_is_not_read(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    (folder / "ant" / "round").symlink_to("round")
+    with pytest.warns(Note, match=r"1 of 9 files are not read: 1 without an extension \(ant/round\)"):
+        assert len(from_image_folder(folder)) == 8
+    (folder / "ant" / "round").unlink()
+    (folder / "ant" / "0.png").unlink()
+    (folder / "ant" / "0.png").symlink_to("0.png")
+    assert "Too many levels of symbolic links" in refused(folder)
+
+
 def test_parts_of_two_file_systems_have_the_same_classes(tmp_path: Path) -> None:
     write(tmp_path / "train", ("caf\u00e9", "cafz"))
     write(tmp_path / "test", ("cafe\u0301", "cafz"))
