@@ -6,6 +6,7 @@ Classes are told by their names, where both sides have names: one folder may sor
 
 from __future__ import annotations
 
+import logging
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +20,6 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Preprocess
 from ddplug.errors import DataError
 from ddplug.synthetic.ranges import other_range
-from ddplug.utils.notes import note
 from ddplug.utils.text import known_by
 
 __all__ = [
@@ -34,6 +34,9 @@ __all__ = [
     "same_space",
     "source_table",
 ]
+
+
+_log = logging.getLogger(__name__)
 
 
 class Space(Protocol):
@@ -87,7 +90,7 @@ def same_space(synthetic: Space, data: Data, what: str, device: torch.device) ->
         )
     if len(data) == 0:
         raise DataError(f"the {what} data {data.name!r} have 0 samples; give at least one")
-    _tell_of_numbers(synthetic.class_names, data.class_names, f"the set and the {what} data {data.name!r}")
+    _tell_of_numbers(synthetic.class_names, data.class_names, f"the {what} data {data.name!r}")
     data = data.to(device) if data.scratch is None else data
     found = places(synthetic.class_names, data.class_names)
     if found is not None:
@@ -224,13 +227,16 @@ def _told_by_numbers(names: Sequence[str], others: Sequence[str]) -> bool:
 
 
 def _tell_of_numbers(names: Sequence[str], others: Sequence[str], who: str) -> None:
-    """Tell where classes are taken in their order, since only one side has names: that order may be another one."""
-    if numbered(names) != numbered(others):
-        pairs = ", ".join(f"{one} is {other}" for one, other in islice(zip(names, others, strict=True), 3))
-        pairs += ", ..." * (len(names) > 3)
-        note(
-            f"{who}: only one of them has names of classes, so they are matched in their order ({pairs}); if it is "
-            "another one, give the data class_names"
+    """Tell where the classes of data are taken in the order of the set's, since they have no names."""
+    if numbered(others) and not numbered(names):
+        pairs = ", ".join(f"{other} is {one}" for one, other in islice(zip(names, others, strict=True), 3))
+        more = ", ..." if len(names) > 3 else ""
+        _log.warning(
+            "%s have no names of classes, so they are taken in the order of the set's (%s%s); if theirs is another "
+            "one, give them class_names",
+            who,
+            pairs,
+            more,
         )
 
 

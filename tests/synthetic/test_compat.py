@@ -16,7 +16,6 @@ from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import DataError
 from ddplug.synthetic.compat import Space, difference, places, same_preprocess, same_space
 from ddplug.testing import toy_images
-from ddplug.utils.notes import Note
 
 DATA = toy_images((5, 4))
 MOVED = Standardize(DATA.preprocess.tensors()["mean"] + 1e-6, DATA.preprocess.tensors()["std"])
@@ -112,10 +111,17 @@ def test_sets_are_merged_class_by_class(soft: bool) -> None:
     assert replace(made, class_names=()).merge(made).class_names == made.class_names
 
 
-def test_names_on_one_side_alone_are_matched_in_their_order_and_that_is_noted() -> None:
+def test_data_without_names_are_taken_in_the_order_of_the_set_and_that_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     made, cpu = distill(DATA, Random(images_per_class=2), device="cpu"), torch.device("cpu")
-    with pytest.warns(Note, match=r"test data '.*': only one of them has names of .* \(class0 is 0, class1 is 1\); if"):
-        assert torch.equal(same_space(made, named("0", "1"), "test", cpu).targets, DATA.targets)
+    assert torch.equal(same_space(made, named("0", "1"), "test", cpu).targets, DATA.targets)
+    assert len(caplog.messages) == 1
+    assert "have no names of classes, so they are taken in the order of the set's (0 is class0, 1 is" in caplog.text
+    for names in (("class0", "class1"), ("class1", "class0")):
+        same_space(made, named(*names), "test", cpu)
+    same_space(replace(made, class_names=("0", "1")), DATA, "test", cpu)
+    assert len(caplog.messages) == 1
 
 
 def test_a_thousand_names_are_said_in_a_line() -> None:
