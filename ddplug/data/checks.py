@@ -33,6 +33,8 @@ def to_inputs(values: Any, what: str) -> Tensor:
     given = values
     if isinstance(values, Tensor):
         refuse_meta(values, f"{what}: the inputs")
+        if values.is_nested:
+            raise DataError(f"{what}: the inputs differ in shape; make them equal (torch.nested.to_padded_tensor)")
         if values.dtype == torch.uint8 or values.is_floating_point():
             dtype = torch.uint8 if values.dtype == torch.uint8 else torch.float32
             return values.detach().to_dense().to(dtype).contiguous()
@@ -87,7 +89,7 @@ def _instead_of_objects(values: Any, given: Any) -> str:
     """Say how texts, and objects of any kind, become inputs."""
     flat = values.reshape(-1)
     if values.ndim == 0:
-        return f", not one {type(given).__name__}"
+        return f", not one {type(given).__name__}{' (inputs.toarray())' if hasattr(given, 'toarray') else ''}"
     if any(isinstance(value, (str, bytes)) for value in flat):
         if hasattr(given, "columns"):
             return " (of texts in a table: pandas.get_dummies(frame, dtype=float))"

@@ -64,15 +64,23 @@ def from_pil(image: Image.Image, mode: str | None = None) -> Tensor:
     Raises:
         DataError: the image has more than 8 bits a channel.
     """
-    mode = mode or mode_of(image)
+    return _pixels(_plain(image, mode or mode_of(image)))
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    pixels = np.array(image)
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
+
+
+def _plain(image: Image.Image, mode: str) -> Image.Image:
+    """Turn an image upright and into a mode; it is not copied where it is so already."""
     image.load()  # turns a TIFF by itself
     turn = _TURNS.get(_orientation(image))
     if turn is not None:
         image = image.transpose(turn)
     if "transparency" in image.info:
         image = image.convert("RGBA")
-    pixels = np.array(image.convert(mode))
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -215,7 +223,6 @@ def _decode(path: str, mode: str, size: tuple[int, int] | None) -> Tensor:
             if size is None:
                 return from_pil(image, mode)
             # palettes and transparency cannot be interpolated: to the final mode first
-            pixels = from_pil(image, mode).permute(1, 2, 0).squeeze(2).numpy()
-            return from_pil(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+            return _pixels(_plain(image, mode).resize((size[1], size[0]), Image.Resampling.BILINEAR))
     except Exception as error:  # decoders raise anything on broken files
         raise _unreadable(path, error) from None

@@ -20,6 +20,7 @@ from ddplug.data.preprocess import Preprocess, fit, to_pixels
 from ddplug.errors import DataError, OptionError
 from ddplug.functional.augmentation import ALL_OPERATIONS
 from ddplug.utils.checks import whole
+from ddplug.utils.notes import note
 from ddplug.utils.paths import local
 from ddplug.utils.surroundings import own_surroundings
 
@@ -34,6 +35,9 @@ _WHOLE: Mapping[str, Callable[[Any], tuple[Any, Any]]] = {
     "torchvision.datasets.svhn.SVHN.__getitem__": lambda dataset: (dataset.data, dataset.labels),
 }
 """Data sets that hold all their images: the method that gives one of them -> how to have all at once."""
+
+_LEAST_SIDE = 8
+"""Pixels of a square that is more likely to be a grey image than a series."""
 
 _READING = 3
 """Changes where items are read differently, so that caches are made again."""
@@ -243,6 +247,11 @@ def _assemble(
     cache: str | Path | None = None,
 ) -> LabeledData:
     """Put checked data together."""
+    if inputs.ndim == 3 and inputs.shape[1] == inputs.shape[2] >= _LEAST_SIDE:
+        note(
+            f"{name}: inputs of the shape {tuple(inputs.shape[1:])} are read as series of {inputs.shape[1]} channels; "
+            "of grey images give each its channel, as by inputs[:, None]"
+        )
     if augmentation is None:
         augmentation = ALL_OPERATIONS if inputs.ndim == 4 else ""
     fitted = fit(preprocess, inputs) if isinstance(preprocess, str) else preprocess

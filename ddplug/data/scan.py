@@ -88,11 +88,18 @@ def _listed(path: str | Path) -> tuple[list[str], list[str]]:
     """Return the names of the folders and of the files in a folder, sorted, without those that mean nothing."""
     try:
         with os.scandir(path) as entries:
-            seen = sorted((entry.name, entry.is_dir()) for entry in entries)
+            seen = sorted((entry.name, _is_folder(entry)) for entry in entries)
     except OSError as error:
         raise DataError(f"cannot read the folder {path}: {os_reason(error)}; make it readable or remove it") from None
     kept = [(name, folder) for name, folder in seen if not name.startswith(".") and name.casefold() not in _JUNK]
     return [name for name, folder in kept if folder], [name for name, folder in kept if not folder]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself leads nowhere, as one to what is gone
+        return False
 
 
 def _walk(path: str, above: frozenset[str] = frozenset()) -> Iterator[tuple[str, list[str]]]:

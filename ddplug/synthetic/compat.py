@@ -6,9 +6,11 @@ Classes are told by their names, where both sides have names: one folder may sor
 
 from __future__ import annotations
 
+import logging
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -32,6 +34,9 @@ __all__ = [
     "same_space",
     "source_table",
 ]
+
+
+_log = logging.getLogger(__name__)
 
 
 class Space(Protocol):
@@ -85,6 +90,7 @@ def same_space(synthetic: Space, data: Data, what: str, device: torch.device) ->
         )
     if len(data) == 0:
         raise DataError(f"the {what} data {data.name!r} have 0 samples; give at least one")
+    _tell_of_numbers(synthetic.class_names, data.class_names, f"the {what} data {data.name!r}")
     data = data.to(device) if data.scratch is None else data
     found = places(synthetic.class_names, data.class_names)
     if found is not None:
@@ -218,6 +224,20 @@ def _told_by_numbers(names: Sequence[str], others: Sequence[str]) -> bool:
         return False
     theirs = others if numbered(names) else names
     return len(names) != len(others) or not all(map(str.isdecimal, theirs)) or set(names) == set(others)
+
+
+def _tell_of_numbers(names: Sequence[str], others: Sequence[str], who: str) -> None:
+    """Tell where the classes of data are taken in the order of the set's, since they have no names."""
+    if numbered(others) and not numbered(names):
+        pairs = ", ".join(f"{other} is {one}" for one, other in islice(zip(names, others, strict=True), 3))
+        more = ", ..." if len(names) > 3 else ""
+        _log.warning(
+            "%s have no names of classes, so they are taken in the order of the set's (%s%s); if theirs is another "
+            "one, give them class_names",
+            who,
+            pairs,
+            more,
+        )
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:

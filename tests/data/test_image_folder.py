@@ -366,6 +366,8 @@ def test_pictures_are_turned_upright(orientation: int, ending: str, tmp_path: Pa
     data = from_image_folder(tmp_path)
     assert data.shape == (3, *((48, 40) if orientation < 5 else (40, 48)))
     assert np.array_equal(data.inputs[0].permute(1, 2, 0).numpy(), expected)
+    small = np.array(Image.fromarray(expected).resize((20, 10), Image.Resampling.BILINEAR))
+    assert np.array_equal(from_image_folder(tmp_path, size=(10, 20)).inputs[0].permute(1, 2, 0).numpy(), small)
 
 
 @pytest.mark.parametrize("grey_part", ["train", "test"])
@@ -391,11 +393,38 @@ def test_a_picture_too_large_to_decode_is_refused_by_its_header(tmp_path: Path) 
     assert "it has 10000 x 9000 pixels, more than 67 million" in refused(folder)
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell the most memory")
+def test_a_picture_is_unfolded_once_before_it_is_made_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    folder = write(tmp_path, count=2)
+    Image.new("1", (5000, 5000)).save(folder / "ant" / "0.png")  # 3 kB; 25 MB, and 100 MB in color
+
+    def most() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+
+    Path("/proc/self/clear_refs").write_text("5")  # forgets what it was
+    before = most()
+    assert from_image_folder(folder, size=8).shape == (3, 8, 8)
+    assert most() - before < 170e6
+
+
 def test_a_link_upward_ends_the_walk(tmp_path: Path) -> None:
     folder = write(tmp_path)
     (folder / "ant" / "again").symlink_to(folder / "ant")
     (folder / "bee" / "all").symlink_to(folder)  # where the images of the other class are
     assert len(from_image_folder(folder)) == 8
+
+
+def test_a_link_to_itself_is_a_file_that_is_not_read(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    (folder / "ant" / "round").symlink_to("round")
+    with pytest.warns(Note, match=r"1 of 9 files are not read: 1 without an extension \(ant/round\)"):
+        assert len(from_image_folder(folder)) == 8
+    (folder / "ant" / "round").unlink()
+    (folder / "ant" / "0.png").unlink()
+    (folder / "ant" / "0.png").symlink_to("0.png")
+    assert "Too many levels of symbolic links" in refused(folder)
 
 
 def test_parts_of_two_file_systems_have_the_same_classes(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
@@ -21,6 +22,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.loaders import from_arrays, from_dataset
 from ddplug.data.preprocess import fit
 from ddplug.errors import DataError, OptionError
+from ddplug.utils.notes import Note
 
 
 class Items(Dataset[tuple[Any, Any]]):
@@ -191,6 +193,7 @@ BAD_ARRAYS = {
     "texts and numbers": (torch.ones(2, 2), ["a", 1], None, "1 of 2 labels are texts"),
     "an empty text": (torch.ones(2, 2), ["a", " "], None, "1 samples have an empty text for a label"),
     "huge labels": (torch.ones(2, 2), np.array([2**63, 0], np.uint64), None, "the labels do not fit 64 bits"),
+    "sparse of scipy": (csr_matrix(np.eye(2)), [0, 1], None, r".*not one csr_matrix \(inputs.toarray\(\)\)"),
     "masked": (np.ma.masked_equal(np.eye(2), 0), [0, 1], None, "the inputs hold 2 masked values"),
     "masked labels": (np.eye(2), np.ma.masked_equal([0, 1], 1), None, "the labels hold 1 masked values"),
     "meta": (torch.ones(2, 2, device="meta"), [0, 1], None, "the inputs are on the device 'meta'"),
@@ -216,6 +219,23 @@ def test_bad_arrays_are_one_clear_line(case: str) -> None:
     with pytest.raises(DataError, match=f"^mine:? ?{message}|^mine{message}") as caught:
         from_arrays(inputs, targets, class_names=names, name="mine")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_refused_as_lists_of_several_shapes_are() -> None:
+    rows = [torch.zeros(3), torch.ones(4)]
+    for inputs in (rows, torch.nested.nested_tensor(rows)):
+        with pytest.raises(DataError, match="arrays: the inputs differ in shape; make them equal"):
+            from_arrays(inputs, [0, 1])
+
+
+@pytest.mark.parametrize("make", [from_arrays, lambda x, y: from_dataset(list(zip(x, y, strict=True)))])
+def test_squares_that_are_read_as_series_are_noted(make: Callable[[Any, Any], LabeledData]) -> None:
+    squares = np.random.default_rng(0).random((4, 28, 28))
+    with pytest.warns(Note, match=r"shape \(28, 28\) are read as series of 28 channels; .* as by inputs\[:, None\]"):
+        assert make(squares, [0, 1, 0, 1]).shape == (28, 28)
+    assert make(squares[:, None], [0, 1, 0, 1]).shape == (1, 28, 28)
+    assert make(squares[:, :3], [0, 1, 0, 1]).shape == (3, 28)
 
 
 @pytest.mark.parametrize(

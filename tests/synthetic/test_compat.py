@@ -111,6 +111,19 @@ def test_sets_are_merged_class_by_class(soft: bool) -> None:
     assert replace(made, class_names=()).merge(made).class_names == made.class_names
 
 
+def test_data_without_names_are_taken_in_the_order_of_the_set_and_that_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made, cpu = distill(DATA, Random(images_per_class=2), device="cpu"), torch.device("cpu")
+    assert torch.equal(same_space(made, named("0", "1"), "test", cpu).targets, DATA.targets)
+    assert len(caplog.messages) == 1
+    assert "have no names of classes, so they are taken in the order of the set's (0 is class0, 1 is" in caplog.text
+    for names in (("class0", "class1"), ("class1", "class0")):
+        same_space(made, named(*names), "test", cpu)
+    same_space(replace(made, class_names=("0", "1")), DATA, "test", cpu)
+    assert len(caplog.messages) == 1
+
+
 def test_a_thousand_names_are_said_in_a_line() -> None:
     many = [replace(toy_images([2] * 60), class_names=tuple(f"{who}{k}" for k in range(60))) for who in "ab"]
     assert (difference(*many) or "").count("and 55 more") == 2

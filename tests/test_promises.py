@@ -1,0 +1,94 @@
+"""What SECURITY.md promises of the whole package, looked up in its sources."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "ddplug"
+
+EXECUTES = {"eval", "exec", "compile", "__import__", "load", "loads", "Unpickler", "system", "popen"}
+"""What turns text or bytes into a program, by the last part of its name; of ``load`` those below."""
+
+LOADERS = {"torch", "pickle", "marshal", "shelve", "joblib", "dill", "yaml", "cPickle"}
+"""Modules whose ``load`` may execute what it reads."""
+
+PICKLE = {"utils/processes.py"}
+"""Pipes between processes that one program starts; nothing of a file goes through them."""
+
+NETWORK = {"socket", "ssl", "http", "urllib", "requests", "httpx", "ftplib", "smtplib", "huggingface_hub", "datasets"}
+"""Modules that reach other machines, or read what others hold."""
+
+ASKED = {"nni/running.py": "socket", "synthetic/hub.py": "huggingface_hub", "data/sources.py": "datasets"}
+"""NNI's own port; what one calls to push and pull; ``hf:NAME``, which asks for ``download``."""
+
+
+def sources() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def called(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def executes(name: str) -> bool:
+    module, _, function = name.rpartition(".")
+    if function in ("load", "loads", "Unpickler"):
+        return module in LOADERS
+    if function == "compile":
+        return not module
+    return function in EXECUTES and module in ("", "os", "builtins")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("eval", True),
+        ("model.eval", False),
+        ("torch.load", True),
+        ("pickle.loads", True),
+        ("json.loads", False),
+        ("os.system", True),
+        ("re.compile", False),
+        ("compile", True),
+    ],
+)
+def test_what_executes_is_told_by_its_name(name: str, found: bool) -> None:
+    assert executes(name) is found
+
+
+def test_nothing_that_is_read_is_executed() -> None:
+    found = {file for file, tree in sources() for name, _ in called(tree) if executes(name)}
+    assert found == PICKLE
+
+
+def test_arrays_of_objects_are_never_loaded_and_no_shell_is_asked() -> None:
+    seen = 0
+    for file, tree in sources():
+        for name, call in called(tree):
+            options = {option.arg: ast.unparse(option.value) for option in call.keywords}
+            assert options.get("shell", "False") == "False", file
+            if name in ("np.load", "numpy.load"):
+                seen += 1
+                assert options["allow_pickle"] == "False", file
+    assert seen > 0
+
+
+def test_only_what_is_asked_to_reaches_the_network() -> None:
+    found = {
+        (file, module)
+        for file, tree in sources()
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for module in (
+            [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+        )
+        if module.partition(".")[0] in NETWORK
+    }
+    assert found == set(ASKED.items())
