@@ -86,7 +86,8 @@ _PRESETS = {
 class DC(Momentum):
     """Gradient matching ("dataset condensation").
 
-    One step is one update of the images; the paper takes 1,000 networks, which are ``1000 * outer_loop`` steps.
+    One step is one update of the images; the paper takes 1,000 networks, which are ``1000 * outer_loop`` steps. The
+    defaults are for minutes on a CPU; the published settings are presets.
 
     Attributes:
         network: the architecture whose gradients are matched.
@@ -95,8 +96,8 @@ class DC(Momentum):
             learned, and 64 where each step draws others.
         distance: ``"layerwise"`` (the paper's), ``"mse"``, ``"l1"`` or ``"cosine"``.
         outer_loop: image updates for each network; 0 for :func:`loops`.
-        inner_loop: epochs of network training between two of them; 0 for :func:`loops`. With 5 at the rate 0.1 ten
-            images per class take a fifth of the time; what that costs in accuracy has not been measured.
+        inner_loop: epochs of network training between two of them; 0 for :func:`loops`, the published number, which
+            goes with the rate 0.01.
         network_learning_rate: of the network's SGD.
         batch_train: images in a step of the network.
         pool_size: networks whose real gradients are taken once and used again and again, where ``outer_loop`` is 1, so
@@ -115,15 +116,15 @@ class DC(Momentum):
     name: ClassVar[str] = "dc"
     presets: ClassVar[Mapping[str, Preset]] = _PRESETS
     small: ClassVar[Mapping[str, Any]] = {**Momentum.small, "batch_real": 4, "outer_loop": 2, "inner_loop": 2}
-    steps: int = 1000
+    steps: int = 500
     learning_rate: float = 0.1
-    init_from: str = "noise"
+    init_from: str = "kmeans"
     augment: str = ""
     batch_real: int = 0
     distance: str = "layerwise"
     outer_loop: int = 0
-    inner_loop: int = 0
-    network_learning_rate: float = 0.01
+    inner_loop: int = 5
+    network_learning_rate: float = 0.1
     batch_train: int = 256
     pool_size: int = 60
 

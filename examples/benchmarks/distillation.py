@@ -138,7 +138,7 @@ _EVERY = (
     Entry("ncfm", {**_ONE, "steps": 300, "pool_size": 30}, 3),
     Entry("idm", {**_ONE, "steps": 300}, 3),
     Entry("idc", {**_ONE, "steps": 300}, 3),
-    Entry("dc", _SMALL, 3),
+    Entry("dc", {**_SMALL, "init_from": "noise"}, 3),
     Entry("dsa", _SMALL, 3),
     Entry("frepo", {**_ONE, "steps": 1000}, 3),
     Entry("mtt", _ONE, 3),
