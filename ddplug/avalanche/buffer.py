@@ -208,11 +208,11 @@ class DistilledBuffer(ExemplarsBuffer):
     @property
     def nbytes(self) -> int:
         """Bytes of the images with their levels and labels, and of the samples that wait."""
-        waiting = sum(reservoir.nbytes for reservoir in (*self._waiting.values(), *self._queue))
+        waiting: list[Reservoir | Arrival] = [*self._waiting.values(), *self._queue]
         held: Iterable[Arrival | GroupMemory] = self._arrivals if self.coded else self.groups.values()
         # coded images count what stands beside them
         logits = 0 if self._logits is None or self.coded else self._logits.numel() * self._logits.element_size()
-        return waiting + logits + sum(each.nbytes for each in held)
+        return logits + sum(each.nbytes for each in (*waiting, *held))
 
     @property
     def buffer_datasets(self) -> list[Any]:
@@ -312,13 +312,12 @@ class DistilledBuffer(ExemplarsBuffer):
         if self.options.features is not None:
             rows, schema = self._features(self.options.features, rows, schema, learner, agent)
         every = len(exp.dataset) / len(looked_at)
-        new = by_group(rows, every, self._plan.domain(exp, rows, self._order, self._calls))
+        came = by_group(rows, every, self._plan.domain(exp, rows, self._order, self._calls))
         self._calls += 1
         times = self.options.waits_for(len(exp.dataset), online=is_online(exp))
-        gathered = new if times == 1 else self._gathered(new, schema, times)
-        if gathered is None:
+        new = came if times == 1 else self._gathered(came, schema, times)
+        if new is None:
             return
-        new = gathered
         self._update(new, schema, learner, agent)
         self._waiting = {group: own for group, own in self._waiting.items() if group not in new}
         self._queue = ()
