@@ -38,6 +38,7 @@ OTHERS = {
     "agreement": "tests/search/test_agreement_command.py",
     "distill auto": "tests/test_auto.py",
     "distill difficulty": "tests/distillers/test_difficulty.py",
+    "evaluate mnist-8kB": "tests/cli/test_program.py, of other sets",
 }
 """Commands that take long, or shards -> what runs them."""
 
@@ -54,6 +55,8 @@ SHORT = {
     "--epochs": "1",
     "--number": "1",
     "--num-experts": "1",
+    "--expert-epochs": "1",
+    "--max-start-epoch": "1",
     "--shard": "1/1",
     "--repeats": "1",
     "--whole-steps": "1",
@@ -92,8 +95,8 @@ def test_commands_within_sentences_are_of_names_and_options_that_exist() -> None
     for line in found:
         name, *words = shlex.split(line)[1:]
         assert name in COMMANDS, line
-        method = [word for word in words[:1] if name == "distill" and not word.startswith("-")]
-        parser, _ = parser_of(shlex.join(["ddplug", name, *method, *(["--data", "x", "-o", "x"] if method else [])]))
+        method = [word if not word.startswith("-") else "dm" for word in (words or ["dm"])[:1] if name == "distill"]
+        parser, _ = parser_of(shlex.join(["ddplug", name, *method]))
         known = set(parser._option_string_actions)
         assert {word.split("=")[0] for word in words if re.match("--?[a-z]", word)} <= known, line
 
@@ -107,8 +110,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.save(folder / "dm.safetensors")
     rng = np.random.default_rng(0)
     for name, shape in (("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))):
-        parts = {f"x_{part}": rng.integers(0, 255, (20, *shape), np.uint8) for part in ("train", "test")}
-        np.savez(folder / f"{name}.npz", y_train=np.arange(20) % 10, y_test=np.arange(20) % 10, **parts)
+        parts = {f"x_{part}": rng.integers(0, 255, (40, *shape), np.uint8) for part in ("train", "test")}
+        np.savez(folder / f"{name}.npz", y_train=np.arange(40) % 10, y_test=np.arange(40) % 10, **parts)
     for name in ("cats", "dogs"):
         (folder / "photos" / name).mkdir(parents=True)
         for k in range(4):
@@ -127,6 +130,7 @@ def shortened(line: str) -> list[str]:
         known.discard("--images-per-class")
     if words[0] in ("evaluate", "compare", "report") and "--network" not in words:
         words += ["--network", "mlp:width=4"]
+    words += [option for option in ("--no-baselines", "--no-train") if option in known]
     return [*words, *(word for option, value in SHORT.items() if option in known for word in (option, value))]
 
 
