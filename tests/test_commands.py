@@ -55,6 +55,8 @@ SHORT = {
     "--epochs": "1",
     "--number": "1",
     "--num-experts": "1",
+    "--networks": "1",
+    "--syn-steps": "1",
     "--expert-epochs": "1",
     "--max-start-epoch": "1",
     "--shard": "1/1",
@@ -128,7 +130,8 @@ def shortened(line: str) -> list[str]:
     known = set(parser._option_string_actions)
     if "--bytes" in words or "--images" in words:
         known.discard("--images-per-class")
-    if words[0] in ("evaluate", "compare", "report") and "--network" not in words:
+    given = words[0] in ("evaluate", "compare", "report") and "--network" in words  # which take several
+    if "--network" in known and not given:
         words += ["--network", "mlp:width=4"]
     words += [option for option in ("--no-baselines", "--no-train") if option in known]
     return [*words, *(word for option, value in SHORT.items() if option in known for word in (option, value))]
@@ -158,5 +161,9 @@ def test_printed_commands_run(
         for name in {word for word in words if word.endswith(".safetensors")} - outputs:
             if not (tmp_path / name).exists():
                 (tmp_path / name).write_bytes((own / "dm.safetensors").read_bytes())
-        assert main(words) == 0, (line, capsys.readouterr().err)
+        status, said = main(words), capsys.readouterr()
+        assert status == 0, (line, said.err)
         assert all((tmp_path / name).exists() for name in outputs), line
+        for following in re.findall(r"^next +(ddplug .+)$", said.out, re.MULTILINE):
+            parser, rest = parser_of(following)
+            parser.parse_args(rest)
