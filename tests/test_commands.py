@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,7 +113,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.save(folder / "dm.safetensors")
     rng = np.random.default_rng(0)
     for name, shape in (("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))):
-        parts = {f"x_{part}": rng.integers(0, 255, (40, *shape), np.uint8) for part in ("train", "test")}
+        parts: dict[str, Any] = {
+            f"x_{part}": rng.integers(0, 255, (40, *shape), np.uint8) for part in ("train", "test")
+        }
         np.savez(folder / f"{name}.npz", y_train=np.arange(40) % 10, y_test=np.arange(40) % 10, **parts)
     for name in ("cats", "dogs"):
         (folder / "photos" / name).mkdir(parents=True)
