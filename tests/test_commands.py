@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ OTHERS = {
     "agreement": "tests/search/test_agreement_command.py",
     "distill auto": "tests/test_auto.py",
     "distill difficulty": "tests/distillers/test_difficulty.py",
+    "evaluate mnist-8kB": "tests/cli/test_program.py, of other sets",
 }
 """Commands that take long, or shards -> what runs them."""
 
@@ -54,6 +56,10 @@ SHORT = {
     "--epochs": "1",
     "--number": "1",
     "--num-experts": "1",
+    "--networks": "1",
+    "--syn-steps": "1",
+    "--expert-epochs": "1",
+    "--max-start-epoch": "1",
     "--shard": "1/1",
     "--repeats": "1",
     "--whole-steps": "1",
@@ -92,8 +98,8 @@ def test_commands_within_sentences_are_of_names_and_options_that_exist() -> None
     for line in found:
         name, *words = shlex.split(line)[1:]
         assert name in COMMANDS, line
-        method = [word for word in words[:1] if name == "distill" and not word.startswith("-")]
-        parser, _ = parser_of(shlex.join(["ddplug", name, *method, *(["--data", "x", "-o", "x"] if method else [])]))
+        method = [word if not word.startswith("-") else "dm" for word in (words or ["dm"])[:1] if name == "distill"]
+        parser, _ = parser_of(shlex.join(["ddplug", name, *method]))
         known = set(parser._option_string_actions)
         assert {word.split("=")[0] for word in words if re.match("--?[a-z]", word)} <= known, line
 
@@ -107,8 +113,10 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.save(folder / "dm.safetensors")
     rng = np.random.default_rng(0)
     for name, shape in (("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))):
-        parts = {f"x_{part}": rng.integers(0, 255, (20, *shape), np.uint8) for part in ("train", "test")}
-        np.savez(folder / f"{name}.npz", y_train=np.arange(20) % 10, y_test=np.arange(20) % 10, **parts)
+        parts: dict[str, Any] = {
+            f"x_{part}": rng.integers(0, 255, (40, *shape), np.uint8) for part in ("train", "test")
+        }
+        np.savez(folder / f"{name}.npz", y_train=np.arange(40) % 10, y_test=np.arange(40) % 10, **parts)
     for name in ("cats", "dogs"):
         (folder / "photos" / name).mkdir(parents=True)
         for k in range(4):
@@ -125,8 +133,10 @@ def shortened(line: str) -> list[str]:
     known = set(parser._option_string_actions)
     if "--bytes" in words or "--images" in words:
         known.discard("--images-per-class")
-    if words[0] in ("evaluate", "compare", "report") and "--network" not in words:
+    given = words[0] in ("evaluate", "compare", "report") and "--network" in words  # which take several
+    if "--network" in known and not given:
         words += ["--network", "mlp:width=4"]
+    words += [option for option in ("--no-baselines", "--no-train") if option in known]
     return [*words, *(word for option, value in SHORT.items() if option in known for word in (option, value))]
 
 
@@ -154,5 +164,9 @@ def test_printed_commands_run(
         for name in {word for word in words if word.endswith(".safetensors")} - outputs:
             if not (tmp_path / name).exists():
                 (tmp_path / name).write_bytes((own / "dm.safetensors").read_bytes())
-        assert main(words) == 0, (line, capsys.readouterr().err)
+        status, said = main(words), capsys.readouterr()
+        assert status == 0, (line, said.err)
         assert all((tmp_path / name).exists() for name in outputs), line
+        for following in re.findall(r"^next +(ddplug .+)$", said.out, re.MULTILINE):
+            parser, rest = parser_of(following)
+            parser.parse_args(rest)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import shlex
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import ddplug
 from ddplug.cli.program import main
 from ddplug.synthetic.dataset import SyntheticSet
 
 FOLDER = Path(__file__).parents[1] / "docs" / "howto"
+PAGES = ["budget", "bytes", "codecs", "compare", "embeddings", "federated", "performance", "search"]
+"""Pages whose blocks are run."""
 
 
-@pytest.mark.parametrize("page", ["bytes", "codecs", "compare", "embeddings", "federated", "performance", "search"])
+@pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page == "search":
         pytest.importorskip("optuna", reason="Optuna is not installed")
@@ -70,3 +78,52 @@ def test_the_commands_of_your_own_data_run(
         assert main(shlex.split(line)[1:]) == 0, capsys.readouterr().err
     assert (tmp_path / "rows.csv").read_text().startswith("heat,noise,state\n")
     assert "mlp" in capsys.readouterr().out
+
+
+def blocks_of_python() -> Iterator[tuple[str, list[str]]]:
+    """Give every page with its blocks of Python, those that are run and those that only show a part."""
+    root = FOLDER.parents[1]
+    for path in (root / "README.md", *sorted((root / "docs").rglob("*.md"))):
+        found = re.findall(
+            r"^```(?:python|text)\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        )
+        if code := [block for block in found if re.search(r"^(from|import) |^\w+ = \w+\(|^if ", block, re.MULTILINE)]:
+            yield path.relative_to(root).as_posix(), code
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[str, Any]]:
+    """Give what is imported from us by a piece of code, by name; fail where there is no such thing."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ddplug":
+            home = import_module(str(node.module))
+            yield from ((alias.asname or alias.name, getattr(home, alias.name)) for alias in node.names)
+
+
+def found_in(names: dict[str, Any], node: ast.expr) -> Any:
+    """Return what a dotted name stands for, or None where it is not one of ours."""
+    if isinstance(node, ast.Attribute):
+        base = found_in(names, node.value)
+        return getattr(base, node.attr, None) if inspect.ismodule(base) or inspect.isclass(base) else None
+    return names.get(node.id) if isinstance(node, ast.Name) else None
+
+
+CODE = dict(blocks_of_python())
+
+
+@pytest.mark.parametrize("page", CODE)
+def test_names_and_options_in_every_block_exist(page: str) -> None:
+    code = CODE[page]
+    for name in ("avalanche", "nni", "optuna"):
+        if any(f"ddplug.{name}" in block for block in code):
+            pytest.importorskip(name, reason=f"{name} is not installed")
+    names: dict[str, Any] = {"ddplug": ddplug}
+    for block in code:
+        tree = ast.parse(block)
+        names |= dict(imported(tree))
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            called = found_in(names, call.func)
+            if called is None:
+                continue
+            taken = inspect.signature(called).parameters
+            if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.values()):
+                assert {key.arg for key in call.keywords if key.arg} <= taken.keys(), (page, ast.unparse(call))

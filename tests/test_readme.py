@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ddplug import distill, load
 from ddplug.registry import GROUPS
+from ddplug.synthetic.ready import READY
 from examples.benchmarks.showcase import PICTURES, SCHEMES, draw, inputs, made_of
 from tests.test_layers import FLOORS
 
@@ -39,6 +41,16 @@ def test_python_example_runs(
     assert float(printed[1]) > 50
     assert 600 < int(printed[2]) <= 700
     assert os.listdir(tmp_path) == ["digits.safetensors"]
+
+
+def test_printed_figures_are_those_of_the_sets() -> None:
+    made = distill("digits", "random", nbytes=2000, seed=0)
+    assert f"% with {made.nbytes} bytes\n" in README
+    figures = re.findall(r"\d\d\.\d ± \d\.\d", READY["digits-dm"].accuracy)
+    assert len(figures) == 3
+    assert all(figure in README for figure in figures)
+    assert len(load("mnist-8kB")) == 530
+    assert f"{load('mnist-8kB').nbytes:,} bytes" in README
 
 
 def test_methods_table_names_every_registered_distiller() -> None:

@@ -85,7 +85,7 @@ def cells(path: Path, max_memory: int) -> Iterator[tuple[int, list[str]]]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {os_reason(error)}; check the path") from None
     except UnicodeDecodeError:
-        raise DataError(f"{path} is not text in UTF-8; save it in that encoding") from None
+        raise DataError(f"{path} is not text in UTF-8; save it so, or name what it is, as npz:FILE") from None
     except csv.Error as error:
         raise DataError(f"{path} is not a CSV file that can be read ({one_line(error)}); fix it") from None
 

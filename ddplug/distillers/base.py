@@ -53,11 +53,11 @@ class ImageDistiller(metaclass=TakesFormerSpellings):
         steps: updates of the images.
         network: the architecture through whose instances images are compared; ``"auto"`` for convnet:width=32 where
             the data are images, conv1d where they are series, and mlp where they are rows of numbers.
-        learning_rate: of the images.
+        learning_rate: learning rate of the images.
         init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from, or a method that selects, by name with
             options, as ``"difficulty"``.
         augment: operations for the Siamese augmentation joined by ``_``, ``"auto"`` for what suits the data, or ``""``.
-        factor: in the place of one image, ``factor**2`` small ones in the same number of bytes
+        factor: instead of one image, ``factor**2`` small ones in the same number of bytes
             (:mod:`ddplug.functional.resize`); images only. ``"auto"`` for 2 where the data are images, else 1.
     """
 
@@ -201,9 +201,9 @@ class Momentum(ImageDistiller):
     """Moves the images by SGD.
 
     Attributes:
-        learning_rate: of the images, for one image per class; multiplied by ``images_per_class``, because the mean
+        learning_rate: that of the images, for one image per class; multiplied by ``images_per_class``, because the mean
             over a class divides each image's gradient by it.
-        momentum: of the images' SGD.
+        momentum: momentum of the images' SGD.
     """
 
     momentum: float = 0.5
@@ -305,7 +305,7 @@ class AgedPool(ImageDistiller):
         max_age: training steps after which a network is replaced by a new one.
         reuse: updates of the images in one state of a network, all against the same real batch; 1 in the papers.
         advance: training steps that a network then takes.
-        network_learning_rate: of the networks' SGD.
+        network_learning_rate: learning rate of the networks' SGD.
     """
 
     small: ClassVar[Mapping[str, Any]] = {**RenewedPool.small, "max_age": 16}

@@ -91,14 +91,14 @@ class DC(Momentum):
 
     Attributes:
         network: the architecture whose gradients are matched.
-        learning_rate: of the images.
+        learning_rate: learning rate of the images.
         batch_real: real images of each class behind one gradient; 0 for 256 where a pool keeps them, whose noise is
             learned, and 64 where each step draws others.
         distance: ``"layerwise"`` (the paper's), ``"mse"``, ``"l1"`` or ``"cosine"``.
         outer_loop: image updates for each network; 0 for :func:`loops`.
         inner_loop: epochs of network training between two of them; 0 for :func:`loops`, the published number, which
             goes with the rate 0.01.
-        network_learning_rate: of the network's SGD.
+        network_learning_rate: learning rate of the network's SGD.
         batch_train: images in a step of the network.
         pool_size: networks whose real gradients are taken once and used again and again, where ``outer_loop`` is 1, so
             that no network is ever trained; 0 for the published loop, and without effect where networks are trained.

@@ -96,7 +96,7 @@ class DD(metaclass=TakesFormerSpellings):
 
     Attributes:
         images_per_class: synthetic images of each class.
-        images_per_step: of each class, in one step of training; the next step takes the next ones.
+        images_per_step: images of each class in one step of training; the next step takes the next ones.
         epochs: times that the training goes through all images.
         steps: updates of images and learning rates.
         network: the architecture that is trained; ``"auto"`` for lenet:init=xavier where the data are images, conv1d
@@ -104,15 +104,15 @@ class DD(metaclass=TakesFormerSpellings):
         initialization: ``"random"``, a new initial network for each update, or ``"fixed"``, one for all: far more
             accurate, with that very network only (:func:`ddplug.evaluation.train_as_learned`).
         networks: initial networks that the gradient of an update is averaged over, where they are random.
-        train_learning_rate: that the learned rates start at; they stay positive.
-        learning_rate: of Adam, for images and (logarithms of small) rates.
+        train_learning_rate: value that the learned rates start at; they stay positive.
+        learning_rate: learning rate of Adam, for images and (logarithms of small) rates.
         halve_every: updates after which the learning rate is halved, again and again, as published; 0 for a cosine that
-            ends at nothing after ``steps``.
+            falls to zero over ``steps``.
         clip: largest norm of the gradient of images, labels or rates; longer ones, which long unrolls give now and then
             and Adam remembers for a thousand updates, are shortened to it. 0 for no limit, as published.
         batch_real: real images that the trained network is judged on.
         init_from: ``"noise"``, ``"real"`` or ``"kmeans"`` images to start from.
-        factor: in the place of one image, ``factor**2`` small ones in the same number of bytes
+        factor: instead of one image, ``factor**2`` small ones in the same number of bytes
             (:mod:`ddplug.functional.resize`); images only. ``"auto"`` for 2 where the data are images, else 1.
 
     Raises:

@@ -79,10 +79,10 @@ class DPDM(ImageDistiller):
     Attributes:
         images_per_class: synthetic images of each class; many cost time and bytes but no privacy.
         network: the architecture whose random instances give the features.
-        learning_rate: of the images, for Adam.
+        learning_rate: learning rate of the images, for Adam.
         init_from: ``"noise"``; nothing else is private.
-        epsilon: of the guarantee, for one record added or removed; 1 is strict, 10 is lenient.
-        delta: of the guarantee; it must be below 1 over the number of records.
+        epsilon: epsilon of the guarantee, for one record added or removed; 1 is strict, 10 is lenient.
+        delta: delta of the guarantee; it must be below 1 over the number of records.
         pool_size: networks, each with an augmentation, through which the data are seen; the noise of each of them
             grows with the root of their number.
 

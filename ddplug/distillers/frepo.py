@@ -76,8 +76,8 @@ class FRePo(AgedPool):
     Attributes:
         steps: updates of the images and labels.
         network: the architecture whose instances give the features.
-        learning_rate: of the images, for Adam; it falls to a tenth by a cosine over ``steps``.
-        label_rate: the same of the labels' logits; 0 for hard labels.
+        learning_rate: that of the images, for Adam; it falls to a tenth by a cosine over ``steps``.
+        label_rate: learning rate of the labels' logits; 0 for hard labels.
         batch_real: real images of each class behind one loss.
         augment: operations joined by ``_`` for the training of the pool's networks, ``"auto"`` for what suits the data,
             or ``""``; networks are then trained on the result in the same way.

@@ -78,7 +78,7 @@ _PRESETS = {
 
 @dataclass(frozen=True)
 class IDC(Momentum, AgedPool):
-    """Gradient matching with several small images in the place of one ("information-intensive condensation").
+    """Gradient matching with several small images instead of one ("information-intensive condensation").
 
     Attributes:
         network: the architecture whose gradients are matched.

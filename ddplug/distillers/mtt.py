@@ -186,7 +186,7 @@ class MTT(ImageDistiller):
         max_start_epoch: the first one that it may not.
         early_start_epoch: ``max_start_epoch`` at the first update, from where it grows; 0 for the same throughout.
         grow_steps: updates until it has grown, in a straight line.
-        train_learning_rate: of experts trained at the start, and what the learned rate starts at.
+        train_learning_rate: that of experts trained at the start, and what the learned rate starts at.
         lr_rate: learning rate of the logarithm of the learned rate; 0 to keep it.
         label_rate: learning rate of the labels' logits; 0 for hard labels.
         batch_synthetic: images a training step takes; 0 for all.

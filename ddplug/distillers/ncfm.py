@@ -66,14 +66,14 @@ class NCFM(RenewedPool):
 
     Attributes:
         network: the architecture that gives the features.
-        learning_rate: of the images, for Adam.
+        learning_rate: learning rate of the images, for Adam.
         batch_real: real images of each class behind one characteristic function.
         networks: networks trained on the real data in the beginning; 20 in the paper.
         train_steps: SGD steps of each.
-        frequencies: at which the characteristic functions are compared; drawn from a normal distribution.
+        frequencies: number at which the characteristic functions are compared; drawn from a normal distribution.
         amplitude: share of the amplitudes in the distance, the rest being the phases'; within 0 and 1.
         calibration: weight of the cross-entropy in the trained networks; 0 for none.
-        network_learning_rate: of the networks' SGD.
+        network_learning_rate: learning rate of the networks' SGD.
 
     Raises:
         OptionError: an option is unknown or outside its range.

@@ -104,7 +104,7 @@ class SRe2L(metaclass=TakesFormerSpellings):
             one); or your own trained module, which is used in evaluation mode and not changed.
         train_epochs: epochs to train a named teacher for; see :func:`ddplug.distillers.train_teacher`.
         max_samples_per_class: samples of each class that a named teacher is trained on at most.
-        learning_rate: of Adam on the images, at first; it falls to zero by a cosine.
+        learning_rate: that of Adam on the images, at first; it falls to zero by a cosine.
         match: weight :math:`r` of the statistics.
         first_layer: weight :math:`w_0` of the first layer's statistics; the others have the weight 1.
         batch_size: images that go through the teacher together, whose statistics are matched; of as many classes as

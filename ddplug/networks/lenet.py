@@ -12,7 +12,7 @@ __all__ = ["lenet"]
 
 
 def lenet(shape: tuple[int, ...], num_classes: int, *, init: str = "torch") -> Classifier:
-    """Make a LeNet-5; one-channel images are padded by 2, so that 28x28 grey and 32x32 color lead to one size.
+    """Make a LeNet-5; one-channel images are padded by 2, so that 28x28 gray and 32x32 color lead to one size.
 
     Args:
         shape: ``(C, H, W)`` of one input; at least 12x12 with one channel, 16x16 with more.

@@ -24,6 +24,8 @@ _TITLE = "Architecture search"
 
 _HELD_OUT = 0.2
 _UNTRAINED = ("parameters", "synflow")
+_RESAMPLES = 200
+"""Of the bootstrap: enough for intervals of so few networks, and a fifth of the time."""
 
 
 def search(stage: Stage) -> Part:
@@ -33,7 +35,7 @@ def search(stage: Stage) -> Part:
 
         study = _study(stage, Path(folder))
         study.run(lambda line: stage.say(f"architecture search: {line}"))
-        rows, scores, figure = study.rows(seed=stage.seed), study.scores(), study.figure()
+        rows, scores, figure = study.rows(resamples=_RESAMPLES, seed=stage.seed), study.scores(), study.figure()
     picture = stage.write("search.png", figure)
     head, *cells = table(rows)
     distilled = next(iter(stage.size.searched))

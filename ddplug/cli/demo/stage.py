@@ -44,7 +44,7 @@ class Size:
     network: str = "convnet:width=32,depth=2"
     methods: Mapping[str, Mapping[str, Any]] = field(
         default_factory=lambda: {
-            "dm": {"steps": 150, "batch_real": 128, "init_from": "kmeans", "learning_rate": 0.3},
+            "dm": {"steps": 150, "pool_size": 20, "batch_real": 128, "init_from": "kmeans", "learning_rate": 0.3},
             "dc": {"steps": 25, "batch_real": 64, "init_from": "kmeans", "outer_loop": 5, "inner_loop": 5},
         }
     )
@@ -66,6 +66,7 @@ class Size:
             "dm": {
                 "network": "convnet:width=32,depth=2",
                 "steps": 100,
+                "pool_size": 20,
                 "batch_real": 128,
                 "init_from": "kmeans",
                 "learning_rate": 0.3,

@@ -208,7 +208,7 @@ class ExpertTraining(metaclass=TakesNumbers):
     Attributes:
         epochs: snapshots to take after the first, one an epoch.
         epoch_steps: SGD steps that count as an epoch; 0 for a pass over the data, as published.
-        learning_rate: of SGD.
+        learning_rate: learning rate of SGD.
         batch_size: real samples a step.
         augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, ``"auto"`` for what suits the
             data, or ``""``.

@@ -57,7 +57,7 @@ class Difficulty(Selection):
     Args:
         teacher: specification of a network to be trained on the data, or a trained module of your own; ``"auto"`` for
             convnet:width=32,norm=batch where the data are images, conv1d where they are series, mlp where they are
-            rows. A weak one costs what is to be gained: with one of 65 % on CIFAR-10 no window was better than random
+            rows. A weak one loses the gain: with one of 65 % on CIFAR-10 no window was better than random
             images in 300 kB, with one of 72 % the best was better by a point and a half.
         teacher_epochs: epochs to train it for, at least 1, by :meth:`ddplug.synthetic.Recipe.by_steps`.
         max_samples_per_class: samples of each class that the teacher is trained on, at most.
@@ -65,7 +65,7 @@ class Difficulty(Selection):
             :data:`WINDOWS` by training ``judge`` on a selection from each and testing it on a held-out tenth, and
             random samples where none is better by two standard errors.
         judge: specification of the network that windows are compared by; ``"auto"`` for a smaller one of these.
-        judge_steps: of SGD that it takes on each.
+        judge_steps: SGD steps that it takes on each.
 
     Raises:
         OptionError: an option is outside its range, or the window holds fewer samples than are wanted.

@@ -26,7 +26,7 @@ FLOAT = 32
 
 @dataclass(frozen=True)
 class Plain:
-    """Numbers on equal levels of each channel, a fixed number of bits each and nothing foreseen.
+    """Numbers on equal levels of each channel, a fixed number of bits each, without prediction.
 
     It takes more bytes than :class:`ddplug.synthetic.codecs.pixels.Pixels` and is read at once, sample by sample, in
     any order, whitened images too. What is learned is rounded when it is finished, and not seen rounded before.
