@@ -332,12 +332,19 @@ def _arrays(place: str, wanted: Wanted) -> LabeledData:
                 f"{path}: its arrays take {need / 2**20:.0f} MiB, above max_memory = "
                 f"{wanted.max_memory / 2**20:.0f} MiB; give a part of them, or load_dataset a larger max_memory"
             )
-        with np.load(path, allow_pickle=False) as held:
+        with _archive(path) as held:
             return _in_parts(lambda part, preprocess: _part(path, held, part, preprocess), wanted)
     except OSError as error:
         raise DataError(f"cannot read {path}: {os_reason(error)}; check the path") from None
-    except (zipfile.BadZipFile, EOFError, KeyError) as error:
+    except (zipfile.BadZipFile, EOFError, KeyError, NotImplementedError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not an .npz file that can be read ({one_line(error, most=200)})") from None
+
+
+def _archive(path: Path) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except ValueError:  # it ends as an archive does, and does not begin so
+        raise zipfile.BadZipFile("it does not begin as one") from None
 
 
 def _part(path: Path, held: Any, part: str, preprocess: str | Preprocess) -> LabeledData | None:
@@ -365,7 +372,7 @@ def _part(path: Path, held: Any, part: str, preprocess: str | Preprocess) -> Lab
 def _array(path: Path, held: Any, name: str) -> Any:
     try:
         return held[name]
-    except ValueError as error:  # of objects, or damaged
+    except Exception as error:  # of objects, or damaged: what unpacks archives and arrays raises anything
         reason = "Python objects, which are never loaded" if "allow_pickle" in str(error) else one_line(error)
         raise DataError(f"{path}: array {name!r} holds {reason}; save plain numbers or texts") from None
 

@@ -344,3 +344,30 @@ def test_a_saved_hugging_face_data_set_is_read(tmp_path: Path) -> None:
     assert odd.inputs[:, 0, 0, 0].unique().tolist() == load(f"hf:{tmp_path / 'one'}").inputs[:, 0, 0, 0].tolist()
     with pytest.raises(OptionError, match=r"fetched only with download=True \(--download\)"):
         load("hf:nobody/nothing")
+
+
+def test_damaged_archives_of_arrays_are_one_clear_line(tmp_path: Path) -> None:
+    path, rng = tmp_path / "a.npz", np.random.default_rng(0)
+    np.savez_compressed(path, x=rng.integers(0, 256, (12, 1, 8, 8), dtype=np.uint8), y=np.arange(12) % 3)
+    whole, refused = path.read_bytes(), 0
+    for place in rng.integers(0, 8 * len(whole), 150):
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << int(place % 8)
+        path.write_bytes(changed)
+        try:
+            load(path)
+        except DataError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 100
+
+
+@pytest.mark.parametrize("shape", [(10**15,), (3,) * 70, (10**30,), (-1,), (2**62, 4)])
+def test_arrays_that_claim_more_than_there_is_are_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}".encode()
+    head += b" " * (63 - (10 + len(head)) % 64) + b"\n"
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for name in ("x.npy", "y.npy"):
+            archive.writestr(name, b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + bytes(10))
+    with pytest.raises(DataError, match=r"array .x. holds .*; save plain numbers or texts"):
+        load(tmp_path / "a.npz")
