@@ -16,7 +16,7 @@ from ddplug.avalanche.learner import losses
 from ddplug.avalanche.maker import Maker, Request
 from ddplug.avalanche.options import MemoryOptions
 from ddplug.avalanche.reservoir import Reservoir
-from ddplug.avalanche.rules import Choice, chosen, smaller
+from ddplug.avalanche.rules import FEW, Choice, chosen, smaller
 from ddplug.distillation.storage import STEPS
 from ddplug.functional import augmentation
 from ddplug.functional.augmentation import joint
@@ -113,6 +113,8 @@ class Coder:
         some = torch.cat([reservoir.x[:200] for reservoir in new.values()])
         each = self.max_bytes / max(total, *self.planned, options.total_num_groups or 0)
         choice = chosen(some, range_of([some]), each, options.codec, options.window)
+        if options.distiller == "auto" and some.ndim == 2 and each <= FEW * image_bytes(some, choice.codec):
+            choice = replace(choice, centroids=True)
         _logger.info(
             "memory of %d bytes: %s: codec %s, ranks %g to %g of difficulty",
             self.max_bytes,
@@ -132,7 +134,8 @@ class Coder:
     ) -> tuple[dict[GroupKey, Tensor], list[int]]:
         """Return the samples of each group in the order in which they are to be taken, and how many they stand for."""
         options = self.options
-        made = {} if options.distiller == "auto" else self._distilled(new, choice.codec, share, rng)
+        real = options.distiller == "auto" and not choice.centroids
+        made = {} if real else self._distilled(new, choice.codec, share, rng)
         samples, seen = {}, []
         for group, reservoir in new.items():
             x = made[group] if made else reservoir.x[self._order(group, reservoir.x, choice.window, rng)]

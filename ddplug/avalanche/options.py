@@ -54,8 +54,9 @@ class MemoryOptions(metaclass=TakesNumbers):
     Args:
         distiller: any distiller or its registered name, selection baselines included. How many images it makes of a
             class is chosen by the memory. A name stands for the method's defaults with :data:`METHOD_OPTIONS`.
-            ``"auto"`` is, in a memory of so many bytes, real images behind a codec, as many as fit, and in one of so
-            many rows k-means centroids.
+            ``"auto"`` is, in a memory of so many bytes, real samples behind a codec, as many as fit, or k-means
+            centroids where these are few vectors (:data:`ddplug.avalanche.rules.FEW`); and k-means centroids in one of
+            so many rows.
         codec: how a memory of so many bytes stores images, by its name with options such as ``"pixels:bits=1"``
             (:func:`ddplug.synthetic.codecs.codec_of`), whatever the distiller; ``"auto"`` or, without a distiller,
             ``None`` for what suits data and bytes (:mod:`ddplug.avalanche.rules`).

@@ -410,3 +410,19 @@ def test_images_are_moved_as_the_usual_grid_would_move_them() -> None:
     grid = torch.nn.functional.affine_grid(entries.view(5, 2, 3), [5, 2, 7, 10], align_corners=False)
     wanted = torch.nn.functional.grid_sample(x, grid, align_corners=False)
     assert torch.allclose(_warped(x, entries), wanted, atol=1e-4)
+
+
+def test_few_vectors_are_centroids_and_many_are_samples() -> None:
+    rng = torch.Generator().manual_seed(0)
+    centers = torch.randn(2, 2, 16, generator=rng) * 3  # two clusters in each of two classes
+    x = centers.repeat_interleave(40, 1).flatten(0, 1) + torch.randn(160, 16, generator=rng)
+    data = dataset(x, torch.arange(2).repeat_interleave(80))
+    stream = nc_benchmark(data, data, 1, task_labels=False).train_stream
+
+    few = taken(stream, max_bytes=80, codec=None)
+    assert "kmeans-centroid" in few.memory_report()
+    for label in range(2):
+        own = torch.stack([row[0] for row in few.buffer if row[1] == label])
+        # the mean of 40 samples is a sixth as far from its cluster's center as a sample is
+        assert torch.cdist(own, centers[label]).min(1).values.max() < 0.6 * 16**0.5
+    assert "real images" in taken(stream, max_bytes=2000, codec=None).memory_report()
