@@ -57,6 +57,9 @@ def over_bytes(results: Sequence[Mapping[str, Any]], size: tuple[float, float] =
         size: of the figure, in inches.
     """
     figure = Figure(figsize=size, dpi=100, layout="constrained")
+    every = [row for result in results for row in result["rows"] if row["stored"] != WHOLE.name]
+    methods = sorted({row["stored"] for row in every}, key=lambda name: (name != "random", name))
+    networks = sorted({row["network"] for row in every}, key=[row["network"] for row in every].count)
     for axes, data in zip(figure.subplots(1, len(PUBLISHED)), PUBLISHED, strict=True):
         _published(axes, PUBLISHED[data])
         rows = [row for result in results if result["title"].startswith(data) for row in result["rows"]]
@@ -64,8 +67,8 @@ def over_bytes(results: Sequence[Mapping[str, Any]], size: tuple[float, float] =
             if row["stored"] == WHOLE.name:
                 axes.axhline(row["accuracy (%)"], color="0.5", linewidth=1, linestyle="-.", label="all the data")
         rows = [row for row in rows if row["stored"] != WHOLE.name]
-        lines = dict.fromkeys((row["stored"], row["network"]) for row in rows)
-        for k, (stored, network) in enumerate(lines):
+        for stored, network in dict.fromkeys((row["stored"], row["network"]) for row in rows):
+            k = methods.index(stored)
             line = [row for row in rows if (row["stored"], row["network"]) == (stored, network)]
             best = {row["bytes"]: row for row in sorted(line, key=lambda row: row["accuracy (%)"])}
             own = [best[size] for size in sorted(best)]
@@ -74,7 +77,9 @@ def over_bytes(results: Sequence[Mapping[str, Any]], size: tuple[float, float] =
                 [row["accuracy (%)"] for row in own],
                 [row["deviation"] or 0.0 for row in own],
                 label=f"ddplug: {stored}, {network}",
+                color=f"C{k}",  # one method is one color in all panels
                 marker="os^DvPX"[k % 7],
+                markerfacecolor=f"C{k}" if network == networks[-1] else "none",
                 linestyle="--" if stored == "random" else "-",
                 capsize=3,
             )
