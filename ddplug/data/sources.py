@@ -6,6 +6,7 @@ where it has none. The test part always goes through the preprocessing of the tr
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -369,8 +370,21 @@ def _part(path: Path, held: Any, part: str, preprocess: str | Preprocess) -> Lab
     )
 
 
+def _check_size(archive: zipfile.ZipFile, name: str) -> None:
+    """Refuse an array that claims more than the file has, before numpy makes room for what it claims."""
+    member = archive.getinfo(name if name in archive.namelist() else f"{name}.npy")
+    with archive.open(member) as file:
+        header = np.lib.format.read_array_header_1_0
+        if np.lib.format.read_magic(file) != (1, 0):
+            header = np.lib.format.read_array_header_2_0
+        shape, _, kind = header(file)
+    if math.prod(shape) * kind.itemsize > member.file_size and not kind.hasobject:
+        raise ValueError("fewer bytes than its shape claims")
+
+
 def _array(path: Path, held: Any, name: str) -> Any:
     try:
+        _check_size(held.zip, name)
         return held[name]
     except Exception as error:  # of objects, or damaged: what unpacks archives and arrays raises anything
         reason = "Python objects, which are never loaded" if "allow_pickle" in str(error) else one_line(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import sys
 import zipfile
 from pathlib import Path
@@ -370,4 +371,14 @@ def test_arrays_that_claim_more_than_there_is_are_refused(shape: tuple[int, ...]
         for name in ("x.npy", "y.npy"):
             archive.writestr(name, b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + bytes(10))
     with pytest.raises(DataError, match=r"array .x. holds .*; save plain numbers or texts"):
+        load(tmp_path / "a.npz")
+
+
+def test_an_array_that_claims_more_than_its_file_is_refused_before_room_is_made(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": (2**40, 4)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", buffer.getvalue() + bytes(64))
+        archive.writestr("y.npy", buffer.getvalue() + bytes(64))
+    with pytest.raises(DataError, match=r"array 'x' holds fewer bytes than its shape claims"):  # 16 TiB
         load(tmp_path / "a.npz")
