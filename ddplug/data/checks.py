@@ -34,7 +34,9 @@ def to_inputs(values: Any, what: str) -> Tensor:
     if isinstance(values, Tensor):
         refuse_meta(values, f"{what}: the inputs")
         if values.is_nested:
-            raise DataError(f"{what}: the inputs differ in shape; make them equal (torch.nested.to_padded_tensor)")
+            raise DataError(
+                f"{what}: the inputs differ in shape; give all of them one shape (torch.nested.to_padded_tensor)"
+            )
         if values.dtype == torch.uint8 or values.is_floating_point():
             dtype = torch.uint8 if values.dtype == torch.uint8 else torch.float32
             return values.detach().to_dense().to(dtype).contiguous()

@@ -63,7 +63,7 @@ def test_steps_on_either_side_and_in_frozen_transforms_are_found() -> None:
         (None, None, "no step beyond eval"),
         (transforms.Compose([Negative(), NORMAL]), None, "the same one normalization"),
         (transforms.RandomCrop(4), None, "makes .* of"),
-        (transforms.ToTensor(), None, "refuse tensors"),
+        (transforms.ToTensor(), None, "do not take tensors"),
     ],
 )
 def test_what_cannot_be_taken_is_said(train: Any, judged: Any, message: str) -> None:

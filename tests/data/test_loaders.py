@@ -225,7 +225,7 @@ def test_bad_arrays_are_one_clear_line(case: str) -> None:
 def test_nested_tensors_are_refused_as_lists_of_several_shapes_are() -> None:
     rows = [torch.zeros(3), torch.ones(4)]
     for inputs in (rows, torch.nested.nested_tensor(rows)):
-        with pytest.raises(DataError, match="arrays: the inputs differ in shape; make them equal"):
+        with pytest.raises(DataError, match="arrays: the inputs differ in shape; give all of them one shape"):
             from_arrays(inputs, [0, 1])
 
 
