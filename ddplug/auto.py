@@ -54,8 +54,12 @@ __all__ = [
 Level: TypeAlias = Selection | RenewedPool
 """A method whose time can be estimated: it selects, or it says how its work is divided."""
 
-REAL: tuple[Level, ...] = (Random(), Difficulty())
-"""Methods for many real images, from the cheapest to the most accurate."""
+REAL: tuple[Level, ...] = (
+    Random(),
+    Difficulty(),
+    Difficulty(teacher="convnet:width=64,norm=batch", teacher_epochs=10),
+)
+"""Methods for many real images, from the cheapest to the most accurate; the last is for photographs."""
 
 LEARNED: tuple[Level, ...] = (
     KMeansCentroid(),
@@ -93,7 +97,7 @@ class Choice:
         nbytes: that the set may take.
         codec: that is to hold the images.
         seconds: that it will take, by the estimate.
-        declined: name of the next better method and its seconds, where it would take too long.
+        declined: the next better method with its options, as words, and its seconds, where it would take too long.
     """
 
     distiller: Level
@@ -121,7 +125,7 @@ def candidates(data: LabeledData, nbytes: int, *, real: bool = True) -> list[Cho
     images = len(data.shape) == 3
     levels = (*REAL[:real], *LEARNED)
     if real and (number > FEW or not images):
-        levels = REAL
+        levels = REAL if storage.codec.startswith("avif") else REAL[:-1]
     learned = [level for level in levels if not isinstance(level, Selection)]
     found = []
     for level in levels:
@@ -259,17 +263,18 @@ def choose(
         raise OptionError(f"seconds is {seconds}; it must be above 0")
     began = time.monotonic()
     data = as_labeled(data).to(pick_device(device))
-    paces: dict[str, Pace] = {}
+    paces: dict[tuple[str, object], Pace] = {}
     choice, *better = candidates(data, nbytes, real=real)
     for candidate in better:
         distiller = candidate.distiller
         if time.monotonic() - began >= RESERVE * seconds or not _fits(distiller, data):
             break
-        if distiller.name not in paces:
-            paces[distiller.name] = pace_of(distiller, data)
-        needed = paces[distiller.name].seconds(distiller)
+        kind = distiller.name, getattr(distiller, "teacher", None)
+        if kind not in paces:
+            paces[kind] = pace_of(distiller, data)
+        needed = paces[kind].seconds(distiller)
         if needed > RESERVE * seconds - (time.monotonic() - began):
-            return replace(choice, declined=(distiller.name, needed))
+            return replace(choice, declined=(_worded(distiller), needed))
         choice = replace(candidate, seconds=needed)
     return choice
 
@@ -313,7 +318,11 @@ def as_options(choice: Choice) -> str:
         >>> as_options(Choice(DM(batch_real=32), nbytes=1000, codec="pixels:bits=2"))
         'dm --batch-real 32 --bytes 1000B --codec pixels:bits=2'
     """
-    default = _free(config_of(type(choice.distiller)()))
-    changed = _free(config_of(choice.distiller))
+    return f"{_worded(choice.distiller)} --bytes {choice.nbytes}B --codec {choice.codec}"
+
+
+def _worded(distiller: Level) -> str:
+    """Return a method's name, and its options that are not the default."""
+    default, changed = _free(config_of(type(distiller)())), _free(config_of(distiller))
     options = [f"--{name.replace('_', '-')} {value}" for name, value in changed.items() if value != default[name]]
-    return " ".join([choice.distiller.name, *options, f"--bytes {choice.nbytes}B", f"--codec {choice.codec}"])
+    return " ".join([distiller.name, *options])

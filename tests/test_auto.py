@@ -20,6 +20,7 @@ from ddplug.distillation.config import config_of
 from ddplug.distillers.dm import DM
 from ddplug.distillers.ncfm import NCFM
 from ddplug.distillers.selection.base import Selection
+from ddplug.distillers.selection.difficulty import Difficulty
 from ddplug.errors import OptionError
 from ddplug.synthetic.dataset import SyntheticSet
 
@@ -115,6 +116,20 @@ def test_the_last_level_that_fits_is_taken(
     assert (choice.declined is None) == (seconds == 2e4)
 
 
+def test_photographs_get_a_better_teacher_where_there_is_time(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = images(16, 3, each=200)
+    small, large = (level for level in auto.REAL if isinstance(level, Difficulty))
+    rounds = {part: 0.0 for part in small.work()}
+    known = {small.teacher: 10.0, large.teacher: 100.0}
+    monkeypatch.setattr(auto, "pace_of", lambda level, _: auto.Pace(known[level.teacher], rounds))
+    choice = auto.choose(data, seconds=60, nbytes=20_000, device="cpu")
+    assert choice.distiller.teacher == small.teacher
+    assert choice.declined == ("difficulty --teacher convnet:width=64,norm=batch --teacher-epochs 10", 100.0)
+    assert auto.choose(data, seconds=600, nbytes=20_000, device="cpu").distiller.teacher == large.teacher
+    drawings = replace(data, inputs=data.inputs.round())
+    assert [choice.distiller.name for choice in auto.candidates(drawings, 20_000)] == ["random", "difficulty"]
+
+
 def test_what_does_not_fit_in_memory_is_not_taken(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "pace_of", lambda *_: auto.Pace(0, {"views": 0, "training steps": 0}))
     monkeypatch.setattr("ddplug.distillation.memory.available", lambda device: 10_000)
@@ -138,7 +153,7 @@ def test_each_part_of_the_work_is_tried_apart(level: Any) -> None:
 def test_many_real_images_are_selected_and_few_are_learned() -> None:
     data = images(16, each=200)
     many, few = (auto.candidates(data, nbytes) for nbytes in (20_000, 400))
-    assert [choice.distiller.name for choice in many] == ["random", "difficulty"]
+    assert [choice.distiller.name for choice in many] == ["random", "difficulty", "difficulty"]
     assert [choice.distiller.name for choice in few] == ["random", "kmeans-centroid", "dm", "dm", "ncfm"]
     assert many[0].distiller.images_per_class > auto.FEW >= few[0].distiller.images_per_class
     assert {choice.nbytes for choice in few} == {400}

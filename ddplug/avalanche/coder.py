@@ -17,10 +17,8 @@ from ddplug.avalanche.maker import Maker, Request
 from ddplug.avalanche.options import MemoryOptions
 from ddplug.avalanche.reservoir import Reservoir
 from ddplug.avalanche.rules import FEW, Choice, chosen, smaller
-from ddplug.distillation.storage import STEPS
+from ddplug.distillation.storage import recipe_for
 from ddplug.functional import augmentation
-from ddplug.functional.augmentation import joint
-from ddplug.synthetic.recipe import Recipe
 
 __all__ = ["Coder"]
 
@@ -80,7 +78,8 @@ class Coder:
         samples, seen = self._samples(new, remembered, choice, share, rng)
         room = self.max_bytes - sum(arrival.nbytes for arrival in shrunk)
         shares = cuts(total, total - len(set(new) - known), self.planned)
-        recipe = Recipe.by_steps(STEPS, joint(augmentation.resolve("auto", self.maker.schema.shape)))
+        # later arrivals decide how many images there will be in all
+        recipe = recipe_for(0, augmentation.resolve("auto", self.maker.schema.shape))
         cost = old[-1].nbytes / len(old[-1]) if old else None
         arrival = None
         for codec in (choice.codec, *self._smaller(choice.codec)):

@@ -67,8 +67,10 @@ def _measured() -> Iterator[str]:
         for row in rows:
             if row["stored"] == "difficulty":
                 held = f"{row['images']:,} images in {row['bytes']:,} bytes, {row['bits per class']:,} bits per class"
-                how = f"{row['sets']} sets of a JPEG copy, a network each: {row['network']}, {row['steps']:,} steps"
-                yield f"`{name}`: {held}; {row['accuracy (%)']} ± {row['deviation']} % on test data ({how})."
+                sets = "one set" if row["sets"] == 1 else f"{row['sets']} sets"
+                how = f"{sets} of a JPEG copy, a network each: {row['network']}, {row['steps']:,} steps"
+                spread = "" if row["deviation"] is None else f" ± {row['deviation']}"
+                yield f"`{name}`: {held}; {row['accuracy (%)']}{spread} % on test data ({how})."
 
 
 def _broken(command: str) -> str:

@@ -16,7 +16,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.data.preprocess import Identity
 from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller
-from ddplug.distillation.storage import Storage
+from ddplug.distillation.storage import Storage, with_recipe
 from ddplug.distillers import DM, RDED, ClassMean, KMeans, Random
 from ddplug.distillers.soft_label_dd import SoftLabelDD
 from ddplug.errors import CheckpointError, OptionError
@@ -280,6 +280,14 @@ def test_many_images_are_trained_on_by_steps_and_few_as_published(digits: Labele
     assert len(many) > 256 >= len(few)
     assert many.recipe == Recipe.by_steps(1500, "affine")
     assert few.recipe == Recipe.paper(digits.augmentation)
+
+
+@pytest.mark.parametrize(("images", "steps"), [(300, 1500), (1920, 1500), (1921, 1600), (3440, 2700), (9000, 4500)])
+def test_photographs_are_trained_on_for_a_hundred_epochs_within_limits(images: int, steps: int) -> None:
+    pixels = torch.zeros(images, 3, 2, 2)
+    made = SyntheticSet(pixels, torch.arange(images) % 2, 2, Identity(), Recipe.paper())
+    assert with_recipe(made, "color_crop_flip").recipe == Recipe.by_steps(steps, "crop+flip+color")
+    assert with_recipe(made, "crop_scale_rotate").recipe == Recipe.by_steps(1500, "affine")
 
 
 def test_seconds_hold_the_search_for_what_fits(digits: LabeledData) -> None:
