@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddplug.cli import described
@@ -69,8 +68,10 @@ def _configure_any(parser: Parser, argv: list[str]) -> list[str]:
     """Add what there is without a method; return the words that are left."""
     if argv and argv[0] in ("-h", "--help"):
         parser.epilog = (
-            "`ddplug list` shows the methods, `ddplug distill METHOD --help` the options of one. "
-            "`ddplug distill auto` chooses a method. `ddplug distill --config SET -o FILE` makes a set again."
+            "`ddplug list` shows the methods.\n"
+            "`ddplug distill METHOD --help` lists the options of one.\n"
+            "`ddplug distill auto` chooses a method.\n"
+            "`ddplug distill --config SET -o FILE` makes a set again."
         )
         return argv
     if argv and argv[0] == AUTO:
@@ -103,9 +104,7 @@ def _configure_method(parser: Parser, argv: list[str], method: described.Describ
         "for it (default: 1)",
     )
     _add_storage(parser)
-    group = parser.add_argument_group(
-        f"options of {argv[0]}", fill(f"presets: {', '.join(method.presets) or 'none'}", 105)
-    )
+    group = parser.add_argument_group(f"options of {argv[0]}", f"presets: {', '.join(method.presets) or 'none'}")
     try:
         add_options(group, method.options)
     except argparse.ArgumentError as error:
@@ -150,7 +149,7 @@ def _add_storage(parser: Parser) -> None:
 def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
     """Add the budget, instead of a method's options."""
     parser.prog = f"ddplug distill {AUTO}"
-    parser.usage = f"{parser.prog} --data NAME -o FILE --budget TIME --bytes SIZE [options]"
+    parser.usage = f"{parser.prog} --data NAME -o FILE [options]"
     parser.description = "Choose codec, method and number of images by measured rules, for a time and a size; distill."
     parser.set_defaults(name=AUTO, method=None, preset=None)
     group = parser.add_argument_group("the budget")
