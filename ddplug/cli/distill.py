@@ -411,7 +411,7 @@ def _save(synthetic: SyntheticSet, output: str, checkpoint: str) -> None:
         with saving():
             synthetic.save(output)
     except OptionError as error:
-        kept = f"; the work is kept in {checkpoint}, and the same command goes on from there"
+        kept = f"; the work is kept in {checkpoint}, and the same command resumes from there"
         raise OptionError(f"{error}{kept if os.path.exists(checkpoint) else ''}") from None
 
 
@@ -437,7 +437,7 @@ def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -
             name, seconds = choice.declined
             needed = f"would take about {duration(seconds)}, more than choosing left of {duration(arguments.budget)}"
             complain(f"auto: the next better, {name}, {needed}; allow a longer --budget")
-    how = "goes on with" if kept else f"expects {duration(choice.seconds)} with"
+    how = "continues with" if kept else f"expects {duration(choice.seconds)} with"
     complain(f"auto: {how} ddplug distill {auto.as_options(choice)}")
     return _Plan(choice.distiller, choice.codec, choice.nbytes)
 
