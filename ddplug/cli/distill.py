@@ -331,7 +331,7 @@ def _saying_how_to_go_on(checkpoint: str) -> Iterator[None]:
 def _continues(checkpoint: str) -> str:
     """Say what the same command will do."""
     kept = os.path.exists(checkpoint)
-    return f"the same command {f'continues from {checkpoint}' if kept else 'starts over; nothing was done yet'}"
+    return f"the same command {f'resumes from {checkpoint}' if kept else 'starts over; nothing was done yet'}"
 
 
 def _callbacks(arguments: argparse.Namespace) -> list[Callback]:
