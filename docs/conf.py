@@ -37,6 +37,7 @@ from examples.notebooks.run import page as notebook  # noqa: E402
 
 project = "ddplug"
 author = "The ddplug developers"
+project_copyright = author
 version = release = ddplug.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.napoleon", "mathml"]
 exclude_patterns = ["_build", "_generated/benchmarks.md", "_generated/gallery.md", "**/.*"]

@@ -284,7 +284,7 @@ def test_interrupted_choice_goes_on_and_another_one_does_not(
         assert main([*AUTO[:-1], "400B", "-o", out]) == 2
         assert "dm is not what auto takes for 400 bytes" in capsys.readouterr().err
         assert main([*AUTO, "-o", out]) == 0
-    assert "goes on with ddplug distill dm" in capsys.readouterr().err
+    assert "continues with ddplug distill dm" in capsys.readouterr().err
     run(None, None).save(straight)
     assert torch.equal(SyntheticSet.load(out).inputs, SyntheticSet.load(straight).inputs)
 

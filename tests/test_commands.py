@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import ddplug
-from ddplug.cli.commands import COMMANDS
+from ddplug.cli.commands import COMMANDS, EXAMPLES
 from ddplug.cli.program import main
 from ddplug.utils.arguments import Parser
 
@@ -24,7 +24,7 @@ PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     if "_generated" not in path.parts
-}
+} | {"--help": "```bash\n" + "\n".join(EXAMPLES.values()) + "\n```\n"}
 ELSEWHERE = {
     "docs/first-tasks.md": "tests/test_first_tasks.py",
     "docs/howto/own-data.md": "tests/test_howto.py",

@@ -127,3 +127,18 @@ def test_names_and_options_in_every_block_exist(page: str) -> None:
             taken = inspect.signature(called).parameters
             if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.values()):
                 assert {key.arg for key in call.keywords if key.arg} <= taken.keys(), (page, ast.unparse(call))
+
+
+def test_what_readers_search_for_stands_in_a_heading() -> None:
+    """The search of the pages ranks headings first."""
+    pages = [path.read_text(encoding="utf-8") for path in (FOLDER.parent).rglob("*.md")]
+    headings = "\n".join(line for text in pages for line in text.splitlines() if line.startswith("#")).lower()
+    wanted = "csv gpu medical optuna nni avalanche latex embedding privacy notebook photo memory bytes"
+    assert [word for word in wanted.split() if word not in headings] == []
+
+
+def test_of_what_users_look_for_in_other_tools_nothing_is_left_open() -> None:
+    page = (FOLDER.parent / "other-tools.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    assert len(rows) > 20
+    assert [name for name, ours, *_ in rows[1:] if ours in ("", "-") or ours == "no"] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from configparser import ConfigParser
+from fnmatch import fnmatch
 from pathlib import Path
 
 import ddplug
@@ -57,3 +58,19 @@ def test_the_conda_recipe_says_of_the_package_what_it_says_of_itself() -> None:
 def test_the_page_on_citing_names_the_version() -> None:
     page = (ROOT / "docs" / "citing.md").read_text(encoding="utf-8")
     assert f"version = {{{ddplug.__version__}}}" in page
+
+
+def test_everything_that_is_no_python_is_packed() -> None:
+    """Else it is there in a clone and missing in a wheel."""
+    patterns = SETUP["options.package_data"]["ddplug"].split()
+    files = [path.relative_to(ROOT / "ddplug").as_posix() for path in (ROOT / "ddplug").rglob("*") if path.is_file()]
+    others = [file for file in files if not file.endswith((".py", ".pyc"))]
+    assert "synthetic/sets/mnist-8kB.safetensors" in others
+    assert [file for file in others if not any(fnmatch(file, pattern) for pattern in patterns)] == []
+
+
+def test_no_advice_needs_the_package_to_be_published() -> None:
+    """``pip install "ddplug[extra]"`` cannot work in a clone; notebooks name the repository along with it."""
+    pages = (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "ddplug").rglob("*.py"))
+    advice = [f"{path}: {line}" for path in pages for line in path.read_text("utf-8").splitlines() if "ddplug[" in line]
+    assert [line for line in advice if "install" in line and " @ git+" not in line] == []

@@ -78,7 +78,7 @@ def test_figures_of_the_page_are_those_that_were_measured() -> None:
     measured = {
         ("distillation-mnist-1", "dm"): "learned by `dm`",
         ("distillation-mnist-1", "frepo"): "learned by `frepo`, with soft labels",
-        ("distillation-mnist-1", "random"): "random images, a byte a number",
+        ("distillation-mnist-1", "random"): "random images, one byte per number",
         ("stored-mnist-8kB", "random"): "**random images, coded** (`--bytes 7840B`)",
     }
     for (name, method), row in measured.items():

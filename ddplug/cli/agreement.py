@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     try:
         return _run(arguments)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"the same command goes on from {arguments.folder}") from None
+        raise KeyboardInterrupt(f"the same command resumes from {arguments.folder}") from None
 
 
 def _run(arguments: argparse.Namespace) -> Answer:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["COMMANDS", "Answer"]
+__all__ = ["COMMANDS", "EXAMPLES", "Answer"]
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "list": ("ddplug.cli.list_", "list the installed methods, networks, data sets and codecs"),
@@ -32,6 +32,22 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("ddplug.cli.demo_", "distill, evaluate and plot real digits, end to end, in a few minutes"),
 }
 """Name of a command -> its module, and what it does."""
+
+EXAMPLES: Mapping[str, str] = {
+    "distill": "ddplug distill dm --data digits --images-per-class 10 -o dm.safetensors",
+    "distill auto": "ddplug distill auto --data digits --budget 2m --bytes 2kB -o auto.safetensors",
+    "merge": "ddplug merge part-1.safetensors part-2.safetensors -o all.safetensors",
+    "experts": "ddplug experts --data digits --number 8 -o experts",
+    "evaluate": "ddplug evaluate dm.safetensors --data digits --repeats 3",
+    "compare": "ddplug compare dm.safetensors auto.safetensors --data digits --to table.tex",
+    "report": "ddplug report dm.safetensors --data digits -o dm.html",
+    "audit": "ddplug audit dm.safetensors --data digits",
+    "inspect": "ddplug inspect mnist-8kB",
+    "export": "ddplug export mnist-8kB --to png mnist-8kB.png",
+    "holdout": "ddplug holdout --data digits --validation 0.1 -o validation.safetensors",
+    "agreement": "ddplug agreement --data digits --validation 0.1 \\\n      --set dm=dm.safetensors --folder study",
+}
+"""Name of a command -> one that can be typed, which its ``--help`` shows."""
 
 
 @dataclass(frozen=True)

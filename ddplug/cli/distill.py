@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddplug.cli import described
@@ -69,8 +68,10 @@ def _configure_any(parser: Parser, argv: list[str]) -> list[str]:
     """Add what there is without a method; return the words that are left."""
     if argv and argv[0] in ("-h", "--help"):
         parser.epilog = (
-            "`ddplug list` shows the methods, `ddplug distill METHOD --help` the options of one. "
-            "`ddplug distill auto` chooses a method. `ddplug distill --config SET -o FILE` makes a set again."
+            "`ddplug list` shows the methods.\n"
+            "`ddplug distill METHOD --help` lists the options of one.\n"
+            "`ddplug distill auto` chooses a method.\n"
+            "`ddplug distill --config SET -o FILE` makes a set again."
         )
         return argv
     if argv and argv[0] == AUTO:
@@ -103,9 +104,7 @@ def _configure_method(parser: Parser, argv: list[str], method: described.Describ
         "for it (default: 1)",
     )
     _add_storage(parser)
-    group = parser.add_argument_group(
-        f"options of {argv[0]}", fill(f"presets: {', '.join(method.presets) or 'none'}", 105)
-    )
+    group = parser.add_argument_group(f"options of {argv[0]}", f"presets: {', '.join(method.presets) or 'none'}")
     try:
         add_options(group, method.options)
     except argparse.ArgumentError as error:
@@ -150,7 +149,7 @@ def _add_storage(parser: Parser) -> None:
 def _configure_auto(parser: Parser, argv: list[str]) -> list[str]:
     """Add the budget, instead of a method's options."""
     parser.prog = f"ddplug distill {AUTO}"
-    parser.usage = f"{parser.prog} --data NAME -o FILE --budget TIME --bytes SIZE [options]"
+    parser.usage = f"{parser.prog} --data NAME -o FILE [options]"
     parser.description = "Choose codec, method and number of images by measured rules, for a time and a size; distill."
     parser.set_defaults(name=AUTO, method=None, preset=None)
     group = parser.add_argument_group("the budget")
@@ -332,7 +331,7 @@ def _saying_how_to_go_on(checkpoint: str) -> Iterator[None]:
 def _continues(checkpoint: str) -> str:
     """Say what the same command will do."""
     kept = os.path.exists(checkpoint)
-    return f"the same command {f'continues from {checkpoint}' if kept else 'starts over; nothing was done yet'}"
+    return f"the same command {f'resumes from {checkpoint}' if kept else 'starts over; nothing was done yet'}"
 
 
 def _callbacks(arguments: argparse.Namespace) -> list[Callback]:
@@ -412,7 +411,7 @@ def _save(synthetic: SyntheticSet, output: str, checkpoint: str) -> None:
         with saving():
             synthetic.save(output)
     except OptionError as error:
-        kept = f"; the work is kept in {checkpoint}, and the same command goes on from there"
+        kept = f"; the work is kept in {checkpoint}, and the same command resumes from there"
         raise OptionError(f"{error}{kept if os.path.exists(checkpoint) else ''}") from None
 
 
@@ -438,7 +437,7 @@ def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -
             name, seconds = choice.declined
             needed = f"would take about {duration(seconds)}, more than choosing left of {duration(arguments.budget)}"
             complain(f"auto: the next better, {name}, {needed}; allow a longer --budget")
-    how = "goes on with" if kept else f"expects {duration(choice.seconds)} with"
+    how = "continues with" if kept else f"expects {duration(choice.seconds)} with"
     complain(f"auto: {how} ddplug distill {auto.as_options(choice)}")
     return _Plan(choice.distiller, choice.codec, choice.nbytes)
 

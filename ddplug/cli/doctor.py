@@ -208,7 +208,7 @@ _FAULTS = (
         "note",
         _always,
         "it fails from the second candidate on in the sequential engine",
-        "see docs/howto/nni.md",
+        "use ddplug.nni.OneShotEvaluator",
     ),
     _Fault(
         "nni",

@@ -78,7 +78,7 @@ def judging(arguments: argparse.Namespace, file: str) -> Iterator[dict[str, Any]
         }
     except KeyboardInterrupt:
         kept = checkpoint is not None and os.path.exists(checkpoint)
-        how = f"goes on from {checkpoint}" if kept else "starts over; no network was finished"
+        how = f"resumes from {checkpoint}" if kept else "starts over; no network was finished"
         raise KeyboardInterrupt(f"the same command {how}") from None
 
 

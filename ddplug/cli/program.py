@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ddplug._version import __version__
-from ddplug.cli.commands import COMMANDS, Answer
+from ddplug.cli.commands import COMMANDS, EXAMPLES, Answer
 from ddplug.cli.sharing import sharing
 from ddplug.errors import DdplugError, OptionError
 from ddplug.utils.allocator import keep_memory
@@ -56,6 +56,8 @@ def _run(argv: Sequence[str]) -> tuple[Answer, bool]:
     module = import_module(home)
     parser = Parser(prog=f"ddplug {name}", description=f"{about[0].upper()}{about[1:]}.")
     rest = module.configure(parser, list(argv[1:]))
+    example = EXAMPLES.get(parser.prog.removeprefix("ddplug "))
+    parser.epilog = "\n\n".join(filter(None, (example and f"example:\n  {example}", parser.epilog)))
     parser.add_argument("--json", action="store_true", help="print one machine-readable object")
     arguments = parser.parse_args(rest)
     with notes_on_stderr(), sharing(name, arguments) as has_work:

@@ -178,7 +178,7 @@ def _judged(
 
     first, *others = arguments.network or ["auto"]
     tested, rows = tested_on(arguments, data[1]), list[Any]()
-    running = "Networks are still being trained; if this was stopped, the same command goes on."
+    running = "Networks are still being trained. If the command was stopped, give it again to resume."
 
     def write(row: Row) -> None:
         rows.append(row)

@@ -77,12 +77,12 @@ def compare(
 ) -> Comparison:
     """Evaluate sets, baselines of the same bytes, and all the real data.
 
-    A baseline gets as many images per class as fit into the bytes of the set, held by its codec, so that what storage
-    alone does is in both; a set kept as float32 stands against four times as many, in a byte a number. Its images are
-    stored as small as those of the set; a method with a ``factor`` of its own stores them as small as that says. Every
-    network of a baseline is trained on a set of its own seed, by the same recipe; a method that learns is run once for
-    each. Sets of as many bytes, stored alike, share their baselines. The network for the whole data is one, trained
-    without augmentation for a bounded number of steps: a bound that is cheap to have, not the best that can be had.
+    A baseline gets as many images per class as fit into the bytes of the set, stored by the same codec, so that both
+    lose alike by being stored; a set kept as float32 is compared with four times as many images of one byte per
+    number. Images are reduced as those of the set are, or by the ``factor`` of a method that has one. Each network of
+    a baseline is trained by the same recipe on a set of its own seed; a method that learns is run once for each. Sets
+    of the same size that are stored alike share their baselines. One network is trained on the whole data, without
+    augmentation and for a limited number of steps: a cheap upper bound, not the best accuracy possible.
 
     Args:
         synthetic: the set, or several of the same data; in a mapping by the names that their rows are to have.

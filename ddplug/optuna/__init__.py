@@ -1,6 +1,6 @@
 """Tuning on less data with Optuna: trials are scored on a small set first, and the best of them on all data.
 
-Needs the extra ``optuna``: ``pip install "ddplug[optuna]"``. Importing this package alone imports nothing of it.
+Needs Optuna: ``pip install optuna``. Importing this package alone imports nothing of it.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import partial
+from textwrap import wrap
 from typing import Any, Literal, NoReturn, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from ddplug.errors import OptionError, unknown
@@ -61,7 +62,21 @@ class Parser(argparse.ArgumentParser):
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=min(columns(110), 110))
+        super().__init__(prog, max_help_position=30, width=min(columns(), 110))
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Wrap each line by itself, below where it begins or, if it has two columns, below the second."""
+        lines = []
+        for line in text.splitlines():
+            begins = re.match(r" {2}\S+ {2,}| *", line)
+            lines += wrap(
+                line,
+                width - len(indent),
+                subsequent_indent=" " * (begins.end() if begins else 0),
+                break_long_words=False,
+                break_on_hyphens=False,
+            ) or [""]
+        return "\n".join(f"{indent}{line}".rstrip() for line in lines)
 
 
 def number(kind: type[int] | type[float], least: float, most: float = math.inf) -> Callable[[str], Any]:

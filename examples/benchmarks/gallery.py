@@ -50,7 +50,7 @@ def page(folder: Path) -> str:
         [
             *sections,
             "## Sets to make yourself",
-            "Nobody says what may be done with the images of CIFAR-10, so none comes along. One command fetches "
+            "The images of CIFAR-10 have no clear license, so none is included. One command fetches "
             "the images and makes the set:",
             f"```bash\n{commands}\n```",
             *_measured(),
@@ -89,12 +89,12 @@ def _section(each: Ready, folder: Path) -> str:
     large = sheet.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
     Image.fromarray(large.numpy()).quantize(16).save(folder / f"{each.name}.png", optimize=True)
     shown = f"{len(index)} of {len(made):,}" if len(index) < len(made) else f"all {len(made)}"
-    held = f"`{made.stored.codec}`" if made.stored is not None else f"{made.bits} bits a number"
+    held = f"`{made.stored.codec}`" if made.stored is not None else f"{made.bits} bits per number"
     rows = {
         "images": f"{len(made):,} of {' x '.join(map(str, made.shape))}, {made.num_classes} classes",
         "bytes": f"{made.nbytes:,}, labels counted; {each.path.stat().st_size:,} with recipe and provenance",
         "bits per class": f"{made.bits_per_class:,.0f}",
-        "held by": held,
+        "stored as": held,
         "accuracy on test data": each.accuracy or "not measured",
         "made from": f"[{source.title}]({source.url}), by {source.authors}",
         "license": f"[{source.license}]({source.license_url})",

@@ -151,7 +151,7 @@ def _stopped(number: signal.Signals, again: bool) -> Callable[[Path], str | None
 
         with _at_step(3, act):
             result = _run(DM, "-o", f"{folder}/o")
-        fault = _told(result, "the same command continues from", status=128 + number)
+        fault = _told(result, "the same command resumes from", status=128 + number)
         return fault or _right(_run(DM, "-o", f"{folder}/o"), folder / "o")
 
     return situation

@@ -136,7 +136,7 @@ def test_a_stopped_command_goes_on(capsys: pytest.CaptureFixture[str], monkeypat
     with monkeypatch.context() as stopped:
         stopped.setattr("ddplug.evaluation.comparison.judge", stopping)
         assert main(argv) == 130
-    said = "interrupted; the same command goes on from set-1.safetensors.evaluation"
+    said = "interrupted; the same command resumes from set-1.safetensors.evaluation"
     assert said in capsys.readouterr().err
     kept = json.loads(Path("set-1.safetensors.evaluation").read_text())["rows"]
     assert len(kept) == 2  # the set is the random images of its seed, which stand beside it: both are one measurement

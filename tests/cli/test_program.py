@@ -564,7 +564,7 @@ def test_interrupted_run_goes_on_to_the_same_result(capsys: pytest.CaptureFixtur
     started.send_signal(signal.SIGINT)
     out, err = started.communicate(timeout=120)
     assert (started.returncode, out) == (130, "")
-    assert err == "ddplug: interrupted; the same command continues from a.safetensors.checkpoint\n"
+    assert err == "ddplug: interrupted; the same command resumes from a.safetensors.checkpoint\n"
     assert sorted(os.listdir(tmp_path)) == ["a.safetensors.checkpoint", "log.csv"]
     line = refusal(capsys, tmp_path, *argv, "--seed", "1")
     assert "seed was 0 and is now 1" in line

@@ -66,8 +66,9 @@ def test_lines_are_wrapped_where_the_terminal_ends(width: int, made: str, monkey
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("COLUMNS", str(width))
     assert main(["doctor"]) == 0
-    with pytest.raises(SystemExit):
-        main(["inspect", "--help"])
+    for command in (["inspect"], ["distill"], ["distill", "mtt"], ["completion"], []):
+        with pytest.raises(SystemExit):
+            main([*command, "--help"])
     # a word that is too wide stands as it is
     lines = [line for line in terminal.text.splitlines() if len(line.split()) > 3]
     assert width - 25 < max(map(len, lines)) <= width

@@ -119,5 +119,5 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(tmp_path: Path) -> None:
         running.send_signal(signal.SIGINT)
         _, error = running.communicate(timeout=60)
     assert running.returncode == 130, error
-    assert error.splitlines()[-1] == f"ddplug: interrupted; the same command goes on from {folder}"
+    assert error.splitlines()[-1] == f"ddplug: interrupted; the same command resumes from {folder}"
     assert Journal(folder / "journal.jsonl").results()

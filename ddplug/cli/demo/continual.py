@@ -97,14 +97,14 @@ def _text(stage: Stage) -> list[Block]:
     epochs = "1 epoch" if stage.size.epochs == 1 else f"{stage.size.epochs} epochs"
     return [
         f"The same digits come in {EXPERIENCES} experiences, 0 and 1 first, 8 and 9 last. One network (Avalanche's "
-        f"`SimpleMLP` with {HIDDEN} hidden units, SGD at {LEARNING_RATE}, {epochs} an experience) learns them one "
-        f"after the other and must tell all ten apart at the end, without being told which experience a digit is of; "
-        f"{stage.size.repeats} runs of each strategy. `Naive` keeps nothing. `Replay` is Avalanche's own, with real "
+        f"`SimpleMLP` with {HIDDEN} hidden units, SGD at {LEARNING_RATE}, {epochs} per experience) learns them one "
+        f"after the other. At the end it must tell all ten apart, without being told which experience a digit is from. "
+        f"Each strategy is run {stage.size.repeats} times. `Naive` keeps nothing. `Replay` is Avalanche's own, with real "
         "images and a class-balanced buffer. `DistilledReplay` keeps as many images, distilled after each experience.",
-        "What sets it apart from `Replay` is in part what is kept, and in part how that is replayed: with a loss of "
-        "its own, and moved as the present classes vary. The distiller `random` keeps real images and replays them in "
-        "the same way, and so tells the two parts from each other. Bytes count a byte a pixel and a label, for real "
-        "images too, and two levels a class for those of `DistilledReplay`.",
+        "It differs from `Replay` in what it keeps and in how that is replayed: with a loss of its own, and varied as "
+        "the present classes vary. With the distiller `random` it keeps real images but replays them in the same way, "
+        "which separates the two effects. Bytes count one byte per pixel and per label, for real images too, and two "
+        "levels per class for those of `DistilledReplay`.",
         "The epochs, and the steps and networks of `dm`, were chosen on a fifth of the training data that was held "
         "out, and the learning rate and batch of `dm` on a held-out part of MNIST's training data; nothing was chosen "
         "on test data. Other options are the defaults.",
