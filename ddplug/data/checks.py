@@ -12,7 +12,7 @@ from torch import Tensor
 from ddplug.data.preprocess import pieces
 from ddplug.errors import DataError
 
-__all__ = ["channels_first", "check", "refuse_masked", "refuse_meta", "to_inputs"]
+__all__ = ["channels_first", "check", "check_order", "refuse_masked", "refuse_meta", "to_inputs"]
 
 
 def to_inputs(values: Any, what: str) -> Tensor:
@@ -160,3 +160,24 @@ def check(inputs: Tensor, labels: int, what: str) -> None:
                     f"{what}: sample {start + int(bad.int().argmax())} holds NaN or infinity; fix or drop it"
                 )
             start += len(part)
+
+
+def check_order(inputs: Any, labels: Any, what: str) -> None:
+    """Refuse a table and labels of pandas that name the same rows in another order: they are taken as they stand.
+
+    Args:
+        inputs: as they were given.
+        labels: as they were given.
+        what: how to call the data in an error.
+
+    Raises:
+        DataError: they do.
+    """
+    rows, others = getattr(inputs, "index", None), getattr(labels, "index", None)
+    if not (hasattr(rows, "equals") and hasattr(others, "equals")) or rows.equals(others) or len(rows) != len(others):
+        return
+    if rows.is_unique and others.is_unique and rows.isin(others).all():
+        raise DataError(
+            f"{what}: inputs and labels have the same index in another order; give labels.loc[inputs.index], or "
+            "both as arrays, by .to_numpy(), if they belong together as they stand"
+        )

@@ -20,12 +20,16 @@ from tqdm import tqdm
 from ddplug.data.scan import formats, scan
 from ddplug.errors import DataError
 from ddplug.utils.notes import note
+from ddplug.utils.room import Room
 from ddplug.utils.text import one_line
 
 __all__ = ["MAX_PIXELS", "Folder", "from_pil"]
 
 MAX_PIXELS = 1 << 26
 """More pixels than a picture may have: small files can unfold to gigabytes."""
+
+_DECODING = Room(MAX_PIXELS)
+"""Pixels that threads may decode at once: together no more than one picture may have."""
 
 _READING = "upright"
 """Changes where files are read differently, so that caches are made again."""
@@ -219,7 +223,7 @@ def _header(path: str) -> tuple[str, tuple[int, int], bool]:
 
 def _decode(path: str, mode: str, size: tuple[int, int] | None) -> Tensor:
     try:
-        with _opened(path) as image:
+        with _opened(path) as image, _DECODING.taken(image.width * image.height):
             if size is None:
                 return from_pil(image, mode)
             # palettes and transparency cannot be interpolated: to the final mode first

@@ -17,12 +17,15 @@ from torch.utils.data import (
     SequentialSampler,
     Subset,
     SubsetRandomSampler,
+    default_collate,
+    default_convert,
 )
 
 from ddplug.data.checks import channels_first, to_inputs
 from ddplug.data.images import from_pil
 from ddplug.data.labels import Label, Names, to_label
 from ddplug.errors import DataError
+from ddplug.utils.notes import note
 from ddplug.utils.text import one_line
 
 __all__ = ["INPUTS", "LABELS", "Items", "unwrapped"]
@@ -44,6 +47,9 @@ def unwrapped(dataset: Any, name: str) -> Any:
     if not isinstance(dataset, DataLoader):
         return dataset
     whole: Any = dataset.dataset
+    if dataset.collate_fn not in (default_collate, default_convert):
+        own = getattr(dataset.collate_fn, "__qualname__", type(dataset.collate_fn).__name__)
+        note(f"{name}: the DataLoader's collate_fn ({own}) is not called: the items of its data set are read")
     drawn: Any = dataset.sampler if dataset.batch_sampler is None else dataset.batch_sampler
     if type(drawn) is BatchSampler:
         drawn = drawn.sampler

@@ -45,6 +45,7 @@ def to_labels(values: Any, what: str) -> NDArray[Any]:
         reason = "differ in shape" if differs else f"are {values.dtype}"
         raise DataError(f"{what}: the labels {reason}; give one whole number per sample, shape (N,)") from None
     refuse_masked(array, f"{what}: the labels")
+    array = np.asarray(array)  # rows of a matrix are matrices
     if array.dtype.kind in "SU" and isinstance(values, (list, tuple)) and len(set(map(type, values))) > 1:
         array = np.array([*values, None], dtype=object)[:-1]  # numpy makes a text of None, NaN and numbers
     if array.ndim == 2 and array.shape[1] == 1:

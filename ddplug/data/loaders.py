@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from ddplug.data.checks import channels_first, check, to_inputs
+from ddplug.data.checks import channels_first, check, check_order, to_inputs
 from ddplug.data.decoding import MAX_MEMORY, Samples, gather
 from ddplug.data.images import MAX_PIXELS, Folder
 from ddplug.data.items import Items, unwrapped
@@ -86,6 +86,7 @@ def from_arrays(
 def _from_arrays(
     inputs: Any, targets: Any, preprocess: str | Preprocess, names: Names, name: str, augmentation: str | None
 ) -> LabeledData:
+    check_order(inputs, targets, name)
     stored, labels = channels_first(to_inputs(inputs, name)), to_labels(targets, name)
     check(stored, len(labels), name)
     return _assemble(stored, *names.encode(labels, name), preprocess, name, augmentation)
@@ -137,11 +138,14 @@ def from_dataset(
         (2, (1, 4, 4))
     """
     dataset = unwrapped(dataset, name)
+    if isinstance(dataset, IterableDataset):
+        raise DataError(
+            f"{name}: {type(dataset).__name__} has no items by number; give a map-style dataset, as list(...) of it is"
+        )
     try:
         count = len(dataset)
     except Exception:  # of somebody else's code
-        more = ", as list(...) of it is" if isinstance(dataset, IterableDataset) else ""
-        raise DataError(f"{name}: {type(dataset).__name__} has no length; give a map-style dataset{more}") from None
+        raise DataError(f"{name}: {type(dataset).__name__} has no length; give a map-style dataset") from None
     items = Items(dataset, name)
     names = items.names() if class_names is None else Names.given(class_names, name)
     whole = _whole(dataset)

@@ -35,6 +35,9 @@ _TRUTHS = {"true": 1.0, "false": 0.0}
 
 _SEPARATORS = ",;\t"
 
+_WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
+"""A whole number as tables have it; Python would read ``1_2`` as 12."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -71,7 +74,8 @@ def cells(path: Path, max_memory: int) -> Iterator[tuple[int, list[str]]]:
         with open(path, encoding="utf-8-sig", newline="") as file:
             head = file.readline()
             file.seek(0)
-            reader = csv.reader(file, delimiter=max(_SEPARATORS, key=head.count), strict=True)
+            separator = max(_SEPARATORS, key=head.count)
+            reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
             width = 0
             for row in reader:
                 if not any(row):
@@ -241,6 +245,8 @@ def _columns(path: Path, names: list[str], target: str | None, ignore: Sequence[
 def _number(text: str) -> float:
     """Read a number, or a truth, as pandas.get_dummies makes them."""
     truth = _TRUTHS.get(text.strip().casefold())
+    if "_" in text:  # an identifier, where Python has a way to write long numbers
+        raise ValueError(text)
     return float(text) if truth is None else truth
 
 
@@ -260,13 +266,13 @@ def _label(path: Path, line: int, name: str, value: Any) -> Any:
 
 
 def _numbered(labels: Sequence[Any]) -> NDArray[Any]:
-    """Make integers of labels that all are such, as ``"3"`` or ``3.0``, and texts of others."""
-    try:
-        numbers = [float(label) for label in labels]
-    except (TypeError, ValueError):
-        return np.array([str(label) for label in labels])
-    whole = all(number.is_integer() and abs(number) < 2**53 for number in numbers)
-    return np.array([int(number) for number in numbers] if whole else [str(label) for label in labels])
+    """Make integers of labels that all are such, as ``"3"`` or ``3.0``, and texts of others, as of 1 beside 01."""
+    different = {label: str(label) for label in labels}
+    if all(_WHOLE.fullmatch(text) and abs(float(text)) < 2**53 for text in different.values()):
+        numbers = {label: int(float(text)) for label, text in different.items()}
+        if len({text.partition(".")[0].lstrip("+") for text in different.values()}) == len(set(numbers.values())):
+            return np.array([numbers[label] for label in labels])
+    return np.array([str(label) for label in labels])
 
 
 def _no_number(path: Path, line: int, names: list[str], row: list[str], kept: list[int]) -> DataError:

@@ -32,6 +32,7 @@ from ddplug.distillation.protocol import Distiller
 from ddplug.distillation.settling import settled
 from ddplug.distillation.shards import WHOLE, check_shard, sharding
 from ddplug.distillation.storage import Start, Storage, check_sizable, storage_for, with_recipe
+from ddplug.distillation.straying import Straying
 from ddplug.distillation.through import through
 from ddplug.errors import DataError, DdplugError, DivergedError, OptionError
 from ddplug.networks.precision import AUTO, PRECISIONS, computing
@@ -80,6 +81,7 @@ class _Run:
         self.every = every
         self.parts = Keeper(self.keep_parts, every)
         self.resumed = False  # whether no step has been taken yet on what was read from a file
+        self.straying = Straying()
         self.rng = torch.Generator().manual_seed(identity["seed"])
         self.began = self.saved = time.monotonic()
         self.kept = False  # whether the checkpoint on disk is of this run
@@ -121,6 +123,7 @@ class _Run:
         self.method, chosen = _sized(self.method, data, self.identity["seed"], storage, header)
         check_memory(self.method, data, self.device)
         self.identity = {**self.identity, "config": config_of(self.method)}
+        self.straying = Straying(None if _private(self.method) else data)
         self.method = through(self.method, None if storage is None else storage.codec)
         self.start(data, total, bool(header) and not partly, chosen)
         self.parts.parts = {}  # the state has all of it now
@@ -211,8 +214,8 @@ class _Run:
         raise DivergedError(f"{self.method.name} diverged: {what}; lower the learning rate; {place}")
 
     def keep(self, snapshot: Snapshot) -> None:
-        """Write a snapshot to the checkpoint, unless there is nowhere to or it is not finite."""
-        if self.path is not None and snapshot is not self.written and snapshot.finite:
+        """Write a snapshot to the checkpoint, unless there is nowhere to or it is not sound."""
+        if self.path is not None and snapshot is not self.written and self.fault(snapshot) is None:
             with saving():
                 checkpoints.save(self.path, snapshot, self.account())
                 self.written = snapshot
@@ -225,11 +228,16 @@ class _Run:
                 checkpoints.save_parts(self.path, parts, {**self.account(), **self.asked})
                 self.kept = True
 
+    def fault(self, snapshot: Snapshot) -> str | None:
+        """Say what shows that a snapshot is of a run that has diverged."""
+        return self.straying.found(snapshot.state) if snapshot.finite else "the state holds NaN or infinity"
+
     def save(self) -> None:
-        """Make sure that all is finite so far, and write the checkpoint."""
+        """Make sure that all is sound so far, and write the checkpoint."""
         self.check(self.now.step)
-        if not self.now.finite:
-            self.diverged(f"the state holds NaN or infinity after step {self.now.step}")
+        fault = self.fault(self.now)
+        if fault is not None:
+            self.diverged(f"{fault} after step {self.now.step}")
         self.sound = self.now
         self.keep(self.now)
         self.saved = time.monotonic()
@@ -240,7 +248,7 @@ class _Run:
             self.parts.flush()
         else:
             clean = all(bool(loss.isfinite()) for loss in self.losses)
-            self.keep(self.now if clean and self.now.finite else self.sound)
+            self.keep(self.now if clean and self.fault(self.now) is None else self.sound)
 
     def rescue_after(self, error: BaseException) -> None:
         """Keep what is sound after an error; where the checkpoint cannot be written any more, somewhere else.
@@ -444,7 +452,8 @@ def distill(
             (:mod:`ddplug.distillation.memory`), the codec cannot hold the data, or the bytes do not suffice for one
             image of each class.
         CheckpointError: the checkpoint is of another method, configuration, seed or data; the message says which.
-        DivergedError: a loss or the state became NaN or infinite; the checkpoint holds the last good state.
+        DivergedError: a loss or the state became NaN or infinite, or images or labels went far outside of what the
+            data are like; the checkpoint holds the last good state.
 
     Example:
         >>> from ddplug.testing import toy_images

@@ -154,7 +154,7 @@ class Stream(IterableDataset[int]):
 NO_DATA: dict[str, tuple[Any, str]] = {
     "nothing": (None, "data: a NoneType holds no labeled data; give a torch Dataset"),
     "inputs alone": (FIRST, r"a ndarray holds no labeled data; give ddplug\.from_arrays\(inputs, labels\)"),
-    "a stream": (DataLoader(Stream()), r"Stream has no length; give a map-style dataset, as list\(\.\.\.\)"),
+    "a stream": (DataLoader(Stream()), r"Stream has no items by number; give a map-style dataset, as list\(\.\.\.\)"),
     "not decoded": (
         [{"image": {"bytes": b"", "path": ""}, "label": 0}],
         "item 0: the input is a dictionary of",
@@ -272,3 +272,14 @@ def test_items_that_change_are_told_of() -> None:
 
     with pytest.warns(Note, match="items differ from one reading to the next, as random transforms make them"):
         as_labeled(Changing((torch.zeros(2), k % 2) for k in range(4)))
+
+
+def test_a_loader_that_changes_what_it_collates_is_told_of() -> None:
+    pairs = [(torch.zeros(2), 0), (torch.ones(2), 1)]
+
+    def halved(items: list[Any]) -> list[Any]:
+        return [(inputs / 2, label) for inputs, label in items]
+
+    with pytest.warns(Note, match=r"the DataLoader's collate_fn \(.*halved\) is not called"):
+        data = as_labeled(DataLoader(pairs, collate_fn=halved))  # type: ignore[arg-type]
+    assert data.inputs.max() == 1

@@ -28,6 +28,7 @@ LABELS: dict[str, tuple[Any, list[str]]] = {
     "huge": ([10**15, 0, 0, 0], [str(10**15), "0", "0", "0"]),
     "a column": (np.array([[1], [0], [1], [2]]), ["1", "0", "1", "2"]),
     "truths": ([True, False, True, True], ["1", "0", "1", "1"]),
+    "a column of a matrix": (np.array([[1], [0], [1], [2]]).view(np.matrix), ["1", "0", "1", "2"]),
     "tensors": ([torch.tensor(1), torch.tensor(0)] * 2, ["1", "0"] * 2),
 }
 
@@ -75,6 +76,23 @@ def test_columns_of_pandas_are_labels_and_names() -> None:
     assert from_arrays(np.zeros((4, 2)), numbers, class_names=shuffled).class_names == ("dog", "ant", "cat")
     with pytest.raises(DataError, match=r"ddplug\.from_arrays\(frame\[columns\]"):
         as_labeled(pandas.DataFrame({"x": [1.0], "label": [0]}))
+
+
+def test_rows_of_pandas_in_another_order_are_refused() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"x": [0.0, 1.0, 2.0, 3.0]})
+    labels = pandas.Series(ANIMALS)
+    shuffled = frame.iloc[[2, 0, 1, 3]]
+    with pytest.raises(DataError, match=r"the same index in another order; give labels\.loc\[inputs\.index\], or both"):
+        as_labeled((shuffled, labels))
+    for inputs, targets in ((shuffled, labels.loc[shuffled.index]), (shuffled.to_numpy(), labels.to_numpy())):
+        assert len(as_labeled((inputs, targets))) == 4
+    matched = from_arrays(shuffled, labels.loc[shuffled.index])
+    names = [matched.class_names[target] for target in matched.targets]
+    assert names == [ANIMALS[int(row)] for row in matched.inputs[:, 0]]
+    # rows of different tables, or of one that was put together of several, belong together as they stand
+    for index in ([5, 6, 7, 8], [0, 0, 1, 1]):
+        assert len(as_labeled((frame.set_axis(index), labels))) == 4
 
 
 def test_the_order_of_given_names_is_kept() -> None:

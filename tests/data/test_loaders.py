@@ -337,8 +337,8 @@ class Endless(IterableDataset[int]):
         return itertools.count()
 
 
-def test_a_dataset_without_length_is_refused() -> None:
-    with pytest.raises(DataError, match="stream: Endless has no length; give a map-style dataset"):
+def test_a_dataset_without_items_by_number_is_refused() -> None:
+    with pytest.raises(DataError, match="stream: Endless has no items by number; give a map-style dataset"):
         from_dataset(Endless(), name="stream")
 
 

@@ -50,7 +50,7 @@ def test_a_table_keeps_its_numbers_its_classes_and_its_names(tmp_path: Path) -> 
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_other_separators_marks_and_quotes_are_read(separator: str, tmp_path: Path) -> None:
     lines = [line.replace(",", separator) for line in (HEAD, *plants(4))]
-    lines[1] = lines[1].replace("rose", f'"ro{separator}se"')
+    lines[1] = lines[1].replace("rose", f' "ro{separator}se"')
     path = tmp_path / "plants.csv"
     path.write_text("\ufeff" + "\r\n".join(lines) + "\r\n\r\n", encoding="utf-8")
     with pytest.raises(DataError, match="has 1 sample"):  # there is one such rose
@@ -62,6 +62,22 @@ def test_other_separators_marks_and_quotes_are_read(separator: str, tmp_path: Pa
 def test_whole_numbers_are_classes_in_their_order(tmp_path: Path) -> None:
     rows = [f"{k},{k % 11}" for k in range(33)]
     assert load(csv_file(tmp_path, rows, "x,y"), target="y").class_names == tuple(map(str, range(11)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["1", "2.0", "+3"], ("1", "2", "3")),
+        (["01", "1", "2"], ("01", "1", "2")),  # postal codes, say: no two classes become one
+        (["007", "042", "9"], ("7", "9", "42")),
+        (["1_1", "1_2", "11"], ("11", "1_1", "1_2")),
+        (["1e3", "2", "3"], ("1e3", "2", "3")),
+        (["12345678901234567890", "1", "2"], ("1", "12345678901234567890", "2")),
+    ],
+)
+def test_no_two_labels_become_one_number(labels: list[str], names: tuple[str, ...], tmp_path: Path) -> None:
+    rows = [f"{k},{labels[k % 3]}" for k in range(12)]
+    assert load(csv_file(tmp_path, rows, "x,y"), target="y").class_names == names
 
 
 def test_a_folder_of_two_tables_has_its_own_test_part(tmp_path: Path) -> None:
@@ -140,6 +156,7 @@ WRONG: dict[str, tuple[list[str], dict[str, Any], str]] = {
         {},
         r"column 'width' is not a column of numbers \('wide' in line 12\).*get_dummies",
     ),
+    "an identifier": (["12_3,iris,1,7"], {}, r"column 'length' is not a column of numbers \('12_3' in line 12\)"),
     "a decimal comma": (['3,iris,"2,5",7'], {}, "line 12: column 'width' holds '2,5'; write decimals with a point"),
     "no label": (["3, ,1,7"], {}, "line 12: column 'species' of the labels is empty"),
     "a short row": (["3,iris"], {}, "line 12: 2 cells under 4 names"),

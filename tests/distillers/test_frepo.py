@@ -286,3 +286,15 @@ def test_a_regression_without_a_solution_is_a_divergence(tmp_path: Path) -> None
     with pytest.raises(DivergedError, match=r"frepo diverged: .* at step 1; lower the learning rate; the last good"):
         distill(toy_images(), method, device="cpu", checkpoint=tmp_path / "run")
     assert (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("rates", [{"learning_rate": 1e2}, {"learning_rate": 1e12}, {"label_rate": 1e6}], ids=str)
+def test_a_rate_that_leaves_finite_nonsense_is_a_divergence(tmp_path: Path, rates: dict[str, float]) -> None:
+    path, method = tmp_path / "run", replace(SMALL, **rates)
+    with pytest.raises(
+        DivergedError, match=r"far outside of the data's after step 3; lower the learning rate; no good"
+    ):
+        distill(toy_images(), method, steps=3, device="cpu", checkpoint=path)
+    assert not path.exists()
+    with pytest.raises(DivergedError, match=r"far outside .* after step [12]; .*; the last good checkpoint is .*run"):
+        distill(toy_images(), method, steps=3, device="cpu", checkpoint=path, checkpoint_every=0)
