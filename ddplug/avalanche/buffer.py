@@ -230,8 +230,7 @@ class DistilledBuffer(ExemplarsBuffer):
         limit = f"{self.max_size} images" if self.max_bytes is None else f"{self.max_bytes:,} bytes"
         how = f"{self.options.method().name}"
         if self.choice is not None:
-            real = self.options.distiller == "auto" and not self.choice.centroids
-            what = "real images" if real else how
+            what = "real images" if self.choice.real(self.options.distiller) else how
             first, last = self.choice.window
             codecs = dict.fromkeys(layer.codec for arrival in self._arrivals for layer in arrival.layers)
             how = f"{what}, codec {' and '.join(codecs)}, ranks {first:g} to {last:g} of difficulty ({self.choice.why})"

@@ -133,8 +133,7 @@ class Coder:
     ) -> tuple[dict[GroupKey, Tensor], list[int]]:
         """Return the samples of each group in the order in which they are to be taken, and how many they stand for."""
         options = self.options
-        real = options.distiller == "auto" and not choice.centroids
-        made = {} if real else self._distilled(new, choice.codec, share, rng)
+        made = {} if choice.real(options.distiller) else self._distilled(new, choice.codec, share, rng)
         samples, seen = {}, []
         for group, reservoir in new.items():
             x = made[group] if made else reservoir.x[self._order(group, reservoir.x, choice.window, rng)]

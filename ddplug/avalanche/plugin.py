@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from typing_extensions import Unpack
 
 from ddplug.avalanche.buffer import DistilledBuffer
+from ddplug.avalanche.direct import read_directly
 from ddplug.avalanche.latent import Latent
 from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
 from ddplug.avalanche.replay import (
@@ -162,6 +163,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Bring the memory to the device, or mix it into the loader."""
+        read_directly(strategy.dataloader)
         if len(self.storage_policy.buffer) == 0:
             return
         if self.mode == "batch":

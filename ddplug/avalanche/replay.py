@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 import torch
@@ -153,10 +153,16 @@ def _warped(x: Tensor, entries: Tensor) -> Tensor:
         entries: ``(n, 6)``, of the 2 x 3 matrices.
     """
     height, width = x.shape[2:]
-    down, across = (torch.linspace(1 / side - 1, 1 - 1 / side, side).to(x) for side in (height, width))
-    points = torch.stack([across.repeat(height), down.repeat_interleave(width), x.new_ones(height * width)])
-    grid = (entries.reshape(-1, 3) @ points).view(-1, 2, height, width).permute(0, 2, 3, 1)
+    grid = (entries.reshape(-1, 3) @ _points(height, width).to(x)).view(-1, 2, height, width).permute(0, 2, 3, 1)
     return grid_sample(x, grid, "bilinear", "zeros", align_corners=False)
+
+
+@lru_cache(8)
+def _points(height: int, width: int) -> Tensor:
+    """Return where the pixels of an image lie, ``(3, height * width)``: across and down from -1 to 1, and a 1."""
+    plain: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever the defaults are at the first call
+    down, across = (torch.linspace(1 / side - 1, 1 - 1 / side, side, **plain) for side in (height, width))
+    return torch.stack([across.repeat(height), down.repeat_interleave(width), torch.ones(height * width, **plain)])
 
 
 def augmented(x: Tensor, augment: Augment, rng: torch.Generator, background: Tensor | None = None) -> Tensor:

@@ -52,6 +52,10 @@ class Choice:
         """What it was chosen by."""
         return f"{self.kind}, {self.each:,.0f} bytes a class"
 
+    def real(self, distiller: object) -> bool:
+        """Say whether real samples are held, by what was said of the distiller, and not what one makes."""
+        return distiller == "auto" and not self.centroids
+
 
 def chosen(
     x: torch.Tensor,

@@ -42,12 +42,12 @@ def differences(x: Tensor, groups: Tensor, among: int, rng: torch.Generator) -> 
         tensor([[-1.4142],
                 [ 1.4142]])
     """
-    n = len(x)
-    others = (groups[:, None] == groups[None]) & ~torch.eye(n, dtype=torch.bool, device=x.device)
-    # candidates: the others with the `among` least random numbers
-    order = torch.rand(n, n, generator=rng).to(x.device).masked_fill_(~others, 2.0)
-    far = torch.cdist(x.flatten(1).float(), x.flatten(1).float()).masked_fill_(~others, math.inf)
-    if among < n:
+    n, flat = len(x), x.flatten(1).float()
+    others = (groups[:, None] == groups[None]).fill_diagonal_(False)
+    order, none = torch.rand(n, n, generator=rng).to(x.device), ~others
+    far = torch.cdist(flat, flat).masked_fill_(none, math.inf)
+    if among < n:  # candidates: the others with the `among` least random numbers
+        order.masked_fill_(none, 2.0)
         far.masked_fill_(order > order.kthvalue(among, 1, keepdim=True).values, math.inf)
     some = others.any(1)
     return (x - x[far.argmin(1)])[some] * math.sqrt(0.5)
@@ -68,4 +68,5 @@ def translated(rows: Tensor, moves: Tensor, strength: float, rng: torch.Generato
     if not len(moves):
         return rows
     pick = torch.randint(len(moves), (len(rows),), generator=rng).to(moves.device)
-    return rows + strength * moves[pick].to(rows.dtype)
+    picked = moves[pick].to(rows.dtype)
+    return rows + (picked if strength == 1 else strength * picked)

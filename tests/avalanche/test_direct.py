@@ -1,0 +1,95 @@
+"""Items read directly against those that Avalanche gives, one by one and in batches."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from avalanche.benchmarks import class_incremental_benchmark
+from avalanche.benchmarks.scenarios.online import split_online_stream
+from avalanche.benchmarks.utils import AvalancheDataset, as_classification_dataset
+from avalanche.benchmarks.utils.data_attribute import DataAttribute
+from avalanche.benchmarks.utils.data_loader import GroupBalancedDataLoader
+from torch.utils.data import TensorDataset
+
+from ddplug.avalanche.direct import Direct, direct, read_directly
+
+
+def _data(first: float, number: int) -> Any:
+    """Items that say where they come from."""
+    x = first + torch.arange(float(number)).view(-1, 1)
+    data: Any = TensorDataset(x, torch.arange(number) % 4)
+    data.targets = data.tensors[1].tolist()
+    groups = {"train": (lambda x: x * 10, None), "eval": (lambda x: x + 0.5, lambda y: y + 1)}
+    return as_classification_dataset(data, transform_groups=groups)
+
+
+def _nested() -> AvalancheDataset:
+    low, high = _data(0, 6).subset([5, 0, 3]), _data(100, 8).freeze_transforms()
+    return low.concat(high.subset([7, 2, 2])).subset([4, 0, 5, 1, 1])
+
+
+def _with_logits() -> AvalancheDataset:
+    own = DataAttribute([torch.full((2,), float(k)) for k in range(5)], "logits", use_in_getitem=True)
+    return _nested().update_data_attribute("logits", own)
+
+
+def _of_a_stream() -> AvalancheDataset:
+    data = _data(0, 16)
+    stream = class_incremental_benchmark({"train": data, "test": data}, num_experiences=2).train_stream
+    return list(stream)[1].dataset
+
+
+def _of_pieces() -> AvalancheDataset:
+    data = _data(0, 16)
+    stream = class_incremental_benchmark({"train": data, "test": data}, num_experiences=2).train_stream
+    return list(split_online_stream(stream, experience_size=3))[2].dataset
+
+
+CASES: list[Callable[[], AvalancheDataset]] = [_nested, _with_logits, _of_a_stream, _of_pieces]
+
+
+def _same(one: Any, other: Any) -> bool:
+    return len(one) == len(other) and all(
+        torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("make", CASES)
+def test_items_are_those_of_avalanche_under_either_group(make: Callable[[], AvalancheDataset]) -> None:
+    for dataset in (make(), make().eval()):
+        made = direct(dataset)
+        assert isinstance(made, Direct) and len(made) == len(dataset)
+        for k in range(len(dataset)):
+            assert type(made[k]) is type(dataset[k])
+            assert _same(made[k], dataset[k])
+
+
+def test_what_is_no_plain_avalanche_dataset_stays() -> None:
+    class Own(AvalancheDataset):
+        def __getitem__(self, index: Any) -> Any:
+            return super().__getitem__(index)
+
+    leaf: Any = TensorDataset(torch.zeros(3, 1), torch.zeros(3))
+    fast: Any = TensorDataset(torch.zeros(3, 1), torch.zeros(3))
+    fast.ffcv_info = "its own loader"
+    for dataset in (leaf, Own([leaf]), AvalancheDataset([fast])):
+        assert direct(dataset) is dataset
+
+
+def test_dictionaries_keep_their_names() -> None:
+    items: Any = [{"x": k} for k in range(3)]
+    dataset: Any = AvalancheDataset([items], data_attributes=[DataAttribute([7, 8, 9], "mark", use_in_getitem=True)])
+    assert direct(dataset)[1] == {"x": 1, "mark": 8} and items[1] == {"x": 1}
+
+
+def test_a_loader_draws_the_same_batches() -> None:
+    dataset = _of_a_stream()
+    batches = []
+    for change in (lambda loader: None, read_directly):
+        loader = GroupBalancedDataLoader([dataset, dataset], batch_size=3, shuffle=True)
+        change(loader)
+        torch.manual_seed(0)
+        batches.append(list(loader))
+    assert len(batches[0]) == len(batches[1]) > 1
+    assert all(_same(one, other) for one, other in zip(*batches, strict=True))
