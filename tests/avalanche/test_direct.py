@@ -24,29 +24,29 @@ def _data(first: float, number: int) -> Any:
     return as_classification_dataset(data, transform_groups=groups)
 
 
-def _nested() -> AvalancheDataset:
+def _nested() -> Any:
     low, high = _data(0, 6).subset([5, 0, 3]), _data(100, 8).freeze_transforms()
     return low.concat(high.subset([7, 2, 2])).subset([4, 0, 5, 1, 1])
 
 
-def _with_logits() -> AvalancheDataset:
+def _with_logits() -> Any:
     own = DataAttribute([torch.full((2,), float(k)) for k in range(5)], "logits", use_in_getitem=True)
     return _nested().update_data_attribute("logits", own)
 
 
-def _of_a_stream() -> AvalancheDataset:
+def _of_a_stream() -> Any:
     data = _data(0, 16)
     stream = class_incremental_benchmark({"train": data, "test": data}, num_experiences=2).train_stream
     return list(stream)[1].dataset
 
 
-def _of_pieces() -> AvalancheDataset:
+def _of_pieces() -> Any:
     data = _data(0, 16)
     stream = class_incremental_benchmark({"train": data, "test": data}, num_experiences=2).train_stream
     return list(split_online_stream(stream, experience_size=3))[2].dataset
 
 
-CASES: list[Callable[[], AvalancheDataset]] = [_nested, _with_logits, _of_a_stream, _of_pieces]
+CASES: list[Callable[[], Any]] = [_nested, _with_logits, _of_a_stream, _of_pieces]
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -56,7 +56,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("make", CASES)
-def test_items_are_those_of_avalanche_under_either_group(make: Callable[[], AvalancheDataset]) -> None:
+def test_items_are_those_of_avalanche_under_either_group(make: Callable[[], Any]) -> None:
     for dataset in (make(), make().eval()):
         made = direct(dataset)
         assert isinstance(made, Direct) and len(made) == len(dataset)
