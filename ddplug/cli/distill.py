@@ -435,8 +435,8 @@ def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -
         )
         if choice.declined is not None:
             name, seconds = choice.declined
-            needed = f"would take about {duration(seconds)}, more than choosing left of {duration(arguments.budget)}"
-            complain(f"auto: the next better, {name}, {needed}; allow a longer --budget")
+            needed = f"would take about {duration(seconds)}, more than is left of {duration(arguments.budget)}"
+            complain(f"auto: {name}, the next better method, {needed}; allow a longer --budget")
     how = "continues with" if kept else f"expects {duration(choice.seconds)} with"
     complain(f"auto: {how} ddplug distill {auto.as_options(choice)}")
     return _Plan(choice.distiller, choice.codec, choice.nbytes)

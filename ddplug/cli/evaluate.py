@@ -96,7 +96,7 @@ def _held(synthetic: SyntheticSet) -> str:
         return ""
     psnr = synthetic.provenance.get("psnr")
     nearness = f", {psnr:.1f} dB" if isinstance(psnr, int | float) else ""
-    return f"\nheld by {synthetic.stored.codec}{nearness}; baselines by the same"
+    return f"\nstored by {synthetic.stored.codec}{nearness}, as the baselines are"
 
 
 def _answer(

@@ -89,6 +89,11 @@ _SETS = (
         "98.0 ± 0.7 % (five networks: convnet:width=32, the quick protocol)",
     ),
     Ready(
+        "digits-8kB",
+        "digits",
+        "ddplug distill random --data digits --bytes 8kB --seed 0 -o digits-8kB.safetensors",
+    ),
+    Ready(
         "mnist-10",
         "mnist",
         "ddplug distill random --data mnist --data-root data --download --images-per-class 1 --quantize --seed 0 "
