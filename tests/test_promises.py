@@ -1,8 +1,12 @@
-"""What SECURITY.md promises of the whole package, looked up in its sources."""
+"""What SECURITY.md promises of the whole package, looked up in its sources, and what it writes."""
 
 from __future__ import annotations
 
 import ast
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,3 +96,37 @@ def test_only_what_is_asked_to_reaches_the_network() -> None:
         if module.partition(".")[0] in NETWORK
     }
     assert found == set(ASKED.items())
+
+
+def test_nothing_outside_the_given_paths_is_written(tmp_path: Path) -> None:
+    homes = {name: tmp_path / name for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "cwd")}
+    for folder in (*homes.values(), tmp_path / "own"):
+        folder.mkdir()
+    small, made = ["--network", "convnet:width=4,depth=1", "--device", "cpu"], f"{tmp_path}/own/set"
+    which = ["--data", "digits", *small]
+    commands = [
+        ["distill", "dm", *which, "--pool", "1", "--steps", "2", "--checkpoint-every", "0", "-o", made],
+        ["distill", "el2n", *which, "--train-epochs", "1", "--networks", "1", "-o", f"{made}-2"],
+        ["evaluate", made, *which, "--no-baselines", "--repeats", "1", "--protocol", "quick"],
+        *(["export", made, "--to", kind, f"{made}.{kind}"] for kind in ("png", "npz", "csv", "imagefolder", "card")),
+        ["inspect", made],
+    ]
+    process = subprocess.run(
+        [sys.executable, "-B", "-m", "tests.watched", str(tmp_path / "own"), json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=homes["cwd"],
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), **{name: str(path) for name, path in homes.items()}},
+    )
+    assert process.returncode == 0, process.stderr
+    # matplotlib draws the grid; other libraries try whether the folder for temporary files can be written
+    theirs = (str(homes["TMPDIR"]), *(f"{homes[name]}/matplotlib" for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME")))
+    assert [path for path in json.loads(process.stdout.splitlines()[-1]) if not path.startswith(theirs)] == []
+    # what is written without Python's knowledge would lie in one of these
+    left = {name: os.listdir(folder) for name, folder in homes.items() if os.listdir(folder)}
+    assert left.keys() <= {"XDG_CACHE_HOME", "XDG_CONFIG_HOME"} and all(
+        names == ["matplotlib"] for names in left.values()
+    )
+    kinds = ["set", "set-2", *(f"set.{kind}" for kind in ("png", "npz", "csv", "imagefolder", "card"))]
+    assert sorted(os.listdir(tmp_path / "own")) == sorted(kinds)

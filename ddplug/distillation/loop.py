@@ -269,10 +269,10 @@ class _Run:
     def kept_elsewhere(self) -> str:
         """Write the run to the folder for temporary files; say how to go on from there."""
         name = f"ddplug-{secrets.token_hex(4)}.checkpoint"
-        self.path = os.path.join(tempfile.gettempdir(), name)
         try:
+            self.path = os.path.join(tempfile.gettempdir(), name)
             self.rescue()
-        except OptionError:
+        except (OptionError, OSError):  # there may be no folder for temporary files
             return "and the run could not be kept elsewhere either"
         return f"the run is kept in {self.path}: go on with that checkpoint (--checkpoint {self.path})"
 

@@ -53,6 +53,11 @@ class _Living(TorchDispatchMode):
         self.living: dict[int, int] = {}
         self.held = self.peak = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # torch would else import its compiler, for seconds, which makes a folder for its own files
+        return False
+
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = function(*args, **(kwargs or {}))
         for tensor in given if isinstance(given, tuple | list) else [given]:

@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from ddplug import distill
 from ddplug.distillation.config import config_of
 from ddplug.distillers.parts.teachers import frozen, predict, soft_labels, teacher_module, teacher_state, train_teacher
+from ddplug.distillers.parts.training import train
 from ddplug.distillers.rded import RDED
 from ddplug.distillers.sre2l import SRe2L
 from ddplug.errors import CheckpointError, OptionError
@@ -162,3 +164,19 @@ def test_training_learns_and_is_repeatable() -> None:
         assert torch.equal(mine, theirs)
     with pytest.raises(OptionError, match="epochs is 0; it must be at least 1"):
         train_teacher("mlp", data, epochs=0, rng=generator())
+
+
+def test_scoring_networks_are_trained_as_by_torch() -> None:
+    data, index = toy_images((9, 8)), torch.arange(17)
+    ours, theirs = (build("convnet:width=4,depth=1", data.shape, 2, torch.Generator().manual_seed(0)) for _ in "ab")
+    with torch.random.fork_rng(devices=[]):
+        ours.unused = theirs.unused = nn.Linear(2, 2)  # nothing flows back to it
+    list(train(ours, data, index, 3, torch.Generator().manual_seed(1), batch_size=5))
+    rng, optimizer = torch.Generator().manual_seed(1), torch.optim.SGD(theirs.parameters(), lr=0.01, momentum=0.9)
+    for _ in range(3):
+        torch.randint(2**31, (), generator=rng)
+        for part in torch.randperm(17, generator=rng).tensor_split(4):
+            optimizer.zero_grad()
+            cross_entropy(theirs(data.batch(part)), data.targets[part]).backward()
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))

@@ -67,13 +67,15 @@ def train(
         ``(n,)`` int64, on the CPU: the class that each sample was taken for when its batch came up, before the step.
     """
     check_outputs(module, data.batch(index[:1]), data.num_classes)
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
+    momenta: dict[str, Tensor] = {}
     targets = data.targets.to(data.device)
     own, history = Stage(rng), list[Tensor]()
     before = own.begun()
     if before is not None:
         history = list(before["predictions"])
-        _put_back(module, optimizer, before)
+        module.load_state_dict(unprefixed("module.", before))
+        own_ones = dict(module.named_parameters())
+        momenta = {n: v.to(own_ones[n], copy=True) for n, v in unprefixed("momentum.", before).items()}
     for predictions in history:
         yield predictions.long()
     for _ in progress(range(len(history), epochs), "epochs"):
@@ -82,31 +84,32 @@ def train(
         with temporary_seed(int(torch.randint(2**31, (), generator=rng)), data.device):  # for dropout
             for part in torch.randperm(len(index), generator=rng).tensor_split(-(-len(index) // batch_size)):
                 output = module(data.batch(index[part]))
-                optimizer.zero_grad()
+                module.zero_grad()
                 cross_entropy(output, targets[index[part].to(data.device)]).backward()
-                optimizer.step()
+                _descend(module, momenta)
                 seen[part] = output.detach().argmax(1).cpu()
         history.append(seen.int())
-        own.keep(lambda: {"predictions": torch.stack(history), **_taken(module, optimizer)})
+        own.keep(lambda: {"predictions": torch.stack(history), **_taken(module, momenta)})
         yield seen
 
 
-def _taken(module: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
+@torch.no_grad()
+def _descend(module: nn.Module, momenta: dict[str, Tensor]) -> None:
+    """Take a step of SGD with momentum; torch.optim would first import a compiler, for seconds."""
+    for name, parameter in module.named_parameters():
+        if parameter.grad is None:  # nothing flows back to it
+            continue
+        if name in momenta:
+            momenta[name].mul_(0.9).add_(parameter.grad)
+        else:
+            momenta[name] = parameter.grad.clone()
+        parameter.add_(momenta[name], alpha=-0.01)
+
+
+def _taken(module: nn.Module, momenta: Mapping[str, Tensor]) -> Tensors:
     """Copy a network and the momentum of its parameters."""
-    momentum = {
-        f"momentum.{name}": optimizer.state[parameter]["momentum_buffer"].clone()
-        for name, parameter in module.named_parameters()
-        if parameter in optimizer.state  # else nothing has flowed back to it
-    }
+    momentum = {f"momentum.{name}": velocity.clone() for name, velocity in momenta.items()}
     return {**momentum, **{f"module.{name}": tensor.clone() for name, tensor in module.state_dict().items()}}
-
-
-def _put_back(module: nn.Module, optimizer: torch.optim.Optimizer, taken: Mapping[str, Tensor]) -> None:
-    """Let training go on where :func:`_taken` was called."""
-    module.load_state_dict(unprefixed("module.", taken))
-    parameters = dict(module.named_parameters())
-    for name, velocity in unprefixed("momentum.", taken).items():
-        optimizer.state[parameters[name]] = {"momentum_buffer": velocity.to(parameters[name], copy=True)}
 
 
 TRAIN_BATCH = 64
