@@ -215,7 +215,8 @@ class DPDM(ImageDistiller):
 
     def _views(self, data: LabeledData, rng: torch.Generator) -> list[Tensors]:
         """Draw networks, augmentations, and what features are measured from; of the data only the shape has a part."""
-        module, shape, views = self._features(data), self._shape(data), []
+        module, shape = self._features(data), self._shape(data)
+        views: list[Tensors] = []
         for _ in range(self.pool_size):
             network = initial_parameters(self.network, data, rng, shape)
             view = draw_view(network, self._strategy(data), data.num_classes, rng)
