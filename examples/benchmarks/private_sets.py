@@ -182,7 +182,8 @@ def run(name: str, arguments: argparse.Namespace) -> None:
             "claim": f"{benchmark.claim} Delta is 1e-5, for one record added or removed; options are the defaults. "
             "Networks are trained by steps; published figures are of networks of width 128.",
             "rows": sorted(rows, key=lambda known: (known["network"], order[known["set"]], known["steps"])),
-            "how": f"python examples/benchmarks/private_sets.py {name} --data {source(arguments.data)}",
+            "how": f"python examples/benchmarks/private_sets.py {name} --data {source(arguments.data)} "
+            f"--seeds {arguments.seeds} --steps {arguments.steps}",
             "machine": machine(),
             "versions": versions(),
             "seconds": round(seconds, 1),

@@ -45,7 +45,7 @@ def test_sets_have_the_guarantee_of_the_row_and_are_kept(monkeypatch: pytest.Mon
     assert none == [] and len(asked) == 2
     assert all(torch.equal(one.inputs, other.inputs) for one, other in zip(sets, again, strict=True))
     found = measure(row, sets, seconds, data, NETWORK, 1)
-    assert (found["set"], found["images"], found["side"], found["bytes"]) == ("epsilon 2, 3 a class", 24, 2, 24 * 5 + 8)
+    assert (found["set"], found["images"], found["side"], found["bytes"]) == ("epsilon 2, 3 a class", 24, 4, 24 * 17 + 8)
     assert (found["steps"], found["sets"], found["published (%)"]) == (1, 2, "Dosser 95.3")
     assert measure(row, sets[:1], none, data, NETWORK, 1)["deviation"] is None
 
@@ -55,9 +55,8 @@ def test_a_mean_that_was_computed_from_the_data_is_replaced_by_a_published_one()
     own = from_arrays(pixels, torch.tensor([0, 1]), preprocess="standardize")
     public = with_public_preprocessing(own)
     assert own.preprocess.fitted and not public.preprocess.fitted
-    expected = (pixels[0, :, 0, 0] / 255 - torch.tensor([0.4914, 0.4822, 0.4465])) / torch.tensor(
-        [0.2023, 0.1994, 0.2010]
-    )
+    mean, deviation = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2023, 0.1994, 0.2010])
+    expected = (pixels[0, :, 0, 0] / 255 - mean) / deviation
     assert torch.allclose(public.batch(torch.tensor([0]))[0, :, 0, 0], expected)
     assert with_public_preprocessing(public) is public
 
@@ -75,13 +74,10 @@ def test_rows_are_measured_once_and_stand_in_order(monkeypatch: pytest.MonkeyPat
     given = {"data": "x", "data_root": None, "cache": None, "network": "mlp", "seeds": 1, "sets": None}
     for names, steps in ((["epsilon 1, 10 a class"], 5), (None, 5), (None, 5), (["epsilon 0.1, 10 a class"], 3)):
         private_sets.run("mnist", Namespace(**given, row=names, steps=steps, out=tmp_path))
-    names = [row.name for row in BENCHMARKS["mnist"].rows]
-    assert measured == [(names[1], 5), (names[0], 5), (names[2], 5), (names[0], 3)]
+    every = [row.name for row in BENCHMARKS["mnist"].rows]
+    assert measured == [(every[1], 5), (every[0], 5), (every[2], 5), (every[0], 3)]
     written = json.loads((tmp_path / "private-mnist.json").read_text())
-    assert [(row["set"], row["steps"]) for row in written["rows"]] == [
-        (names[0], 3),
-        *((name, 5) for name in names),
-    ]
+    assert [(row["set"], row["steps"]) for row in written["rows"]] == [(every[0], 3), *((name, 5) for name in every)]
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
