@@ -45,8 +45,9 @@ def test_sets_have_the_guarantee_of_the_row_and_are_kept(monkeypatch: pytest.Mon
     assert none == [] and len(asked) == 2
     assert all(torch.equal(one.inputs, other.inputs) for one, other in zip(sets, again, strict=True))
     found = measure(row, sets, seconds, data, NETWORK, 1)
-    assert (found["set"], found["images"], found["side"], found["bytes"]) == ("epsilon 2, 3 a class", 24, 4, 24 * 17 + 8)
-    assert (found["steps"], found["sets"], found["published (%)"]) == (1, 2, "Dosser 95.3")
+    assert (found["images"], found["side"], found["bytes"]) == (24, 4, 24 * 17 + 8)
+    assert (found["set"], found["published (%)"]) == ("epsilon 2, 3 a class", "Dosser 95.3")
+    assert (found["steps"], found["sets"]) == (1, 2)
     assert measure(row, sets[:1], none, data, NETWORK, 1)["deviation"] is None
 
 
