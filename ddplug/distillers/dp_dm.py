@@ -1,13 +1,15 @@
 r"""DP-DM: match noisy means of features; the set is differentially private.
 
 .. math::  L = \sum_c \Big\| \frac{1}{\tilde n_c} \Big( \sum_{x \in D_c} u_\theta(A_\omega(x)) + \xi_c \Big)
-           - \tfrac1m \sum_{s \in S_c} u_\theta(A_\omega(s)) \Big\|^2, \qquad u_\theta(x) = \frac{\psi_\theta(x)}{
-           \|\psi_\theta(x)\|}, \quad \xi_c \sim N(0, \sigma^2 (B + 1) I)
+           - \tfrac1m \sum_{s \in S_c} u_\theta(A_\omega(s)) \Big\|^2, \qquad u_\theta(x) = \frac{\psi_\theta(x)
+           - \psi_0}{\|\psi_\theta(x) - \psi_0\|}, \quad \xi_c \sim N(0, \sigma^2 (B + 1) I)
 
 Before the first step a pool of :math:`B` random networks :math:`\psi_\theta` with an augmentation :math:`A_\omega` of
-each class is drawn, which no datum has a part in. The data are then read once: a record gives one vector, its features
-in the :math:`B` views, each scaled to norm 1, and a 1 for the count of its class. The vectors of a class are summed,
-and noise is added once. All that follows, any number of steps on any number of images, works on these sums alone.
+each class is drawn, and :math:`\psi_0`, the mean features of images of noise, is computed; no datum has a part in them.
+The data are then read once, made as small as images are stored: a record gives one vector, its features in the
+:math:`B` views, each measured from :math:`\psi_0` and scaled to norm 1, and a 1 for the count of its class. The vectors
+of a class are summed, and noise is added once. All that follows, any number of steps on any number of images, works on
+these sums alone.
 
 **The proof.** A record's vector has norm :math:`\sqrt{B + 1}` at most and is in the sum of one class. So adding or
 removing a record moves the vector of all sums by no more than that, and the sums with noise are one Gaussian mechanism
@@ -46,7 +48,7 @@ from torch.nn.functional import normalize
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.memory import Sizes
 from ddplug.distillation.protocol import State
-from ddplug.distillation.settling import settled
+from ddplug.distillation.settling import Suits, settled
 from ddplug.distillers.base import ImageDistiller
 from ddplug.distillers.parts.images import INITIAL_IMAGES
 from ddplug.distillers.parts.pools import stack_views, view_at
@@ -56,9 +58,9 @@ from ddplug.functional import augmentation as augment
 from ddplug.functional.losses import mean_matching
 from ddplug.functional.optim import adam_start
 from ddplug.functional.privacy import check_guarantee, gaussian_sigma
-from ddplug.functional.resize import enlarge, reduced_shape
+from ddplug.functional.resize import reduce, reduced_shape
 from ddplug.functional.types import Tensors
-from ddplug.networks.functional import initial_parameters, unprefixed
+from ddplug.networks.functional import initial_parameters, stateless, unprefixed
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.statement import KEY
 from ddplug.utils.checks import at_least
@@ -71,6 +73,9 @@ __all__ = ["DPDM"]
 _TOGETHER = 500
 """Samples that go through a network at once."""
 
+_CENTERED = 64
+"""Images of noise whose mean features are what features are measured from."""
+
 
 @dataclass(frozen=True)
 class DPDM(ImageDistiller):
@@ -78,7 +83,9 @@ class DPDM(ImageDistiller):
 
     Attributes:
         images_per_class: synthetic images of each class; many cost time and bytes but no privacy.
-        network: the architecture whose random instances give the features.
+        network: the architecture whose random instances give the features; ``"auto"`` for convnet:width=16,depth=2
+            where the data are images, conv1d where they are series, and mlp where they are rows of numbers. It sees
+            images as small as they are stored.
         learning_rate: learning rate of the images, for Adam.
         init_from: ``"noise"``; nothing else is private.
         epsilon: epsilon of the guarantee, for one record added or removed; 1 is strict, 10 is lenient.
@@ -102,6 +109,10 @@ class DPDM(ImageDistiller):
     name: ClassVar[str] = "dp-dm"
     private: ClassVar[bool] = True
     bfloat16: ClassVar[bool] = False
+    suits: ClassVar[Suits] = {
+        **ImageDistiller.suits,
+        "network": {**ImageDistiller.suits["network"], "image": "convnet:width=16,depth=2"},
+    }
     small: ClassVar[Mapping[str, Any]] = {**ImageDistiller.small, "pool_size": 2, "epsilon": 1000.0}
     steps: int = 800
     learning_rate: float = 0.1
@@ -109,7 +120,7 @@ class DPDM(ImageDistiller):
     factor: int | Literal["auto"] = "auto"
     epsilon: float = 1.0
     delta: float = 1e-5
-    pool_size: int = 10
+    pool_size: int = 20
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -129,15 +140,17 @@ class DPDM(ImageDistiller):
         return view_at(state, int(torch.randint(self.pool_size, (), generator=rng)))
 
     def loss(self, state: State, view: Mapping[str, Any], data: LabeledData) -> Tensor:
-        images, labels = enlarge(state["inputs"], data.shape), torch.arange(data.num_classes)
-        features = class_outputs(self._features(data), images, labels, view)
-        return mean_matching(view["means"], normalize(features, dim=-1).mean(1))
+        features = class_outputs(self._features(data), state["inputs"], torch.arange(data.num_classes), view)
+        return mean_matching(view["means"], normalize(features - view["center"][:, None], dim=-1).mean(1))
 
     def result(self, state: State, data: LabeledData) -> SyntheticSet:
         return replace(super().result(state, data), provenance={KEY: self._statement()})
 
     def memory(self, sizes: Sizes) -> dict[str, dict[str, int]]:
-        stages, pool = super().memory(sizes), self.pool_size * self._view_bytes(sizes)
+        shape = reduced_shape(sizes.shape, self.reduction)
+        module = stateless(self.network, shape, sizes.classes, training=False)
+        stages = super().memory(replace(sizes, module=module, shape=shape))
+        pool = self.pool_size * (self._view_bytes(sizes) + sizes.classes * sizes.features)
         # while the pool is stacked its parts are there too, and the sums are of 8 bytes
         filling = {"pool_size": 2 * pool + 4 * self.pool_size * sizes.classes * sizes.features}
         return {**stages, "pool": filling, "step": {**stages["step"], "pool_size": pool}}
@@ -147,8 +160,8 @@ class DPDM(ImageDistiller):
             "epsilon": self.epsilon,
             "delta": self.delta,
             "neighbors": "one record added or removed",
-            "mechanism": "Gaussian, analytic, on the sums of each class of features scaled to norm 1 in "
-            f"{self.pool_size} random networks, and a count; standard deviation {self._sigma:.6g}",
+            "mechanism": "Gaussian, analytic, on the sums of each class of features, measured from those of noise and "
+            f"scaled to norm 1, in {self.pool_size} random networks, and a count; standard deviation {self._sigma:.6g}",
             "public": [
                 "the options and the seed",
                 "the name of the data, the classes and their names, the columns of a table and theirs",
@@ -167,14 +180,17 @@ class DPDM(ImageDistiller):
         """Standard deviation of the noise of each number."""
         return self._sensitivity * gaussian_sigma(self.epsilon, self.delta)
 
+    def _shape(self, data: LabeledData) -> tuple[int, ...]:
+        """Return the shape of what networks see: an image as it is stored."""
+        return reduced_shape(data.shape, self.reduction)
+
     def _features(self, data: LabeledData) -> nn.Module:
         # batch normalization must not use the batch, by which a record would change the features of others
-        return self._module(data, embedding=True, training=False)
+        return stateless(self.network, self._shape(data), data.num_classes, embedding=True, training=False)
 
     def _check(self, data: LabeledData) -> None:
         """Refuse what would tell of the data by another way than the noisy sums."""
-        augment.check(self._strategy(data), data.shape)
-        reduced_shape(data.shape, self.reduction)
+        augment.check(self._strategy(data), self._shape(data))
         if data.preprocess.fitted or data.preprocess.kind == "zca":
             raise OptionError(
                 f"the preprocessing of {data.name} was computed from the data and would reveal something about them; "
@@ -189,18 +205,25 @@ class DPDM(ImageDistiller):
 
     def _pool(self, data: LabeledData, rng: torch.Generator) -> Tensors:
         """Draw networks and augmentations, look at the data through them, add the noise; keep nothing else."""
-        module = self._features(data)
-        views = [
-            draw_view(initial_parameters(self.network, data, rng), self._strategy(data), data.num_classes, rng)
-            for _ in range(self.pool_size)
-        ]
-        _check_alone(module, views[0], data)
-        sums = _class_sums(module, views, data)
+        module, views = self._features(data), self._views(data, rng)
+        sums = _class_sums(module, views, data, self.reduction)
         noisy = sums + self._sigma * secret_normal(tuple(sums.shape))
         counts = noisy[:, -1:].clamp_min(1)
         self._say_small(counts[:, 0], data, noisy.shape[1] // self.pool_size)
         means = (noisy[:, :-1] / counts).float().view(data.num_classes, self.pool_size, -1).to(data.device)
         return stack_views([{**view, "means": means[:, k].contiguous()} for k, view in enumerate(views)])
+
+    def _views(self, data: LabeledData, rng: torch.Generator) -> list[Tensors]:
+        """Draw networks, augmentations, and what features are measured from; of the data only the shape has a part."""
+        module, shape = self._features(data), self._shape(data)
+        views: list[Tensors] = []
+        for _ in range(self.pool_size):
+            network = initial_parameters(self.network, data, rng, shape)
+            view = draw_view(network, self._strategy(data), data.num_classes, rng)
+            noise = torch.randn(_CENTERED, *shape, generator=rng).to(data.device)
+            views.append({**view, "center": _centers(module, view, data.num_classes, noise)})
+        _check_alone(module, views[0], torch.randn(3, *shape, generator=rng).to(data.device))
+        return views
 
     def _say_small(self, counts: Tensor, data: LabeledData, dimension: int) -> None:
         """Say which classes are too small for the noise, by their noisy counts."""
@@ -223,17 +246,23 @@ def _blocks(members: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
 
 
 @torch.no_grad()
-def _class_sums(module: nn.Module, views: Sequence[Tensors], data: LabeledData) -> Tensor:
+def _centers(module: nn.Module, view: Tensors, classes: int, noise: Tensor) -> Tensor:
+    """Compute the mean features of noise, ``(C, D)``: where all features point, which tells no class from another."""
+    return torch.stack([class_outputs(module, noise, torch.tensor([k]), view)[0].mean(0) for k in range(classes)])
+
+
+@torch.no_grad()
+def _class_sums(module: nn.Module, views: Sequence[Tensors], data: LabeledData, factor: int) -> Tensor:
     """Sum the vectors of the records of each class: unit features in all views, and a 1.
 
     Returns:
         ``(C, B * D + 1)`` float64 on the CPU; one record more or less changes it by a norm of at most ``sqrt(B + 1)``.
     """
-    width = module(torch.zeros(1, *data.shape)).shape[1]
+    width = views[0]["center"].shape[1]
     sums = torch.zeros(data.num_classes, len(views) * width + 1, dtype=torch.float64)
     for label, block in progress(list(_blocks(data.class_indices)), "data"):
-        images, own = data.batch(block), torch.tensor([label])
-        seen = [_unit(class_outputs(module, images, own, view)[0]).sum(0) for view in views]
+        images, own = reduce(data.batch(block), factor), torch.tensor([label])
+        seen = [_unit(class_outputs(module, images, own, view)[0] - view["center"][label]).sum(0) for view in views]
         sums[label] += torch.cat([*seen, seen[0].new_tensor([len(block)])]).cpu()
     return sums
 
@@ -245,15 +274,13 @@ def _unit(features: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _check_alone(module: nn.Module, view: Tensors, data: LabeledData) -> None:
+def _check_alone(module: nn.Module, view: Tensors, noise: Tensor) -> None:
     """Refuse a network in which a sample changes the features of another; seen on noise."""
-    rng = torch.Generator().manual_seed(0)
-    noise = torch.randn(3, *data.shape, generator=rng).to(data.device)
     label = torch.tensor([0])
     together, alone = (class_outputs(module, images, label, view)[0, :1] for images in (noise, noise[:1]))
     if not torch.allclose(together, alone, rtol=1e-3, atol=1e-5):
         network = unprefixed("network.", view)
         raise OptionError(
             f"in this network of {len(network)} tensors one sample changes the features of another, so that the "
-            "influence of a record has no bound; use one that takes each by itself, e.g. convnet:width=32"
+            "influence of a record has no bound; use one that takes each by itself, e.g. convnet:width=16,depth=2"
         )

@@ -109,18 +109,21 @@ _named = lru_cache(maxsize=32)(_structure)
 
 
 @own_surroundings()
-def initial_parameters(network: Network, data: LabeledData, rng: torch.Generator) -> Tensors:
+def initial_parameters(
+    network: Network, data: LabeledData, rng: torch.Generator, shape: tuple[int, ...] | None = None
+) -> Tensors:
     """Initialize a new network for some data.
 
     Args:
         network: name or function.
         data: gives the input shape, the number of classes and the device.
         rng: generator on the CPU.
+        shape: of one input, if it is not that of the data.
 
     Returns:
         Its parameters and buffers, detached, on the data's device.
     """
-    module = build(network, data.shape, data.num_classes, rng)
+    module = build(network, shape or data.shape, data.num_classes, rng)
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     return {name: tensor.detach().to(data.device) for name, tensor in tensors.items()}
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 import ddplug
 from ddplug.data import LabeledData, from_arrays
 from ddplug.data.preprocess import Identity, Standardize, fit
+from ddplug.distillation.settling import settled
 from ddplug.distillers import DPDM, Random, dp_dm
-from ddplug.distillers.parts.views import draw_view
+from ddplug.distillers.parts.views import class_outputs
 from ddplug.errors import OptionError
 from ddplug.functional.privacy import gaussian_sigma
-from ddplug.networks.functional import initial_parameters
 from ddplug.synthetic.card import card
 from ddplug.synthetic.export import inspect
 from ddplug.synthetic.statement import in_words, privacy_statement
@@ -44,13 +44,9 @@ def without_one(data: LabeledData, position: int) -> LabeledData:
 
 def sums(data: LabeledData, method: DPDM = SMALL) -> Tensor:
     """Return what noise is added to."""
-    rng = torch.Generator().manual_seed(0)
-    strategy = "crop_scale_rotate"
-    views = [
-        draw_view(initial_parameters(method.network, data, rng), strategy, data.num_classes, rng)
-        for _ in range(method.pool_size)
-    ]
-    return dp_dm._class_sums(method._features(data), views, data)
+    own = settled(replace(method, augment="crop_scale_rotate"), data.shape)
+    views = own._views(data, torch.Generator().manual_seed(0))
+    return dp_dm._class_sums(own._features(data), views, data, own.reduction)
 
 
 HOSTILE: dict[str, Callable[[LabeledData], Tensor]] = {
@@ -62,12 +58,14 @@ HOSTILE: dict[str, Callable[[LabeledData], Tensor]] = {
 }
 
 
+@pytest.mark.parametrize("factor", [1, 2])
 @pytest.mark.parametrize("what", HOSTILE)
-def test_one_record_moves_the_sums_by_no_more_than_the_sensitivity(what: str) -> None:
+def test_one_record_moves_the_sums_by_no_more_than_the_sensitivity(what: str, factor: int) -> None:
     plain = replace(toy_images(), preprocess=Identity())
     plain = replace(plain, inputs=plain.inputs.float() / 255)
     plain.inputs[4] = HOSTILE[what](toy_images())
-    change = sums(plain) - sums(without_one(plain, 4))
+    method = replace(SMALL, factor=factor)
+    change = sums(plain, method) - sums(without_one(plain, 4), method)
     moved = change.norm(dim=1)
     bound = math.sqrt(SMALL.pool_size + 1)
     assert bool(change.isfinite().all())
@@ -122,6 +120,29 @@ def test_a_canary_gets_through_the_sums_and_no_other_way() -> None:
     with known_secrets():
         plain, changed = (ddplug.distill(each, drowned, device="cpu") for each in (data, marked))
     assert torch.allclose(plain.inputs, changed.inputs, atol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_networks_see_records_as_small_as_images_are_stored(factor: int) -> None:
+    data, method = toy_images(), replace(SMALL, factor=factor)
+    blocks = torch.nn.functional.avg_pool2d(data.inputs.float(), factor)
+    coarse = torch.nn.functional.interpolate(blocks, scale_factor=factor)  # of one value where a pixel is stored
+    plain = replace(data, inputs=data.inputs.float(), preprocess=Identity())
+    assert torch.allclose(sums(plain, method), sums(replace(plain, inputs=coarse), method))
+
+
+def test_what_features_are_measured_from_is_computed_without_the_data() -> None:
+    data = toy_images()
+    other = replace(data, inputs=255 - data.inputs)
+    first, second = (SMALL.init(each, torch.Generator().manual_seed(0))["pool.center"] for each in (data, other))
+    assert torch.equal(first, second)
+    own = settled(SMALL, data.shape)
+    view = own._views(data, torch.Generator().manual_seed(0))[0]
+    noise = torch.randn(2000, *own._shape(data), generator=torch.Generator().manual_seed(1))
+    for label in range(data.num_classes):
+        seen = class_outputs(own._features(data), noise, torch.tensor([label]), view)[0]
+        error = (seen.mean(0) - view["center"][label]) / seen.std(0).clamp_min(1e-3)
+        assert float(error.abs().max()) < 6 / math.sqrt(dp_dm._CENTERED)
 
 
 class Counted(LabeledData):
@@ -329,9 +350,9 @@ class _Coupled(nn.Module):
 
 
 def test_a_network_must_take_each_sample_by_itself() -> None:
-    with pytest.raises(OptionError, match=r"one sample changes the features of another.* e\.g\. convnet:width=32"):
+    with pytest.raises(OptionError, match=r"one sample changes the features of another.* e\.g\. convnet:width=16,d"):
         ddplug.distill(toy_images(), replace(SMALL, network=_Coupled), device="cpu")
-    ddplug.distill(toy_images(), replace(SMALL, network="convnet:width=32"), steps=0, device="cpu")
+    ddplug.distill(toy_images(), replace(SMALL, network="convnet:width=16,depth=2"), steps=0, device="cpu")
     normalized = replace(SMALL, network="convnet:width=4,depth=1,norm=batch")  # in evaluation mode, which is fine
     ddplug.distill(toy_images(), normalized, steps=0, device="cpu")
 
