@@ -91,12 +91,17 @@ def blocks_of_python() -> Iterator[tuple[str, list[str]]]:
             yield path.relative_to(root).as_posix(), code
 
 
+def member(home: Any, name: str) -> Any:
+    """Return what ``from home import name`` gives: a module too, whether or not it was imported before."""
+    return getattr(home, name) if name in dir(home) else import_module(f"{home.__name__}.{name}")
+
+
 def imported(tree: ast.AST) -> Iterator[tuple[str, Any]]:
     """Give what is imported from us by a piece of code, by name; fail where there is no such thing."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ddplug":
             home = import_module(str(node.module))
-            yield from ((alias.asname or alias.name, getattr(home, alias.name)) for alias in node.names)
+            yield from ((alias.asname or alias.name, member(home, alias.name)) for alias in node.names)
 
 
 def found_in(names: dict[str, Any], node: ast.expr) -> Any:

@@ -279,9 +279,7 @@ def test_the_command_ends_as_signals_do(
     with monkeypatch.context() as patch:
         patch.setattr(callbacks.ProgressBar, "step", lambda self, step, metrics: os.kill(os.getpid(), signal.SIGTERM))
         assert main([*argv, str(path)]) == 128 + signal.SIGTERM
-    assert capsys.readouterr().err == (
-        f"ddplug: stopped by SIGTERM; the same command resumes from {path}.checkpoint\n"
-    )
+    assert capsys.readouterr().err == (f"ddplug: stopped by SIGTERM; the same command resumes from {path}.checkpoint\n")
     assert main([*argv, str(path)]) == 0 == main([*argv, str(path.with_name("whole"))])
     assert files.read_tensors(path, "synthetic-set")[0]["inputs"].equal(
         files.read_tensors(path.with_name("whole"), "synthetic-set")[0]["inputs"]

@@ -98,9 +98,10 @@ def _text(stage: Stage) -> list[Block]:
     return [
         f"The same digits come in {EXPERIENCES} experiences, 0 and 1 first, 8 and 9 last. One network (Avalanche's "
         f"`SimpleMLP` with {HIDDEN} hidden units, SGD at {LEARNING_RATE}, {epochs} per experience) learns them one "
-        f"after the other. At the end it must tell all ten apart, without being told which experience a digit is from. "
-        f"Each strategy is run {stage.size.repeats} times. `Naive` keeps nothing. `Replay` is Avalanche's own, with real "
-        "images and a class-balanced buffer. `DistilledReplay` keeps as many images, distilled after each experience.",
+        "after the other. At the end it must tell all ten apart, without being told which experience a digit is "
+        f"from. Each strategy is run {stage.size.repeats} times. `Naive` keeps nothing. `Replay` is Avalanche's own, "
+        "with real images and a class-balanced buffer. `DistilledReplay` keeps as many images, distilled after each "
+        "experience.",
         "It differs from `Replay` in what it keeps and in how that is replayed: with a loss of its own, and varied as "
         "the present classes vary. With the distiller `random` it keeps real images but replays them in the same way, "
         "which separates the two effects. Bytes count one byte per pixel and per label, for real images too, and two "
