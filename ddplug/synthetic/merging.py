@@ -40,6 +40,8 @@ def merge(shards: Sequence[SyntheticSet] | Mapping[str, SyntheticSet]) -> Synthe
         >>> merge(parts).targets
         tensor([0, 0, 1, 1, 2, 2])
     """
+    if isinstance(shards, SyntheticSet):
+        raise DataError("one set is given, not several; give a list of all shards")
     named = shards if isinstance(shards, Mapping) else {f"set {k}": own for k, own in enumerate(shards, 1)}
     places = {name: _place(name, own) for name, own in named.items()}
     _check_complete(places)

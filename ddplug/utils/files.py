@@ -61,7 +61,7 @@ def check_writable(path: str | Path) -> Path:
     try:
         regular = stat.S_ISREG(os.stat(target).st_mode)
     except (FileNotFoundError, NotADirectoryError):
-        regular = not os.fspath(path).endswith(_SEPARATORS)
+        regular = not os.fsdecode(path).endswith(_SEPARATORS)
     except OSError as error:
         raise OptionError(f"cannot write {path}: {os_reason(error)}; choose another path") from None
     if not os.path.isdir(target.parent):

@@ -85,6 +85,11 @@ def test_what_does_not_belong_together_is_refused() -> None:
             merge(sets)
 
 
+def test_one_set_is_no_list_of_shards() -> None:
+    with pytest.raises(DataError, match="one set is given, not several; give a list of all shards"):
+        merge(made("random", shard=(1, 2)))  # type: ignore[arg-type]
+
+
 def test_a_checkpoint_is_of_one_shard(tmp_path: Path) -> None:
     made("random", shard=(1, 2), checkpoint=tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"its shard was \[1, 2\] and is now \[2, 2\]"):

@@ -110,3 +110,8 @@ def test_names_that_are_no_text_are_written(tmp_path: Path) -> None:
     for name in NAMES:
         write_file(tmp_path / name, name.encode(errors="surrogateescape"))
     assert sorted(map(str, os.listdir(tmp_path))) == sorted(NAMES)
+
+
+def test_bytes_are_a_path_as_well(tmp_path: Path) -> None:
+    write_file(os.fsencode(tmp_path / "made"), b"of bytes")  # type: ignore[arg-type]
+    assert (tmp_path / "made").read_bytes() == b"of bytes"
