@@ -173,7 +173,8 @@ def check_order(inputs: Any, labels: Any, what: str) -> None:
     Raises:
         DataError: they do.
     """
-    rows, others = getattr(inputs, "index", None), getattr(labels, "index", None)
+    rows: Any = getattr(inputs, "index", None)
+    others: Any = getattr(labels, "index", None)
     if not (hasattr(rows, "equals") and hasattr(others, "equals")) or rows.equals(others) or len(rows) != len(others):
         return
     if rows.is_unique and others.is_unique and rows.isin(others).all():

@@ -389,7 +389,7 @@ def test_color_and_other_sizes(size: int) -> None:
 
 
 def test_tables_take_an_mlp_and_refuse_image_operations() -> None:
-    check_distiller(replace(SMALL, network="mlp:width=6", augment=""), toy_table())
+    check_distiller(replace(SMALL, network="mlp:width=6", augment="", learning_rate=1.0), toy_table())
     with pytest.raises(OptionError, match=r"needs \(C, H, W\) images"):
         distill(toy_table(), replace(SMALL, network="mlp", augment="flip"), device="cpu")
 
