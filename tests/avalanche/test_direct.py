@@ -84,9 +84,9 @@ def test_dictionaries_keep_their_names() -> None:
 
 
 def test_a_loader_draws_the_same_batches() -> None:
-    dataset = _of_a_stream()
-    batches = []
-    for change in (lambda loader: None, read_directly):
+    dataset, batches = _of_a_stream(), []
+    changes: list[Callable[[Any], Any]] = [len, read_directly]
+    for change in changes:
         loader = GroupBalancedDataLoader([dataset, dataset], batch_size=3, shuffle=True)
         change(loader)
         torch.manual_seed(0)
