@@ -55,7 +55,7 @@ class Row:
 _NETWORK = "convnet:width=8"
 _ONE = {"images_per_class": 1}
 _LEARNED = {**_ONE, "network": _NETWORK}
-_PRIVATE = {**_LEARNED, "pool_size": 2, "steps": 200}
+_PRIVATE = {**_ONE, "steps": 200}
 
 ROWS: Mapping[str, Row] = {
     "random": Row("random", _ONE),
