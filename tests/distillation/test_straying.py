@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,12 @@ def test_private_data_are_not_asked() -> None:
 
 @pytest.mark.parametrize("rate", [1e6, 1e12])
 def test_another_method_ends_alike(rate: float) -> None:
-    options = {"network": "convnet:width=4,depth=1", "pool_size": 1, "batch_real": 2, "images_per_class": 1}
+    options: dict[str, Any] = {
+        "network": "convnet:width=4,depth=1",
+        "pool_size": 1,
+        "batch_real": 2,
+        "images_per_class": 1,
+    }
     with pytest.raises(DivergedError, match="dm diverged: the images have values of about"):
         distill(toy_images(), "dm", steps=3, device="cpu", learning_rate=rate, **options)
 
@@ -49,5 +55,5 @@ def test_another_method_ends_alike(rate: float) -> None:
 def test_values_that_are_large_by_nature_are_no_divergence() -> None:
     rows = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)) * 1e6
     data = replace(from_arrays(rows, [0, 1] * 6), preprocess=Identity())
-    options = {"network": "mlp:width=4", "pool_size": 1, "batch_real": 2, "images_per_class": 1}
+    options: dict[str, Any] = {"network": "mlp:width=4", "pool_size": 1, "batch_real": 2, "images_per_class": 1}
     assert distill(data, "dm", steps=2, device="cpu", init_from="real", **options).inputs.abs().max() > 1e4

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -289,7 +290,7 @@ def test_a_regression_without_a_solution_is_a_divergence(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("rates", [{"learning_rate": 1e2}, {"learning_rate": 1e12}, {"label_rate": 1e6}], ids=str)
-def test_a_rate_that_leaves_finite_nonsense_is_a_divergence(tmp_path: Path, rates: dict[str, float]) -> None:
+def test_a_rate_that_leaves_finite_nonsense_is_a_divergence(tmp_path: Path, rates: dict[str, Any]) -> None:
     path, method = tmp_path / "run", replace(SMALL, **rates)
     with pytest.raises(
         DivergedError, match=r"far outside of the data's after step 3; lower the learning rate; no good"
