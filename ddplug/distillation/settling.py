@@ -16,7 +16,7 @@ from ddplug.networks.forms import AUTO, form_of
 __all__ = ["Suits", "settled"]
 
 Suits: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""Option -> form of the data -> what ``"auto"`` means for it."""
+"""Option -> form of the data -> what ``"auto"`` means for it, or a function that tells it by the shape of one input."""
 
 T = TypeVar("T")
 
@@ -39,4 +39,5 @@ def settled(method: T, shape: tuple[int, ...]) -> T:
     suits: Suits = getattr(own, "suits", {})
     form = form_of(shape)
     found = {option: values[form] for option, values in suits.items() if getattr(own, option) == AUTO}
+    found = {option: value(shape) if callable(value) else value for option, value in found.items()}
     return replace(own, **found) if found else method

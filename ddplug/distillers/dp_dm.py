@@ -77,6 +77,15 @@ _CENTERED = 64
 """Images of noise whose mean features are what features are measured from."""
 
 
+_LEAST_SIDE = 8
+"""Below this, images say little: in 26 kB of the 8 x 8 digits, 400 of 4 x 4 train to 57 %, 100 whole ones to 96."""
+
+
+def _factor_for(shape: tuple[int, ...]) -> int:
+    """Return the factor that ``"auto"`` stands for, by the shape of an image."""
+    return 2 if min(shape[1:]) >= 2 * _LEAST_SIDE else 1
+
+
 @dataclass(frozen=True)
 class DPDM(ImageDistiller):
     """Distribution matching with differential privacy.
@@ -110,7 +119,7 @@ class DPDM(ImageDistiller):
     private: ClassVar[bool] = True
     bfloat16: ClassVar[bool] = False
     suits: ClassVar[Suits] = {
-        **ImageDistiller.suits,
+        "factor": {**ImageDistiller.suits["factor"], "image": _factor_for},
         "network": {**ImageDistiller.suits["network"], "image": "convnet:width=16,depth=2"},
     }
     small: ClassVar[Mapping[str, Any]] = {**ImageDistiller.small, "pool_size": 2, "epsilon": 1000.0}
