@@ -133,8 +133,8 @@ def picture(rows: Sequence[Mapping[str, Any]], dark: bool = False) -> Figure:
             stated = row["stated epsilon"] is not None
             place = (max(share, 0.01), row["accuracy (%)"])
             axes.plot(*place, "D" if stated else "o", color="#009E73" if stated else "#D55E00", markersize=8)
-            beside = (7, -12) if stated else (6, 5)  # so that names of neighbors do not meet
-            axes.annotate(row["set"], place, beside, textcoords="offset points", color=ink)
+            beside, side = ((-6, 5), "right") if stated else ((6, 5), "left")  # names of neighbors must not meet
+            axes.annotate(row["set"], place, beside, textcoords="offset points", color=ink, ha=side)
         axes.axvline(0.1, color="#7d8590", linestyle=":", linewidth=1)
         axes.annotate("guessing", (0.1, 0.94), (4, 0), ("data", "axes fraction"), "offset points", color="#7d8590")
         axes.set_xscale("log")

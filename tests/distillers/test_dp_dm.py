@@ -29,7 +29,7 @@ from ddplug.utils.files import read_tensors
 from ddplug.utils.notes import Note
 from ddplug.utils.randomness import known_secrets, secret_normal
 
-SMALL = DPDM(images_per_class=1, network="convnet:width=4,depth=1", pool_size=3, steps=2)
+SMALL = DPDM(images_per_class=1, network="convnet:width=4,depth=1", pool_size=3, steps=2, factor=2)
 pytestmark = pytest.mark.filterwarnings("ignore::ddplug.utils.notes.Note")  # toys are too small for any noise
 
 
@@ -120,6 +120,11 @@ def test_a_canary_gets_through_the_sums_and_no_other_way() -> None:
     with known_secrets():
         plain, changed = (ddplug.distill(each, drowned, device="cpu") for each in (data, marked))
     assert torch.allclose(plain.inputs, changed.inputs, atol=1e-4)
+
+
+@pytest.mark.parametrize(("shape", "factor"), [((1, 8, 8), 1), ((3, 15, 40), 1), ((1, 16, 16), 2), ((9,), 1)])
+def test_images_of_few_pixels_are_stored_whole(shape: tuple[int, ...], factor: int) -> None:
+    assert settled(DPDM(), shape).factor == factor
 
 
 @pytest.mark.parametrize("factor", [1, 2])
