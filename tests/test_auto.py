@@ -119,13 +119,16 @@ def test_the_last_level_that_fits_is_taken(
 def test_photographs_get_a_better_teacher_where_there_is_time(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     data = images(16, 3, each=200)
     small, large = (level for level in auto.REAL if isinstance(level, Difficulty))
-    rounds = {part: 0.0 for part in small.work()}
-    known = {small.teacher: 10.0, large.teacher: 100.0}
-    monkeypatch.setattr(auto, "pace_of", lambda level, _: auto.Pace(known[level.teacher], rounds))
-    choice = auto.choose(data, seconds=60, nbytes=20_000, device="cpu")
-    assert choice.distiller.teacher == small.teacher
-    assert choice.declined == ("difficulty --teacher convnet:width=64,norm=batch --teacher-epochs 10", 100.0)
-    assert auto.choose(data, seconds=600, nbytes=20_000, device="cpu").distiller.teacher == large.teacher
+    seconds = {small.teacher: 10.0, large.teacher: 100.0}
+
+    def pace(level: Any, data: LabeledData) -> auto.Pace:
+        return auto.Pace(seconds[level.teacher], dict.fromkeys(level.work(), 0.0))
+
+    monkeypatch.setattr(auto, "pace_of", pace)
+    short, long = (auto.choose(data, seconds=most, nbytes=20_000, device="cpu") for most in (60, 600))
+    assert short.declined == ("difficulty --teacher convnet:width=64,norm=batch --teacher-epochs 10", 100.0)
+    chosen: list[Any] = [short.distiller, long.distiller]
+    assert [level.teacher for level in chosen] == [small.teacher, large.teacher]
     drawings = replace(data, inputs=data.inputs.round())
     assert [choice.distiller.name for choice in auto.candidates(drawings, 20_000)] == ["random", "difficulty"]
 
