@@ -34,17 +34,27 @@ class Straying:
     def found(self, state: Mapping[str, Tensor]) -> str | None:
         """Say what of a method's state is far outside of what real data are like; ``None`` where nothing is."""
         for name, most in _FAR.items():
-            size = float(state[name].double().square().mean().sqrt()) if name in state else 0.0
+            size = _size(self.compared(state[name]) if name == "inputs" else state[name]) if name in state else 0.0
             # the data are only looked at where they decide
             if size > most and (name != "inputs" or size > most * self.largest):
                 what = "images" if name == "inputs" else "labels"
                 return f"the {what} have values of about {size:.2g}, far outside of the data's"
         return None
 
+    def compared(self, inputs: Tensor) -> Tensor:
+        """Return inputs where magnitudes can be compared: whitening stretches what data hardly have without a limit."""
+        if self.data is None or self.data.preprocess.kind != "zca":
+            return inputs
+        return self.data.preprocess.inverse(inputs)
+
     @cached_property
     def largest(self) -> float:
-        """The largest magnitude in model space, at least that of the noise which images may start from."""
+        """The largest real magnitude, at least that of the noise which images may start from."""
         if self.data is None:
             return float("inf")
         some = torch.arange(0, len(self.data), max(1, len(self.data) // _LOOKED_AT))
-        return max(1.0, *(float(self.data.batch(part).abs().max()) for part in some.split(64)))
+        return max(1.0, *(float(self.compared(self.data.batch(part)).abs().max()) for part in some.split(64)))
+
+
+def _size(values: Tensor) -> float:
+    return float(values.double().square().mean().sqrt())

@@ -112,7 +112,7 @@ class DPDM(ImageDistiller):
         >>> method = DPDM(images_per_class=1, network="convnet:width=8,depth=1", pool_size=2)
         >>> made = distill(toy_images((500, 400)), method, steps=3, device="cpu")
         >>> made.inputs.shape, made.provenance["privacy"]["epsilon"], made.provenance["data"]
-        (torch.Size([8, 1, 4, 4]), 1.0, {'name': 'toy-images'})
+        (torch.Size([2, 1, 8, 8]), 1.0, {'name': 'toy-images'})
     """
 
     name: ClassVar[str] = "dp-dm"

@@ -10,7 +10,7 @@ import torch
 
 from ddplug import distill
 from ddplug.data import LabeledData, from_arrays
-from ddplug.data.preprocess import Identity
+from ddplug.data.preprocess import Identity, fit
 from ddplug.distillation.straying import Straying
 from ddplug.errors import DivergedError
 from ddplug.testing import toy_images, toy_table
@@ -28,6 +28,14 @@ def test_images_are_compared_with_the_largest_real_value(scale: float) -> None:
     assert Straying(data).found({"inputs": 0.99 * most * images}) is None
     assert str(Straying(data).found({"inputs": 1.01 * most * images})).startswith("the images have values of about")
     assert Straying(data).found({"inputs": 1e38 * images}) is not None
+
+
+def test_whitened_images_are_compared_as_pixels() -> None:
+    data = toy_images((12, 11), channels=3)
+    data = replace(data, preprocess=fit("zca", data.inputs))  # 23 images, so that most directions hold nothing
+    checkered = data.preprocess.forward((torch.arange(192).view(1, 3, 8, 8) % 2).float())
+    assert Straying(data).found({"inputs": checkered}) is None
+    assert Straying(data).found({"inputs": 1000 * checkered}) is not None
 
 
 def test_labels_are_looked_at_and_what_has_other_names_is_not() -> None:

@@ -20,7 +20,7 @@ from examples.benchmarks import private_sets
 from examples.benchmarks.private_sets import BENCHMARKS, Row, measure, sets_of, with_public_preprocessing
 
 NETWORK = "convnet:width=4,depth=1"
-SMALL: dict[str, Any] = {"steps": 1, "pool_size": 1, "network": NETWORK}
+SMALL: dict[str, Any] = {"factor": 2, "steps": 1, "pool_size": 1, "network": NETWORK}
 
 
 @pytest.mark.filterwarnings("ignore::ddplug.utils.notes.Note")  # toys are too small for the noise
