@@ -32,8 +32,10 @@ def test_images_are_compared_with_the_largest_real_value(scale: float) -> None:
 
 def test_whitened_images_are_compared_as_pixels() -> None:
     data = toy_images((12, 11), channels=3)
-    data = replace(data, preprocess=fit("zca", data.inputs))  # 23 images, so that most directions hold nothing
-    checkered = data.preprocess.forward((torch.arange(192).view(1, 3, 8, 8) % 2).float())
+    numbers = data.inputs.float()  # 23 images of values up to 255, so that most directions hold nothing
+    data = replace(data, inputs=numbers, preprocess=fit("zca", numbers))
+    checkered = data.preprocess.forward(255.0 * (torch.arange(192).view(1, 3, 8, 8) % 2))
+    assert checkered.abs().max() > 30 * max(1.0, data.batch(torch.arange(len(data))).abs().max())
     assert Straying(data).found({"inputs": checkered}) is None
     assert Straying(data).found({"inputs": 1000 * checkered}) is not None
 
