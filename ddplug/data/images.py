@@ -103,10 +103,11 @@ def mode_of(image: Image.Image) -> str:
         DataError: it is neither in 8 bits.
     """
     if image.mode not in _GREY | _COLOR:
-        wanted = "RGB" if image.mode == "LAB" else "8 bits a channel"
-        raise DataError(
-            f"an image of the mode {image.mode} is neither gray nor RGB with 8 bits a channel; convert it to {wanted}"
+        lab = image.mode == "LAB"  # whose channels have 8 bits already
+        problem = (
+            "is neither gray nor RGB; convert it to RGB" if lab else "has not 8 bits a channel; convert it to that"
         )
+        raise DataError(f"an image of the mode {image.mode} {problem}")
     return "L" if image.mode in _GREY else "RGB"
 
 
