@@ -35,7 +35,7 @@ def test_whitened_images_are_compared_as_pixels() -> None:
     numbers = data.inputs.float()  # 23 images of values up to 255, so that most directions hold nothing
     data = replace(data, inputs=numbers, preprocess=fit("zca", numbers))
     checkered = data.preprocess.forward(255.0 * (torch.arange(192).view(1, 3, 8, 8) % 2))
-    assert checkered.abs().max() > 30 * max(1.0, data.batch(torch.arange(len(data))).abs().max())
+    assert float(checkered.abs().max()) > 30 * max(1.0, float(data.batch(torch.arange(len(data))).abs().max()))
     assert Straying(data).found({"inputs": checkered}) is None
     assert Straying(data).found({"inputs": 1000 * checkered}) is not None
 
