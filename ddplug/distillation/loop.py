@@ -215,7 +215,12 @@ class _Run:
 
     def keep(self, snapshot: Snapshot) -> None:
         """Write a snapshot to the checkpoint, unless there is nowhere to or it is not sound."""
-        if self.path is not None and snapshot is not self.written and self.fault(snapshot) is None:
+        if self.fault(snapshot) is None:
+            self.write(snapshot)
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Write a snapshot that is known to be sound to the checkpoint, unless there is nowhere to."""
+        if self.path is not None and snapshot is not self.written:
             with saving():
                 checkpoints.save(self.path, snapshot, self.account())
                 self.written = snapshot
@@ -239,7 +244,7 @@ class _Run:
         if fault is not None:
             self.diverged(f"{fault} after step {self.now.step}")
         self.sound = self.now
-        self.keep(self.now)
+        self.write(self.now)
         self.saved = time.monotonic()
 
     def rescue(self) -> None:
@@ -248,7 +253,10 @@ class _Run:
             self.parts.flush()
         else:
             clean = all(bool(loss.isfinite()) for loss in self.losses)
-            self.keep(self.now if clean and self.fault(self.now) is None else self.sound)
+            if clean and self.fault(self.now) is None:
+                self.write(self.now)
+            else:
+                self.keep(self.sound)
 
     def rescue_after(self, error: BaseException) -> None:
         """Keep what is sound after an error; where the checkpoint cannot be written any more, somewhere else.

@@ -61,6 +61,7 @@ from ddplug.functional.privacy import check_guarantee, gaussian_sigma
 from ddplug.functional.resize import reduce, reduced_shape
 from ddplug.functional.types import Tensors
 from ddplug.networks.functional import initial_parameters, stateless, unprefixed
+from ddplug.synthetic.codecs.rules import LEAST_SIDE
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.statement import KEY
 from ddplug.utils.checks import at_least
@@ -77,13 +78,12 @@ _CENTERED = 64
 """Images of noise whose mean features are what features are measured from."""
 
 
-_LEAST_SIDE = 8
-"""Below this, images say little: in 26 kB of the 8 x 8 digits, 400 of 4 x 4 train to 57 %, 100 whole ones to 96."""
-
-
 def _factor_for(shape: tuple[int, ...]) -> int:
-    """Return the factor that ``"auto"`` stands for, by the shape of an image."""
-    return 2 if min(shape[1:]) >= 2 * _LEAST_SIDE else 1
+    """Return the factor that ``"auto"`` stands for, by the shape of an image.
+
+    Very small images say little: in 26 kB of the 8 x 8 digits, 400 of 4 x 4 train to 57 %, 100 whole ones to 96.
+    """
+    return 2 if min(shape[1:]) >= LEAST_SIDE else 1
 
 
 @dataclass(frozen=True)

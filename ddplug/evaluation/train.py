@@ -16,6 +16,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.errors import DivergedError
 from ddplug.evaluation.protocols import settled
 from ddplug.functional import augmentation as augment
+from ddplug.functional.optim import descend
 from ddplug.networks.batching import batch_pieces, go_together
 from ddplug.networks.factory import Network, build, check_outputs
 from ddplug.synthetic.dataset import SyntheticSet
@@ -118,16 +119,6 @@ def _gradients(group: _Group, x: Tensor, y: Tensor, cuts: Sequence[slice]) -> li
     return totals
 
 
-@torch.no_grad()
-def _descend(
-    parameters: Sequence[Tensor], gradients: Sequence[Tensor], momenta: Sequence[Tensor], recipe: Recipe, rate: float
-) -> None:
-    """Take a step of SGD with momentum and weight decay; torch.optim would first import a compiler, for seconds."""
-    for parameter, gradient, momentum in zip(parameters, gradients, momenta, strict=True):
-        momentum.mul_(recipe.momentum).add_(gradient).add_(parameter, alpha=recipe.weight_decay)
-        parameter.add_(momentum, alpha=-rate)
-
-
 @own_surroundings()
 def fit(
     modules: Sequence[nn.Module],
@@ -195,7 +186,14 @@ def _train(
         if recipe.schedule == "step" and step == drop:
             momenta = [torch.zeros_like(p) for p in group.parameters]  # the published protocol restarts the optimizer
         gradients = _gradients(group, x, y, cuts[x.shape[1]])
-        _descend(group.parameters, gradients, momenta, recipe, rate_at(recipe, step, total, drop))
+        descend(
+            group.parameters,
+            gradients,
+            momenta,
+            rate=rate_at(recipe, step, total, drop),
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+        )
         tick(len(data))
 
 

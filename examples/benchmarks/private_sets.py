@@ -22,8 +22,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from examples.benchmarks.results import (
-    add_row_options,
+    add_set_options,
     chosen,
+    judged,
     machine,
     read,
     say_what_is_there,
@@ -135,24 +136,13 @@ def sets_of(row: Row, benchmark: str, train: Any, seeds: int, folder: Path) -> t
 
 def measure(row: Row, sets: list[Any], seconds: list[float], test: Any, network: str, steps: int) -> dict[str, Any]:
     """Train a network on each set, by steps, and test it."""
-    from ddplug.evaluation.results import judge
-    from ddplug.utils.devices import pick_device
-
-    accuracies = [
-        100 * judge([made], test, network, replace(made.recipe, steps=steps), seed=seed, device=pick_device()).mean
-        for seed, made in enumerate(sets)
-    ]
     return {
         "set": row.name,
         "images": len(sets[0]),
         "side": sets[0].inputs.shape[-1],
         "bytes": sets[0].nbytes,
         "making (CPU s)": round(statistics.fmean(seconds)) if seconds else None,
-        "network": network,
-        "steps": steps,
-        "accuracy (%)": round(statistics.fmean(accuracies), 2),
-        "deviation": round(statistics.stdev(accuracies), 2) if len(accuracies) > 1 else None,
-        "sets": len(sets),
+        **judged([(made, replace(made.recipe, steps=steps)) for made in sets], test, network),
         "published (%)": row.published,
     }
 
@@ -200,17 +190,8 @@ def run(name: str, arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Run a benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("benchmark", choices=BENCHMARKS)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--data-root")
-    parser.add_argument("--cache", help="folder for decoded images")
-    parser.add_argument(
-        "--network", default="convnet:width=32", help="that is trained on the sets (default: %(default)s)"
-    )
-    parser.add_argument("--steps", type=int, default=1500, help="that it is trained for (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="sets and networks of each row (default: %(default)s)")
-    parser.add_argument("--sets", type=Path, help="folder to keep the sets in, for another network")
-    add_row_options(parser)
+    add_set_options(parser, BENCHMARKS)
+    parser.add_argument("--steps", type=int, default=1500, help="that a network is trained for (default: %(default)s)")
     arguments = parser.parse_args()
     run(arguments.benchmark, arguments)
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from multiprocessing import get_context
@@ -15,8 +16,10 @@ from typing import Any, TypeVar
 __all__ = [
     "OUT",
     "add_row_options",
+    "add_set_options",
     "chosen",
     "each_in_its_process",
+    "judged",
     "machine",
     "peak_memory",
     "read",
@@ -43,6 +46,37 @@ def add_row_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of the result; rows that it has are kept (default: %(default)s; published: docs/benchmarks)",
     )
+
+
+def add_set_options(parser: argparse.ArgumentParser, benchmarks: Collection[str]) -> None:
+    """Add the options of a benchmark that makes sets of some data and trains networks on them, and those of all."""
+    parser.add_argument("benchmark", choices=benchmarks)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--data-root")
+    parser.add_argument("--cache", help="folder for decoded images")
+    parser.add_argument(
+        "--network", default="convnet:width=32", help="that is trained on the sets (default: %(default)s)"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="sets and networks of each row (default: %(default)s)")
+    parser.add_argument("--sets", type=Path, help="folder to keep the sets in, for another network")
+    add_row_options(parser)
+
+
+def judged(pairs: Sequence[tuple[Any, Any]], test: Any, network: str) -> dict[str, Any]:
+    """Train a network on each of some data by the recipe beside it, and test it; return what a row says of that."""
+    from ddplug.evaluation.results import judge
+    from ddplug.utils.devices import pick_device
+
+    accuracies = []
+    for seed, (data, recipe) in enumerate(pairs):  # sets of other sizes cannot be trained on together
+        accuracies.append(100 * judge([data], test, network, recipe, seed=seed, device=pick_device()).mean)
+    return {
+        "network": network,
+        "steps": pairs[0][1].steps,
+        "accuracy (%)": round(statistics.fmean(accuracies), 2),
+        "deviation": round(statistics.stdev(accuracies), 2) if len(accuracies) > 1 else None,
+        "sets": len(pairs),
+    }
 
 
 def chosen(rows: Iterable[T], names: Sequence[str] | None, name_of: Callable[[T], str]) -> list[T]:

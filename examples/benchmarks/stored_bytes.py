@@ -23,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import ddplug
 from examples.benchmarks.results import (
-    add_row_options,
+    add_set_options,
     chosen,
+    judged,
     machine,
     read,
     say_what_is_there,
@@ -111,6 +112,11 @@ def _ways(codec: str, *more: Row) -> tuple[Row, ...]:
     return (*selected, Row("dm", codec, _LEARNED), *more)
 
 
+def _of_photographs(codec: str, *more: Row) -> tuple[Row, ...]:
+    """The same, and the best found by a better teacher."""
+    return _ways(codec, Row("difficulty", codec, _TAUGHT_BETTER), *more)
+
+
 BENCHMARKS: Mapping[str, Benchmark] = {
     "digits-1kB": Benchmark(
         "The 8 x 8 digits in 1,000 bytes (800 bits a class)",
@@ -140,19 +146,19 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "CIFAR-10 (JPEG copy) in 30.7 kB (24,576 bits a class)",
         "Wanted: 53 % in the bytes of ten whole images.",
         30_720,
-        _ways("avif:quality=5", Row("difficulty", "avif:quality=5", _TAUGHT_BETTER)),
+        _of_photographs("avif:quality=5"),
     ),
     "cifar10-123kB": Benchmark(
         "CIFAR-10 (JPEG copy) in 123 kB (98,304 bits a class)",
         "Wanted: 63 % in the bytes of forty whole images.",
         122_880,
-        _ways("avif:quality=15", Row("difficulty", "avif:quality=15", _TAUGHT_BETTER)),
+        _of_photographs("avif:quality=15"),
     ),
     "cifar10-307kB": Benchmark(
         "CIFAR-10 (JPEG copy) in 307 kB (245,760 bits a class)",
         "Wanted: 70 % in the bytes of a hundred whole images.",
         307_200,
-        _ways("avif:quality=25", Row("difficulty", "avif:quality=25", _TAUGHT_BETTER), WHOLE),
+        _of_photographs("avif:quality=25", WHOLE),
     ),
     **{f"mnist-{n}B": _few(n, "MNIST", "pixels:bits=1,side=14", "pixels:bits=1,side=14") for n in (500, 1200)},
     **{
@@ -185,7 +191,7 @@ def measure(row: Row, sets: list[Any], test: Any, network: str) -> dict[str, Any
         "bytes": round(statistics.fmean(made.nbytes for made in sets)),
         "bits per class": round(statistics.fmean(made.bits_per_class for made in sets)),
         "making (s)": round(statistics.fmean(made.provenance["seconds"] for made in sets), 1),
-        **_judged([(made, made.recipe) for made in sets], test, network),
+        **judged([(made, made.recipe) for made in sets], test, network),
     }
 
 
@@ -202,24 +208,7 @@ def measure_whole(train: Any, test: Any, network: str, seeds: int, steps: int) -
         "bytes": train.inputs.nbytes + len(train),
         "bits per class": round(8 * (train.inputs.nbytes + len(train)) / train.num_classes),
         "making (s)": 0.0,
-        **_judged([(train, recipe)] * seeds, test, network),
-    }
-
-
-def _judged(pairs: list[tuple[Any, Any]], test: Any, network: str) -> dict[str, Any]:
-    """Train a network on each of some data by its recipe."""
-    from ddplug.evaluation.results import judge
-    from ddplug.utils.devices import pick_device
-
-    accuracies = []
-    for seed, (data, recipe) in enumerate(pairs):  # sets of other sizes cannot be trained on together
-        accuracies.append(100 * judge([data], test, network, recipe, seed=seed, device=pick_device()).mean)
-    return {
-        "network": network,
-        "steps": pairs[0][1].steps,
-        "accuracy (%)": round(statistics.fmean(accuracies), 2),
-        "deviation": round(statistics.stdev(accuracies), 2) if len(accuracies) > 1 else None,
-        "sets": len(pairs),
+        **judged([(train, recipe)] * seeds, test, network),
     }
 
 
@@ -269,16 +258,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Run a benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("benchmark", choices=BENCHMARKS)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--data-root")
-    parser.add_argument("--cache", help="folder for decoded images")
-    parser.add_argument(
-        "--network", default="convnet:width=32", help="that is trained on the sets (default: %(default)s)"
-    )
-    parser.add_argument("--seeds", type=int, default=3, help="sets and networks of each row (default: %(default)s)")
-    parser.add_argument("--sets", type=Path, help="folder to keep the sets in, for another network")
-    add_row_options(parser)
+    add_set_options(parser, BENCHMARKS)
     arguments = parser.parse_args()
     ddplug.keep_memory()
     run(arguments.benchmark, arguments)

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from ddplug.data.labeled import LabeledData
 from ddplug.errors import DivergedError, OptionError
 from ddplug.functional import augmentation as augment
+from ddplug.functional.optim import descend
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
 from ddplug.networks.factory import Network, check_outputs, has_batch_norm, name_of
@@ -93,17 +94,12 @@ def train(
         yield seen
 
 
-@torch.no_grad()
 def _descend(module: nn.Module, momenta: dict[str, Tensor]) -> None:
-    """Take a step of SGD with momentum; torch.optim would first import a compiler, for seconds."""
-    for name, parameter in module.named_parameters():
-        if parameter.grad is None:  # nothing flows back to it
-            continue
-        if name in momenta:
-            momenta[name].mul_(0.9).add_(parameter.grad)
-        else:
-            momenta[name] = parameter.grad.clone()
-        parameter.add_(momenta[name], alpha=-0.01)
+    """Take a step by the gradients that have flowed back."""
+    moved = {name: p for name, p in module.named_parameters() if p.grad is not None}
+    velocities = [momenta.setdefault(name, torch.zeros_like(p)) for name, p in moved.items()]
+    gradients = [p.grad for p in moved.values() if p.grad is not None]
+    descend(moved.values(), gradients, velocities, rate=0.01, momentum=0.9)
 
 
 def _taken(module: nn.Module, momenta: Mapping[str, Tensor]) -> Tensors:
