@@ -40,6 +40,13 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         help="network for training and for features (default: convnet:width=32)",
     )
     parser.add_argument(
+        "--no-beside",
+        dest="beside",
+        action="store_false",
+        help="leave out what the same attacks find in random samples of as many bytes, and in a network trained on the "
+        "data, which is shown beside what they find in the set",
+    )
+    parser.add_argument(
         "--picture",
         type=path,
         metavar="FILE",
@@ -67,6 +74,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         shadows=arguments.shadows,
         canaries=arguments.canaries,
         network=arguments.network,
+        beside=arguments.beside,
         seed=arguments.seed,
         device=arguments.device,
         say=lambda text: complain(f"audit: {text}"),

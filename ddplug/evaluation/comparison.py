@@ -42,13 +42,16 @@ from ddplug.utils.notes import note
 from ddplug.utils.progress import progress as watched
 from ddplug.utils.surroundings import own_surroundings
 
-__all__ = ["CODED", "WHOLE_RECIPE", "compare", "sized_like"]
+__all__ = ["CODED", "WHOLE_RECIPE", "WHOLE_STEPS", "Sized", "compare", "sized_like"]
 
 CODED = "coded real"
 """Name of a baseline: random real images, held by the codec that suits the data, as many as fit so."""
 
 WHOLE_RECIPE = Recipe(learning_rate=0.05, batch_size=64, schedule="cosine")
 """How a network is trained on all the real data; the number of steps is an option of :func:`compare`."""
+
+WHOLE_STEPS = 500
+"""Steps that it takes unless told otherwise."""
 
 Sets: TypeAlias = AnySet | Sequence[AnySet] | Mapping[str, AnySet]
 """One set or its file, or several, or several by the names that their rows are to have."""
@@ -69,7 +72,7 @@ def compare(
     device: str | torch.device = "auto",
     baselines: Sequence[str | Distiller] = ("random", "class-mean", "kmeans"),
     whole: bool = True,
-    whole_steps: int = 500,
+    whole_steps: int = WHOLE_STEPS,
     across: Sequence[Network] = (),
     progress: Progress = False,
     checkpoint: str | Path | None = None,

@@ -38,7 +38,18 @@ from ddplug.privacy.intervals import area, area_interval, clopper_pearson, mean_
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 
-__all__ = ["ATTACKS", "RATES", "Membership", "by_person", "halves", "judge", "judge_one", "rows", "signals"]
+__all__ = [
+    "ATTACKS",
+    "RATES",
+    "Membership",
+    "by_person",
+    "confidence",
+    "halves",
+    "judge",
+    "judge_one",
+    "rows",
+    "signals",
+]
 
 RATES = (0.01, 0.001)
 """Rates of false alarms at which the rate of members that are found is told."""
@@ -169,13 +180,15 @@ def by_person(values: Tensor, persons: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _confidence(module: nn.Module, records: LabeledData) -> Tensor:
+def confidence(module: nn.Module, records: Sequence[LabeledData]) -> Tensor:
+    """Return ``log p_y - log (1 - p_y)`` of all records, ``(n,)`` float64, on the CPU."""
     logs = []
-    for block in torch.arange(len(records)).split(1000):
-        log_p = module(records.batch(block)).double().log_softmax(1)
-        own = records.labels(block)[:, None]
-        rest = log_p.scatter(1, own, -math.inf).logsumexp(1)
-        logs.append(log_p.gather(1, own)[:, 0] - rest)
+    for part in records:
+        for block in torch.arange(len(part)).split(1000):
+            log_p = module(part.batch(block)).double().log_softmax(1)
+            own = part.labels(block)[:, None]
+            rest = log_p.scatter(1, own, -math.inf).logsumexp(1)
+            logs.append(log_p.gather(1, own)[:, 0] - rest)
     return torch.cat(logs).cpu()
 
 
@@ -210,7 +223,7 @@ def signals(
     recipe = Recipe.quick(made.recipe.augment)
     (module,) = train_on(made, network, recipe=recipe, rng=rng, device=records[0].device)
     return {
-        "confidence": torch.cat([_confidence(module, part) for part in records]),
+        "confidence": confidence(module, records),
         "nearness": torch.cat([_nearness(made, part) for part in records]),
     }
 

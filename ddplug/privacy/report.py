@@ -20,6 +20,7 @@ from ddplug.distillation.storage import reduced_to
 from ddplug.errors import DdplugError, OptionError
 from ddplug.networks.factory import Network
 from ddplug.privacy.attacks import ATTACKS, Membership, by_person, halves, judge, judge_one, rows, signals
+from ddplug.privacy.beside import Beside
 from ddplug.privacy.canaries import KINDS, coins, joined, judge_canaries, plant
 from ddplug.privacy.neighbors import Nearest, nearest, spaces
 from ddplug.synthetic.compat import same_space
@@ -56,6 +57,8 @@ class Audit:
             and ``statement`` of differential privacy.
         nearest: how near stored samples are to training samples, in each space.
         membership: how well members can be told, in each way; empty without shadow sets.
+        beside: the same of what else might be passed on, made of the same halves of the data: random samples in the
+            set's bytes, stored as it is, and a network trained on all of a half; empty where that was not asked for.
         shadows: number of shadow sets.
         pairs: of the 16 stored samples with the least ratio in pixels and of the training samples next to them, one
             behind the other, as a set of real data, for pictures.
@@ -64,6 +67,7 @@ class Audit:
     provenance: Mapping[str, Any]
     nearest: tuple[Nearest, ...]
     membership: tuple[Membership, ...]
+    beside: tuple[Membership, ...]
     shadows: int
     pairs: SyntheticSet
 
@@ -74,6 +78,7 @@ class Audit:
             "nearest": [each.to_json() for each in self.nearest],
             "shadows": self.shadows,
             "membership": [each.to_json() for each in self.membership],
+            "beside": [each.to_json() for each in self.beside],
         }
 
     @property
@@ -91,7 +96,8 @@ class Audit:
             ],
             "Stored samples near training samples": [_NEAREST_HEAD, *map(_nearest_row, self.nearest)],
         }
-        return found | ({"Membership": rows(self.membership)} if self.membership else {})
+        attacked = {"Membership": self.membership, "The same of what else might be passed on": self.beside}
+        return found | {caption: rows(each) for caption, each in attacked.items() if each}
 
     @property
     def conclusion(self) -> str:
@@ -231,15 +237,17 @@ def _membership(
     persons: Tensor | None,
     network: Network,
     seed: int,
+    beside: bool,
     say: Callable[[str], object],
-) -> list[Membership]:
-    """Make shadow sets and attack them, and the set, by means of them."""
+) -> tuple[list[Membership], list[Membership]]:
+    """Make shadow sets and attack them, and the set, by means of them; the same of what stands beside it."""
     rng = nth_generator(seed, 0)
     inside = halves(data, shadows, rng, persons)
     planted, tossed, held_out = _planted(held_out, canaries, shadows, nth_generator(seed, shadows + 2))
     asked, unseen = (_some(each, _RECORDS, rng) for each in (data, held_out))
     records = [data.subset(asked), held_out.subset(unseen), *([planted] if canaries else [])]
     seen: list[dict[str, Tensor]] = []
+    others = Beside(synthetic, records[0], network, seed, shadows) if beside else None
 
     def look(made: SyntheticSet, n: int) -> dict[str, Tensor]:
         return signals(made, records, network, nth_generator(seed, n))
@@ -251,9 +259,12 @@ def _membership(
     for k in progress(range(shadows), "shadow sets"):
         begun = time.monotonic()
         watching = [Forecast(foretold)] if k == 0 else []
-        part = joined(data.subset(inside[k].nonzero()[:, 0]), planted.subset(tossed[k].nonzero()[:, 0]))
+        half = data.subset(inside[k].nonzero()[:, 0])
+        part = joined(half, planted.subset(tossed[k].nonzero()[:, 0]))
         made = _remade(synthetic, method, part, seed + 1 + k, watching)
         seen.append(look(made, k + 1))
+        if others is not None:
+            others.look(half, k)
         if k == 0:
             took = (time.monotonic() - begun) * shadows
             say(f"{shadows} shadow sets of halves of the data will take about {duration(took)}")
@@ -274,7 +285,7 @@ def _membership(
             found += [judge(name, of_persons[0], of_persons[1] > 0.5, attack, "persons") for attack in ATTACKS]
         if canaries:
             found += judge_canaries(name, of_canaries, tossed, delta)
-    return found
+    return found, [] if others is None else others.judged(known)
 
 
 def _planted(
@@ -308,6 +319,7 @@ def audit(
     persons: Sequence[Any] | Tensor | None = None,
     distiller: Distiller | None = None,
     network: Network = "convnet:width=32",
+    beside: bool = True,
     seed: int = 0,
     device: str | torch.device = "auto",
     say: Callable[[str], object] = lambda text: None,
@@ -326,6 +338,7 @@ def audit(
         persons: whose each training record is, to guess whether a person is among the data; by default it is nobody's.
         distiller: the method that made the set; by default what its provenance says.
         network: to train on sets, and at random for features.
+        beside: whether to attack in the same way what else might be passed on of the same halves of the data.
         seed: of all randomness.
         device: see :func:`ddplug.utils.devices.pick_device`.
         say: told the expected time, once the first shadow set is there.
@@ -366,7 +379,9 @@ def audit(
     stored = synthetic[:][0].to(place)
     near = nearest(stored, train, parts, spaces(train, network, rng))
     found: list[Membership] = []
+    others: list[Membership] = []
     if method is not None:
-        options: dict[str, Any] = {"network": network, "seed": seed, "say": say, "persons": whose}
-        found = _membership(synthetic, method, train, rest, shadows=shadows, canaries=canaries, **options)
-    return Audit(_statement(synthetic), tuple(near), tuple(found), shadows, _pairs(synthetic, train, near[0]))
+        options: dict[str, Any] = {"network": network, "seed": seed, "say": say, "persons": whose, "beside": beside}
+        found, others = _membership(synthetic, method, train, rest, shadows=shadows, canaries=canaries, **options)
+    pairs = _pairs(synthetic, train, near[0])
+    return Audit(_statement(synthetic), tuple(near), tuple(found), tuple(others), shadows, pairs)

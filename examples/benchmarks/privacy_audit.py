@@ -95,7 +95,7 @@ def measure(
     made = made_by(row, train, nbytes)
     seconds = time.process_time() - began
     accuracy = ddplug.evaluate(made, test, network=network, repeats=1, recipe=Recipe.quick()).mean
-    found = audit(made, train, test, shadows=shadows, canaries=canaries, network=network)
+    found = audit(made, train, test, shadows=shadows, canaries=canaries, network=network, beside=False)
     area, most = _best(found, "area"), _best(found, "found")
     share, low, high = most.found.get(0.001, (None, None, None))
     planted = [each.epsilon or 0.0 for each in found.membership if each.exposure is not None]

@@ -29,7 +29,7 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.testing import toy_images
 
-SMALL: dict[str, Any] = {"network": "convnet:width=4,depth=1", "device": "cpu"}
+SMALL: dict[str, Any] = {"network": "convnet:width=4,depth=1", "device": "cpu", "beside": False}
 
 
 def noise(number: int, seed: int) -> LabeledData:
@@ -90,6 +90,22 @@ def test_stored_training_images_are_found(stored: Any) -> None:
         assert near.curve[0][1] > 0.9 and near.curve[-1] == (1.0, 1.0)
     assert "membership in this set by nearness" in stored.text
     assert "60 samples near training samples in pixels" in stored.text
+
+
+def test_what_else_might_be_passed_on_is_attacked_beside_it(stored: Any, blind: Any) -> None:
+    found = {(each.target, each.attack, each.signal): each for each in stored.beside}
+    random, trained = "random samples in the set's bytes", "a network trained on the data"
+    assert {(target, signal) for target, _, signal in found} == {
+        (random, "confidence"),
+        (random, "nearness"),
+        (trained, "confidence"),
+    }
+    for attack in ("offline", "online"):
+        assert found[random, attack, "nearness"].area > 0.99  # of 60 records a half has 30, and all fit
+        assert found[trained, attack, "confidence"].area > 0.9  # labels without sense are learned by heart
+    assert all(each.members == each.others == 120 for each in stored.beside)
+    assert "a network trained on the data" in stored.text and not blind.beside
+    assert stored.to_json()["beside"][0]["target"] == random
 
 
 def test_nothing_is_found_where_no_datum_was_seen(blind: Any) -> None:
