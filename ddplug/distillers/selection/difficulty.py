@@ -38,8 +38,9 @@ __all__ = ["WINDOWS", "Difficulty"]
 WINDOWS = ((0.0, 1.0), (0.0, 0.1), (0.0, 0.2), (0.0, 0.5), (0.0, 0.9), (0.4, 0.9))
 """Windows that are tried: all; the easiest tenth, fifth, half; all but the hardest tenth; the half next to that."""
 
-_HELD_OUT, _MOST_HELD_OUT = 0.1, 2000
-"""Share of each class that judges windows, and samples of it at most."""
+_HELD_OUT, _MOST_HELD_OUT = 0.1, 5000
+"""Share of each class that judges windows, and samples of all classes at most. By 2,000 the error of a gain is 1.1
+points, which hid what easy images gain on CIFAR-10 from two runs of nine; by 5,000 it is 0.7."""
 
 
 _ROUND, _JUDGED = 32, 5
