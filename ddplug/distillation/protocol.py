@@ -67,10 +67,10 @@ class Distiller(Protocol):
 
 @runtime_checkable
 class Prepares(Protocol):
-    """A method with costly work that its number of images does not change, so that finding that number repeats none."""
+    """A method with costly work that a few images more or less do not change: finding how many fit repeats none."""
 
     def prepare(self, data: LabeledData, rng: torch.Generator) -> State:
-        """Do that work, such as ranking the data by a teacher."""
+        """Do that work for about as many images as are wanted, such as ranking the data by a teacher."""
 
     def init(self, data: LabeledData, rng: torch.Generator, prepared: State | None = None) -> State:
         """Return the state before the first step, from what :meth:`prepare` gave or after doing it."""

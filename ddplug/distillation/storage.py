@@ -190,7 +190,8 @@ class Storage:
             return replace(options, images_per_class=number), None
         starts: dict[int, Start] = {}
         rng = seeded(seed)
-        prepared = method.prepare(data, rng) if isinstance(method, Prepares) else None
+        about: Any = replace(options, images_per_class=number)
+        prepared = about.prepare(data, rng) if isinstance(method, Prepares) else None
         ready = rng.get_state()
 
         def select(number: int) -> SyntheticSet:

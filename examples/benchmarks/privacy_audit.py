@@ -28,13 +28,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import ddplug
 from ddplug import registry
-from ddplug.privacy import Audit, Membership, audit
+from ddplug.networks import build
+from ddplug.privacy import Membership, audit, beside
 from ddplug.synthetic import Recipe, SyntheticSet
 from ddplug.utils.files import write_file
 from ddplug.utils.pictures import file_of
 from examples.benchmarks.results import source, versions
 
-__all__ = ["ROWS", "Row", "measure", "picture"]
+__all__ = ["ROWS", "TRAINED", "Row", "measure", "measure_trained", "picture"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ _NETWORK = "convnet:width=8"
 _ONE = {"images_per_class": 1}
 _LEARNED = {**_ONE, "network": _NETWORK}
 _PRIVATE = {**_ONE, "steps": 200}
+
+TRAINED = "a trained network"
+"""What the sets are held against: nothing is stored but the weights of a network that was trained on the records."""
 
 ROWS: Mapping[str, Row] = {
     "random": Row("random", _ONE),
@@ -80,10 +84,18 @@ def made_by(row: Row, data: ddplug.LabeledData, nbytes: int) -> SyntheticSet:
     return ddplug.distill(data, registry.resolve("distiller", row.method)(**row.options)).quantize()
 
 
-def _best(found: Audit, value: str) -> Membership:
-    """Return the attack on shadow sets, canaries left out, that finds most."""
-    own = [each for each in found.membership if each.target == "shadow sets"]
-    return max(own, key=lambda each: each.found.get(0.001, (0.0,))[0] if value == "found" else each.area)
+def _told(attacks: Sequence[Membership]) -> dict[str, Any]:
+    """Tell what the attacks found that found most."""
+    area = max(attacks, key=lambda each: each.area)
+    most = max(attacks, key=lambda each: each.found.get(0.001, (0.0,))[0])
+    share, low, high = most.found.get(0.001, (None, None, None))
+    return {
+        "AUC": round(area.area, 3),
+        "AUC by": f"{area.signal}, {area.attack}",
+        "found at 0.1 % false alarms (%)": None if share is None else round(100 * share, 2),
+        "95 % interval": None if low is None or high is None else f"{100 * low:.2f} to {100 * high:.2f}",
+        "found by": f"{most.signal}, {most.attack}",
+    }
 
 
 def measure(
@@ -96,8 +108,6 @@ def measure(
     seconds = time.process_time() - began
     accuracy = ddplug.evaluate(made, test, network=network, repeats=1, recipe=Recipe.quick()).mean
     found = audit(made, train, test, shadows=shadows, canaries=canaries, network=network, beside=False)
-    area, most = _best(found, "area"), _best(found, "found")
-    share, low, high = most.found.get(0.001, (None, None, None))
     planted = [each.epsilon or 0.0 for each in found.membership if each.exposure is not None]
     near = found.nearest[0]
     return {
@@ -105,15 +115,33 @@ def measure(
         "bytes": made.nbytes,
         "accuracy (%)": round(100 * accuracy, 1),
         "near training images, of all": f"{near.near} of {len(made)}",
-        "AUC": round(area.area, 3),
-        "AUC by": f"{area.signal}, {area.attack}",
-        "found at 0.1 % false alarms (%)": None if share is None else round(100 * share, 2),
-        "95 % interval": None if low is None or high is None else f"{100 * low:.2f} to {100 * high:.2f}",
-        "found by": f"{most.signal}, {most.attack}",
+        **_told([each for each in found.membership if each.target == "shadow sets"]),
         "epsilon at least": round(max(each.epsilon or 0.0 for each in found.membership), 2),
         "of canaries": round(max(planted, default=0.0), 2),
         "stated epsilon": (found.provenance["statement"] or {}).get("epsilon"),
         "CPU s of the set": round(seconds),
+        "CPU s in all": round(time.process_time() - began),
+    }
+
+
+def measure_trained(train: ddplug.LabeledData, test: ddplug.LabeledData, shadows: int, network: str) -> dict[str, Any]:
+    """Train a network on the records, judge it and attack it; the audit of any set does so beside it."""
+    began = time.process_time()
+    made = ddplug.distill(train, "random", **_ONE).quantize()
+    found = audit(made, train, test, shadows=shadows, network=network).beside
+    attacks = [each for each in found if each.target == beside.TRAINED]
+    whole = ddplug.compare(made, train, test, network=network, recipe="quick", repeats=1, baselines=()).rows[-1]
+    weights = build(network, train.shape, train.num_classes, torch.Generator().manual_seed(0)).parameters()
+    return {
+        "images": 0,
+        "bytes": sum(each.nbytes for each in weights),
+        "accuracy (%)": round(100 * whole.evaluation.mean, 1),
+        "near training images, of all": None,
+        **_told(attacks),
+        "epsilon at least": round(max(each.epsilon or 0.0 for each in attacks), 2),
+        "of canaries": None,
+        "stated epsilon": None,
+        "CPU s of the set": 0,
         "CPU s in all": round(time.process_time() - began),
     }
 
@@ -156,16 +184,17 @@ def run(arguments: argparse.Namespace) -> None:
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
     rows, seconds = {row["set"]: row for row in before["rows"]}, before["seconds"]
-    for name in arguments.row or ROWS:
+    for name in arguments.row or [*ROWS, TRAINED]:
         if name in rows:
             continue
         began = time.monotonic()
-        rows[name] = {
-            "set": name,
-            **measure(ROWS[name], train, test, arguments.shadows, arguments.canaries, arguments.network),
-        }
+        if name == TRAINED:
+            told = measure_trained(train, test, arguments.shadows, arguments.network)
+        else:
+            told = measure(ROWS[name], train, test, arguments.shadows, arguments.canaries, arguments.network)
+        rows[name] = {"set": name, **told}
         seconds += time.monotonic() - began
-        ordered = [rows[known] for known in ROWS if known in rows]
+        ordered = [rows[known] for known in [*ROWS, TRAINED] if known in rows]
         result = {
             "title": f"What sets of {arguments.data} in {ordered[0]['bytes']:,} bytes give away",
             "claim": f"{len(train):,} training records and {len(test):,} others; {arguments.shadows} shadow sets of "
@@ -173,7 +202,8 @@ def run(arguments: argparse.Namespace) -> None:
             "quick recipe) for each set. Few sets, narrow networks and short runs: a comparison, no measure of the "
             "best that a method or an attack can do.",
             "rows": ordered,
-            "how": f"python examples/benchmarks/privacy_audit.py --data {source(arguments.data)}",
+            "how": f"python examples/benchmarks/privacy_audit.py --data {source(arguments.data)} "
+            f"--shadows {arguments.shadows}",
             "machine": f"{os.cpu_count()} CPU cores",
             "versions": versions(),
             "seconds": round(seconds, 1),
@@ -190,7 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--data-root")
-    parser.add_argument("--row", action="append", choices=ROWS, help="measure this row only; repeat")
+    parser.add_argument("--row", action="append", choices=[*ROWS, TRAINED], help="measure this row only; repeat")
     parser.add_argument(
         "--records", type=int, default=4000, help="of the training data, and others beside (default: %(default)s)"
     )

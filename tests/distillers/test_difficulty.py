@@ -107,3 +107,33 @@ def test_a_set_tells_the_window_that_was_found() -> None:
     assert tuple(made.provenance["window"]) in WINDOWS
     given = distill(data, replace(method, window=(0.2, 0.7)), seed=0, device="cpu")
     assert given.provenance["window"] == [0.2, 0.7]
+
+
+def test_a_window_that_was_found_is_widened_where_a_few_more_samples_fit() -> None:
+    data = toy_images((20, 20))
+    method = Difficulty(10, teacher=Brightness())
+    known = {"ranks": torch.cat([torch.tensor([*_ranked(data, label)]) for label in (0, 1)])}
+    for window, allowed in (((0.0, 0.4), slice(0, 10)), ((0.6, 0.9), slice(10, 20)), ((0.2, 0.8), slice(4, 16))):
+        found = {**known, "window": torch.tensor(window, dtype=torch.float64)}
+        index = method.init(data, generator(), found)["index"]
+        for label in (0, 1):
+            assert set(index[10 * label :][:10].tolist()) <= set(_ranked(data, label)[allowed])
+
+
+def _ranked(data: LabeledData, label: int) -> list[int]:
+    """Return the positions of a class, the easiest first."""
+    return [position for position, _ in sorted(losses(data, label).items(), key=lambda pair: pair[1])]
+
+
+def test_the_window_is_found_once_while_the_number_of_images_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted: list[int] = []
+
+    def found(self: Difficulty, data: LabeledData, *given: object) -> tuple[float, float]:
+        wanted.append(self.images_per_class)
+        return 0.0, 0.5
+
+    monkeypatch.setattr(Difficulty, "_found", found)
+    made = distill(toy_images((60, 60)), Difficulty(teacher=Brightness()), nbytes=900, seed=0, device="cpu")
+    (about,) = wanted
+    assert about == pytest.approx(len(made) / 2, rel=0.2)
+    assert made.provenance["window"] == [0.0, 0.5]

@@ -7,7 +7,7 @@ import pytest
 
 import ddplug
 from ddplug import registry
-from examples.benchmarks.privacy_audit import ROWS, Row, measure, picture
+from examples.benchmarks.privacy_audit import ROWS, Row, measure, measure_trained, picture
 
 
 def test_a_row_says_what_was_measured() -> None:
@@ -17,6 +17,10 @@ def test_a_row_says_what_was_measured() -> None:
     assert row["near training images, of all"] == "10 of 10"
     assert row["AUC"] > 0.5 and row["stated epsilon"] is None
     assert row["found at 0.1 % false alarms (%)"] is None  # there are too few others to count
+    trained = measure_trained(train, test, 4, "convnet:width=4,depth=1")
+    assert trained.keys() == row.keys()
+    assert (trained["images"], trained["bytes"]) == (0, 4 * (9 * 4 + 3 * 4 + 10 * (4 * 6 * 6 + 1)))
+    assert trained["accuracy (%)"] > row["accuracy (%)"]
 
 
 def test_every_row_can_be_made() -> None:

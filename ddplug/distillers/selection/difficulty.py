@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -120,25 +120,32 @@ class Difficulty(Selection):
 
     def init(self, data: LabeledData, rng: torch.Generator, prepared: State | None = None) -> dict[str, Tensor]:
         available(data, self.images_per_class)
-        ranks = (self.prepare(data, rng) if prepared is None else prepared)["ranks"]
-        ranked = list(ranks.split([len(members) for members in data.class_indices]))
-        window = self.window or self._found(data, ranked, rng)
-        picks = [_drawn(members, window, self.images_per_class, rng) for members in ranked]
-        return {"index": torch.cat(picks).to(data.device), "window": torch.tensor(window, dtype=torch.float64)}
+        found = self.prepare(data, rng) if prepared is None else prepared
+        window, number = found["window"].tolist(), self.images_per_class
+        # bytes may hold a few more samples than those that the window was found for
+        least = number if self.window is None else 0
+        ranked = found["ranks"].split([len(members) for members in data.class_indices])
+        picks = [_drawn(members, window, number, rng, least) for members in ranked]
+        return {"index": torch.cat(picks).to(data.device), "window": found["window"]}
 
     def result(self, state: State, data: LabeledData) -> SyntheticSet:
         """Build the set, whose provenance tells which ``window`` was found."""
         return replace(super().result(state, data), provenance={"window": state["window"].tolist()})
 
     def prepare(self, data: LabeledData, rng: torch.Generator) -> dict[str, Tensor]:
-        """Return the ``"ranks"``: positions of each class's samples, the easiest first, class after class."""
+        """Rank the samples, and find the window for about as many as are wanted.
+
+        Returns:
+            ``"ranks"``: positions of each class's samples, the easiest first, class after class; ``"window"`` of them.
+        """
         with frozen(self._teacher(data, rng), {}, data.device) as ready:
             ranked = []
             for label, members in enumerate(data.class_indices):
                 outputs = logits(ready, data, members).float().cpu()
                 losses = cross_entropy(outputs, torch.full((len(members),), label), reduction="none")
                 ranked.append(members.cpu()[losses.argsort(stable=True)])
-        return {"ranks": torch.cat(ranked)}
+        window = self.window or self._found(data, ranked, rng)
+        return {"ranks": torch.cat(ranked), "window": torch.tensor(window, dtype=torch.float64)}
 
     def _teacher(self, data: LabeledData, rng: torch.Generator) -> nn.Module:
         """Train a named teacher; give the user's own as it is."""
@@ -203,19 +210,27 @@ def _told_apart(right: Tensor) -> int:
     return best if bool(gain[best] > 2 * error[best]) else 0
 
 
-def _inside(members: Tensor, window: tuple[float, ...]) -> Tensor:
-    """Return the samples of a class, ranked from the easiest, that lie in a window."""
+def _inside(members: Tensor, window: Sequence[float], least: int = 0) -> Tensor:
+    """Return the samples of a class, ranked from the easiest, that lie in a window.
+
+    Args:
+        members: of the class.
+        window: first and last rank as shares of the class.
+        least: samples that it is widened to hold, as far as there are so many.
+    """
     first, last = (round(share * len(members)) for share in window)
-    return members[first:last]
+    least = min(least, len(members))
+    last = max(last, min(first + least, len(members)))
+    return members[min(first, last - least) : last]
 
 
-def _drawn(members: Tensor, window: tuple[float, ...], number: int, rng: torch.Generator) -> Tensor:
+def _drawn(members: Tensor, window: Sequence[float], number: int, rng: torch.Generator, least: int = 0) -> Tensor:
     """Draw from the samples in a window, without putting any back.
 
     Raises:
         OptionError: it holds fewer.
     """
-    inside, number = _inside(members, window), min(number, len(members))
+    inside, number = _inside(members, window, least), min(number, len(members))
     if len(inside) < number:
         raise OptionError(
             f"window {window[0]:g},{window[1]:g} holds {len(inside)} of a class's {len(members)} samples, fewer than "
