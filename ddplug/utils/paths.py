@@ -47,8 +47,8 @@ def local(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
         The path, not made absolute.
 
     Raises:
-        OptionError: it is no path, empty, ``-``, an address as of the web or of a store, holds a NUL character, a name
-            that is too long, one that Windows keeps for itself, there, or one that is a variable of a shell and no
+        OptionError: it is no path, empty, ``-``, an address as of the web or of a store, holds a NUL character or one
+            that the system's encoding lacks, a name that is too long, one that Windows keeps for itself, there, or one that is a variable of a shell and no
             file; or it names the home of a user that does not exist.
 
     Example:
@@ -63,6 +63,11 @@ def local(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
         raise OptionError("a path is ''; name a file or a folder")
     if "\0" in text:
         raise OptionError(f"the path {text!r} holds a NUL character, which no file's name can; leave it out")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        bad = text[error.start]
+        raise OptionError(f"the path {text!r} holds {bad!r}, which no file's name can here; leave it out") from None
     if text == "-":
         raise OptionError("the path is '-', but files are read and written by name here; name one (./- for that very)")
     if _ADDRESS.match(text):
