@@ -372,7 +372,7 @@ def test_a_pipe_is_not_waited_for(ending: str, tmp_path: Path) -> None:
         pytest.importorskip("pyarrow")
     os.mkfifo(tmp_path / f"pipe.{ending}")
     with pytest.raises(DataError, match=r"cannot read .*pipe.*it is not a regular file; check the path"):
-        load(f"{ending}:{tmp_path}/pipe.{ending}", **({} if ending == "npz" else {"target": "y"}))
+        load(f"{ending}:{tmp_path}/pipe.{ending}", target=None if ending == "npz" else "y")
 
 
 def test_damaged_archives_of_arrays_are_one_clear_line(tmp_path: Path) -> None:
