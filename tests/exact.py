@@ -71,7 +71,8 @@ def peak_of_graphs(function: Callable[[], object]) -> int:
 
         def __init__(self, tensor: Tensor) -> None:
             nonlocal held, peak
-            self.tensor, self.size = tensor, tensor.numel() * tensor.element_size()
+            # of a tensor that held its own graph, torch 2.4 never lets go
+            self.tensor, self.size = tensor.detach(), tensor.numel() * tensor.element_size()
             held += self.size
             peak = max(peak, held)
 

@@ -31,7 +31,7 @@ BLOCKED = """
 
 def run_python(code: str) -> str:
     script = textwrap.dedent(BLOCKED) + textwrap.dedent(code)
-    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -153,6 +153,7 @@ def parts(path: Path) -> dict[str, Path]:
     train, held = roles["train"], roles["test"] + roles["val"]
     if not train or not held:
         _refuse_half(path, folders, train, held)
+        _refuse_parts_in_names(path, folders)
         return {}
     others = [name for name in folders if name not in train + held and _holds_images(path / name)]
     if others:
@@ -164,16 +165,18 @@ def parts(path: Path) -> dict[str, Path]:
         if len(names) > 1:
             raise DataError(f"{path} can be read in two ways: {_and(names)} mean the same part; rename or remove one")
     own = _with_classes(path, train)
-    return {"train": own, "test": _with_classes(path, held, f"; or give imagefolder:{own} to split that")}
+    return {"train": own, "test": _with_classes(path, held, f"; or give imagefolder:{own} to split that", 2)}
 
 
-def _with_classes(path: Path, names: list[str], otherwise: str = "") -> Path:
-    """Return the first of some folders that holds folders."""
+def _with_classes(path: Path, names: list[str], otherwise: str = "", least: int = 1) -> Path:
+    """Return the first of some folders that holds folders, ``least`` or more."""
     places = [_inside(path / name) for name in names]
-    found = next((place for place in places if _listed(place)[0]), None)
+    found = next((place for place in places if len(_listed(place)[0]) >= least), None)
     if found is None:
+        has = _listed(places[0])[0]
         raise DataError(
-            f"{path / names[0]} has no class folders; put its images into one folder for each class, or, if "
+            f"{path / names[0]} has {f'one class folder, {has[0]!r}' if has else 'no class folders'}; put its images "
+            "into one folder for each class, or, if "
             f"{names[0]} is a class, give {path} under other names{otherwise}"
         )
     return found
@@ -187,6 +190,27 @@ def _refuse_half(path: Path, folders: list[str], train: list[str], held: list[st
         where = path / train[0]
         if _listed(where)[0]:
             raise DataError(f"{path} holds {_and(train)} and no part to test on; give imagefolder:{where} to split it")
+
+
+def _part_and_rest(name: str) -> tuple[str | None, tuple[str, ...]]:
+    """Return what part of a data set a word of a name says, and the other words; ``train_cat``, ``catTrain``."""
+    words = [word.casefold() for word in re.split(r"[\W_]+|(?<=[^\W\dA-Z_])(?=[A-Z])", name) if word]
+    said = {word: role for word in words for role, named in _ROLES.items() if named.fullmatch(word)}
+    if len(said) != 1:
+        return None, ()
+    return next(iter(said.values())), tuple(word for word in words if word not in said)
+
+
+def _refuse_parts_in_names(path: Path, folders: list[str]) -> None:
+    """Refuse folders each of which is a part of a data set and a class in one, or the part of one of several sets."""
+    both = [_part_and_rest(name) for name in folders]
+    train = {rest for role, rest in both if role == "train"}
+    held = {rest for role, rest in both if role in ("test", "val")}
+    if all(role for role, _ in both) and train & held:
+        raise DataError(
+            f"{path} can be read in two ways: {_and(folders[:5])} as classes, or as the parts of one or several data "
+            "sets; put the classes into folders within train and test, or give them other names"
+        )
 
 
 def scan(path: Path) -> Found:

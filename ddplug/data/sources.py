@@ -27,7 +27,7 @@ from ddplug.data.preprocess import Preprocess, fit
 from ddplug.data.scan import parts
 from ddplug.data.tables import Table, read_csv, read_parquet
 from ddplug.errors import DataError, MissingExtraError, OptionError, unknown
-from ddplug.utils.paths import local
+from ddplug.utils.paths import check_regular, local
 from ddplug.utils.text import known_by, one_line, os_reason
 
 __all__ = ["SCHEMES", "Source", "Wanted", "held_out", "read", "source_of"]
@@ -326,6 +326,7 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
 def _arrays(place: str, wanted: Wanted) -> LabeledData:
     path = Path(place)
     try:
+        check_regular(path)
         with zipfile.ZipFile(path) as archive:
             need = sum(info.file_size for info in archive.infolist())
         if need > wanted.max_memory:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ddplug.errors import DataError, MissingExtraError, OptionError, unknown
 from ddplug.utils.notes import note
+from ddplug.utils.paths import check_regular
 from ddplug.utils.text import one_line, os_reason
 
 __all__ = ["Table", "cells", "read_csv", "read_parquet", "tell_of_missing"]
@@ -71,6 +72,7 @@ def cells(path: Path, max_memory: int) -> Iterator[tuple[int, list[str]]]:
     """
     _check_size(path, max_memory)
     try:
+        check_regular(path)
         with open(path, encoding="utf-8-sig", newline="") as file:
             head = file.readline()
             file.seek(0)
@@ -176,6 +178,7 @@ def read_parquet(path: Path, target: str | None, ignore: Sequence[str], max_memo
         ) from None
     _check_size(path, max_memory)
     try:
+        check_regular(path)
         found = parquet.ParquetFile(path)
         need = 4 * found.metadata.num_rows * found.metadata.num_columns
         if need > max_memory:

@@ -494,9 +494,8 @@ def distill(
     storage = None if asked is None or asked.afterwards else asked
     identity = _identity(data, method, seed, storage, shard, precision)
     run = _Run(method, identity, place, path, checkpoint_every)
-    if path is not None:  # what no file can hold is refused before the work
-        check_header(run.account(), "the set")
-        check_names(data.class_names)
+    check_header(run.account(), "the set")  # what no file can hold is refused before the work
+    check_names(data.class_names)
     if not team().leads:  # the first process says how far it is
         callbacks = ()
     with stoppable(), sharding(shard), computing(precision), nullcontext() if path is None else locked(path):

@@ -228,11 +228,11 @@ def _graph_bytes(module: nn.Module, shape: tuple[int, ...], number: int) -> int:
     """Count what the graph of a call keeps for the backward pass, each storage once."""
     kept: dict[int, Tensor] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
+    def keep(tensor: Tensor) -> None:
+        # a graph that held what belongs to it would never be let go of by torch 2.4
+        kept[tensor.untyped_storage().data_ptr()] = tensor.detach()
 
-    with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.enable_grad(), saved_tensors_hooks(keep, lambda nothing: nothing):
         module(_zeros(module, number, shape).requires_grad_())
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 

@@ -50,6 +50,12 @@ class Parser(argparse.ArgumentParser):
         """Raise the complaint instead of printing the usage and leaving."""
         raise OptionError(f"{message.replace(': is ', ' is ')} (see `{self.prog} --help`)")
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Take the words of an option; ``--option=--`` had none before Python 3.13, and no default either."""
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+            self.error(f"argument {'/'.join(action.option_strings)}: '--' is no value; give one")
+        return super()._get_values(action, arg_strings)
+
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as :mod:`argparse` does, and suggest the nearest option for one that is not known."""
         arguments, extra = self.parse_known_args(args, namespace)

@@ -27,7 +27,7 @@ from ddplug.errors import FormatError, OptionError
 from ddplug.utils import digests
 from ddplug.utils.locks import temporary
 from ddplug.utils.notes import note
-from ddplug.utils.paths import local, unfit_for_windows
+from ddplug.utils.paths import check_regular, local, unfit_for_windows
 from ddplug.utils.teams import team
 from ddplug.utils.text import one_line, os_reason
 
@@ -236,9 +236,7 @@ def read_tensors(
 
 def _check_file(path: str | Path) -> None:
     """Refuse what cannot be mapped into memory, and headers that would take long to parse."""
-    # a named pipe would block when opened
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OptionError(f"cannot read {path}: it is not a regular file")
+    check_regular(path)
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if length > _MAX_HEADER:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 
 from ddplug.errors import OptionError
 
-__all__ = ["local", "unfit_for_windows"]
+__all__ = ["check_regular", "local", "unfit_for_windows"]
 
 _LONGEST = 255
 """Bytes that a name may have, on every file system in use."""
@@ -47,9 +49,9 @@ def local(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
         The path, not made absolute.
 
     Raises:
-        OptionError: it is no path, empty, ``-``, an address as of the web or of a store, holds a NUL character, a name
-            that is too long, one that Windows keeps for itself, there, or one that is a variable of a shell and no
-            file; or it names the home of a user that does not exist.
+        OptionError: it is no path, empty, ``-``, an address as of the web or of a store, holds a NUL character or one
+            that the system's encoding lacks, a name that is too long, one that Windows keeps for itself, there, or one
+            that is a variable of a shell and no file; or it names the home of a user that does not exist.
 
     Example:
         >>> local("sets/~one.safetensors"), local("~") == os.path.expanduser("~")
@@ -63,6 +65,11 @@ def local(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
         raise OptionError("a path is ''; name a file or a folder")
     if "\0" in text:
         raise OptionError(f"the path {text!r} holds a NUL character, which no file's name can; leave it out")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        bad = text[error.start]
+        raise OptionError(f"the path {text!r} holds {bad!r}, which no file's name can here; leave it out") from None
     if text == "-":
         raise OptionError("the path is '-', but files are read and written by name here; name one (./- for that very)")
     if _ADDRESS.match(text):
@@ -78,6 +85,19 @@ def local(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
         user = text.split(os.sep)[0]
         raise OptionError(f"the path {text} begins with {user}, the home of a user that does not exist; say ./{text}")
     return found
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Refuse to read what is no file: a pipe would be waited for, and a device may never end.
+
+    Args:
+        path: from :func:`local`.
+
+    Raises:
+        OSError: it is something else, or is not there.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
 
 
 def _check_names(text: str) -> None:

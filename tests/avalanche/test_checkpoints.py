@@ -68,7 +68,7 @@ def train_and_die(path: str, threads: int) -> None:
 def test_saved_killed_loaded_equals_uninterrupted(tmp_path: Path) -> None:
     path = tmp_path / "strategy.pkl"
     arguments = [sys.executable, "-W", "ignore", __file__, str(path), str(torch.get_num_threads())]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=600)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
     with torch.random.fork_rng():

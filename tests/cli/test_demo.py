@@ -189,7 +189,7 @@ assert before[1:] == (str(np.random.get_state()), random.getstate())
         env={**os.environ, **known},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()

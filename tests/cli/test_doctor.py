@@ -138,5 +138,5 @@ from ddplug.cli.doctor import examine
 examine()
 print(*({name.partition(".")[0] for name in sys.modules} & {"nni", "avalanche", "pytorch_lightning", "torchvision"}))
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr

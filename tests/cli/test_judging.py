@@ -292,7 +292,7 @@ def test_no_page_is_wider_than_a_telephone_or_a_screen(capsys: pytest.CaptureFix
         [str(BROWSER), *flags, "--dump-dom", f"file://{tmp_path}/frames.html"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     found = re.search("<title>([^<]*)</title>", done.stdout)
     assert found is not None, done.stderr

@@ -53,7 +53,7 @@ def process(*argv: str, code: str = "", **settings: Any) -> subprocess.Popen[str
 
 def run(*argv: str, code: str = "") -> tuple[int, str, str]:
     started = process(*argv, code=code, stdout=subprocess.PIPE)
-    out, err = started.communicate(timeout=300)
+    out, err = started.communicate(timeout=600)
     return started.returncode, out, err
 
 
@@ -562,7 +562,7 @@ def test_interrupted_run_goes_on_to_the_same_result(capsys: pytest.CaptureFixtur
     while started.poll() is None and not (Path("log.csv").exists() and Path("log.csv").stat().st_size > 200):
         time.sleep(0.01)
     started.send_signal(signal.SIGINT)
-    out, err = started.communicate(timeout=120)
+    out, err = started.communicate(timeout=600)
     assert (started.returncode, out) == (130, "")
     assert err == "ddplug: interrupted; the same command resumes from a.safetensors.checkpoint\n"
     assert sorted(os.listdir(tmp_path)) == ["a.safetensors.checkpoint", "log.csv"]
@@ -582,5 +582,5 @@ def test_closed_pipe_is_quiet() -> None:
     os.close(reader)
     started = process("list", stdout=writer)
     os.close(writer)
-    _, err = started.communicate(timeout=120)
+    _, err = started.communicate(timeout=600)
     assert (started.returncode, err) == (141, "")

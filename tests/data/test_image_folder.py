@@ -256,6 +256,29 @@ def test_two_readings_of_a_folder_are_refused_with_both_named(tmp_path: Path) ->
         from_image_folder(tmp_path / "parts")
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("trainA", "trainB", "testA", "testB"),
+        ("train_cat", "train_dog", "test_cat", "test_dog"),
+        ("catTraining", "dogTraining", "catValidation", "dogValidation"),
+    ],
+)
+def test_classes_that_are_named_within_parts_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
+    write(tmp_path, names)
+    assert "as classes, or as the parts of one or several data sets; put the classes" in refused(tmp_path)
+    write(tmp_path, ("bird",))  # these are classes beside others
+    assert len(load(tmp_path).class_names) == 5
+
+
+def test_a_part_to_test_on_holds_more_than_one_class(tmp_path: Path) -> None:
+    write(tmp_path / "train", ("ant/images", "bee/images"))
+    write(tmp_path / "test", ("images",))
+    said = refused(tmp_path)
+    assert f"{tmp_path}/test has one class folder, 'images'; put its images into one folder for each class" in said
+    assert len(load(said.partition("or give ")[2].partition(" to split")[0])) == 8 - 2
+
+
 @pytest.mark.parametrize("marks", ["masks", "Annotations", "labels"])
 def test_pictures_and_what_is_marked_in_them_are_no_classes(marks: str, tmp_path: Path) -> None:
     write(tmp_path, ("images", marks))

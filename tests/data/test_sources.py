@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -362,6 +363,16 @@ def test_a_saved_hugging_face_data_set_is_read(tmp_path: Path) -> None:
     assert odd.inputs[:, 0, 0, 0].unique().tolist() == load(f"hf:{tmp_path / 'one'}").inputs[:, 0, 0, 0].tolist()
     with pytest.raises(OptionError, match=r"fetched only with download=True \(--download\)"):
         load("hf:nobody/nothing")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+@pytest.mark.parametrize("ending", ["csv", "npz", "parquet"])
+def test_a_pipe_is_not_waited_for(ending: str, tmp_path: Path) -> None:
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    os.mkfifo(tmp_path / f"pipe.{ending}")
+    with pytest.raises(DataError, match=r"cannot read .*pipe.*it is not a regular file; check the path"):
+        load(f"{ending}:{tmp_path}/pipe.{ending}", target=None if ending == "npz" else "y")
 
 
 def test_damaged_archives_of_arrays_are_one_clear_line(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def told_to_terminate(trail: Path, tmp_path: Path) -> Iterator[Any]:
             time.sleep(0.05)
         assert managers()
         search.send_signal(signal.SIGTERM)
-        assert search.wait(timeout=60) == 128 + signal.SIGTERM, log.read_text()
+        assert search.wait(timeout=600) == 128 + signal.SIGTERM, log.read_text()
 
     yield terminate
     if search.poll() is None:

@@ -35,7 +35,7 @@ def in_process(work: str, journal: Path) -> tuple[int, float, str]:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     return done.returncode, time.monotonic() - began, done.stdout + done.stderr
 

@@ -155,7 +155,7 @@ def test_a_trial_that_the_stock_engine_started_is_warned_once(tmp_path: Path) ->
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NNI_FRAMEWORK": "none", **trial},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert dict(line.split() for line in done.stdout.splitlines()) == {name: str(n) for name, n in times.items()}

@@ -137,7 +137,7 @@ def test_nnictl_runs_the_example_as_its_page_says(pair: tuple[Path, Path], tmp_p
 
     def nnictl(*words: str) -> str:
         command = [str(scripts / "nnictl"), *words]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -159,7 +159,7 @@ def test_processes_share_a_study_on_disk_and_it_goes_on(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", SCRIPT, storage, "1"], cwd=tmp_path, env=environment) as other:
         while other.poll() is None and len(own.trials) < 8:
             own.optimize(DistilledObjective(define, PROXY, FULL), n_trials=1)
-        assert other.wait(timeout=120) == 0
+        assert other.wait(timeout=600) == 0
     assert [trial.number for trial in own.trials] == list(range(len(own.trials)))
     assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in own.trials)
     again = study(RandomSampler(seed=5), study_name="shared", storage=storage, load_if_exists=True)

@@ -117,7 +117,7 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(tmp_path: Path) -> None:
         while running.poll() is None and not (folder / "journal.jsonl").exists():
             time.sleep(0.1)
         running.send_signal(signal.SIGINT)
-        _, error = running.communicate(timeout=60)
+        _, error = running.communicate(timeout=600)
     assert running.returncode == 130, error
     assert error.splitlines()[-1] == f"ddplug: interrupted; the same command resumes from {folder}"
     assert Journal(folder / "journal.jsonl").results()

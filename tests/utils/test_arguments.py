@@ -103,6 +103,7 @@ def test_only_given_fields_are_returned_and_have_the_annotated_type() -> None:
         (("--cont", "3"), "unknown option '--cont'; did you mean '--count'?"),
         (("extra",), "unexpected argument 'extra'"),
         (("--count",), "--count: expected one argument"),
+        (("--count=--",), "--count: '--' is no value; give one"),
     ],
 )
 def test_wrong_value_is_named(argv: tuple[str, ...], message: str) -> None:

@@ -183,7 +183,7 @@ def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert "said: a process ended before it was ready (exit code 1)" in found.stdout
@@ -213,4 +213,4 @@ def test_none_outlives_a_main_process_that_is_killed(tmp_path: Path) -> None:
         assert [main.stdout.readline() for _ in range(2)] == ["at work\n"] * 2
         main.kill()
         # the output has its end when nobody holds it any more
-        assert main.communicate(timeout=60)[0] == ""
+        assert main.communicate(timeout=600)[0] == ""

@@ -106,7 +106,7 @@ def test_what_is_not_split_is_done_by_the_first_process(
         env={**os.environ, "RANK": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
