@@ -99,8 +99,8 @@ CASES: Mapping[str, Case] = {
     ),
     "cifar10": Case(
         "CIFAR-10 (a slightly lossy JPEG copy), made smaller to 16 x 16",
-        "convnet:width=8,depth=2",
-        ("", "crop+flip", "crop+flip+color"),
+        "mlp:width=64",
+        ("", "crop+flip"),
         300,
         2,
         (1, 4, 10),
