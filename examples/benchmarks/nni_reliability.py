@@ -4,11 +4,11 @@
     python examples/benchmarks/nni_reliability.py starts
     python examples/benchmarks/nni_reliability.py overhead
 
-``survival``: 50 candidates through NNI's training service on this machine, two at a time; 5 raise, 2 hang, and once the
-process of a trial is killed from outside. ``starts``: NNI's manager is started 20 times, for a search that asks for no
-candidate, on a machine that something else keeps busy. ``overhead``: one candidate trained on the digits by the
-evaluator, and by a loop of torch's own optimizer that scores at the end and nothing else, in pairs, in one warm process,
-on one thread.
+``survival``: 50 candidates through NNI's training service on this machine, two at a time; 5 raise, 2 hang, and once
+the process of a trial is killed from outside. ``starts``: NNI's manager is started 20 times, for a search that asks for
+no candidate, on a machine that something else keeps busy. ``overhead``: one candidate trained on the digits by the
+evaluator, and by a loop of torch's own optimizer that scores at the end and nothing else, in pairs, in one warm
+process, on one thread.
 """
 
 from __future__ import annotations
