@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_a_start_that_is_as_good_is_no_ratio() -> None:
 
 def test_both_sides_are_looked_at_after_the_same_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr(speed_accuracy.time, "process_time", lambda: clock[0])
+    monkeypatch.setattr(time, "process_time", lambda: clock[0])
 
     def step(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         clock[0] += 0.125
