@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,4 +81,63 @@ def test_a_side_is_judged_at_the_start_and_at_the_end(monkeypatch: pytest.Monkey
     data = toy_images(size=12)
     found = speed_accuracy.measure("dc-small", data, data, 0.01)
     assert found["published, best (%)"] >= found["start (%)"] > 0
-    assert (found["as good (CPU s)"] is None) == (found["library, best (%)"] < found["published, best (%)"])
+    assert (found["library there (CPU s)"] is None) == (found["library, best (%)"] < found["target (%)"])
+
+
+def points(*course: tuple[float, float], spread: float = 0.0) -> list[speed_accuracy.Point]:
+    """Two networks that differ by twice the spread at each of some seconds."""
+    return [
+        speed_accuracy.Point(seconds, (accuracy - spread, accuracy + spread), n)
+        for n, (seconds, accuracy) in enumerate(course)
+    ]
+
+
+SLOW = (0.0, 70.0), (10.0, 80.0), (20.0, 84.6), (40.0, 85.4), (60.0, 84.9)
+FAST = (2.0, 70.0), (4.0, 84.7), (6.0, 84.9), (60.0, 85.1)
+
+
+def test_without_spread_the_target_is_the_best_of_the_published_side() -> None:
+    better = points(*FAST[:3], (20.0, 85.4))
+    found = speed_accuracy.compared(points(*SLOW), better)
+    assert (found["margin"], found["target (%)"]) == (0, 85.4)
+    assert (found["published there (CPU s)"], found["library there (CPU s)"], found["times less"]) == (40, 20, 2)
+    never = speed_accuracy.compared(points(*SLOW), points(*FAST))
+    assert (never["library there (CPU s)"], never["library's steps"], never["times less"]) == (None, None, None)
+
+
+def test_both_sides_are_timed_at_the_target_less_the_luck_of_a_judgment() -> None:
+    # two networks apart by 0.8: a variance of 0.32, a standard error of 0.4
+    found = speed_accuracy.compared(points(*SLOW, spread=0.4), points(*FAST, spread=0.4))
+    assert (found["margin"], found["target (%)"]) == (0.8, 84.6)
+    assert (found["published there (CPU s)"], found["its steps"]) == (20, 2)
+    assert (found["library there (CPU s)"], found["library's steps"], found["times less"]) == (4, 1, 5)
+    # the spread of all judgments counts, of either side
+    half = speed_accuracy.compared(points(*SLOW), points(*SLOW, spread=0.4))
+    assert half["margin"] == pytest.approx(0.8 / 2**0.5, abs=0.005)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3, 2.0])
+def test_a_course_is_as_fast_as_itself(spread: float) -> None:
+    for course in (SLOW, FAST):
+        found = speed_accuracy.compared(points(*course, spread=spread), points(*course, spread=spread))
+        assert found["times less"] == 1
+
+
+def test_a_start_that_is_as_good_is_no_ratio() -> None:
+    found = speed_accuracy.compared(points((0.0, 85.0), (10.0, 85.1), spread=0.4), points(*SLOW, spread=0.4))
+    assert (found["published there (CPU s)"], found["its steps"], found["times less"]) == (0, 0, None)
+
+
+def test_both_sides_are_looked_at_after_the_same_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "process_time", lambda: clock[0])
+
+    def step(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        clock[0] += 0.125
+        return state
+
+    looks = [
+        [point.seconds for point in speed_accuracy.course({}, step, lambda state: (0.0, 0.0), before, 6.0)]
+        for before in (0.0, 2.0)
+    ]
+    assert looks == [[0, 1, 1.5, 2.25, 3.375, 5.125, 6], [2, 2.25, 3.375, 5.125, 6]]

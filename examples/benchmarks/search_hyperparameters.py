@@ -99,15 +99,15 @@ CASES: Mapping[str, Case] = {
     ),
     "cifar10": Case(
         "CIFAR-10 (a slightly lossy JPEG copy), made smaller to 16 x 16",
-        "convnet:width=16,depth=2",
-        ("", "crop+flip", "crop+flip+color"),
-        1000,
+        "mlp:width=64",
+        ("", "crop+flip"),
+        300,
         2,
-        (4, 10, 40),
+        (1, 4, 10),
         0.1,
         kinds=("coded", "whole"),
-        extra=("coded to score on too 40",),
-        few=1000,
+        extra=("coded to score on too 10",),
+        few=500,
         codec="avif:quality=15",
     ),
 }
@@ -132,7 +132,7 @@ class Bench:
 
     def __init__(self, name: str, arguments: argparse.Namespace, folder: Path) -> None:
         self.case, self.folder = CASES[name], folder
-        self.train, self.rest = _data(name, arguments.data_root).split(self.case.scored)
+        self.train, self.rest = _data(name, arguments.data_root, arguments.cache).split(self.case.scored)
         few = self.case.few
         self.few = self.rest if few is None else self.rest.split(few / len(self.rest))[1]
         self.samples = draw(arguments.number, self.case.augment)
@@ -176,11 +176,13 @@ class Bench:
         return torch.tensor([record.metric or 0.0 for record in self.records(judge, name)], dtype=torch.float64)
 
 
-def _data(name: str, root: str | None) -> Any:
+def _data(name: str, root: str | None, cache: Path | None) -> Any:
     """Load the data of a case."""
     if name in ("mnist", "cifar10"):
-        source = "mnist" if name == "mnist" else f"imagefolder:{root}"
-        data = ddplug.load_dataset(source, root=root if name == "mnist" else None)
+        if name == "mnist":
+            data = ddplug.load_dataset("mnist", root=root)
+        else:
+            data = ddplug.load_dataset(f"imagefolder:{root}", cache=cache)
         small = avg_pool2d(data.inputs.float(), 2).round().byte()
         return as_labeled((small.numpy(), data.targets.numpy()))
     data = ddplug.load_dataset("digits")
@@ -302,6 +304,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", choices=CASES)
     parser.add_argument("--data-root", help="of torchvision's MNIST, or of the image folders")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="for decoded image folders")
     parser.add_argument("--row", metavar="NAME", help="measure one row alone")
     parser.add_argument("--number", type=int, default=60, help="of settings (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="for sets and the journal (default: one within that of --out)")

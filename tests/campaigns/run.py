@@ -1,8 +1,8 @@
 """Run a campaign and write what came of it.
 
-    python -m tests.campaigns.run kill --times 300      kill, mutate, flip or fault
+    python -m tests.campaigns.run kill --times 300      kill, search, mutate, flip or fault
 
-The full numbers: kill 300, mutate 10000, flip 400, fault 100 (all). The result is written to
+The full numbers: kill 300, search 200, mutate 10000, flip 400, fault 100 (all). The result is written to
 ``docs/benchmarks/campaign-NAME.json``; the exit status is 1 where anything was wrong.
 """
 
@@ -19,9 +19,15 @@ from pathlib import Path
 import torch
 
 from ddplug._version import __version__
-from tests.campaigns import faults, kill, spoil
+from tests.campaigns import faults, kill, search, spoil
 
-CAMPAIGNS = {"kill": kill.campaign, "mutate": spoil.mutations, "flip": spoil.flips, "fault": faults.campaign}
+CAMPAIGNS = {
+    "kill": kill.campaign,
+    "search": search.campaign,
+    "mutate": spoil.mutations,
+    "flip": spoil.flips,
+    "fault": faults.campaign,
+}
 FOLDER = Path(__file__).parents[2] / "docs" / "benchmarks"
 
 

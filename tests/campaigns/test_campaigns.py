@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.campaigns import faults, spoil
 
@@ -29,11 +30,12 @@ def test_a_world_that_fails_is_one_line() -> None:
     assert (found["wrong"], found["right"]) == ([], 5)
 
 
-def test_killed_runs_end_in_the_same_bits() -> None:
+def _forked(name: str, arguments: str) -> dict[str, Any]:
+    """Run a campaign that forks, in a process of one thread."""
     code = (
         "import json, torch; torch.set_num_threads(1)\n"
-        "from tests.campaigns.kill import campaign\n"
-        "print(json.dumps(campaign(2, methods=['dm'])))"
+        f"from tests.campaigns.{name} import campaign\n"
+        f"print(json.dumps(campaign({arguments})))"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -45,6 +47,17 @@ def test_killed_runs_end_in_the_same_bits() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_killed_runs_end_in_the_same_bits() -> None:
+    found = _forked("kill", "2, methods=['dm']")
     assert found["wrong"] == []
     assert found["strikes"] >= 2
+
+
+def test_killed_searches_lose_and_double_nothing() -> None:
+    found = _forked("search", "4")
+    assert (found["wrong"], found["right"]) == ([], found["runs"])
+    assert found["strikes"] >= 4
