@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ddplug.cli.commands import Answer
 from ddplug.cli.data import add_data_options, add_run_options
-from ddplug.cli.judging import add_judging_options, judging, names_of, real, tested_on
+from ddplug.cli.judging import BASELINES, add_judging_options, judging, names_of, real, tested_on
 from ddplug.errors import OptionError
 from ddplug.utils.arguments import Parser, path
 from ddplug.utils.text import table
@@ -19,10 +19,7 @@ from ddplug.utils.text import table
 if TYPE_CHECKING:
     from ddplug.evaluation.rows import Comparison
 
-__all__ = ["BASELINES", "configure", "run"]
-
-BASELINES = ("random", "coded real", "class-mean", "kmeans")
-"""What the bytes of each set are spent on instead."""
+__all__ = ["configure", "run"]
 
 
 def _figure(found: Comparison, columns: int, kind: str) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddplug.cli.commands import Answer
 from ddplug.cli.data import add_data_options, add_run_options
-from ddplug.cli.judging import add_judging_options, judging, real, tested_on
+from ddplug.cli.judging import add_judging_options, judging, names_of, real, tested_on
 from ddplug.utils.arguments import Parser, path
 from ddplug.utils.text import table
 
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> Answer:
             found = cross_architecture(synthetic, test, [first, *others], **settings)
             return _answer(arguments, synthetic, test, (), found)
         options: dict[str, Any] = {"network": first, "across": others, "whole_steps": arguments.whole_steps}
-        made = compare(synthetic, train, test, **options, **settings)
+        made = compare(names_of({arguments.file: synthetic}), train, test, **options, **settings)
     found = [row.evaluation for row in (made.rows[0], *made.across)]
     return _answer(arguments, synthetic, test, made.rows, found)
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from ddplug.data.labeled import LabeledData
     from ddplug.synthetic.dataset import SyntheticSet
 
-__all__ = ["PROTOCOLS", "add_judging_options", "judging", "names_of", "real", "tested_on"]
+__all__ = ["BASELINES", "PROTOCOLS", "add_judging_options", "judging", "names_of", "real", "tested_on"]
+
+BASELINES = ("random", "coded real", "class-mean", "kmeans")
+"""What the bytes of each set are spent on instead."""
 
 PROTOCOLS = ("set", "paper", "quick")
 """Names of :data:`ddplug.evaluation.protocols.PROTOCOLS`, which would load torch for the help."""
@@ -117,9 +120,9 @@ def tested_on(arguments: argparse.Namespace, test: LabeledData) -> str:
 
 
 def names_of(sets: dict[str, SyntheticSet]) -> dict[str, SyntheticSet] | list[SyntheticSet]:
-    """Name sets by their files where the methods that made them do not tell them apart."""
+    """Name sets by their files where the methods that made them do not tell them apart, or are those of baselines."""
     told = {(str(own.provenance.get("method")), own.nbytes) for own in sets.values()}
-    if len(told) == len(sets):
+    if len(told) == len(sets) and not {method for method, _ in told} & set(BASELINES):
         return list(sets.values())
     short = {os.path.splitext(os.path.basename(file))[0]: own for file, own in sets.items()}
     return short if len(short) == len(sets) else sets

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ddplug._version import __version__
 from ddplug.cli.commands import Answer
-from ddplug.cli.compare import BASELINES
 from ddplug.cli.data import add_data_options, add_run_options
-from ddplug.cli.judging import add_judging_options, judging, names_of, real, tested_on
+from ddplug.cli.judging import BASELINES, add_judging_options, judging, names_of, real, tested_on
 from ddplug.errors import OptionError
 from ddplug.utils.arguments import Parser, number, path
 from ddplug.utils.page import MARK, Chapter, page

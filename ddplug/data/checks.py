@@ -80,7 +80,8 @@ def _instead(values: Tensor | NDArray[Any], given: Any) -> str:
     if not kind.startswith(("int", "uint", "bool")):
         return ""
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    pixels = kind != "bool" and array.size > 0 and bool(array.min() >= 0 and array.max() <= 255)
+    # rows of a table are no pixels, whatever numbers they hold
+    pixels = kind != "bool" and array.ndim > 2 and array.size > 0 and bool(array.min() >= 0 and array.max() <= 255)
     if isinstance(values, Tensor):
         return " (.to(torch.uint8))" if pixels else " (.float())"
     dtype = "uint8" if pixels else "float32"

@@ -256,6 +256,11 @@ def _assemble(
             f"{name}: inputs of the shape {tuple(inputs.shape[1:])} are read as series of {inputs.shape[1]} channels; "
             "of grey images give each its channel, as by inputs[:, None]"
         )
+    elif inputs.ndim == 3 and 1 < inputs.shape[2] < inputs.shape[1]:
+        note(
+            f"{name}: inputs of the shape {tuple(inputs.shape[1:])} are read as series of {inputs.shape[1]} channels "
+            f"and {inputs.shape[2]} steps; if it is the other way round, give inputs.transpose(0, 2, 1)"
+        )
     if augmentation is None:
         augmentation = ALL_OPERATIONS if inputs.ndim == 4 else ""
     fitted = fit(preprocess, inputs) if isinstance(preprocess, str) else preprocess

@@ -42,6 +42,7 @@ _FILES: Mapping[str, str] = {
     ".safetensors": "ddplug.SyntheticSet.load reads such a set; name the real data here",
     **dict.fromkeys((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "unpack it and give that"),
     **dict.fromkeys((".txt", ".data", ".dat"), "if it is a table with a header row, give csv:FILE"),
+    ".npy": "np.savez('FILE.npz', x=inputs, y=labels) puts it and its labels into one file: give npz:FILE.npz",
     "": "read its arrays in Python and call ddplug.from_arrays(inputs, labels)",
 }
 """Ending of a file that no scheme reads -> what to do with it."""
@@ -311,6 +312,8 @@ _NAMES = (
     ("X", "y"),
     ("images", "labels"),
     ("inputs", "targets"),
+    ("features", "labels"),
+    ("embeddings", "labels"),
     ("pixels", "targets"),
     ("data", "target"),
 )
@@ -339,7 +342,9 @@ def _arrays(place: str, wanted: Wanted) -> LabeledData:
     except OSError as error:
         raise DataError(f"cannot read {path}: {os_reason(error)}; check the path") from None
     except (zipfile.BadZipFile, EOFError, KeyError, NotImplementedError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not an .npz file that can be read ({one_line(error, most=200)})") from None
+        raise DataError(
+            f"{path} is not an .npz file that can be read ({one_line(error, most=200)}); np.savez writes one"
+        ) from None
 
 
 def _archive(path: Path) -> Any:
@@ -389,7 +394,10 @@ def _array(path: Path, held: Any, name: str) -> Any:
         return held[name]
     except Exception as error:  # of objects, or damaged: what unpacks archives and arrays raises anything
         reason = "Python objects, which are never loaded" if "allow_pickle" in str(error) else one_line(error)
-        raise DataError(f"{path}: array {name!r} holds {reason}; save plain numbers or texts") from None
+        raise DataError(
+            f"{path}: array {name!r} holds {reason}; save plain numbers or texts "
+            "(array.astype(str)), and inputs of one shape"
+        ) from None
 
 
 def _hugging_face(place: str, wanted: Wanted) -> LabeledData:

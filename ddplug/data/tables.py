@@ -235,7 +235,8 @@ def _columns(path: Path, names: list[str], target: str | None, ignore: Sequence[
         )
     for name in (target, *ignore):
         if name not in names:
-            raise unknown(f"column of {path}", name, names)
+            more = "; its first line must hold the names of the columns" if any(map(_is_number, names)) else ""
+            raise OptionError(f"{unknown(f'column of {path}', name, names)}{more}")
         if names.count(name) > 1:
             raise DataError(f"{path}: {names.count(name)} columns are called {name!r}; rename all but one")
     label = names.index(target)

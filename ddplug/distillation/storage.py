@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -38,6 +40,16 @@ _USUAL = 3
 
 _GUESSES = 4
 """Trials at numbers that are interpolated; from then on the interval is halved."""
+
+
+_LEAST = 0.01
+"""Bytes that a number takes at least, about: where not even these fit for all the data, nothing is coded to see it."""
+
+_FINER: Mapping[str, Sequence[str]] = {
+    "avif": [f"avif:quality={quality}" for quality in range(5, 95, 5)],
+    "pixels": [f"pixels:bits={bits}" for bits in (1, 2, 4, 8)],
+}
+"""Codec -> what it is called from coarse to fine."""
 
 
 class BudgetError(OptionError):
@@ -258,7 +270,20 @@ def storage_for(data: LabeledData, codec: str | Codec | None, nbytes: int | None
         return None
     spec = suited(data, nbytes) if codec in (None, "auto") else spec_of(codec)
     codec_of(spec).check(data.shape, data.preprocess.kind)
-    return Storage(spec, nbytes)
+    return Storage(_finest(spec, data, nbytes) if nbytes and codec in (None, "auto") else spec, nbytes)
+
+
+def _finest(spec: str, data: LabeledData, nbytes: int) -> str:
+    """Make a codec finer where all images fit: the bytes that are left buy nothing else."""
+    most = min(map(len, data.class_indices))
+    if not most or most * data.num_classes * math.prod(data.shape) * _LEAST > nbytes:
+        return spec
+    whole = _real(data, 1, False, 0)(most)
+    finer = _FINER[spec.partition(":")[0]]
+    levels = [spec, *finer[finer.index(spec) + 1 :]]
+    # the first that does not fit; what comes before it does
+    found = bisect_left(levels, True, key=lambda level: whole.compress(level).nbytes > nbytes)
+    return levels[max(0, found - 1)]
 
 
 def reduced_to(made: SyntheticSet, shape: tuple[int, ...]) -> SyntheticSet:

@@ -13,6 +13,7 @@ from typing import Any
 from ddplug.errors import MissingExtraError, OptionError
 from ddplug.synthetic.card import card
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.given import AnySet, as_set
 from ddplug.utils.text import one_line
 
 __all__ = ["pull", "push"]
@@ -21,7 +22,7 @@ _FILE = "set.safetensors"
 
 
 def push(
-    synthetic: SyntheticSet,
+    synthetic: AnySet,
     repo: str,
     *,
     file: str = _FILE,
@@ -33,7 +34,7 @@ def push(
     """Put a set and its card on the hub, in a repository of the kind for data sets, which is made if need be.
 
     Args:
-        synthetic: any set.
+        synthetic: any set, or its file.
         repo: ``"you/name"``.
         file: that the set becomes there; an existing one is replaced, as is the card.
         license: identifier that the hub shows, e.g. ``"cc-by-4.0"``: that of the real data, if the set holds any.
@@ -46,13 +47,13 @@ def push(
 
     Raises:
         MissingExtraError: huggingface_hub is not installed.
-        OptionError: the hub refuses, or cannot be reached.
+        OptionError: there is no such set, or the hub refuses, or cannot be reached.
 
     Example:
         >>> push(synthetic, "me/mnist-8kB", license="cc-by-sa-3.0")  # doctest: +SKIP
         'https://huggingface.co/datasets/me/mnist-8kB/commit/...'
     """
-    library = _library()
+    synthetic, library = as_set(synthetic), _library()
     api = library.HfApi(endpoint=endpoint, token=token)
     head = [
         "---",

@@ -92,12 +92,14 @@ _SETS = (
         "digits-8kB",
         "digits",
         "ddplug distill random --data digits --bytes 8kB --seed 0 -o digits-8kB.safetensors",
+        "99.3 ± 0.3 % (five networks: convnet:width=32, the quick protocol)",
     ),
     Ready(
         "mnist-10",
         "mnist",
         "ddplug distill random --data mnist --data-root data --download --images-per-class 1 --quantize --seed 0 "
         "-o mnist-10.safetensors",
+        "63.2 ± 9.6 % (sets of seeds 0, 1 and 2, a network each: convnet, the paper protocol)",
     ),
     Ready(
         "mnist-2kB",

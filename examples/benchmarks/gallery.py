@@ -6,6 +6,7 @@ python examples/benchmarks/gallery.py OUT
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +45,7 @@ def page(folder: Path) -> str:
         folder: named ``gallery``, beside the page's file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    sections = [_section(each, folder) for each in READY.values()]
+    sections = [_summary(), *(_section(each, folder) for each in READY.values())]
     commands = "\n".join(map(_broken, NOT_READY.values()))
     return "\n\n".join(
         [
@@ -73,9 +74,20 @@ def _measured() -> Iterator[str]:
                 yield f"`{name}`: {held}; {row['accuracy (%)']}{spread} % on test data ({how})."
 
 
+def _summary() -> str:
+    """Return a table of all sets, first thing of the page."""
+    rows = ["| set | images | bytes | accuracy on test data (%) |", "|---|---|---|---|"]
+    for each in READY.values():
+        made = ddplug.load(each.name)
+        accuracy = each.accuracy.partition(" %")[0] or "not measured"
+        rows.append(f"| [`{each.name}`](#{each.name.lower()}) | {len(made):,} | {made.nbytes:,} | {accuracy} |")
+    return "\n".join(rows)
+
+
 def _broken(command: str) -> str:
-    """Break a command into lines that a page shows whole."""
-    return " \\\n  ".join(wrap(command, _LINE, break_on_hyphens=False))
+    """Break a command into lines that a page shows whole, none of them between an option and its value."""
+    kept = re.sub(r"(?<= )(--?\S+) (?!-)", "\\1\0", command)
+    return " \\\n  ".join(line.replace("\0", " ") for line in wrap(kept, _LINE, break_on_hyphens=False))
 
 
 def _section(each: Ready, folder: Path) -> str:

@@ -125,6 +125,12 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         _ways("pixels:bits=2"),
         held_out=True,
     ),
+    "mnist-2kB": Benchmark(
+        "MNIST in 2 kB (1,600 bits a class)",
+        "What do twelve coded images a class give?",
+        2000,
+        (Row("random", "pixels:bits=1"),),
+    ),
     "mnist-8kB": Benchmark(
         "MNIST in 7.8 kB (6,272 bits a class)",
         "Wanted: 98.6 % in the bytes of ten whole images.",

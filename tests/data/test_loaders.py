@@ -229,6 +229,21 @@ def test_nested_tensors_are_refused_as_lists_of_several_shapes_are() -> None:
             from_arrays(inputs, [0, 1])
 
 
+def test_series_with_the_channels_last_are_noted() -> None:
+    series = np.random.default_rng(0).random((4, 64, 3))
+    with pytest.warns(Note, match=r"as series of 64 channels and 3 steps; .* give inputs\.transpose\(0, 2, 1\)"):
+        assert from_arrays(series, [0, 1, 0, 1]).shape == (64, 3)
+    assert from_arrays(series.transpose(0, 2, 1), [0, 1, 0, 1]).shape == (3, 64)
+
+
+def test_whole_numbers_of_a_table_are_never_to_become_bytes() -> None:
+    rows = np.arange(8).reshape(4, 2)
+    for values, advice in ((rows, r"\(\.astype\('float32'\)\)"), (torch.from_numpy(rows), r"\(\.float\(\)\)")):
+        with pytest.raises(DataError, match=advice):
+            from_arrays(values, [0, 1, 0, 1])
+    assert from_arrays(rows.astype("float32"), [0, 1, 0, 1]).shape == (2,)
+
+
 @pytest.mark.parametrize("make", [from_arrays, lambda x, y: from_dataset(list(zip(x, y, strict=True)))])
 def test_squares_that_are_read_as_series_are_noted(make: Callable[[Any, Any], LabeledData]) -> None:
     squares = np.random.default_rng(0).random((4, 28, 28))

@@ -144,6 +144,12 @@ def test_labels_that_may_be_missing_are_told_of(tmp_path: Path) -> None:
         assert load(csv_file(tmp_path, rows, "x,y"), target="y").class_names == ("1", "nan")
 
 
+def test_a_table_without_names_is_told_from_a_misspelt_one(tmp_path: Path) -> None:
+    rows = [f"{k}.5,{k % 3},{'iris' if k % 2 else 'rose'}" for k in range(10)]
+    with pytest.raises(OptionError, match=r"Known: 0, 0\.5, rose; its first line must hold the names of the columns"):
+        load(csv_file(tmp_path, rows[1:], rows[0]), target="species")
+
+
 WRONG: dict[str, tuple[list[str], dict[str, Any], str]] = {
     "no target": ([], {}, r"which column of .* holds the labels is not given; add target=COLUMN"),
     "unknown target": ([], {"target": "specie"}, "unknown column of .*plants.csv 'specie'; did you mean 'species'"),
@@ -233,10 +239,30 @@ def test_our_own_arrays_are_read_back(tmp_path: Path) -> None:
     assert torch.equal(found.sort(0).values, made.pixels().sort(0).values)
 
 
+def test_arrays_of_features_go_by_their_usual_names(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(20, 3)).astype("float16")
+    for name in ("features", "embeddings"):
+        np.savez(tmp_path / "a.npz", **{name: rows, "labels": np.arange(20) % 2})
+        assert load(tmp_path / "a.npz").shape == (3,)
+
+
+def test_one_array_alone_is_told_how_to_become_a_data_set(tmp_path: Path) -> None:
+    np.save(tmp_path / "features.npy", np.zeros((4, 2)))
+    with pytest.raises(OptionError, match=r"features\.npy is a file, not a data set; np\.savez\('FILE\.npz', x=inputs"):
+        load(tmp_path / "features.npy")
+    np.savez(tmp_path / "FILE.npz", x=np.arange(40.0).reshape(20, 2), y=np.arange(20) % 2)
+    assert load(f"npz:{tmp_path}/FILE.npz").shape == (2,)
+    with pytest.raises(DataError, match=r"is not an \.npz file that can be read .*; np\.savez writes one"):
+        load(f"npz:{tmp_path}/features.npy")
+
+
 def test_arrays_that_are_hostile_or_unfit_are_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, x=np.array([{}, {}], dtype=object), y=[0, 1])
-    with pytest.raises(DataError, match="array 'x' holds Python objects, which are never loaded"):
+    with pytest.raises(
+        DataError,
+        match=r"array 'x' holds Python objects, which are never loaded; .*\.astype\(str\)\), and inputs of one shape",
+    ):
         load(path)
     np.savez(path, features=[[0.0]], y=[0])
     with pytest.raises(DataError, match="holds features, y; call the arrays x and y"):

@@ -241,6 +241,21 @@ def test_auto_tells_drawings_photographs_and_tables_apart() -> None:
     assert suited(toy_table()) in ("pixels:bits=4", "pixels:bits=8")
 
 
+def test_bytes_that_are_left_once_all_images_fit_are_spent_on_how_they_are_stored() -> None:
+    data = ddplug.load_dataset("digits")
+    few = data.subset(torch.cat([members[: 9 + k] for k, members in enumerate(data.class_indices)]))
+    tight, ample, endless = (distill(few, "random", nbytes=nbytes, device="cpu") for nbytes in (700, 2500, 10**6))
+    assert tight.provenance["codec"] == "pixels:bits=2" and len(tight) < 90
+    assert (ample.provenance["codec"], len(ample)) == ("pixels:bits=4", 90)
+    assert 0.5 * 2500 < ample.nbytes <= 2500 < endless.nbytes
+    assert endless.provenance["codec"] == "pixels:bits=8"
+    # what is asked for stays
+    assert distill(few, "random", nbytes=2500, codec="pixels:bits=2", device="cpu").provenance["codec"][-1] == "2"
+    photos = photographs((6, 5), side=32)
+    better = distill(photos, "random", nbytes=5000, device="cpu")
+    assert len(better) == 10 and int(better.provenance["codec"].partition("=")[2]) > 25 and better.nbytes <= 5000
+
+
 @pytest.mark.parametrize(
     ("data", "codec", "nbytes"), [(toy_images((30, 30)), "pixels:bits=4", 600), (photographs(), "avif:quality=20", 900)]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from configparser import ConfigParser
 from fnmatch import fnmatch
@@ -17,6 +18,7 @@ from ddplug.cli.program import main
 from ddplug.errors import OptionError
 from ddplug.synthetic.card import card
 from ddplug.synthetic.ready import NOT_READY, READY, SOURCES, locate
+from examples.benchmarks.gallery import page
 from examples.benchmarks.stored_bytes import BENCHMARKS
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +68,24 @@ def test_the_command_of_a_card_makes_the_set_again(tmp_path: Path, monkeypatch: 
     # another processor or version of torch rounds a learned image otherwise
     assert made.targets.tolist() == known.targets.tolist()
     assert torch.allclose(made.pixels(), known.pixels(), atol=0.05)
+
+
+def test_the_accuracy_of_ten_digits_is_that_of_the_benchmark() -> None:
+    rows = json.loads((ROOT / "docs" / "benchmarks" / "distillation-mnist-1.json").read_text(encoding="utf-8"))["rows"]
+    (row,) = (row for row in rows if row["training data"] == "random")
+    assert READY["mnist-10"].accuracy.startswith(f"{row['accuracy (%)']:.1f} ± {row['deviation']:.1f} % (sets of seeds")
+    assert (row["networks"], row["bytes"]) == (3, ddplug.load("mnist-10").nbytes)
+
+
+def test_the_gallery_begins_with_a_table_of_all_sets_and_breaks_no_option_from_its_value(tmp_path: Path) -> None:
+    text = page(tmp_path / "gallery")
+    summary, *_ = text.split("\n\n")
+    assert [line.split("`")[1] for line in summary.splitlines()[2:]] == list(READY)
+    assert "| [`digits-8kB`](#digits-8kb) | 850 | 7,946 | 99.3 ± 0.3 |" in summary
+    commands = [*(each.command for each in READY.values()), *NOT_READY.values()]
+    assert all(command in text.replace(" \\\n  ", " ") for command in commands)
+    begins = re.findall(r" \\\n  (\S)", text)
+    assert begins and set(begins) == {"-"}
 
 
 @pytest.mark.parametrize("name", ["mnist-8kB", "mnist-78kB"])
