@@ -122,7 +122,7 @@ def _source(known: Ready | None) -> list[str]:
         f"- Made from: [{source.title}]({source.url}), by {source.authors}.",
         f"- License of the set, which is that of these data: [{source.license}]({source.license_url}).",
         f"- Made by: `{known.command}`",
-        f"- Accuracy on test data: {known.accuracy or 'not measured'}",
+        f"- Accuracy on test data: {known.accuracy}",
         "",
     ]
 

@@ -42,13 +42,13 @@ class Ready:
         name: that :func:`ddplug.load` takes.
         source: name of the real data, a key of :data:`SOURCES`.
         command: that makes the very set; ``data`` stands for the folder of the data.
-        accuracy: what networks that are trained on it reach on test data, and how; ``""`` where nobody has measured.
+        accuracy: what networks that are trained on it reach on test data, and how.
     """
 
     name: str
     source: str
     command: str
-    accuracy: str = ""
+    accuracy: str
 
     @property
     def path(self) -> Path:
@@ -105,6 +105,7 @@ _SETS = (
         "mnist-2kB",
         "mnist",
         "ddplug distill random --data mnist --data-root data --download --bytes 2kB --seed 0 -o mnist-2kB.safetensors",
+        "94.74 ± 1.47 % (sets of seeds 0, 1 and 2, a network each: convnet:width=32, 1,001 steps)",
     ),
     Ready(
         "mnist-8kB",

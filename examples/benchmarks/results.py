@@ -68,11 +68,12 @@ def judged(pairs: Sequence[tuple[Any, Any]], test: Any, network: str) -> dict[st
     from ddplug.utils.devices import pick_device
 
     accuracies = []
+    size, first = len(pairs[0][0]), pairs[0][1]
     for seed, (data, recipe) in enumerate(pairs):  # sets of other sizes cannot be trained on together
         accuracies.append(100 * judge([data], test, network, recipe, seed=seed, device=pick_device()).mean)
     return {
         "network": network,
-        "steps": pairs[0][1].steps,
+        "steps": first.steps or first.epochs * -(-size // first.batch_size),
         "accuracy (%)": round(statistics.fmean(accuracies), 2),
         "deviation": round(statistics.stdev(accuracies), 2) if len(accuracies) > 1 else None,
         "sets": len(pairs),

@@ -249,7 +249,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         seconds += time.monotonic() - began
         result = {
             "title": benchmark.title,
-            "claim": f"{benchmark.claim} Networks are trained as the sets say, which is by steps.",
+            "claim": f"{benchmark.claim} Networks are trained as the sets say.",
             "held out": benchmark.held_out,
             "rows": sorted(rows, key=lambda known: (known["network"], known["accuracy (%)"])),
             "how": f"python examples/benchmarks/stored_bytes.py {name} --data {source(arguments.data)}",
