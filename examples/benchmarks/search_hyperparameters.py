@@ -4,6 +4,7 @@
     python examples/benchmarks/search_hyperparameters.py digits --out DIR
     python examples/benchmarks/search_hyperparameters.py mnist --data-root DIR --out DIR
     python examples/benchmarks/search_hyperparameters.py cifar10 --data-root DIR --out DIR
+    python examples/benchmarks/search_hyperparameters.py cifar10-mlp --data-root DIR --out DIR
 
 Learning rate, weight decay, momentum and augmentation of one network are drawn at random, 60 times. The truth is
 training on all data. Sets of three sizes, random samples in their bytes and the beginning of training on all data each
@@ -20,7 +21,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class Case:
 
 AUGMENT = ("", "crop", "crop_scale_rotate")
 
-CASES: Mapping[str, Case] = {
+CASES: dict[str, Case] = {
     "digits": Case("the digits", "convnet:width=4,depth=2", AUGMENT, 300, 1, (7, 20, 60), 0.2),
     "table": Case("the digits as a table of 64 columns", "mlp:width=64", ("",), 600, 2, (7, 20, 60), 0.2),
     "mnist": Case(
@@ -99,8 +100,8 @@ CASES: Mapping[str, Case] = {
     ),
     "cifar10": Case(
         "CIFAR-10 (a slightly lossy JPEG copy), made smaller to 16 x 16",
-        "mlp:width=64",
-        ("", "crop+flip"),
+        "convnet:width=8,depth=2",
+        ("", "crop+flip", "crop+flip+color"),
         300,
         2,
         (1, 4, 10),
@@ -111,6 +112,9 @@ CASES: Mapping[str, Case] = {
         codec="avif:quality=15",
     ),
 }
+CASES["cifar10-mlp"] = replace(CASES["cifar10"], network="mlp:width=64", augment=("", "crop+flip"))
+PICTURES = ("mnist", "cifar10", "cifar10-mlp")
+"""Cases of pictures in a folder, made smaller."""
 
 
 def draw(number: int, augment: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -178,11 +182,10 @@ class Bench:
 
 def _data(name: str, root: str | None, cache: Path | None) -> Any:
     """Load the data of a case."""
-    if name in ("mnist", "cifar10"):
-        if name == "mnist":
-            data = ddplug.load_dataset("mnist", root=root)
-        else:
-            data = ddplug.load_dataset(f"imagefolder:{root}", cache=cache)
+    if name in PICTURES:
+        folders = name.startswith("cifar10")
+        options = {"cache": cache} if folders else {"root": root}
+        data = ddplug.load_dataset(f"imagefolder:{root}" if folders else name, **options)
         small = avg_pool2d(data.inputs.float(), 2).round().byte()
         return as_labeled((small.numpy(), data.targets.numpy()))
     data = ddplug.load_dataset("digits")
@@ -289,7 +292,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
                 + (f" A perfect score would have a Spearman correlation of {best:.2f}." if best is not None else ""),
                 "rows": sorted(rows, key=lambda row: names(case).index(row["score"])),
                 "how": f"python examples/benchmarks/search_hyperparameters.py {name}"
-                + " --data-root DIR" * (name in ("mnist", "cifar10")),
+                + " --data-root DIR" * (name in PICTURES),
                 "samples": bench.samples,
                 "truth": truth.tolist(),
                 "seconds": round(sum(record.result.seconds for record in records), 1),

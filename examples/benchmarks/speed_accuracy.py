@@ -21,6 +21,7 @@ behind when its seconds are over would be higher with more seconds: a row is abo
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import time
@@ -179,7 +180,7 @@ def margin(points: Sequence[Point]) -> float:
         points: all judgments, each by two networks or more.
     """
     spread = statistics.fmean(statistics.variance(point.accuracies) for point in points)
-    return ERRORS * (spread / len(points[0].accuracies)) ** 0.5
+    return ERRORS * math.sqrt(spread / len(points[0].accuracies))
 
 
 def compared(theirs: Sequence[Point], ours: Sequence[Point]) -> dict[str, Any]:

@@ -96,13 +96,18 @@ def _strike(folder: Path, seconds: float, rng: random.Random) -> bool:
     return True
 
 
+def _goes_on(folder: Path, number: int, known: int) -> bool:
+    """Wait until a search was given so many results; tell whether it lives then."""
+    _wait(lambda: len(_told(folder)) >= known or not _lives(number))
+    return _lives(number) and len(_told(folder)) >= known
+
+
 def _strike_warm(folder: Path, rng: random.Random) -> str | None:
     """Kill the worker of a search, then the search at the work of its next worker; say what went wrong."""
     number = _child(folder, warm=True)
     workers: list[int] = []
     for _ in range(2):
-        known = len(_told(folder)) + rng.randint(1, 3)
-        if not _wait(lambda known=known: len(_told(folder)) >= known or not _lives(number)) or not _lives(number):
+        if not _goes_on(folder, number, len(_told(folder)) + rng.randint(1, 2)):
             return "a search in a worker did not go on"
         time.sleep(rng.random() * 0.02)
         workers.append(_judge_pid(folder))
