@@ -127,7 +127,7 @@ def measure(
 def measure_trained(train: ddplug.LabeledData, test: ddplug.LabeledData, shadows: int, network: str) -> dict[str, Any]:
     """Train a network on the records, judge it and attack it; the audit of any set does so beside it."""
     began = time.process_time()
-    made = ddplug.distill(train, "random", **_ONE).quantize()
+    made = ddplug.distill(train, "random", images_per_class=1).quantize()
     found = audit(made, train, test, shadows=shadows, network=network).beside
     attacks = [each for each in found if each.target == beside.TRAINED]
     whole = ddplug.compare(made, train, test, network=network, recipe="quick", repeats=1, baselines=()).rows[-1]

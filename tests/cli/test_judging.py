@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import ddplug
-from ddplug.cli.compare import BASELINES
+from ddplug.cli.judging import BASELINES
 from ddplug.cli.program import main
 from ddplug.data.preprocess import Identity
 from ddplug.distillers.selection.random_ import Random
