@@ -99,7 +99,10 @@ def sheet(name: str, synthetic: SyntheticSet, train: LabeledData | None, seed: i
         blocks.append(
             "What the set promises about single records does not hold for this page, which shows real images."
         )
-    recipe = [(key.replace("_", " "), _value(value)) for key, value in synthetic.recipe.to_json().items()]
+    told = synthetic.recipe.to_json()
+    if synthetic.recipe.steps:
+        del told["epochs"]  # they do not count then
+    recipe = [(key.replace("_", " "), _value(value)) for key, value in told.items()]
     blocks.append(Table(f"How to train on it: {described(synthetic.recipe)}", ("option", "value"), recipe))
     if entries:
         blocks.append(Table("How it was made, as the file says", ("entry", "value"), entries))

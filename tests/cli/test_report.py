@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import matplotlib.image
 import numpy as np
 import pytest
 
+from ddplug.cli.sheets import sheet
+from ddplug.distillation.loop import distill
+from ddplug.synthetic.recipe import Recipe
+from ddplug.testing import toy_images
 from ddplug.utils.page import Chapter, Picture, Table, page
 
 VOID = {"meta", "img", "br"}
@@ -76,3 +81,15 @@ def test_pictures_are_embedded_whole_and_nothing_is_fetched() -> None:
 def test_a_row_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
         page("", "", [Chapter("One", [Table("", ("a", "b"), [("1",)])])])
+
+
+def test_a_set_that_is_trained_on_by_steps_is_not_said_to_take_epochs() -> None:
+    data = toy_images((3, 3))
+    made = distill(data, "random", images_per_class=2, device="cpu")
+    for recipe, said in (
+        (Recipe.by_steps(70), ("steps", "70", "epochs")),
+        (Recipe(epochs=7), ("epochs", "7", "steps")),
+    ):
+        cells = read(sheet("a", replace(made, recipe=recipe), None, 0, 0)).cells
+        assert cells[cells.index(said[0]) + 1] == said[1]
+        assert said[2] not in cells
