@@ -84,12 +84,9 @@ def test_a_row_of_another_length_is_refused() -> None:
 
 
 def test_a_set_that_is_trained_on_by_steps_is_not_said_to_take_epochs() -> None:
-    data = toy_images((3, 3))
-    made = distill(data, "random", images_per_class=2, device="cpu")
-    for recipe, said in (
-        (Recipe.by_steps(70), ("steps", "70", "epochs")),
-        (Recipe(epochs=7), ("epochs", "7", "steps")),
-    ):
+    made = replace(distill(toy_images((3, 3)), "random", images_per_class=2, device="cpu"), provenance={})
+    recipes = (Recipe.by_steps(70), "steps", "70", "epochs"), (Recipe(7), "epochs", "7", "steps")
+    for recipe, name, value, other in recipes:
         cells = read(sheet("a", replace(made, recipe=recipe), None, 0, 0)).cells
-        assert cells[cells.index(said[0]) + 1] == said[1]
-        assert said[2] not in cells
+        assert cells[cells.index(name) + 1] == value
+        assert other not in cells
