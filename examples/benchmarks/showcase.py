@@ -35,8 +35,22 @@ __all__ = ["PICTURES", "SCHEMES", "draw", "inputs", "made_of", "tiles"]
 ROOT = Path(__file__).parents[2]
 
 SCHEMES: Mapping[str, Mapping[str, str]] = {
-    "light": {"ink": "#1f2328", "quiet": "#59636e", "line": "#d1d9e0", "ours": "#0969da", "other": "#bc4c00"},
-    "dark": {"ink": "#f0f6fc", "quiet": "#9198a1", "line": "#3d444d", "ours": "#4493f8", "other": "#db6d28"},
+    "light": {
+        "ink": "#1f2328",
+        "quiet": "#59636e",
+        "line": "#d1d9e0",
+        "ours": "#0969da",
+        "other": "#bc4c00",
+        "third": "#1a7f37",
+    },
+    "dark": {
+        "ink": "#f0f6fc",
+        "quiet": "#9198a1",
+        "line": "#3d444d",
+        "ours": "#4493f8",
+        "other": "#db6d28",
+        "third": "#3fb950",
+    },
 }
 """Color scheme of a page -> colors of what is drawn on it."""
 
@@ -207,7 +221,7 @@ def _style(colors: Colors) -> Any:
     ink = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), colors["ink"])
     return {
         **ink,
-        "axes.prop_cycle": cycler(color=[colors["other"], colors["ours"], colors["quiet"]]),
+        "axes.prop_cycle": cycler(color=[colors["other"], colors["ours"], colors["third"]]),
         "axes.edgecolor": colors["quiet"],
         "grid.color": colors["line"],
         "axes.spines.top": False,
