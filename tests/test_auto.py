@@ -190,12 +190,11 @@ def test_sets_fill_the_bytes_and_no_more(side: int, channels: int) -> None:
 
 def test_learned_photographs_are_not_held_by_a_codec_of_photographs() -> None:
     codecs = {choice.distiller.name: choice.codec for choice in auto.candidates(images(16, 3, each=5), 2000)}
-    assert codecs == {
-        "random": "avif:quality=5",
-        "kmeans-centroid": "avif:quality=5",
-        "dm": "pixels:bits=2",
-        "ncfm": "pixels:bits=2",
-    }
+    kinds = {name: codec.partition("=")[0] for name, codec in codecs.items()}
+    assert kinds == dict.fromkeys(("random", "kmeans-centroid"), "avif:quality") | dict.fromkeys(
+        ("dm", "ncfm"), "pixels:bits"
+    )
+    assert codecs["dm"] == codecs["ncfm"] == "pixels:bits=2"
 
 
 def test_tables_get_what_selects() -> None:

@@ -39,6 +39,9 @@ _WHOLE: Mapping[str, Callable[[Any], tuple[Any, Any]]] = {
 _LEAST_SIDE = 8
 """Pixels of a square that is more likely to be a grey image than a series."""
 
+_FAR_MORE = 4
+"""Times as many channels as steps that a series rather has the other way round."""
+
 _READING = 3
 """Changes where items are read differently, so that caches are made again."""
 
@@ -256,7 +259,7 @@ def _assemble(
             f"{name}: inputs of the shape {tuple(inputs.shape[1:])} are read as series of {inputs.shape[1]} channels; "
             "of grey images give each its channel, as by inputs[:, None]"
         )
-    elif inputs.ndim == 3 and 1 < inputs.shape[2] < inputs.shape[1]:
+    elif inputs.ndim == 3 and 1 < inputs.shape[2] <= inputs.shape[1] // _FAR_MORE:
         note(
             f"{name}: inputs of the shape {tuple(inputs.shape[1:])} are read as series of {inputs.shape[1]} channels "
             f"and {inputs.shape[2]} steps; if it is the other way round, give inputs.transpose(0, 2, 1)"

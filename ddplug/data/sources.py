@@ -42,7 +42,8 @@ _FILES: Mapping[str, str] = {
     ".safetensors": "ddplug.SyntheticSet.load reads such a set; name the real data here",
     **dict.fromkeys((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "unpack it and give that"),
     **dict.fromkeys((".txt", ".data", ".dat"), "if it is a table with a header row, give csv:FILE"),
-    ".npy": "np.savez('FILE.npz', x=inputs, y=labels) puts it and its labels into one file: give npz:FILE.npz",
+    ".npy": "np.savez('FILE.npz', x=inputs, y=labels) puts it and its labels into one file: give "
+    "npz:FILE.npz, or call ddplug.from_arrays(inputs, labels)",
     "": "read its arrays in Python and call ddplug.from_arrays(inputs, labels)",
 }
 """Ending of a file that no scheme reads -> what to do with it."""

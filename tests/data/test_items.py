@@ -221,7 +221,7 @@ UNFIT: dict[str, tuple[Any, str]] = {
     "whole floats in a list": ((FLAT, [0.0, 1.0, 0.0, 1.0]), r"\(np.asarray\(labels, int\)\)$"),
     "whole floats in items": ([(FLAT, 1.0)], r"the label is 1.0; .* or a text \(int\(1.0\)\)$"),
     "inputs once": (((k for k in FLAT), [0, 1, 0, 1]), "not one generator$"),
-    "whole lists": (([[1, 2], [3, 4]], [0, 1]), r"\(np.asarray\(inputs, 'uint8'\)\)$"),
+    "whole lists": (([[1, 2], [3, 4]], [0, 1]), r"\(np.asarray\(inputs, 'float32'\)\)$"),
     "paths": ((["a.png", "b.png"], [0, 1]), r"\(of paths of pictures: open each, as by PIL.Image.open\)$"),
 }
 
