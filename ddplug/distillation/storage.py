@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,8 +41,8 @@ _GUESSES = 4
 """Trials at numbers that are interpolated; from then on the interval is halved."""
 
 
-_LEAST = 0.01
-"""Bytes that a number takes at least, about: where not even these fit for all the data, nothing is coded to see it."""
+_SOME, _UNSURE = 500, 1.5
+"""Images that are coded to see whether all may fit, and how far the bytes of all may be from what these tell."""
 
 _FINER: Mapping[str, Sequence[str]] = {
     "avif": [f"avif:quality={quality}" for quality in range(5, 95, 5)],
@@ -276,14 +275,18 @@ def storage_for(data: LabeledData, codec: str | Codec | None, nbytes: int | None
 def _finest(spec: str, data: LabeledData, nbytes: int) -> str:
     """Make a codec finer where all images fit: the bytes that are left buy nothing else."""
     most = min(map(len, data.class_indices))
-    if not most or most * data.num_classes * math.prod(data.shape) * _LEAST > nbytes:
+    some, draw = min(most, max(1, _SOME // data.num_classes)), _real(data, 1, False, 0)
+    if not most or draw(some).compress(spec).nbytes * most > _UNSURE * nbytes * some:
         return spec
-    whole = _real(data, 1, False, 0)(most)
-    finer = _FINER[spec.partition(":")[0]]
+    whole, finer = draw(most), _FINER[spec.partition(":")[0]]
+
+    def large(level: str) -> bool:
+        return whole.compress(level).nbytes > nbytes
+
+    if large(spec):
+        return spec
     levels = [spec, *finer[finer.index(spec) + 1 :]]
-    # the first that does not fit; what comes before it does
-    found = bisect_left(levels, True, key=lambda level: whole.compress(level).nbytes > nbytes)
-    return levels[max(0, found - 1)]
+    return levels[bisect_left(levels, True, lo=1, key=large) - 1]  # the one before the first that does not fit
 
 
 def reduced_to(made: SyntheticSet, shape: tuple[int, ...]) -> SyntheticSet:
