@@ -77,6 +77,10 @@ ROWS: Mapping[str, Row] = {
 """Name of a row -> how its set is made."""
 
 
+NAMES = (*ROWS, TRAINED)
+"""Names of all rows, in the order of the table."""
+
+
 def made_by(row: Row, data: ddplug.LabeledData, nbytes: int) -> SyntheticSet:
     """Make the set of a row."""
     if row.codec:
@@ -184,7 +188,7 @@ def run(arguments: argparse.Namespace) -> None:
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
     rows, seconds = {row["set"]: row for row in before["rows"]}, before["seconds"]
-    for name in arguments.row or [*ROWS, TRAINED]:
+    for name in arguments.row or NAMES:
         if name in rows:
             continue
         began = time.monotonic()
@@ -194,7 +198,7 @@ def run(arguments: argparse.Namespace) -> None:
             told = measure(ROWS[name], train, test, arguments.shadows, arguments.canaries, arguments.network)
         rows[name] = {"set": name, **told}
         seconds += time.monotonic() - began
-        ordered = [rows[known] for known in [*ROWS, TRAINED] if known in rows]
+        ordered = [rows[known] for known in NAMES if known in rows]
         result = {
             "title": f"What sets of {arguments.data} in {ordered[0]['bytes']:,} bytes give away",
             "claim": f"{len(train):,} training records and {len(test):,} others; {arguments.shadows} shadow sets of "
@@ -220,7 +224,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--data-root")
-    parser.add_argument("--row", action="append", choices=[*ROWS, TRAINED], help="measure this row only; repeat")
+    parser.add_argument("--row", action="append", choices=NAMES, help="measure this row only; repeat")
     parser.add_argument(
         "--records", type=int, default=4000, help="of the training data, and others beside (default: %(default)s)"
     )
