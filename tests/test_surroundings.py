@@ -94,7 +94,7 @@ def drawn(*shape: int) -> torch.Tensor:
 
 
 FEATURES, OTHERS, GOALS = drawn(6, 3), drawn(5, 3), drawn(6, 2)
-LABELS, X = torch.arange(6) % 2, drawn(4, 1, 6, 6)
+LABELS, X, SOFT = torch.arange(6) % 2, drawn(4, 1, 6, 6), drawn(4, 2).softmax(1)
 WEIGHTS = networks.initial_parameters(NETWORK, IMAGES, rng())
 MODULE = networks.stateless(NETWORK, (1, 6, 6), 2)
 NET = networks.build(NETWORK, (1, 6, 6), 2, rng())
@@ -145,6 +145,7 @@ CALLS: Mapping[str, Callable[[], Any]] = {
     "functional.characteristic_function": lambda: functional.characteristic_function(FEATURES, OTHERS),
     "functional.characteristic_matching": lambda: functional.characteristic_matching(GOALS, GOALS[:1] + GOALS),
     "functional.clusters": lambda: functional.clusters(FEATURES, 2, rng()),
+    "functional.cutmix": lambda: functional.cutmix(X, SOFT, rng()),
     "functional.draw_boxes": lambda: functional.draw_boxes(3, (1, 6, 6), 0.2, rng()),
     "functional.enlarge": lambda: functional.enlarge(X, (1, 12, 12)),
     "functional.gaussian_delta": lambda: functional.gaussian_delta(1, 3),

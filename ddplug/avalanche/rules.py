@@ -79,6 +79,8 @@ def chosen(
     if codec in (None, "auto"):
         if kind == "drawings" and nbytes >= _FINER:
             found = "pixels:bits=2"
+        if kind == "photographs":
+            found += ",speed=6"  # images are coded anew after each experience
     else:
         found = spec_of(codec)
     easy = next((each for most, each in _EASY if nbytes < most), (0.0, 1.0)) if kind == "photographs" else (0.0, 1.0)

@@ -61,6 +61,11 @@ points and a half over the least, on 1,530 twice the least brought nothing. All 
 digits of MNIST train to 99.4 %, 5,580 of one bit to 99.3."""
 
 
+_MIXED, _MOST_MIXED = 0.5, 2000
+"""Share of the steps on photographs that are taken by CutMix, and the most photographs for which it is: 1,440 images of
+CIFAR-10 gained two points by it, with networks of width 32 and 128 alike, and 3,030 lost one and a half."""
+
+
 def recipe_for(images: int, augmentation: str) -> Recipe:
     """Return how to train on many images: by steps, as the published thousand epochs of them would take hours.
 
@@ -73,11 +78,14 @@ def recipe_for(images: int, augmentation: str) -> Recipe:
         [1500, 2400, 4500]
         >>> recipe_for(60000, "crop_scale_rotate").steps
         1500
+        >>> [recipe_for(images, "color_crop_flip").cutmix for images in (2000, 2001)]
+        [0.5, 0.0]
     """
     least = Recipe.by_steps(_STEPS[0], joint(augmentation))
     if "flip" not in least.augment:  # only photographs may be mirrored
         return least
-    return replace(least, steps=min(max(_EPOCHS * -(-images // least.batch_size), _STEPS[0]), _STEPS[1]))
+    steps = min(max(_EPOCHS * -(-images // least.batch_size), _STEPS[0]), _STEPS[1])
+    return replace(least, steps=steps, cutmix=_MIXED if images <= _MOST_MIXED else 0.0)
 
 
 def with_recipe(made: SyntheticSet, augmentation: str) -> SyntheticSet:

@@ -71,4 +71,5 @@ def described(recipe: Recipe) -> str:
         ('quick (60 epochs)', 'own (1,500 steps with crop+flip)')
     """
     length = f"{recipe.steps:,} steps" if recipe.steps else f"{recipe.epochs:,} epochs"
-    return f"{named(recipe)} ({length}{f' with {recipe.augment}' if recipe.augment else ''})"
+    variety = "+".join(filter(None, (recipe.augment, "cutmix" if recipe.cutmix else "")))
+    return f"{named(recipe)} ({length}{f' with {variety}' if variety else ''})"

@@ -20,7 +20,6 @@ from ddplug.evaluation.pace import Load, Pace
 from ddplug.evaluation.protocols import described, named, settled
 from ddplug.evaluation.run import Progress, Run
 from ddplug.evaluation.train import Trainable, steps_of, train_each
-from ddplug.functional import augmentation as augment
 from ddplug.networks.batching import batch_pieces
 from ddplug.networks.factory import Network, name_of, suited
 from ddplug.networks.forms import AUTO, form_of
@@ -333,7 +332,7 @@ def _each(
     values_at_least(1, repeats=repeats)
     place = pick_device(device)
     test, recipe = same_space(synthetic, test, "test", place), settled(recipe, synthetic.recipe, place)
-    augment.check(recipe.augment, synthetic.shape)
+    recipe.check(synthetic.shape)
     networks = [suited(network, synthetic.shape) for network in networks]
     check_networks(synthetic, networks)
     moved = synthetic.to(place)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 from tqdm.auto import tqdm
 
 from ddplug.data.labeled import LabeledData
@@ -211,7 +211,16 @@ def _drawn(
         draws = [augment.draw(recipe.augment, x.shape[1], rng) for rng in rngs]
         joined = augment.Draw(torch.cat([d.operation for d in draws]), torch.cat([d.numbers for d in draws]))
         x = augment.apply(x.flatten(0, 1), joined).view_as(x)
+    if recipe.cutmix:
+        y = y if y.ndim == 3 else one_hot(y, data[0].num_classes).to(x.dtype)
+        mixed = [_mixed(*pair, recipe.cutmix, rng) for *pair, rng in zip(x, y, rngs, strict=True)]
+        x, y = (torch.stack(parts) for parts in zip(*mixed, strict=True))
     return x, y
+
+
+def _mixed(x: Tensor, y: Tensor, share: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mix the batch of one network in a share of its steps."""
+    return augment.cutmix(x, y, rng) if float(torch.rand((), generator=rng)) < share else (x, y)
 
 
 @own_surroundings()
@@ -255,7 +264,7 @@ def train_each(
         DivergedError: a network became NaN or infinite.
     """
     first, place = data[0], pick_device(device)
-    augment.check(recipe.augment, first.shape)
+    recipe.check(first.shape)
     rngs = spawn(rng, len(data))
     modules = [build(network, first.shape, first.num_classes, own).to(place).train() for own in rngs]
     sample = _samples(first, torch.zeros(1, dtype=torch.int64), place)[0]

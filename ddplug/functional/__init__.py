@@ -8,6 +8,7 @@ from ddplug.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ddplug.functional.augmentation import augment as augment
+    from ddplug.functional.augmentation import cutmix as cutmix
     from ddplug.functional.clustering import centroids as centroids
     from ddplug.functional.clustering import clusters as clusters
     from ddplug.functional.clustering import nearest_rows as nearest_rows
@@ -50,6 +51,7 @@ _HOMES = {
     "characteristic_function": "losses",
     "characteristic_matching": "losses",
     "clusters": "clustering",
+    "cutmix": "augmentation",
     "draw_boxes": "crops",
     "enlarge": "resize",
     "gaussian_delta": "privacy",
@@ -82,6 +84,7 @@ __all__ = [
     "characteristic_function",
     "characteristic_matching",
     "clusters",
+    "cutmix",
     "draw_boxes",
     "enlarge",
     "gaussian_delta",

@@ -23,7 +23,19 @@ from torch.nn.functional import affine_grid, grid_sample, pad
 from ddplug.errors import OptionError, unknown
 from ddplug.utils.surroundings import own_surroundings
 
-__all__ = ["ALL_OPERATIONS", "OPERATIONS", "Draw", "apply", "augment", "check", "draw", "joint", "resolve", "warp"]
+__all__ = [
+    "ALL_OPERATIONS",
+    "OPERATIONS",
+    "Draw",
+    "apply",
+    "augment",
+    "check",
+    "cutmix",
+    "draw",
+    "joint",
+    "resolve",
+    "warp",
+]
 
 BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
 CROP, CUTOUT, SCALE, ROTATE = 0.125, 0.5, 1.2, 15.0
@@ -323,3 +335,41 @@ def augment(x: Tensor, strategy: str, rng: torch.Generator) -> Tensor:
         ``(n, C, H, W)``.
     """
     return apply(x, draw(strategy, len(x), rng)) if strategy else x
+
+
+@own_surroundings(gradients=False)
+def cutmix(x: Tensor, y: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Paste the same rectangle of another image of the batch into each image, and mix their labels.
+
+    The share of the area is drawn uniformly from 0 to 1, the other images are a permutation of the batch. Other than as
+    published the rectangle is not cut off at the border, so that the share that is pasted is the one that was drawn,
+    but for rounding to whole pixels.
+
+    Args:
+        x: ``(n, C, H, W)`` images.
+        y: ``(n, classes)`` probabilities.
+        rng: generator on the CPU.
+
+    Returns:
+        The images, and the probabilities, each its own times the share that is left of it, plus the other's times the
+        share that was pasted.
+
+    Reference: Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features", ICCV
+        2019, equations 1 and 2.
+
+    Example:
+        >>> x, y = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)]), torch.eye(2)
+        >>> mixed, labels = cutmix(x, y, torch.Generator().manual_seed(1))
+        >>> bool((mixed.mean((1, 2, 3)) == labels[:, 1]).all())
+        True
+    """
+    height, width = x.shape[2:]
+    others = torch.randperm(len(x), generator=rng).to(x.device)
+    side = float(torch.rand((), generator=rng)) ** 0.5
+    tall, wide = round(side * height), round(side * width)
+    top = int(torch.randint(height - tall + 1, (), generator=rng))
+    left = int(torch.randint(width - wide + 1, (), generator=rng))
+    mixed = x.clone()
+    mixed[:, :, top : top + tall, left : left + wide] = x[others, :, top : top + tall, left : left + wide]
+    pasted = tall * wide / (height * width)
+    return mixed, (1 - pasted) * y + pasted * y[others]

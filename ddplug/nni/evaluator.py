@@ -18,7 +18,6 @@ from torch import nn
 
 from ddplug.errors import DataError, OptionError
 from ddplug.evaluation.train import fit
-from ddplug.functional import augmentation as augment
 from ddplug.nni.judging import case_of, judge, warn_of_stock_engine
 from ddplug.nni.paths import normal_path
 from ddplug.nni.samples import describe_space, plain
@@ -109,7 +108,7 @@ class ProxyEvaluator(MutableEvaluator):
         check_pair(train, validation)
         # what is still to be chosen is checked when it is
         recipe = self._settled().recipe(train.recipe)
-        augment.check(recipe.augment, train.shape)
+        recipe.check(train.shape)
 
     @property
     def trace_symbol(self) -> type:

@@ -29,7 +29,6 @@ from ddplug.data.preprocess import Identity
 from ddplug.errors import DivergedError, OptionError
 from ddplug.evaluation.results import accuracy
 from ddplug.evaluation.train import fit, steps_of
-from ddplug.functional import augmentation as augment
 from ddplug.networks.factory import check_outputs
 from ddplug.search.protocol import HopelessError, OverTimeError, Protocol, Result, over_time, reason
 from ddplug.search.sets import widened
@@ -147,7 +146,7 @@ class _Candidate:
     def __init__(self, train: SyntheticSet, validation: SyntheticSet, protocol: Protocol, report: Report) -> None:
         self.protocol = protocol
         self.recipe = protocol.recipe(train.recipe)
-        augment.check(self.recipe.augment, train.shape)
+        self.recipe.check(train.shape)
         self.device = pick_device(protocol.device)
         self.train = train.to(self.device)
         self.validation = _labeled(validation).to(self.device)

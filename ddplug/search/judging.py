@@ -17,7 +17,6 @@ from torch import nn
 from ddplug.data.anything import Data
 from ddplug.errors import DataError, DdplugError, OptionError
 from ddplug.evaluation.train import steps_of
-from ddplug.functional import augmentation as augment
 from ddplug.networks.factory import build, name_of
 from ddplug.search.candidate import Report, images_of, train_and_score
 from ddplug.search.journal import Journal, Record, key
@@ -211,7 +210,7 @@ class Judge:
             )
         train, validation = self.sets()
         check_pair(train, validation)
-        augment.check(self.protocol.recipe(train.recipe).augment, train.shape)
+        self.protocol.recipe(train.recipe).check(train.shape)
         pick_device(self.protocol.device)
 
     def sets(self) -> tuple[SyntheticSet, SyntheticSet]:

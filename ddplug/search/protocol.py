@@ -115,11 +115,11 @@ class Protocol:
             raise OptionError(f"epochs is {self.epochs} and steps is {self.steps}; give one of them")
 
     def recipe(self, own: Recipe) -> Recipe:
-        """Return a set's recipe with what this protocol replaces."""
+        """Return a set's recipe with what this protocol replaces; without CutMix, which only long trainings gain by."""
         given = {name: getattr(self, name) for name in _RECIPE if getattr(self, name) is not None}
         if self.epochs is not None:
             given["steps"] = 0
-        return replace(own, **given)
+        return replace(own, cutmix=0.0, **given)
 
     def changed(self, **changes: Any) -> Protocol:
         """Return a protocol with some fields changed; steps take the place of epochs, and epochs that of steps.

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from ddplug.data.preprocess import Preprocess, from_tensors
 from ddplug.errors import DataError, FormatError, MissingExtraError, OptionError
-from ddplug.functional import augmentation, top_labels
+from ddplug.functional import top_labels
 from ddplug.functional.packing import BITS, pack, packed_bytes, unpack
 from ddplug.functional.resize import can_enlarge
 from ddplug.synthetic import checks, quantize
@@ -362,7 +362,7 @@ def _recipe(values: Mapping[str, Any], shape: tuple[int, ...]) -> Recipe:
     """
     recipe = Recipe.from_json(values)
     try:
-        augmentation.check(recipe.augment, shape)
+        recipe.check(shape)
     except OptionError as error:
         raise FormatError(f"recipe: {error}") from None
     return recipe

@@ -12,6 +12,22 @@ from ddplug.utils.options import TakesNumbers
 
 __all__ = ["Recipe"]
 
+_MOST = 10**9
+
+_RANGES = {
+    "epochs": (1, _MOST),
+    "batch_size": (1, _MOST),
+    "learning_rate": (0, _MOST),
+    "momentum": (0, _MOST),
+    "weight_decay": (0, _MOST),
+    "steps": (0, _MOST),
+    "cutmix": (0, 1),
+}
+"""Least and most of each field."""
+
+_LATER = ("steps", "cutmix")
+"""Fields that the first files did not have."""
+
 
 @dataclass(frozen=True)
 class Recipe(metaclass=TakesNumbers):
@@ -31,6 +47,8 @@ class Recipe(metaclass=TakesNumbers):
             for three tenths of the training and falls in a line to zero; ``"constant"`` stays.
         augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, drawn for each sample; ``""`` for
             none.
+        cutmix: share of the steps, 0 to 1, in which a rectangle of another image of the batch is pasted into each and
+            the labels are mixed; see :func:`ddplug.functional.cutmix`.
         adopts: whether the operations of the recipe that a set brings take the place of none.
 
     Reference: Zhao, Mopuri & Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021, section 4.1.
@@ -48,13 +66,13 @@ class Recipe(metaclass=TakesNumbers):
     schedule: Literal["step", "cosine", "cycle", "constant"] = "step"
     augment: str = ""
     steps: int = 0
+    cutmix: float = 0.0
     adopts: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch_size": 1, "learning_rate": 0, "momentum": 0, "weight_decay": 0, "steps": 0}
-        for name, low in least.items():
-            if not low <= getattr(self, name) <= 10**9:
-                raise OptionError(f"{name} is {getattr(self, name)!r}; it must lie between {low} and 1000000000")
+        for name, (low, most) in _RANGES.items():
+            if not low <= getattr(self, name) <= most:
+                raise OptionError(f"{name} is {getattr(self, name)!r}; it must lie between {low} and {most}")
         if self.schedule not in ("step", "cosine", "cycle", "constant"):
             raise OptionError(f"schedule is {self.schedule!r}; it must be step, cosine, cycle or constant")
 
@@ -88,6 +106,22 @@ class Recipe(metaclass=TakesNumbers):
         """
         return cls(learning_rate=0.1, batch_size=128, schedule="cycle", augment=augment, steps=steps)
 
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse inputs that cannot be varied as the recipe says.
+
+        Args:
+            shape: of one input.
+
+        Raises:
+            OptionError: an operation is unknown, or needs images ``(C, H, W)``.
+        """
+        # imported here: commands that only name a recipe start without torch
+        from ddplug.functional import augmentation
+
+        augmentation.check(self.augment, shape)
+        if self.cutmix and len(shape) != 3:
+            raise OptionError(f"cutmix={self.cutmix:g} needs (C, H, W) images, not inputs of shape {shape}; use 0")
+
     def on(self, augment: str) -> Recipe:
         """Return the recipe for a set.
 
@@ -103,8 +137,8 @@ class Recipe(metaclass=TakesNumbers):
         return Recipe.quick(augment) if self == Recipe.quick() else replace(self, augment=augment, adopts=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON-ready values; ``steps`` only where it is not 0: older readers do not know it."""
-        return {name: value for name, value in asdict(self).items() if name != "adopts" and (name != "steps" or value)}
+        """Return the fields as JSON-ready values; those that older readers do not know only where they are not 0."""
+        return {n: value for n, value in asdict(self).items() if n != "adopts" and (n not in _LATER or value)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Recipe:

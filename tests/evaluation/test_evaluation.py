@@ -24,9 +24,11 @@ from ddplug.distillers.rded import RDED
 from ddplug.distillers.selection.kmeans import KMeans
 from ddplug.distillers.selection.random_ import Random
 from ddplug.evaluation.comparison import compare
+from ddplug.evaluation.protocols import described
 from ddplug.evaluation.results import accuracy, cross_architecture, evaluate
 from ddplug.evaluation.train import fit, rate_at, steps_of, train_each, train_on
 from ddplug.functional import augmentation as augment
+from ddplug.functional import cutmix
 from ddplug.networks import batching as chunks
 from ddplug.networks.factory import build
 from ddplug.networks.layers import Classifier
@@ -78,8 +80,10 @@ def slow_training(module: nn.Module, data: SyntheticSet, recipe: Recipe, own: to
             x = augment.augment(x, recipe.augment, own).double()
             if recipe.schedule == "cosine":
                 optimizer.param_groups[0]["lr"] = recipe.learning_rate * math.cos(math.pi * step / total / 2) ** 2
-            logs = module(x).log_softmax(1)
             soft = y.double() if y.ndim == 2 else one_hot(y, data.num_classes).double()
+            if recipe.cutmix and torch.rand((), generator=own) < recipe.cutmix:
+                x, soft = cutmix(x, soft, own)
+            logs = module(x).log_softmax(1)
             optimizer.zero_grad()
             (-(soft * logs).sum() / len(x)).backward()
             optimizer.step()
@@ -93,6 +97,7 @@ RECIPES = {
     "constant": replace(SHORT, schedule="constant", momentum=0.0, weight_decay=0.1),
     "one batch": replace(SHORT, batch_size=256),
     "augmented": replace(SHORT, augment="color_crop_cutout_flip_scale_rotate"),
+    "mixed": replace(SHORT, augment="crop+flip", cutmix=0.6),
 }
 
 
@@ -126,7 +131,7 @@ def test_momentum_restarts_where_the_rate_drops() -> None:
     assert [float(p.detach()) for p in module.parameters()] == pytest.approx([expected] * 2, rel=1e-6)
 
 
-@pytest.mark.parametrize("recipe", [RECIPES["augmented"], RECIPES["cosine"]], ids=["augmented", "cosine"])
+@pytest.mark.parametrize("recipe", [RECIPES[name] for name in ("augmented", "cosine", "mixed")])
 def test_networks_trained_together_equal_networks_trained_one_by_one(recipe: Recipe) -> None:
     data = [make_set(), replace(make_set(), inputs=torch.randn(10, 1, 8, 8, generator=rng(3)))]
     results = []
@@ -542,6 +547,12 @@ def test_augmentation_of_tables_is_refused() -> None:
         evaluate(data, toy_table(), network="mlp", device="cpu")
 
 
+def test_cutmix_of_tables_is_refused() -> None:
+    data = make_set(shape=(6,), recipe=replace(SHORT, cutmix=0.5))
+    with pytest.raises(errors.OptionError, match=r"cutmix=0.5 needs \(C, H, W\) images, not inputs of shape \(6,\)"):
+        evaluate(data, toy_table(), network="mlp", device="cpu")
+
+
 def test_accuracy_refuses_what_it_cannot_measure() -> None:
     module, data = build("mlp", (1, 8, 8), 3, rng()), toy_images()
     with pytest.raises(errors.OptionError, match="batch_size is 0"):
@@ -587,3 +598,12 @@ def test_steps_travel_with_a_set_and_are_written_only_where_given() -> None:
     assert "steps" not in Recipe.paper().to_json()
     with pytest.raises(errors.OptionError, match="steps is -1; it must lie between 0 and 1000000000"):
         Recipe(steps=-1)
+
+
+def test_cutmix_travels_with_a_set_and_is_written_only_where_given() -> None:
+    recipe = replace(Recipe.by_steps(12, "crop+flip"), cutmix=0.5)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert "cutmix" not in Recipe.by_steps(12).to_json()
+    with pytest.raises(errors.OptionError, match=r"cutmix is 1\.5; it must lie between 0 and 1"):
+        Recipe(cutmix=1.5)
+    assert described(recipe) == "own (12 steps with crop+flip+cutmix)"

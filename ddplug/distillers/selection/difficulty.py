@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -42,6 +43,9 @@ _HELD_OUT, _MOST_HELD_OUT = 0.1, 5000
 """Share of each class that judges windows, and samples of all classes at most, by which a gain on CIFAR-10 has an error
 of 0.7 points; by 2,000 it was 1.1, and easy images gain one to four."""
 
+_DRAWS = 3
+"""Selections from each window that are judged: two networks on two draws from the same one differ by a point."""
+
 _ROUND, _JUDGED = 32, 5
 """Samples of each class, and steps of a judge, that the time is estimated by."""
 
@@ -63,7 +67,7 @@ class Difficulty(Selection):
         teacher_epochs: epochs to train it for, at least 1, by :meth:`ddplug.synthetic.Recipe.by_steps`.
         max_samples_per_class: samples of each class that the teacher is trained on, at most.
         window: first and last rank as shares of the class, from the easiest, 0 to 1; ``None`` to find the best of
-            :data:`WINDOWS` by training ``judge`` on a selection from each and testing it on a held-out tenth, and
+            :data:`WINDOWS` by training ``judge`` on three selections from each and testing it on a held-out tenth, and
             random samples where none is better by its standard error.
         judge: specification of the network that windows are compared by; ``"auto"`` for a smaller one of these.
         judge_steps: SGD steps that it takes on each.
@@ -177,15 +181,15 @@ class Difficulty(Selection):
             return WINDOWS[0]
         recipe = Recipe.by_steps(self.judge_steps, joint(data.augmentation))
         makes = []
-        for window in fitting:
+        for turn, window in product(range(_DRAWS), fitting):
             index = torch.cat([_drawn(members, window, self.images_per_class, rng) for members in rest])
-            makes.append(partial(self._judged, data, index, test, recipe))
+            makes.append(partial(self._judged, data, index, test, recipe, turn))
         right = torch.stack([part["right"] for part in kept_each(rng, makes, "windows")])
-        return fitting[_told_apart(right)]
+        return fitting[_told_apart(right.view(_DRAWS, len(fitting), -1).double().mean(0))]
 
-    def _judged(self, data: LabeledData, index: Tensor, test: LabeledData, recipe: Recipe) -> Tensors:
+    def _judged(self, data: LabeledData, index: Tensor, test: LabeledData, recipe: Recipe, turn: int) -> Tensors:
         """Train a network on a selection; tell which samples of the test part it has ``right``, ``(n,)`` bool."""
-        own = torch.Generator().manual_seed(0)  # the same network and order for each
+        own = torch.Generator().manual_seed(turn)  # the same network and order for each window
         chosen, judge = data.subset(index), settled(self, test.shape).judge
         (module,) = train_each([chosen], judge, recipe, rng=own, device=test.device)
         return {"right": logits(module, test, torch.arange(len(test))).argmax(1).cpu() == test.targets.cpu()}
@@ -198,15 +202,15 @@ def _told_apart(right: Tensor) -> int:
     five points; a window that is no better than all costs little.
 
     Args:
-        right: ``(k, n)`` bool, whether a network that is trained on each labels each sample rightly.
+        right: ``(k, n)``, the share of the networks trained on each that label each sample rightly.
 
     Example:
-        >>> judged = torch.zeros(3, 100, dtype=torch.bool)
-        >>> judged[0, :50], judged[1, 10:61], judged[2, :60] = True, True, True
+        >>> judged = torch.zeros(3, 100)
+        >>> judged[0, :50], judged[1, 10:61], judged[2, :60] = 1.0, 1.0, 1.0
         >>> _told_apart(judged), _told_apart(judged[:2])
         (2, 0)
     """
-    ahead = right.double() - right[0].double()
+    ahead = right - right[0]
     gain, error = ahead.mean(1), ahead.std(1) / right.shape[1] ** 0.5
     best = int(gain.argmax())
     return best if bool(gain[best] > error[best]) else 0
