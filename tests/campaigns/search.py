@@ -177,7 +177,7 @@ def campaign(times: int, seed: int = 0) -> dict[str, Any]:
                 wrong.append(fault)
             if not count["runs"]:
                 left = times * seconds + (warm - 1) * sum(spent)
-                print(f"search: about {roughly(left)} for {times} strikes", file=sys.stderr)
+                sys.stderr.write(f"search: about {roughly(left)} for {times} strikes\n")
             count["runs"] += 1
     strikes = sum(count[name] for name in ("one process", "worker", "main of a worker"))
     return {"campaign": "search", "strikes": strikes, **count, "right": count["runs"] - len(wrong), "wrong": wrong}
