@@ -48,7 +48,7 @@ def call(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
 
 def applied(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply a network that has its own weights, in the precision that is chosen; see :func:`call`.
+    """Apply a network that has its own weights, in the precision that is chosen; what comes out is float32 in any case.
 
     Args:
         network: a module, or a function that passes inputs through one or several.
