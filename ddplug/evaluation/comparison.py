@@ -225,8 +225,9 @@ class _Planned:
 
     def judged(self, run: Run, seed: int, device: torch.device, precision: str) -> Row:
         """Train and test."""
-        made, own = self.make(), {"steps": self.steps, "precision": precision}
-        result = judge(made, self.test, self.network, self.recipe, seed=seed, device=device, run=run, **own)
+        made = self.make()
+        options: dict[str, Any] = {"steps": self.steps, "precision": precision, "run": run}
+        result = judge(made, self.test, self.network, self.recipe, seed=seed, device=device, **options)
         one = made[0]
         nbytes = _bytes(one) if isinstance(one, LabeledData) else one.nbytes
         return Row(

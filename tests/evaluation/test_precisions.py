@@ -209,7 +209,7 @@ def test_a_test_is_in_the_precision_of_the_training() -> None:
 def test_other_precisions_are_refused_before_training() -> None:
     for judging, data in ((evaluate, [TRAIN]), (compare, [TRAIN, TRAIN])):
         with pytest.raises(OptionError, match=r"unknown precision 'float16'.* Known: auto, bfloat16, float32"):
-            judging(MADE, *data, network="mlp", precision="float16", **OPTIONS)  # type: ignore[operator]
+            judging(MADE, *data, network="mlp", precision="float16", **OPTIONS)
 
 
 def test_the_command_names_the_precision(
