@@ -110,7 +110,10 @@ def _strike_warm(folder: Path, rng: random.Random) -> str | None:
     workers: list[int] = []
     for _ in range(2):
         if not _goes_on(folder, number, len(_told(folder)) + rng.randint(1, 2)):
-            return "a search in a worker did not go on"
+            why = "hung" if _lives(number) else "ended"
+            os.kill(number, signal.SIGKILL)  # nobody writes on beside what comes next
+            os.waitpid(number, 0)
+            return f"a search in a worker {why} after {len(_told(folder))} results"
         time.sleep(rng.random() * 0.02)
         workers.append(_judge_pid(folder))
         os.kill(number if len(workers) == 2 else workers[-1], signal.SIGKILL)
