@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_data_options",
+    "add_precision_option",
     "add_run_options",
     "add_shard_option",
     "check_held_out",
@@ -100,6 +101,23 @@ def add_run_options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (default: auto)"
+    )
+
+
+def add_precision_option(parser: argparse._ActionsContainer, what: str) -> None:
+    """Add the precision that networks compute in.
+
+    Args:
+        parser: of the command, or a group of it.
+        what: networks.
+    """
+    parser.add_argument(
+        "--precision",
+        # ddplug.networks.precision.PRECISIONS, which would load torch for the help
+        choices=("float32", "bfloat16", "auto"),
+        default="float32",
+        help=f"of {what}; bfloat16 is faster on GPUs and some CPUs, slower on others; auto tries both for a "
+        "moment (default: float32)",
     )
 
 

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ddplug.cli import described
 from ddplug.cli.commands import Answer
 from ddplug.cli.config import check_known, other_data, read_config, with_config
-from ddplug.cli.data import add_data_options, add_run_options, add_shard_option, data_words, load, tell
+from ddplug.cli.data import (
+    add_data_options,
+    add_precision_option,
+    add_run_options,
+    add_shard_option,
+    data_words,
+    load,
+    tell,
+)
 from ddplug.errors import CheckpointError, FormatError, OptionError, ProcessError
 from ddplug.utils.arguments import Parser, add_options, given_fields, number, quantity
 from ddplug.utils.arguments import path as as_path
@@ -199,13 +207,7 @@ def _add_common(parser: Parser, taken: set[str]) -> None:
         metavar="TIME",
         help="time between checkpoints, e.g. 10s or 5m; 0 for after each step (default: 30s)",
     )
-    group.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16", "auto"),
-        default="float32",
-        help="of the networks; bfloat16 is faster on GPUs and some CPUs, slower on others; auto tries both for a "
-        "moment (default: float32)",
-    )
+    add_precision_option(group, "the networks")
     add_shard_option(group, "make only every N-th class, starting with the K-th; `ddplug merge` joins the shards")
     group.add_argument("--no-resume", action="store_true", help="start over even if there is a checkpoint")
     group.add_argument("--csv", type=as_path, metavar="FILE", help="write the metrics of every step to a CSV file")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ddplug.cli.commands import Answer
 from ddplug.cli.data import add_data_options, add_run_options
 from ddplug.cli.judging import add_judging_options, judging, names_of, real, tested_on
+from ddplug.errors import OptionError
 from ddplug.utils.arguments import Parser, path
 from ddplug.utils.text import table
 
@@ -76,6 +77,10 @@ def _learned(arguments: argparse.Namespace, synthetic: SyntheticSet, test: Label
     """Train as the set was learned to be trained on, with its own network or others."""
     from ddplug.evaluation.learned import evaluate_as_learned
 
+    if arguments.precision == "bfloat16":
+        raise OptionError(
+            "--precision is bfloat16; with --protocol learned networks compute in float32 only; leave --precision out"
+        )
     settings: dict[str, Any] = {"repeats": arguments.repeats, "seed": arguments.seed, "device": arguments.device}
     networks: list[str | None] = arguments.network or [None]
     found = [evaluate_as_learned(synthetic, test, network=network, **settings) for network in networks]
@@ -99,6 +104,12 @@ def _held(synthetic: SyntheticSet) -> str:
     return f"\nstored by {synthetic.stored.codec}{nearness}, as the baselines are"
 
 
+def _named(evaluation: Evaluation, first: Evaluation) -> str:
+    """Name a network, and its precision where that is another than the first one's, which is said above."""
+    same = evaluation.precision == first.precision
+    return evaluation.network if same else f"{evaluation.network} in {evaluation.precision}"
+
+
 def _answer(
     arguments: argparse.Namespace,
     synthetic: SyntheticSet,
@@ -106,7 +117,6 @@ def _answer(
     rows: Sequence[Row],
     found: Sequence[Evaluation],
 ) -> Answer:
-    from ddplug.evaluation.protocols import described
     from ddplug.evaluation.row import HEAD
     from ddplug.synthetic.statement import privacy_statement
 
@@ -122,12 +132,12 @@ def _answer(
         "rows": [row.to_json() for row in rows],
         "networks": [evaluation.to_json() for evaluation in found],
     }
-    how = "as learned" if arguments.protocol == LEARNED else described(found[0].recipe)
+    how = "as learned" if arguments.protocol == LEARNED else found[0].how
     about = f"{arguments.file} on {tested_on(arguments, test)}{_held(synthetic)}{_promised(synthetic)}"
     parts = [f"{about}\ntrained: {found[0].network}, {how}"]
     if rows:
         parts.append(table([HEAD, *(row.cells() for row in rows)]))
     if len(found) > len(rows[:1]):
-        accuracies = [(evaluation.network, evaluation.text, evaluation.n) for evaluation in found]
+        accuracies = [(_named(evaluation, found[0]), evaluation.text, evaluation.n) for evaluation in found]
         parts.append(table([("network", "accuracy (%)", "networks"), *accuracies]))
     return Answer(values, "\n\n".join(parts))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ddplug.cli.data import check_held_out, load, show_progress
+from ddplug.cli.data import add_precision_option, check_held_out, load, show_progress
 from ddplug.errors import OptionError
 from ddplug.utils.arguments import Parser, known_name, number, path
 from ddplug.utils.streams import complain
@@ -52,6 +52,7 @@ def add_judging_options(parser: Parser, *more: str, note: str = "") -> None:
         metavar="N",
         help="training steps on all real data (default: 500)",
     )
+    add_precision_option(parser, "the networks that are trained")
     parser.add_argument(
         "--checkpoint",
         type=path,
@@ -78,6 +79,7 @@ def judging(arguments: argparse.Namespace, file: str) -> Iterator[dict[str, Any]
             "device": arguments.device,
             "progress": True if show_progress() else complain,
             "checkpoint": checkpoint,
+            "precision": arguments.precision,
         }
     except KeyboardInterrupt:
         kept = checkpoint is not None and os.path.exists(checkpoint)

@@ -28,6 +28,7 @@ from ddplug.distillation.callbacks import Callback, check_callbacks, preparing
 from ddplug.distillation.checkpoint import Snapshot
 from ddplug.distillation.config import config_of
 from ddplug.distillation.memory import check as check_memory
+from ddplug.distillation.precision import precision_of
 from ddplug.distillation.protocol import Distiller
 from ddplug.distillation.settling import settled
 from ddplug.distillation.shards import WHOLE, check_shard, sharding
@@ -35,8 +36,7 @@ from ddplug.distillation.storage import Start, Storage, check_sizable, storage_f
 from ddplug.distillation.straying import Straying
 from ddplug.distillation.through import through
 from ddplug.errors import DataError, DdplugError, DivergedError, OptionError
-from ddplug.networks.precision import AUTO, PRECISIONS, computing
-from ddplug.networks.probe import faster
+from ddplug.networks.precision import PRECISIONS, computing
 from ddplug.synthetic.codecs.protocol import Codec
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.file_format import check_names
@@ -50,7 +50,7 @@ from ddplug.utils.locks import locked
 from ddplug.utils.preparation import Keeper, Part, keeping
 from ddplug.utils.signals import saving, stoppable
 from ddplug.utils.surroundings import own_surroundings
-from ddplug.utils.teams import agreed, spread, team
+from ddplug.utils.teams import agreed, team
 from ddplug.utils.text import storable
 
 __all__ = ["distill"]
@@ -322,26 +322,6 @@ def _identity(
     }
 
 
-def _precision(asked: str, method: Distiller, data: LabeledData, checkpoint: str | None) -> str:
-    """Return the precision to compute in: as asked; else that of the run that goes on, or the faster one here."""
-    one_of("precision", str(asked), (AUTO, *PRECISIONS))
-    able = bool(getattr(method, "bfloat16", False))
-    if asked == "bfloat16" and not able:
-        raise OptionError(f"{method.name} computes in float32 only; leave precision out")
-    if asked != AUTO or not able:
-        return asked if able else PRECISIONS[0]
-
-    def chosen() -> str:
-        if checkpoint is not None and os.path.exists(checkpoint):
-            header = read_tensors(checkpoint, checkpoints.KIND, mapped=True, whole=False)[1]
-            return "bfloat16" if header.get("precision") == "bfloat16" else "float32"
-        network = getattr(method, "network", None)
-        return "float32" if network is None else faster(network, data.shape, data.num_classes, data.device)
-
-    # of several processes the first one decides
-    return PRECISIONS[int(spread(1, lambda _: {"number": torch.tensor(PRECISIONS.index(chosen()))})[0]["number"])]
-
-
 def _private(method: Distiller) -> bool:
     """Tell whether nothing may be told of the data but by the set itself."""
     return bool(getattr(method, "private", False))
@@ -488,7 +468,7 @@ def distill(
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))
     _check_private(method, codec, nbytes)
     check_shard(shard, method, data.num_classes, stored=codec is not None or nbytes is not None)
-    precision = _precision(precision, method, data, path if resume else None)
+    precision = precision_of(precision, method, data, path if resume else None)
     asked = storage_for(data, codec, nbytes)
     # what is stored one by one in the end is of the same run, whatever it is stored as
     storage = None if asked is None or asked.afterwards else asked

@@ -29,13 +29,13 @@ class Distiller(Protocol):
     (:mod:`ddplug.distillation.memory`); carry published options as the class attribute ``presets``
     (:mod:`ddplug.distillers.presets`); quick ones for tests as ``small`` (:func:`ddplug.testing.made_small`); by
     ``real_images`` whether its sets hold real images or parts of them, for the account of how a set was made; and by
-    ``bfloat16`` whether all its networks are called by :func:`ddplug.networks.forward` and its like, so that they can
-    compute in that precision; by ``soft_labels`` whether they have soft labels, so that a number of bytes is filled
-    well; by ``anneals`` whether a step depends on how many there are to be, so that a run is not resumed with another
-    number; by ``private`` that nothing may be told of the data but by its state and its sets, so that no digest,
-    number of samples, range of values or time is written down (:mod:`ddplug.distillers.dp_dm`); and by ``suits`` what
-    the value ``"auto"`` of an option means for images, series and rows
-    (:func:`ddplug.distillation.settling.settled`). What takes long in ``init`` is kept by
+    ``bfloat16`` whether all its networks are called by :func:`ddplug.networks.forward` and its like, or trained by
+    :func:`ddplug.evaluation.train.fit`, so that they can compute in that precision; by ``soft_labels`` whether they
+    have soft labels, so that a number of bytes is filled well; by ``anneals`` whether a step depends on how many there
+    are to be, so that a run is not resumed with another number; by ``private`` that nothing may be told of the data but
+    by its state and its sets, so that no digest, number of samples, range of values or time is written down
+    (:mod:`ddplug.distillers.dp_dm`); and by ``suits`` what the value ``"auto"`` of an option means for images, series
+    and rows (:func:`ddplug.distillation.settling.settled`). What takes long in ``init`` is kept by
     :func:`ddplug.utils.preparation.kept`, part by part.
 
     Attributes:

@@ -19,8 +19,9 @@ from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller
 from ddplug.distillation.storage import BudgetError, Storage, storage_for
 from ddplug.errors import OptionError
+from ddplug.evaluation.finished import Finished
 from ddplug.evaluation.pace import Load
-from ddplug.evaluation.protocols import described, named, settled
+from ddplug.evaluation.protocols import described, named, precisions, settled
 from ddplug.evaluation.results import check_networks, judge, load, weigh
 from ddplug.evaluation.row import Row
 from ddplug.evaluation.rows import Comparison
@@ -28,6 +29,7 @@ from ddplug.evaluation.run import Progress, Run, preparing
 from ddplug.evaluation.train import Trainable
 from ddplug.networks.factory import Network, name_of, suited
 from ddplug.networks.forms import AUTO
+from ddplug.networks.precision import PRECISIONS
 from ddplug.registry import resolve
 from ddplug.synthetic.codecs.plain import Plain
 from ddplug.synthetic.compat import same_space
@@ -76,6 +78,7 @@ def compare(
     across: Sequence[Network] = (),
     progress: Progress = False,
     checkpoint: str | Path | None = None,
+    precision: str = PRECISIONS[0],
     on_row: Callable[[Row], object] = lambda row: None,
 ) -> Comparison:
     """Evaluate sets, baselines of the same bytes, and all the real data.
@@ -105,6 +108,8 @@ def compare(
         across: other architectures to train on the sets.
         progress: see :func:`ddplug.evaluation.evaluate`.
         checkpoint: see :func:`ddplug.evaluation.evaluate`.
+        precision: of the networks that are trained, see :func:`ddplug.evaluation.evaluate`; baselines are made in
+            float32.
         on_row: takes each row as soon as it is measured.
 
     Returns:
@@ -139,23 +144,27 @@ def compare(
     known = [resolve("distiller", name)() if isinstance(name, str) and name != CODED else name for name in baselines]
     known = [one if isinstance(one, str) else settling.settled(one, shape) for one in known]
     groups = [_Group(alike, train, test, recipe, place) for alike in _alike(sets)]
+    finished, first = Finished(checkpoint), groups[0]
+    begun = finished.begun([first.one] * repeats, first.test, first.recipe, seed=seed, device=place)
+    rounded = precisions(precision, [network, *across], shape, first.one.num_classes, place, begun)
     with preparing(progress):
         planned = [row for group in groups for row in group.rows(known, network, repeats, seed)]
-    first, other = groups[0], [row for spec in across for group in groups for row in group.own(spec, repeats)]
+    other = [row for spec in across for group in groups for row in group.own(spec, repeats)]
     if whole:
         planned.append(first.whole(network, whole_steps))
-    weights = weigh(first.one, [network, *across], first.recipe, seed, place) if progress else []
+    weights = weigh(first.one, [network, *across], first.recipe, seed, place, rounded) if progress else []
     weight = dict(zip([network, *across], weights, strict=False))
     loads = [row.load for row in planned]
     loads += [replace(row.load, name=f"{row.load.name} with {name_of(row.network)}") for row in other]
     networks = [row.network for row in (*planned, *other)]
     loads = [replace(one, weight=weight.get(own, 1.0)) for one, own in zip(loads, networks, strict=True)]
-    said = f"training {sum(one.networks for one in loads)} networks for {len(loads)} rows, {described(first.recipe)},"
-    run = Run(loads, said, progress, checkpoint, quick=named(first.recipe) == "quick")
+    how = described(first.recipe, rounded[network])
+    said = f"training {sum(one.networks for one in loads)} networks for {len(loads)} rows, {how},"
+    run = Run(loads, said, progress, finished, quick=named(first.recipe) == "quick")
     done: list[Row] = []
     for planned_row in (*planned, *other):
         with preparing(progress):
-            done.append(planned_row.judged(run, seed, place))
+            done.append(planned_row.judged(run, seed, place, rounded[planned_row.network]))
         on_row(done[-1])
     run.finished.forget()
     rows, again = tuple(done[: len(planned)]), tuple(done[len(planned) :])
@@ -214,10 +223,11 @@ class _Planned:
     kind: str = "set"
     steps: int | None = None
 
-    def judged(self, run: Run, seed: int, device: torch.device) -> Row:
+    def judged(self, run: Run, seed: int, device: torch.device, precision: str) -> Row:
         """Train and test."""
         made = self.make()
-        result = judge(made, self.test, self.network, self.recipe, seed=seed, device=device, steps=self.steps, run=run)
+        options: dict[str, Any] = {"steps": self.steps, "precision": precision, "run": run}
+        result = judge(made, self.test, self.network, self.recipe, seed=seed, device=device, **options)
         one = made[0]
         nbytes = _bytes(one) if isinstance(one, LabeledData) else one.nbytes
         return Row(

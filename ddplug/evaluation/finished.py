@@ -1,15 +1,15 @@
 """Accuracies of networks that are done, kept so that a run that was stopped goes on where it was.
 
 Each is kept under the digest of everything that it depends on: what was trained on, number by number, and what was
-tested on, network, recipe, seed, device and versions. So one file can serve any runs, and none takes what another
-measured.
+tested on, network, recipe, precision, seed, device and versions. So one file can serve any runs, and none takes what
+another measured.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.errors import OptionError
 from ddplug.evaluation.train import Trainable
 from ddplug.networks.factory import Network
+from ddplug.networks.precision import PRECISIONS
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.files import check_writable, write_file
 from ddplug.utils.fingerprints import fingerprint
@@ -48,6 +49,7 @@ def digest(
     seed: int,
     device: torch.device,
     steps: int | None,
+    precision: str = PRECISIONS[0],
 ) -> str | None:
     """Return the SHA-256 of everything that accuracies depend on; ``None`` where a function builds the network."""
     if not isinstance(network, str):
@@ -63,6 +65,7 @@ def digest(
         "device": device.type,
         "threads": torch.get_num_threads(),
         "versions": [__version__, str(torch.__version__)],
+        **({} if precision == PRECISIONS[0] else {"precision": precision}),
     }
     return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -101,6 +104,17 @@ class Finished:
         if key is not None:
             self._mine.add(key)
         return dict(self._rows.get(key or "", {}))
+
+    def begun(
+        self, data: Sequence[Trainable], test: LabeledData, recipe: Recipe, *, seed: int, device: torch.device
+    ) -> Callable[[Network, str], bool]:
+        """Return what tells whether accuracies of a network in a precision are kept; they are not asked for by that."""
+
+        def tell(network: Network, precision: str) -> bool:
+            key = digest(data, test, network, recipe, seed=seed, device=device, steps=None, precision=precision)
+            return key in self._rows
+
+        return tell
 
     def put(self, key: str | None, found: Found) -> None:
         """Keep what was found, beside what is kept under the same digest."""

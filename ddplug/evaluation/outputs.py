@@ -43,6 +43,7 @@ def record(row: Row) -> dict[str, Any]:
         "networks": row.n,
         "network": row.evaluation.network,
         "protocol": row.evaluation.protocol,
+        "precision": row.evaluation.precision,
         "steps": row.steps,
         "fits": row.fits,
     }

@@ -1,17 +1,21 @@
-"""By which recipe networks are trained to judge a set, and what it is called in the result."""
+"""By which recipe and in which precision networks are trained to judge a set, and how a result names both."""
 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 
 from ddplug.errors import OptionError
+from ddplug.networks.factory import Network
+from ddplug.networks.precision import PRECISIONS
+from ddplug.networks.probe import faster, precision_for
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import one_of
 
-__all__ = ["PROTOCOLS", "described", "named", "settled"]
+__all__ = ["PROTOCOLS", "described", "named", "precisions", "settled"]
 
 PROTOCOLS: Mapping[str, Callable[[Recipe], Recipe]] = {
     "set": lambda own: own,
@@ -63,13 +67,46 @@ def named(recipe: Recipe) -> str:
     return next((name for name, other in known.items() if recipe == other), "own")
 
 
-def described(recipe: Recipe) -> str:
-    """Return what a recipe is called and how long it is.
+def precisions(
+    asked: str,
+    networks: Sequence[Network],
+    shape: tuple[int, ...],
+    num_classes: int,
+    device: torch.device,
+    begun: Callable[[Network, str], bool],
+) -> dict[Network, str]:
+    """Return the precision that each of several networks computes in.
+
+    Args:
+        asked: one of :data:`ddplug.networks.precision.PRECISIONS`; or ``"auto"`` for what a run that was stopped began
+            with, and the faster one here where nothing was done.
+        networks: to train.
+        shape: of one input.
+        num_classes: number of outputs.
+        device: to train on.
+        begun: tells whether something is done already, with a network in a precision.
+
+    Raises:
+        OptionError: the precision is something else.
+    """
+
+    def find(network: Network) -> str:
+        before = next((precision for precision in PRECISIONS if begun(network, precision)), None)
+        return before or faster(network, shape, num_classes, device)
+
+    return {network: precision_for(asked, partial(find, network)) for network in networks}
+
+
+def described(recipe: Recipe, precision: str = PRECISIONS[0]) -> str:
+    """Return what a recipe is called and how long it is, and the precision where it is not float32.
 
     Example:
         >>> described(Recipe.quick("")), described(Recipe.by_steps(1500, "crop+flip"))
         ('quick (60 epochs)', 'own (1,500 steps with crop+flip)')
+        >>> described(Recipe.quick(""), "bfloat16")
+        'quick (60 epochs) in bfloat16'
     """
     length = f"{recipe.steps:,} steps" if recipe.steps else f"{recipe.epochs:,} epochs"
     variety = "+".join(filter(None, (recipe.augment, "cutmix" if recipe.cutmix else "")))
-    return f"{named(recipe)} ({length}{f' with {variety}' if variety else ''})"
+    rounded = "" if precision == PRECISIONS[0] else f" in {precision}"
+    return f"{named(recipe)} ({length}{f' with {variety}' if variety else ''}){rounded}"

@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from ddplug.data.anything import Data
 from ddplug.data.labeled import LabeledData
 from ddplug.errors import DataError
-from ddplug.evaluation.finished import Found, digest
+from ddplug.evaluation.finished import Finished, Found, digest
 from ddplug.evaluation.pace import Load, Pace
-from ddplug.evaluation.protocols import described, named, settled
+from ddplug.evaluation.protocols import described, named, precisions, settled
 from ddplug.evaluation.run import Progress, Run
 from ddplug.evaluation.train import Trainable, steps_of, train_each
 from ddplug.networks.batching import batch_pieces
 from ddplug.networks.factory import Network, name_of, suited
 from ddplug.networks.forms import AUTO, form_of
 from ddplug.networks.functional import stateless
+from ddplug.networks.precision import PRECISIONS, applied, computing
 from ddplug.synthetic.compat import same_space
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.given import AnySet, as_set
@@ -63,6 +64,7 @@ class Evaluation:
         recipe: how the networks were trained.
         seconds: for all of it.
         learned: whether they were trained by the steps and rates that were learned with the set, not by the recipe.
+        precision: that they computed in, ``"float32"`` or ``"bfloat16"``.
     """
 
     accuracies: tuple[float, ...]
@@ -70,6 +72,7 @@ class Evaluation:
     recipe: Recipe
     seconds: float
     learned: bool = False
+    precision: str = PRECISIONS[0]
 
     @property
     def mean(self) -> float:
@@ -96,10 +99,14 @@ class Evaluation:
         """What the training is called: ``"learned"``; or by the recipe ``"quick"``, ``"paper"`` or ``"own"``."""
         return "learned" if self.learned else named(self.recipe)
 
+    @property
+    def how(self) -> str:
+        """The protocol and how long it is, ``quick (60 epochs)``, with the precision where it is not float32."""
+        return self.protocol if self.learned else described(self.recipe, self.precision)
+
     def __repr__(self) -> str:
         networks = "1 network" if self.n == 1 else f"{self.n} networks"
-        how = self.protocol if self.learned else described(self.recipe)
-        return f"Evaluation({self.text} %, {networks} {self.network}, {how})"
+        return f"Evaluation({self.text} %, {networks} {self.network}, {self.how})"
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
@@ -111,6 +118,7 @@ class Evaluation:
             "n": self.n,
             "accuracies": list(self.accuracies),
             "recipe": self.recipe.to_json(),
+            "precision": self.precision,
             "seconds": self.seconds,
         }
 
@@ -150,7 +158,7 @@ def accuracy(module: nn.Module, data: LabeledData, batch_size: int = 256) -> flo
 def _right(module: nn.Module, data: LabeledData, index: Tensor, device: torch.device) -> Tensor:
     """Count the samples of a batch that a network labels rightly, on the device."""
     x = data.batch(index).to(device)
-    guesses = torch.cat([module(x[piece]).argmax(1) for piece in batch_pieces(module, x[:1], len(x))])
+    guesses = torch.cat([applied(module, x[piece]).argmax(1) for piece in batch_pieces(module, x[:1], len(x))])
     return (guesses == data.labels(index).to(device)).sum()
 
 
@@ -164,6 +172,7 @@ def judge(
     seed: int,
     device: torch.device,
     steps: int | None = None,
+    precision: str = PRECISIONS[0],
     run: Run | None = None,
 ) -> Evaluation:
     """Train one fresh network on each of several sets, and test them all.
@@ -178,6 +187,7 @@ def judge(
         seed: of initializations, orders and augmentations.
         device: to work on.
         steps: SGD steps; the recipe's epochs if not given.
+        precision: one of :data:`ddplug.networks.precision.PRECISIONS`, to train and test in.
         run: what this is the next row of; networks that it has already are not trained again.
 
     Returns:
@@ -185,7 +195,8 @@ def judge(
     """
     run, network, share = run or Run(), suited(network, test.shape), team()
     pace = run.pace or Pace([Load("", len(data), 1, 1, 0)], lambda line: None, "")
-    key = digest(data, test, network, recipe, seed=seed, device=device, steps=steps) if run.finished.keeps else None
+    told: dict[str, Any] = {"seed": seed, "device": device, "steps": steps, "precision": precision}
+    key = digest(data, test, network, recipe, **told) if run.finished.keeps else None
     found = _shared(run.finished.find(key))
     pace.begin()
     pace.skip(len(found))
@@ -200,12 +211,14 @@ def judge(
         run.finished.put(key, new)
         began = time.monotonic()
 
-    train_each(
-        data, network, recipe, rng=seeded(seed), device=device, steps=steps, progress=run.bars,
-        tick=lambda networks: pace.tick(networks * share.size), ready=test_all, done=tuple(found), share=share,
-    )  # fmt: skip
+    with computing(precision):
+        train_each(
+            data, network, recipe, rng=seeded(seed), device=device, steps=steps, progress=run.bars,
+            tick=lambda networks: pace.tick(networks * share.size), ready=test_all, done=tuple(found), share=share,
+        )  # fmt: skip
     rows = [found[k] for k in range(len(data))]
-    result = Evaluation(tuple(row[0] for row in rows), name_of(network), recipe, sum(row[1] for row in rows))
+    accuracies, seconds = tuple(row[0] for row in rows), sum(row[1] for row in rows)
+    result = Evaluation(accuracies, name_of(network), recipe, seconds, precision=precision)
     pace.end(f"{result.text} %")
     return result
 
@@ -231,6 +244,7 @@ def evaluate(
     device: str | torch.device = "auto",
     progress: Progress = False,
     checkpoint: str | Path | None = None,
+    precision: str = PRECISIONS[0],
 ) -> Evaluation:
     """Train fresh networks on a set and test them on real data, after their last epoch.
 
@@ -249,6 +263,9 @@ def evaluate(
             takes the lines.
         checkpoint: file that keeps the accuracies of networks that are done until all are; if it is stopped, the same
             call goes on from there. Networks that a function builds are trained anew.
+        precision: that networks are trained and tested in, ``"float32"`` or ``"bfloat16"`` (autocast; weights, losses
+            and the optimizer stay float32), which is faster where the machine has units for it; ``"auto"`` tries both
+            for a moment with each network. See :func:`ddplug.distill`.
 
     Returns:
         The accuracies.
@@ -269,8 +286,9 @@ def evaluate(
     Reference: Zhao, Mopuri & Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021, section 4.1.
     """
     return _each(
-        synthetic, test, [network], repeats, recipe, seed=seed, device=device, progress=progress, checkpoint=checkpoint
-    )[0]
+        synthetic, test, [network], repeats, recipe, precision,
+        seed=seed, device=device, progress=progress, checkpoint=checkpoint,
+    )[0]  # fmt: skip
 
 
 @own_surroundings()
@@ -285,6 +303,7 @@ def cross_architecture(
     device: str | torch.device = "auto",
     progress: Progress = False,
     checkpoint: str | Path | None = None,
+    precision: str = PRECISIONS[0],
 ) -> list[Evaluation]:
     """Evaluate a set with several architectures.
 
@@ -299,6 +318,7 @@ def cross_architecture(
         device: see :func:`ddplug.utils.devices.pick_device`.
         progress: see :func:`evaluate`.
         checkpoint: see :func:`evaluate`.
+        precision: see :func:`evaluate`.
 
     Returns:
         An evaluation for each architecture, in order.
@@ -311,8 +331,9 @@ def cross_architecture(
     synthetic = as_set(synthetic)
     networks = _OTHERS.get(form_of(synthetic.shape), NETWORKS) if networks is None else networks
     return _each(
-        synthetic, test, networks, repeats, recipe, seed=seed, device=device, progress=progress, checkpoint=checkpoint
-    )
+        synthetic, test, networks, repeats, recipe, precision,
+        seed=seed, device=device, progress=progress, checkpoint=checkpoint,
+    )  # fmt: skip
 
 
 def _each(
@@ -321,6 +342,7 @@ def _each(
     networks: Sequence[Network],
     repeats: int,
     recipe: Recipe | str | None,
+    precision: str,
     *,
     seed: int,
     device: str | torch.device,
@@ -335,16 +357,21 @@ def _each(
     recipe.check(synthetic.shape)
     networks = [suited(network, synthetic.shape) for network in networks]
     check_networks(synthetic, networks)
-    moved = synthetic.to(place)
-    weights = weigh(moved, networks, recipe, seed, place) if progress else [1.0] * len(networks)
+    moved, finished = synthetic.to(place), Finished(checkpoint)
+    sets = [moved] * repeats
+    begun = finished.begun(sets, test, recipe, seed=seed, device=place)
+    rounded = precisions(precision, networks, synthetic.shape, synthetic.num_classes, place, begun)
+    weights = weigh(moved, networks, recipe, seed, place, rounded) if progress else [1.0] * len(networks)
     loads = [
         load(name_of(network), synthetic, recipe, repeats, len(test), weight=weight)
         for network, weight in zip(networks, weights, strict=True)
     ]
-    what = f"training {repeats * len(loads)} networks, {described(recipe)},"
-    run = Run(loads, what, progress, checkpoint, quick=named(recipe) == "quick")
-    sets = [moved] * repeats
-    found = [judge(sets, test, network, recipe, seed=seed, device=place, run=run) for network in networks]
+    what = f"training {repeats * len(loads)} networks, {described(recipe, *list(rounded.values())[:1])},"
+    run = Run(loads, what, progress, finished, quick=named(recipe) == "quick")
+    found = [
+        judge(sets, test, network, recipe, seed=seed, device=place, precision=rounded[network], run=run)
+        for network in networks
+    ]
     run.finished.forget()
     return found
 
@@ -386,7 +413,12 @@ def load(
 
 
 def weigh(
-    synthetic: SyntheticSet, networks: Sequence[Network], recipe: Recipe, seed: int, device: torch.device
+    synthetic: SyntheticSet,
+    networks: Sequence[Network],
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
+    rounded: Mapping[Network, str],
 ) -> list[float]:
     """Measure what a step costs with each of several architectures; where there is one, it need not be known."""
     if len(networks) < 2:
@@ -398,6 +430,7 @@ def weigh(
         def tick(networks: int, times: list[float] = times) -> None:
             times.append(time.monotonic())
 
-        train_each([synthetic], network, recipe, rng=seeded(seed), device=device, steps=2, tick=tick)
+        with computing(rounded[network]):
+            train_each([synthetic], network, recipe, rng=seeded(seed), device=device, steps=2, tick=tick)
         found.append(times[1] - times[0])  # the first step warms up
     return found

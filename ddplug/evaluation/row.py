@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ddplug.evaluation.protocols import described
 from ddplug.evaluation.results import Evaluation
 
 __all__ = ["HEAD", "Row", "protocols"]
@@ -90,5 +89,5 @@ class Row:
 
 
 def protocols(rows: Iterable[Row]) -> str:
-    """Return how networks were trained on sets and baselines: each recipe once."""
-    return "; ".join(dict.fromkeys(described(row.evaluation.recipe) for row in rows if row.kind != "whole data"))
+    """Return how networks were trained on sets and baselines: each way once."""
+    return "; ".join(dict.fromkeys(row.evaluation.how for row in rows if row.kind != "whole data"))

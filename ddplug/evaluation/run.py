@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 from ddplug.evaluation.finished import Finished
 from ddplug.evaluation.pace import Load, Pace
@@ -46,7 +45,7 @@ class Run:
         loads: of the rows, in order.
         what: is done, to say how long it takes.
         progress: see :data:`Progress`.
-        checkpoint: file that keeps what is done; ``None`` for none.
+        finished: what is done, in a file or nowhere.
         quick: whether networks are trained by the quick protocol.
 
     Attributes:
@@ -60,11 +59,11 @@ class Run:
         loads: Sequence[Load] = (),
         what: str = "",
         progress: Progress = False,
-        checkpoint: str | Path | None = None,
+        finished: Finished | None = None,
         *,
         quick: bool = False,
     ) -> None:
         say = _says(progress)
-        self.finished = Finished(checkpoint)
+        self.finished = finished or Finished(None)
         self.pace = Pace(loads, say, what, quick=quick) if say is not None else None
         self.bars = progress is True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from ddplug.functional import augmentation as augment
 from ddplug.functional.optim import descend
 from ddplug.networks.batching import batch_pieces, go_together
 from ddplug.networks.factory import Network, build, check_outputs
+from ddplug.networks.precision import applied
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.given import AnySet, as_set
 from ddplug.synthetic.recipe import Recipe
@@ -45,8 +47,7 @@ class _Group:
 
 def _alone(module: nn.Module) -> _Group:
     def forward(x: Tensor) -> Tensor:
-        logits: Tensor = module(x[0])
-        return logits[None]
+        return applied(module, x[0])[None]
 
     return _Group([p for p in module.parameters() if p.requires_grad], forward)
 
@@ -65,8 +66,8 @@ def _stacked(modules: Sequence[nn.Module]) -> tuple[_Group, Callable[[], None]]:
                 for name, parameter in module.named_parameters():
                     parameter.copy_(parameters[name][k])
 
-    forward = vmap(one)
-    return _Group(list(parameters.values()), lambda x: forward(parameters, buffers, x)), write_back
+    forward = partial(vmap(one), parameters, buffers)
+    return _Group(list(parameters.values()), partial(applied, forward)), write_back
 
 
 def _samples(data: Trainable, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -131,6 +132,9 @@ def fit(
     tick: Callable[[int], object] = lambda steps: None,
 ) -> None:
     """Train networks of one kind in place, each on its own data and with its own generator.
+
+    They compute in the precision that is chosen (:mod:`ddplug.networks.precision`); weights, losses and the optimizer
+    are float32 in any case.
 
     Args:
         modules: networks, on one device, in training mode.

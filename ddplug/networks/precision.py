@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-__all__ = ["AUTO", "PRECISIONS", "call", "computing", "reduced"]
+__all__ = ["AUTO", "PRECISIONS", "applied", "call", "computing", "reduced"]
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -43,10 +44,19 @@ def call(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         tensors: parameters and buffers; running statistics in them are moved.
         x: ``(n, *shape)`` in model space.
     """
+    return applied(partial(functional_call, module, dict(tensors)), x)
+
+
+def applied(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a network that has its own weights, in the precision that is chosen; what comes out is float32 in any case.
+
+    Args:
+        network: a module, or a function that passes inputs through one or several.
+        x: what it takes, in model space.
+    """
     if not reduced():
-        found: Tensor = functional_call(module, dict(tensors), (x,))
-        return found
+        return network(x)
     # no cache: what it keeps of a weight would be part of the graph of another pass
     with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
-        found = functional_call(module, dict(tensors), (x,))
+        found = network(x)
     return found.to(x.dtype)

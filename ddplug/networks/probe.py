@@ -1,22 +1,46 @@
-"""Whether networks are faster here in bfloat16: one is tried in both precisions, for a moment."""
+"""In which precision to compute: as asked, or the faster one here, for which a network is tried for a moment."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 
 from ddplug.networks.factory import Network, build
 from ddplug.networks.functional import loss_gradient
-from ddplug.networks.precision import PRECISIONS, computing
+from ddplug.networks.precision import AUTO, PRECISIONS, computing
+from ddplug.utils.checks import one_of
+from ddplug.utils.teams import spread
 
-__all__ = ["faster"]
+__all__ = ["faster", "precision_for"]
 
 _BATCH, _ROUNDS = 64, 4
 
 _GAIN = 1.2
 """How many times faster bfloat16 must be: rounding is not taken for nothing, nor for a clock's mistakes."""
+
+
+def precision_for(asked: str, find: Callable[[], str]) -> str:
+    """Return the precision to compute in, the same one in processes that work together.
+
+    Args:
+        asked: one of :data:`ddplug.networks.precision.PRECISIONS`, or ``"auto"``.
+        find: gives what ``"auto"`` means here; called by the first process, which decides for all.
+
+    Raises:
+        OptionError: it is something else.
+
+    Example:
+        >>> precision_for("auto", lambda: "float32")
+        'float32'
+    """
+    one_of("precision", str(asked), (AUTO, *PRECISIONS))
+    if asked != AUTO:
+        return asked
+    found = spread(1, lambda _: {"number": torch.tensor(PRECISIONS.index(find()))})
+    return PRECISIONS[int(found[0]["number"])]
 
 
 def faster(network: Network, shape: tuple[int, ...], num_classes: int, device: torch.device) -> str:

@@ -82,7 +82,7 @@ def test_a_set_is_made_again_in_its_precision(tmp_path: Any, monkeypatch: pytest
     assert torch.equal(first.inputs, second.inputs)
 
 
-class _Slow(nn.Module):
+class Slow(nn.Module):
     """A network that works longer in one precision than in the other, as processors do."""
 
     def __init__(self, rounds: dict[bool, int]) -> None:
@@ -98,7 +98,7 @@ class _Slow(nn.Module):
 
 def _slow(exact: int, rounded: int) -> Any:
     def network() -> nn.Module:
-        return _Slow({False: exact, True: rounded})
+        return Slow({False: exact, True: rounded})
 
     return DM(images_per_class=1, network=network, pool_size=1, batch_real=2, steps=1, init_from="real")
 

@@ -14,6 +14,7 @@ from ddplug.distillers.parts.training import POOL, draw_pool, train
 from ddplug.errors import OptionError
 from ddplug.functional.clustering import LARGEST, clusters
 from ddplug.networks.factory import build, embed
+from ddplug.networks.precision import applied
 
 __all__ = ["MICRO_BATCH", "Features", "cluster_means", "extractor", "logits", "mean_input", "pixels", "thinned"]
 
@@ -31,7 +32,7 @@ def _in_micro_batches(data: LabeledData, apply: Callable[[Tensor], Tensor], inde
 
 def logits(module: nn.Module, data: LabeledData, index: Tensor) -> Tensor:
     """Return the ``(n, classes)`` outputs of a network, in evaluation mode, for the samples at ``(n,)`` positions."""
-    return _in_micro_batches(data, module.eval(), index)
+    return _in_micro_batches(data, partial(applied, module.eval()), index)
 
 
 def pixels(data: LabeledData) -> Features:

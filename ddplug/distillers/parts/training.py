@@ -20,6 +20,7 @@ from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
 from ddplug.networks.factory import Network, check_outputs, has_batch_norm, name_of
 from ddplug.networks.functional import initial_parameters, loss_gradient, sgd_step, stateless, unprefixed
+from ddplug.networks.precision import applied
 from ddplug.utils.checks import at_least
 from ddplug.utils.options import TakesNumbers
 from ddplug.utils.preparation import Stage
@@ -84,7 +85,7 @@ def train(
         module.train()
         with temporary_seed(int(torch.randint(2**31, (), generator=rng)), data.device):  # for dropout
             for part in torch.randperm(len(index), generator=rng).tensor_split(-(-len(index) // batch_size)):
-                output = module(data.batch(index[part]))
+                output = applied(module, data.batch(index[part]))
                 module.zero_grad()
                 cross_entropy(output, targets[index[part].to(data.device)]).backward()
                 _descend(module, momenta)

@@ -84,6 +84,7 @@ class Difficulty(Selection):
     """
 
     name: ClassVar[str] = "difficulty"
+    bfloat16: ClassVar[bool] = True
     suits: ClassVar[Suits] = {
         "teacher": {"image": "convnet:width=32,norm=batch", "series": "conv1d", "row": "mlp"},
         "judge": {"image": "convnet:width=16", "series": "conv1d:width=32", "row": "mlp"},

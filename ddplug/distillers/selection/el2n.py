@@ -48,6 +48,7 @@ class El2n(Selection):
     """
 
     name: ClassVar[str] = "el2n"
+    bfloat16: ClassVar[bool] = True
     suits: ClassVar[Suits] = {"network": {"image": "convnet:width=16", "series": "conv1d:width=32", "row": "mlp"}}
     small: ClassVar[Mapping[str, Any]] = {**Selection.small, "network": "convnet:width=8,depth=1", "networks": 2}
     network: str = AUTO

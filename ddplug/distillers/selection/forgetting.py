@@ -48,6 +48,7 @@ class Forgetting(Selection):
     """
 
     name: ClassVar[str] = "forgetting"
+    bfloat16: ClassVar[bool] = True
     suits: ClassVar[Suits] = {"network": {"image": "convnet:width=16", "series": "conv1d:width=32", "row": "mlp"}}
     small: ClassVar[Mapping[str, Any]] = {**Selection.small, "network": "convnet:width=8,depth=1"}
     network: str = AUTO

@@ -50,8 +50,8 @@ class Avif:
         quality: 0 to 100; 5 takes about 20 bytes for an image of CIFAR-10, 15 takes 38, and 25 takes 55.
         mosaic: ``"all"`` for all images in one picture, which takes the fewest bytes, or ``"class"`` for a picture a
             class, about 300 bytes more each, so that a class can be kept or dropped by itself.
-        speed: of the coder, 0 (slow) to 10. At equal error 4 saves 7 to 10 % of the bytes that 6 takes, in three to five
-            times its seconds; 3 saves two to four more, in twice those of 4.
+        speed: of the coder, 0 (slow) to 10. At equal error 4 saves 7 to 10 % of the bytes that 6 takes, in three to
+            five times its seconds; 3 saves two to four more, in twice those of 4.
 
     Raises:
         OptionError: an option is unknown or outside its range.
