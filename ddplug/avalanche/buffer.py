@@ -55,7 +55,7 @@ from ddplug.avalanche.maker import Maker
 from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
 from ddplug.avalanche.reservoir import Reservoir, by_group, joined
 from ddplug.avalanche.rules import Choice
-from ddplug.avalanche.schema import Rows, Schema, read, some_of_each, write
+from ddplug.avalanche.schema import Rows, Schema, read, some_of_each, stands_for, write
 from ddplug.data.preprocess import Identity
 from ddplug.errors import DataError, OptionError
 from ddplug.functional.resize import reduced_shape
@@ -311,8 +311,8 @@ class DistilledBuffer(ExemplarsBuffer):
         learner = None if learner is None else with_heads_for(learner, exp)
         if self.options.features is not None:
             rows, schema = self._features(self.options.features, rows, schema, learner, agent)
-        every = len(exp.dataset) / len(looked_at)
-        came = by_group(rows, every, self._plan.domain(exp, rows, self._order, self._calls))
+        each = {} if looked_at is exp.dataset else stands_for(exp.dataset, looked_at)
+        came = by_group(rows, each, self._plan.domain(exp, rows, self._order, self._calls))
         self._calls += 1
         times = self.options.waits_for(len(exp.dataset), online=is_online(exp))
         new = came if times == 1 else self._gathered(came, schema, times)
@@ -387,9 +387,12 @@ class DistilledBuffer(ExemplarsBuffer):
         number, unit = self._limit
         images = number if unit == "images" else number / math.prod(dataset[0][0].shape)
         most = max(_LEAST_READ, int(_READ * images))
-        held, used = sum(map(len, self._arrivals)), sum(arrival.nbytes for arrival in self._arrivals)
+        used = sum(arrival.nbytes for arrival in self._arrivals)
         if self._drawn_at_random and self.max_bytes is not None and 2 * used > self.max_bytes:
-            most = min(most, math.ceil(_SPARE * held * self.max_bytes / used / len(self._order)))
+            short = [number for arrival in self._arrivals for number in arrival.short]
+            held, groups = sum(map(len, self._arrivals)) - sum(short), len(self._order) - len(short)
+            if held:
+                most = min(most, math.ceil(_SPARE * held * self.max_bytes / used / groups))
         picks = some_of_each(dataset, most, self._rng(0, self._calls + 1))
         return dataset if picks is None else dataset.subset(picks)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -34,6 +35,7 @@ __all__ = [
     "pairs_of",
     "read",
     "some_of_each",
+    "stands_for",
     "write",
 ]
 
@@ -123,6 +125,17 @@ def some_of_each(dataset: Any, most: int, rng: torch.Generator) -> list[int] | N
     picks = [(targets[order] == label).nonzero()[:most, 0] for label in targets.unique()]
     found: list[int] = order[torch.cat(picks)].sort().values.tolist()
     return found
+
+
+def stands_for(dataset: Any, part: Any) -> dict[int, float]:
+    """Return how many samples of a dataset one sample of a part of it stands for, by class: not each is thinned alike.
+
+    Args:
+        dataset: of a stream; it knows its labels, as :func:`some_of_each` needs them.
+        part: some of its samples, of each class some.
+    """
+    whole, some = (Counter(int(label) for label in each.targets) for each in (dataset, part))
+    return {label: whole[label] / number for label, number in some.items()}
 
 
 def check_item(dataset: Any) -> None:
