@@ -303,7 +303,7 @@ class DistilledBuffer(ExemplarsBuffer):
         if not len(exp.dataset):
             return
         began = time.perf_counter()
-        looked_at = self._looked_at(exp.dataset)
+        looked_at, each = self._looked_at(exp.dataset)
         rows, schema = read(looked_at)
         if self.coded and self._limit is not None and self.max_bytes is None:
             self.max_bytes = self.max_size = self._limit[0] * math.prod(schema.shape)
@@ -311,8 +311,7 @@ class DistilledBuffer(ExemplarsBuffer):
         learner = None if learner is None else with_heads_for(learner, exp)
         if self.options.features is not None:
             rows, schema = self._features(self.options.features, rows, schema, learner, agent)
-        every = len(exp.dataset) / len(looked_at)
-        came = by_group(rows, every, self._plan.domain(exp, rows, self._order, self._calls))
+        came = by_group(rows, each, self._plan.domain(exp, rows, self._order, self._calls))
         self._calls += 1
         times = self.options.waits_for(len(exp.dataset), online=is_online(exp))
         new = came if times == 1 else self._gathered(came, schema, times)
@@ -380,18 +379,24 @@ class DistilledBuffer(ExemplarsBuffer):
                 made[group] = Reservoir(x, self._waiting[group].seen)
         return made
 
-    def _looked_at(self, dataset: Any) -> Any:
-        """Return as much of a dataset as coded real images are chosen from: reading all of it would take longest."""
+    def _looked_at(self, dataset: Any) -> tuple[Any, Mapping[int, float]]:
+        """Return as much of a dataset as coded real images are chosen from: reading all of it would take longest.
+
+        Beside it, how many samples one of a class stands for, unless 1.
+        """
         if not self.coded or self.options.distiller != "auto" or self._limit is None or not hasattr(dataset, "subset"):
-            return dataset
+            return dataset, {}
         number, unit = self._limit
         images = number if unit == "images" else number / math.prod(dataset[0][0].shape)
         most = max(_LEAST_READ, int(_READ * images))
-        held, used = sum(map(len, self._arrivals)), sum(arrival.nbytes for arrival in self._arrivals)
+        used = sum(arrival.nbytes for arrival in self._arrivals)
         if self._drawn_at_random and self.max_bytes is not None and 2 * used > self.max_bytes:
-            most = min(most, math.ceil(_SPARE * held * self.max_bytes / used / len(self._order)))
-        picks = some_of_each(dataset, most, self._rng(0, self._calls + 1))
-        return dataset if picks is None else dataset.subset(picks)
+            short = [number for arrival in self._arrivals for number in arrival.short]
+            held, groups = sum(map(len, self._arrivals)) - sum(short), len(self._order) - len(short)
+            if held:
+                most = min(most, math.ceil(_SPARE * held * self.max_bytes / used / groups))
+        found = some_of_each(dataset, most, self._rng(0, self._calls + 1))
+        return (dataset, {}) if found is None else (dataset.subset(found[0]), found[1])
 
     def _features(
         self, layer: str, rows: Rows, schema: Schema, learner: nn.Module | None, agent: Any

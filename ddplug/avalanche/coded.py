@@ -23,7 +23,7 @@ from ddplug.synthetic.codecs.protocol import codec_of
 from ddplug.synthetic.recipe import Recipe
 from ddplug.synthetic.stored import Stored, store
 
-__all__ = ["Arrival", "arrive", "cuts", "image_bytes", "interleaved", "range_of", "spread"]
+__all__ = ["Arrival", "arrive", "cuts", "fewer", "image_bytes", "interleaved", "range_of", "spread"]
 
 _COUNT_BYTES = 2
 """Of the number of images that a group has in a layer: all that is stored of their labels."""
@@ -91,6 +91,12 @@ class Arrival:
         """Return vectors as such, that were coded as series of one channel; others as they are."""
         return decoded.flatten(1) if len(self.schema.shape) == 1 else decoded
 
+    @property
+    def short(self) -> list[int]:
+        """Numbers of images of the groups that had no more samples than are kept."""
+        own = zip(self.numbers.values(), self.seen, strict=True)
+        return [number for number, seen in own if number > 0 and number >= seen]
+
     def memories(self) -> dict[GroupKey, GroupMemory]:
         """Return the memory of each group."""
         return {
@@ -124,7 +130,7 @@ class Arrival:
             kept._know([images[:n] for images, n in zip(self.images, kept.numbers.values(), strict=True)])
         while kept.nbytes > nbytes:
             share, codec = min(0.95, _SLACK * nbytes / kept.nbytes), kept.layers[0].codec
-            numbers = [max(min(1, number), int(number * share)) for number in kept.layers[0].groups]
+            numbers = fewer(kept.layers[0].groups, share)
             if numbers == list(kept.layers[0].groups):
                 smallest = next(smaller, None)
                 if smallest is None:
@@ -230,6 +236,19 @@ def spread(number: int, samples: Sequence[int]) -> list[int]:
             left -= more
         open_ = [place for place in open_ if shares[place] < samples[place]]
     return shares
+
+
+def fewer(numbers: Sequence[int], share: float) -> list[int]:
+    """Return how many images each group keeps of a share of all: those that have few keep them as long as they can.
+
+    Example:
+        >>> fewer([40, 41], 0.5), fewer([60, 3, 3], 0.5)
+        ([20, 20], [27, 3, 3])
+    """
+    some = [number for number in numbers if number]
+    if some and 2 * min(some) < max(some):
+        return spread(max(len(some), int(sum(some) * share)), numbers)
+    return [max(min(1, number), int(number * share)) for number in numbers]
 
 
 def interleaved(old: int, new: int, share: float) -> Tensor:

@@ -69,7 +69,7 @@ class Coder:
         remembered = {group: memory for arrival in old for group, memory in _memories(arrival, back).items()}
         rest = [kept.beside(self.extra) for arrival in old if (kept := arrival.without(back)) is not None]
         total = len(known | set(new))
-        share = self.max_bytes / total
+        share = _level(rest, self.max_bytes, total)
         shrunk = self._shrunk(rest, share)
         if not new:
             return tuple(shrunk), choice
@@ -98,7 +98,7 @@ class Coder:
     def _shrunk(self, arrivals: Sequence[Arrival], share: float) -> list[Arrival]:
         """Give each arrival the bytes of its groups; one for which they do not suffice is left out."""
         kept = (
-            arrival.within(int(share * len(arrival.groups)), self._smaller(arrival.layers[0].codec))
+            arrival.within(int(_allowed(arrival, share)), self._smaller(arrival.layers[0].codec))
             for arrival in arrivals
         )
         return [arrival for arrival in kept if arrival is not None]
@@ -171,6 +171,36 @@ class Coder:
             for group, reservoir in new.items()
         ]
         return self.maker.distilled(requests, rng)
+
+
+def _small(arrival: Arrival, share: float) -> list[float]:
+    """Return the bytes of each group that has no more samples than are kept, where these take less than a share."""
+    each = arrival.nbytes / max(1, len(arrival))
+    return [number * each for number in arrival.short if number * each < share]
+
+
+def _level(arrivals: Sequence[Arrival], nbytes: int, groups: int) -> float:
+    """Return the bytes of a group, if small ones leave to the others what they cannot use.
+
+    Args:
+        arrivals: what is remembered.
+        nbytes: of the memory.
+        groups: that it has, new ones too.
+    """
+    share = nbytes / groups
+    for _ in range(groups):  # a higher level makes more groups small
+        small = [own for arrival in arrivals for own in _small(arrival, share)]
+        higher = (nbytes - sum(small)) / max(1, groups - len(small))
+        if higher <= share:
+            break
+        share = higher
+    return share
+
+
+def _allowed(arrival: Arrival, share: float) -> float:
+    """Return the bytes that an arrival may take, at so many for each of its groups that has the samples for them."""
+    small = _small(arrival, share)
+    return share * (len(arrival.groups) - len(small)) + sum(small)
 
 
 def _memories(arrival: Arrival, groups: set[GroupKey]) -> dict[GroupKey, Any]:

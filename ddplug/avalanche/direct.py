@@ -13,13 +13,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
 from avalanche.benchmarks.utils.data import _FlatDataWithTransform
 from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader
+from avalanche.benchmarks.utils.flat_data import ConstantSequence, FlatData
 from avalanche.benchmarks.utils.transform_groups import EmptyTransformGroups
 from torch.utils.data import Dataset
 
-__all__ = ["Direct", "direct", "read_directly"]
+__all__ = ["Direct", "direct", "read_directly", "values"]
 
 _Step = Callable[..., Any]
 
@@ -40,7 +41,8 @@ class Direct(Dataset[Any]):
         for number, (_, at, places, _) in enumerate(leaves):
             owner[at], place[at] = number, places
         self.owner, self.place = (array("q", each.astype(np.int64).tobytes()) for each in (owner, place))
-        self.shown = [own for own in dataset._data_attributes.values() if own.use_in_getitem]
+        shown = [own for own in dataset._data_attributes.values() if own.use_in_getitem]
+        self.shown = [(own.name, values(own)) for own in shown]
 
     def __len__(self) -> int:
         return len(self.place)
@@ -53,8 +55,8 @@ class Direct(Dataset[Any]):
         if not self.shown:
             return item
         if isinstance(item, dict):
-            return {**item, **{own.name: own[index] for own in self.shown}}
-        return [*item, *(own[index] for own in self.shown)]
+            return {**item, **{name: own[index] for name, own in self.shown}}
+        return [*item, *[own[index] for _, own in self.shown]]
 
 
 def direct(dataset: Any) -> Any:
@@ -71,6 +73,32 @@ def direct(dataset: Any) -> Any:
     made = Direct(dataset)
     # those with FFCV have a loader of their own
     return dataset if any(hasattr(leaf, "ffcv_info") for leaf, _ in made.sources) else made
+
+
+def values(sequence: Any) -> Any:
+    """Return the values of a data attribute, such as the labels of a dataset, as a list; what is of another kind stays.
+
+    Args:
+        sequence: an attribute, or what its values lie in.
+    """
+    if type(sequence).__getitem__ is DataAttribute.__getitem__:
+        sequence = sequence.data
+    if type(sequence) is ConstantSequence:
+        return [sequence[0]] * len(sequence) if len(sequence) else []
+    if type(sequence) is not FlatData:
+        return sequence
+    places = range(len(sequence)) if sequence._indices is None else sequence._indices
+    if len(sequence._datasets) == 1:
+        own = sequence._datasets[0]
+        if type(own) is ConstantSequence:
+            return [own[0]] * len(sequence) if len(sequence) else []
+        own = values(own)
+        return [own[place] for place in places]
+    parts = [values(part) for part in sequence._datasets]
+    at = np.fromiter(places, np.int64, len(sequence))
+    owner = np.searchsorted(sequence._cumulative_sizes, at, side="right")
+    inner = at - np.array([0, *sequence._cumulative_sizes])[owner]
+    return [parts[number][place] for number, place in zip(owner.tolist(), inner.tolist(), strict=True)]
 
 
 def read_directly(loader: Any) -> None:

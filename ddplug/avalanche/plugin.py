@@ -365,9 +365,12 @@ def _batch(strategy: Any) -> tuple[Tensor, Tensor, Tensor]:
 @contextmanager
 def _running_statistics(module: nn.Module, move: bool) -> Iterator[None]:
     """Let batch normalization use a batch's own statistics without noting them, unless they are to move."""
+    if move:
+        yield
+        return
     norms = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
     held = [m for m in module.modules() if isinstance(m, norms) and m.training and m.track_running_stats]
-    for layer in () if move else held:
+    for layer in held:
         layer.track_running_stats = False
     try:
         yield

@@ -76,10 +76,10 @@ class MemoryBatches:
                 so that each of its rows meets several.
         """
         index = self._next()
-        if moves is not None and len(moves):
-            index = index.repeat(max(1, self.size // len(index)))
+        if moves is not None and len(moves) and (times := self.size // len(index)) > 1:
+            index = index.repeat(times)
         index = index.to(self.rows.y.device)
-        x = augmented(self.rows.x[index], self.augment, self.rng, self.background)
+        x = augmented(self.rows.x.index_select(0, index), self.augment, self.rng, self.background)
         if moves is not None:
             x = translated(x, moves, self.translate, self.rng)
         return x, self.rows.y[index], self.rows.t[index], None if self.soft is None else self.soft[index]

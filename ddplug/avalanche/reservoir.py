@@ -64,19 +64,20 @@ class Reservoir:
         return Reservoir(torch.stack(rows), seen)
 
 
-def by_group(rows: Rows, each: float, experience: int | None) -> dict[GroupKey, Reservoir]:
+def by_group(rows: Rows, each: Mapping[int, float], experience: int | None) -> dict[GroupKey, Reservoir]:
     """Sort samples into groups, all of them, in the order of tasks and classes.
 
     Args:
         rows: the samples of an experience.
-        each: how many samples of the experience each of them stands for.
+        each: how many samples of the experience one of a class stands for; 1 of a class that is not named.
         experience: its number, if it is a domain of its own.
     """
     pairs = torch.stack([rows.t, rows.y], 1)
     groups = {}
     for pair in pairs.unique(dim=0):
+        task, label = pair.tolist()
         x = rows.x[(pairs == pair).all(1)].float()
-        groups[GroupKey(int(pair[1]), int(pair[0]), experience)] = Reservoir(x, round(each * len(x)))
+        groups[GroupKey(label, task, experience)] = Reservoir(x, round(each.get(label, 1.0) * len(x)))
     return groups
 
 

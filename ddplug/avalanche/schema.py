@@ -19,7 +19,7 @@ from avalanche.benchmarks.utils.flat_data import ConstantSequence, FlatData
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from ddplug.avalanche.direct import direct
+from ddplug.avalanche.direct import direct, values
 from ddplug.errors import DataError
 from ddplug.utils.randomness import temporary_seed
 from ddplug.utils.text import one_line
@@ -102,8 +102,8 @@ class _Stored(Dataset[tuple[Tensor, Any]]):
         return self.x[index], self.y[index]
 
 
-def some_of_each(dataset: Any, most: int, rng: torch.Generator) -> list[int] | None:
-    """Draw positions of at most so many samples of each class, in ascending order.
+def some_of_each(dataset: Any, most: int, rng: torch.Generator) -> tuple[list[int], dict[int, float]] | None:
+    """Draw positions of at most so many samples of each class.
 
     Args:
         dataset: of a stream.
@@ -111,18 +111,20 @@ def some_of_each(dataset: Any, most: int, rng: torch.Generator) -> list[int] | N
         rng: generator on the CPU.
 
     Returns:
-        ``None`` where the dataset does not know its labels, or has no more.
+        The positions in ascending order, and how many samples of the dataset one of a class stands for; ``None`` where
+        the dataset does not know its labels, or has no more.
     """
     labels = getattr(dataset, "targets", None)
     if labels is None:
         return None
-    targets = torch.as_tensor([int(label) for label in labels])
-    if int(targets.bincount().max()) <= most:
+    targets = torch.as_tensor([int(label) for label in values(labels)])
+    counts = targets.bincount()
+    if int(counts.max()) <= most:
         return None
     order = torch.randperm(len(targets), generator=rng)
     picks = [(targets[order] == label).nonzero()[:most, 0] for label in targets.unique()]
     found: list[int] = order[torch.cat(picks)].sort().values.tolist()
-    return found
+    return found, {label: max(1.0, number / most) for label, number in enumerate(counts.tolist())}
 
 
 def check_item(dataset: Any) -> None:
@@ -217,13 +219,9 @@ def known_pairs(dataset: Any) -> set[Pair] | None:
     labels, tasks = getattr(dataset, "targets", None), getattr(dataset, "targets_task_labels", None)
     if labels is None:
         return None
-    if not len(labels):
-        return set()
     if tasks is None or not tasks.use_in_getitem:
-        return {(0, int(label)) for label in getattr(labels, "uniques", labels)}
-    if len(tasks.uniques) == 1:
-        return {(int(task), int(label)) for task in tasks.uniques for label in labels.uniques}
-    return {(int(task), int(label)) for task, label in zip(tasks, labels, strict=True)}
+        return {(0, int(label)) for label in set(values(labels))}
+    return {(int(task), int(label)) for task, label in set(zip(values(tasks), values(labels), strict=True))}
 
 
 def pairs_of(dataset: Any) -> set[Pair]:

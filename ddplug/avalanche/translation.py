@@ -49,8 +49,10 @@ def differences(x: Tensor, groups: Tensor, among: int, rng: torch.Generator) -> 
     if among < n:  # candidates: the others with the `among` least random numbers
         order.masked_fill_(none, 2.0)
         far.masked_fill_(order > order.kthvalue(among, 1, keepdim=True).values, math.inf)
-    some = others.any(1)
-    return (x - x[far.argmin(1)])[some] * math.sqrt(0.5)
+    some, own, nearest = others.any(1), x, far.argmin(1)
+    if not some.all():
+        own, nearest = x[some], nearest[some]
+    return (own - x.index_select(0, nearest)).mul_(math.sqrt(0.5))
 
 
 def translated(rows: Tensor, moves: Tensor, strength: float, rng: torch.Generator) -> Tensor:
@@ -68,5 +70,5 @@ def translated(rows: Tensor, moves: Tensor, strength: float, rng: torch.Generato
     if not len(moves):
         return rows
     pick = torch.randint(len(moves), (len(rows),), generator=rng).to(moves.device)
-    picked = moves[pick].to(rows.dtype)
+    picked = moves.index_select(0, pick).to(rows.dtype)
     return rows + (picked if strength == 1 else strength * picked)

@@ -98,6 +98,24 @@ def revisiting() -> Any:
     return from_parts(*((x[part], y[part]) for part in parts))
 
 
+def blurry(x: Tensor, y: Tensor, experiences: int = 3, every: int = 5) -> Any:
+    """Each experience has most samples of two classes of its own, and one in ``every`` belongs to the others' classes.
+
+    Args:
+        x: inputs.
+        y: class labels, two for each experience.
+        experiences: number of them.
+        every: of a class, the first of so many samples comes with the next experience, the second with the one after
+            it, and so on; the others come at home.
+    """
+    place = torch.zeros_like(y)
+    for label in y.unique():
+        place[y == label] = torch.arange(int((y == label).sum()))
+    away = (place % every == 0) * (1 + place // every % (experiences - 1))
+    when = (y // 2 + away) % experiences
+    return from_parts(*((x[when == number], y[when == number]) for number in range(experiences)))
+
+
 def online(size: int = 10, **options: Any) -> Iterable[Any]:
     """Pieces of a class-incremental stream."""
     stream: Iterable[Any] = split_online_stream(nc().train_stream, size, seed=0, **options)
@@ -112,6 +130,8 @@ SCENARIOS: dict[str, Callable[[], Iterable[Any]]] = {
     "permuted": lambda: permuted().train_stream,
     "revisited": lambda: revisiting().train_stream,
     "uneven": lambda: nc(3, per_exp_classes={0: 3, 1: 1, 2: 2}, fixed_class_order=list(range(6))).train_stream,
+    "blurry": lambda: blurry(*toy((30,) * CLASSES).tensors).train_stream,
+    "long-tailed": lambda: nc(data=toy((40, 20, 10, 5, 3, 3))).train_stream,
     "color": lambda: nc(data=toy(channels=3)).train_stream,
     "vectors": lambda: nc(data=toy(vectors=True)).train_stream,
     "transformed": lambda: nc(train_transform=transforms.RandomCrop(8, 2), eval_transform=halved).train_stream,

@@ -42,7 +42,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "bytes": {"distiller": "class-mean", "max_size": None, "max_bytes": 1500},
 }
 
-BYTES = {"color": 3000, "vectors": 300, "instances": 1750}
+BYTES = {"color": 3000, "vectors": 300, "instances": 1750, "blurry": 1750}
 """Where 1500 bytes hold more images than there are samples, or fewer than there are groups."""
 
 every_policy = pytest.mark.parametrize("policy", POLICIES)

@@ -10,9 +10,10 @@ from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.benchmarks.utils import AvalancheDataset, as_classification_dataset
 from avalanche.benchmarks.utils.data_attribute import DataAttribute
 from avalanche.benchmarks.utils.data_loader import GroupBalancedDataLoader
+from avalanche.benchmarks.utils.flat_data import ConstantSequence, FlatData
 from torch.utils.data import TensorDataset
 
-from ddplug.avalanche.direct import Direct, direct, read_directly
+from ddplug.avalanche.direct import Direct, direct, read_directly, values
 
 
 def _data(first: float, number: int) -> Any:
@@ -63,6 +64,25 @@ def test_items_are_those_of_avalanche_under_either_group(make: Callable[[], Any]
         for k in range(len(dataset)):
             assert type(made[k]) is type(dataset[k])
             assert _same(made[k], dataset[k])
+
+
+@pytest.mark.parametrize("make", CASES)
+def test_labels_are_those_of_avalanche(make: Callable[[], Any]) -> None:
+    dataset = make()
+    for own in dataset._data_attributes.values():
+        found = values(own)
+        assert isinstance(found, list)
+        assert _same(found, [own[k] for k in range(len(dataset))])
+        assert [type(value) for value in found] == [type(own[k]) for k in range(len(dataset))]
+
+
+def test_values_of_any_sequence_are_found() -> None:
+    assert values([3, 4]) == [3, 4]
+    assert values(DataAttribute(torch.tensor([5, 6]), "a")) == [5, 6]
+    nested = FlatData([FlatData([[1, 2, 3]], [2, 0], can_flatten=False), ConstantSequence(9, 2)], [3, 0, 1, 2])
+    assert values(DataAttribute(nested, "a")) == list(nested) == [9, 3, 1, 9]
+    assert values(DataAttribute(ConstantSequence(4, 3), "a")) == [4, 4, 4]
+    assert values(DataAttribute(ConstantSequence(4, 0), "a")) == []
 
 
 def test_what_is_no_plain_avalanche_dataset_stays() -> None:

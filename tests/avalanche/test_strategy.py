@@ -61,6 +61,7 @@ def run(strategy: Any, experiences: Any, seed: int = 0, **options: Any) -> Any:
 STRATEGIES = [
     pytest.param(DistilledReplay, {}, id="loss"),
     pytest.param(DistilledReplay, {"finetune_steps": 2, "augment": "auto", "weight": "classes"}, id="fine-tuned"),
+    pytest.param(DistilledReplay, {"distiller": "auto"}, id="coded"),
     pytest.param(DistilledReplay, {"soft_labels": True}, id="soft"),
     pytest.param(DistilledReplay, {"mode": "batch"}, id="batch"),
     pytest.param(DistilledGDumb, {"augment": "auto"}, id="gdumb"),
@@ -81,8 +82,10 @@ def test_every_stream_trains_and_evaluates(scenario: str, cls: Any, options: dic
     strategy = made(cls, model, **options, mem_size=18, evaluator=evaluator)
     for experience in experiences:
         run(strategy, [experience])
-        memory = strategy.storage_policy.rows()
-        assert len(memory) == len(strategy.storage_policy.buffer) <= 18
+        policy = strategy.storage_policy
+        memory = policy.rows()
+        assert len(memory) == len(policy.buffer)
+        assert policy.nbytes <= policy.max_bytes if policy.coded else len(memory) <= 18
     figures = strategy.eval(experiences if scenario != "online" else nc().test_stream)
     assert any(name.startswith("Top1_Acc_Stream/eval_phase") for name in figures)
     seen = (
