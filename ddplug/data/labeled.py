@@ -17,6 +17,7 @@ from ddplug.utils.checks import values_at_least
 from ddplug.utils.pictures import as_html, drawable, first_of_each, opened, sheet
 from ddplug.utils.randomness import seeded
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.text import known_by
 
 __all__ = ["LabeledData"]
 
@@ -286,13 +287,14 @@ class LabeledData:
             >>> data.arranged(("b", "a"), data.preprocess).inputs.tolist()
             [[2.0, 1.0], [4.0, 3.0]]
         """
-        place = {name: k for k, name in enumerate(self.columns)}
-        if not columns or columns == self.columns or len(place) < max(len(columns), len(self.columns), 1):
+        place = {known_by(name): k for k, name in enumerate(self.columns)}
+        fewest = min(len(place), len(set(map(known_by, columns))))
+        if columns == self.columns or fewest < max(len(columns), len(self.columns), 1):
             return replace(self, preprocess=preprocess)
-        lacking = [name for name in columns if name not in place]
+        lacking = [name for name in columns if known_by(name) not in place]
         if lacking:
             raise DataError(f"{self.name}: column {lacking[0]!r} is missing; there are {', '.join(self.columns[:5])}")
-        inputs = self.inputs[:, [place[name] for name in columns]]
+        inputs = self.inputs[:, [place[known_by(name)] for name in columns]]
         return replace(self, inputs=inputs, columns=columns, preprocess=preprocess)
 
     @own_surroundings()
