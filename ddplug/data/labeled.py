@@ -14,6 +14,7 @@ from ddplug.data.cache import take
 from ddplug.data.preprocess import Preprocess, pieces, to_pixels
 from ddplug.errors import DataError, OptionError
 from ddplug.utils.checks import values_at_least
+from ddplug.utils.devices import named_device
 from ddplug.utils.pictures import as_html, drawable, first_of_each, opened, sheet
 from ddplug.utils.randomness import seeded
 from ddplug.utils.surroundings import own_surroundings
@@ -235,7 +236,8 @@ class LabeledData:
 
     def to(self, device: torch.device | str) -> LabeledData:
         """Move the data to a device; inputs that are memory-mapped stay, and are moved a batch at a time."""
-        if torch.device(device) == self.device:
+        device = named_device(device)
+        if device == self.device:
             return self
         inputs = self.inputs if self.scratch is not None else self.inputs.to(device)
         return replace(self, inputs=inputs, targets=self.targets.to(device), preprocess=self.preprocess.to(device))

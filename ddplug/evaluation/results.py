@@ -311,6 +311,7 @@ def cross_architecture(
     """
     synthetic = as_set(synthetic)
     networks = _OTHERS.get(form_of(synthetic.shape), NETWORKS) if networks is None else networks
+    networks = [networks] if isinstance(networks, str) or callable(networks) else networks
     return _each(
         synthetic, test, networks, repeats, recipe, seed=seed, device=device, progress=progress, checkpoint=checkpoint
     )

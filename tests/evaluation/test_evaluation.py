@@ -587,3 +587,12 @@ def test_steps_travel_with_a_set_and_are_written_only_where_given() -> None:
     assert "steps" not in Recipe.paper().to_json()
     with pytest.raises(errors.OptionError, match="steps is -1; it must lie between 0 and 1000000000"):
         Recipe(steps=-1)
+
+
+def test_one_architecture_is_as_good_as_a_list_of_it() -> None:
+    train, test = toy_images((6, 6), size=4).split(0.5)
+    made = distill(train, "random", images_per_class=1, device="cpu")
+    options: dict[str, Any] = {"repeats": 1, "recipe": Recipe(epochs=1), "device": "cpu"}
+    for one in ("mlp", lambda shape, classes: build("mlp", shape, classes, torch.Generator())):
+        listed = cross_architecture(made, test, [one], **options)
+        assert [found.accuracies for found in cross_architecture(made, test, one, **options)] == [listed[0].accuracies]
