@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -86,9 +87,10 @@ def _forms(part: str, held: Any) -> Iterator[tuple[str, str]]:
 
 
 def _tell_of_others(path: Path, held: Any) -> None:
-    """Tell of arrays that are not read; those for validation are left out where there are others to test on."""
+    """Tell of arrays that are called like data and not read: those of one part lack inputs or labels, or come twice."""
     read = {name for part in _PARTS for name in next(_forms(part, held), ())}
-    others = [name for name in held if name not in read and name != "class_names" and "val" not in name.split("_")]
+    called = {form.format(name) for forms in _PARTS.values() for form in forms for names in _NAMES for name in names}
+    others = [name for name in held if name in called - read and "val" not in name.split("_")]
     if read and others:
         note(f"{path}: {len(others)} of {len(list(held))} arrays are not read: {', '.join(others[:5])}")
 
@@ -132,9 +134,10 @@ def _array(path: Path, held: Any, name: str) -> Any:
         _check_size(held.zip, name)
         return held[name]
     except Exception as error:  # of objects, or damaged: what unpacks archives and arrays raises anything
-        if "allow_pickle" not in str(error):
-            raise DataError(f"{path}: array {name!r} cannot be read ({one_line(error)}); save it again") from None
+        if isinstance(error, (zipfile.BadZipFile, zlib.error, EOFError)):
+            raise DataError(f"{path}: array {name!r} is damaged ({one_line(error)}); save it again") from None
+        reason = "Python objects, which are never loaded" if "allow_pickle" in str(error) else one_line(error)
         raise DataError(
-            f"{path}: array {name!r} holds Python objects, which are never loaded; save plain numbers or texts "
+            f"{path}: array {name!r} holds {reason}; save plain numbers or texts "
             "(array.astype(str)), and inputs of one shape"
         ) from None

@@ -187,13 +187,14 @@ def tell_of_missing(path: Path, labels: Sequence[Any]) -> None:
 def _tell_of_counts(path: Path, inputs: NDArray[np.float32], columns: Sequence[str]) -> None:
     """Tell of columns that number the rows, as pandas writes an index: these tell classes that lay together.
 
-    After a draw of rows the numbers are in any order, and some are not there.
+    After a draw of rows the numbers are in any order, and some are not there; half of them must be.
     """
     if len(inputs) < 3:
         return
     for name, values in zip(columns, inputs.T, strict=True):
-        whole = bool((values >= 0).all() and (values == np.floor(values)).all())
-        if _INDEX.fullmatch(name) and whole and len(np.unique(values)) == len(values):
+        if _INDEX.fullmatch(name) is None or values.min() < 0 or values.max() >= 2 * len(values):
+            continue
+        if bool((values == np.floor(values)).all()) and len(np.unique(values)) == len(values):
             note(
                 f"{path}: column {name!r} numbers the rows, and is learned from; leave it out by ignore=[{name!r}] "
                 f"(--ignore {shlex.quote(name)}) if it is an index"
