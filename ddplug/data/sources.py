@@ -227,7 +227,8 @@ def _scale(data: LabeledData) -> str | None:
     if found is None:
         return "0..1"
     ends = [set(end) for end in found]
-    return next((f"{low}..{high}" for low, high in ((0, 255), (-1, 1)) if ends == [{low}, {high}]), None)
+    known = ((0.0, 255.0), (-1.0, 1.0))
+    return next((f"{low:g}..{high:g}" for low, high in known if ends == [{low}, {high}]), None)
 
 
 def _check_classes(name: str | Path, train: tuple[str, ...], test: tuple[str, ...]) -> None:

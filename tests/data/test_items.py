@@ -289,7 +289,8 @@ def test_a_loader_that_changes_what_it_collates_is_told_of() -> None:
 def test_two_data_sets_are_not_taken_for_inputs_and_labels() -> None:
     one = TensorDataset(torch.zeros(4, 1, 8, 8), torch.arange(4) % 2)
     arrays = (np.zeros((4, 1, 8, 8), np.uint8), np.arange(4) % 2)
-    for pair in ((one, one), (arrays, arrays), (DataLoader(one), DataLoader(one))):
+    pairs: list[Any] = [(one, one), (arrays, arrays), (DataLoader(one), DataLoader(one))]
+    for pair in pairs:
         with pytest.raises(DataError, match=r"these are two data sets, .*; give one of them, data\[0\]"):
             as_labeled(pair)
         assert len(as_labeled(pair[0])) == 4
@@ -308,8 +309,9 @@ def test_a_list_of_tensors_is_a_tensor(kind: torch.dtype) -> None:
 
 def test_pictures_of_which_one_is_in_color_are_all_read_in_color(tmp_path: Any) -> None:
     grey, red = Image.new("L", (4, 4), 7), Image.new("RGB", (4, 4), (255, 0, 0))
+    ways: list[dict[str, Any]] = [{}, {"cache": tmp_path / "cache"}, {"cache": tmp_path / "cache"}]
     for pictures in ([grey, red, grey, red], [red, grey, red, grey], [grey, grey, grey, red]):
-        for options in ({}, {"cache": tmp_path / "cache"}, {"cache": tmp_path / "cache"}):
+        for options in ways:
             found = from_dataset([(picture, k % 2) for k, picture in enumerate(pictures)], **options)
             wanted = [[7, 7, 7] if picture is grey else [255, 0, 0] for picture in pictures]
             assert found.inputs[:, :, 0, 0].tolist() == wanted

@@ -176,7 +176,7 @@ def test_parts_of_one_file_have_one_range(train: Any, test: Any, said: str | Non
 
 @pytest.mark.parametrize("names", [("x_test",), ("x", "y")])
 def test_arrays_that_are_not_read_are_named(names: tuple[str, ...], tmp_path: Path) -> None:
-    more = {name: LABELS if name == "y" else BYTES for name in names}
+    more: dict[str, Any] = {name: LABELS if name == "y" else BYTES for name in names}
     np.savez(tmp_path / "a.npz", x_train=BYTES, y_train=LABELS, x_val=BYTES, y_val=LABELS, **more)
     with pytest.warns(Note, match=rf"{len(names)} of {4 + len(names)} arrays are not read: {', '.join(names)}"):
         load(tmp_path / "a.npz")

@@ -367,13 +367,15 @@ def test_what_is_no_set_no_label_or_no_device_is_one_line() -> None:
     for other in ([made], "made.safetensors", toy_images()):
         with pytest.raises(DataError, match=rf"a {type(other).__name__} is no set to merge with; give one, as of"):
             made.merge(other)  # type: ignore[arg-type]
-    for thing in (made, toy_images()):
+    things: list[Any] = [made, toy_images()]
+    for thing in things:
         with pytest.raises(OptionError, match="unknown device 'cudaa'; use auto, cpu, cuda, cuda:N or mps"):
             thing.to("cudaa")
         with pytest.raises(OptionError, match=r"device 'cuda:99' is not available: .*; use auto or cpu"):
             thing.to("cuda:99")
         assert thing.to("auto").to("cpu").shape == thing.shape  # as it says
-    for name, value in (("inputs", made.inputs.numpy()), ("targets", made.targets.tolist())):
+    fields: dict[str, Any] = {"inputs": made.inputs.numpy(), "targets": made.targets.tolist()}
+    for name, value in fields.items():
         with pytest.raises(DataError, match=rf"{name} are a \w+, not a tensor; give torch.as_tensor\({name}\)"):
             dataclasses.replace(made, **{name: value})
         assert len(dataclasses.replace(made, **{name: torch.as_tensor(value)})) == len(made)

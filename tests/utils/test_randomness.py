@@ -22,7 +22,8 @@ def test_rows_of_generators_do_not_meet() -> None:
 
 
 def test_threads_that_lend_the_global_generators_wait_for_each_other() -> None:
-    inside, drawn = threading.Event(), {}
+    inside = threading.Event()
+    drawn: dict[int, torch.Tensor] = {}
 
     def second() -> None:
         inside.wait()
