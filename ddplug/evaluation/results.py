@@ -278,7 +278,7 @@ def evaluate(
 def cross_architecture(
     synthetic: AnySet,
     test: Data,
-    networks: Sequence[Network] | None = None,
+    networks: Network | Sequence[Network] | None = None,
     *,
     repeats: int = 5,
     recipe: Recipe | str | None = None,
@@ -292,8 +292,8 @@ def cross_architecture(
     Args:
         synthetic: the set, or the file of one.
         test: real data that the set was not made from, see :func:`ddplug.data.as_labeled`.
-        networks: names with options, or functions that build one; if not given those of the papers' tables for
-            images, and a few each for series and rows of numbers.
+        networks: names with options, or functions that build one, or a single one; if not given those of the papers'
+            tables for images, and a few each for series and rows of numbers.
         repeats: networks to train of each architecture, at least 1.
         recipe: how to train, see :func:`evaluate`.
         seed: of each evaluation.

@@ -378,4 +378,5 @@ def test_what_is_no_set_no_label_or_no_device_is_one_line() -> None:
     for name, value in fields.items():
         with pytest.raises(DataError, match=rf"{name} are a \w+, not a tensor; give torch.as_tensor\({name}\)"):
             dataclasses.replace(made, **{name: value})
-        assert len(dataclasses.replace(made, **{name: torch.as_tensor(value)})) == len(made)
+        changed: dict[str, Any] = {name: torch.as_tensor(value)}
+        assert len(dataclasses.replace(made, **changed)) == len(made)
