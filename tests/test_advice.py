@@ -32,6 +32,7 @@ ELSEWHERE = {
     "search/journal.py": "tests/search/test_journal.py",
     "nni/spaces.py": "tests/nni/test_spaces.py",
     "data/sources.py": "tests/data/test_sources.py",
+    "data/npz.py": "tests/data/test_sources.py",
     "auto.py": "it says what distill says of a checkpoint",
     "distillers/parts/experts.py": "tests/distillers/test_experts.py",
     "distillers/dp_dm.py": "tests/distillers/test_dp_dm.py",

@@ -32,8 +32,10 @@ def small(name: str) -> speed.Row:
 
 @pytest.mark.parametrize("name", ["dm-1", "dm-10", "dc-1", "dc-10", "dsa-1", "mtt-1", "mtt-10"])
 def test_both_sides_come_to_the_same_images(name: str) -> None:
-    ours, theirs, _ = speed.sides(small(name))
-    torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-5)
+    ours, theirs, begun = speed.sides(small(name))
+    first, second = ours(), theirs()
+    # of the step: a pixel moves by 65 where trajectories are matched, and by 0.02 where gradients are
+    assert float((first - second).norm()) <= 1e-5 * float((second - begun["inputs"]).norm())
 
 
 def test_a_plain_step_trains_the_network_too() -> None:

@@ -152,7 +152,7 @@ def _from_toml(place: str) -> Config:
     if len(content) > _MAX_BYTES:
         raise OptionError(f"{place} has {len(content)} bytes, too many for a file of options; check the name")
     try:
-        values = toml.loads(content.decode())
+        values = toml.loads(content.decode("utf-8-sig"))  # editors of Windows put a mark before it
     except ValueError as error:  # of TOML and of UTF-8
         raise FormatError(f"{place} is not valid TOML: {one_line(error, most=200)}") from None
     return Config(place, {name.replace("_", "-"): value for name, value in values.items()})

@@ -62,22 +62,33 @@ def as_labeled(data: Any, split: str = "train", *, what: str = "data") -> Labele
         return load(data, split=split)
     if hasattr(data, "pixels") and hasattr(data, "preprocess"):  # a set, of real data perhaps: its items are no pixels
         return from_arrays(data.pixels(), data.targets, preprocess=data.preprocess, class_names=data.class_names)
+    if isinstance(data, tuple) and len(data) == 2 and all(map(_is_data, data)):
+        raise DataError(f"{what}: these are two data sets, as for training and for tests; give one of them, data[0]")
     if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], (tuple, Mapping)):  # no two items
         return from_arrays(*data)
+    fit = isinstance(data, DataLoader) or hasattr(data, "__getitem__")
+    if fit and not isinstance(data, Mapping) and type(data).__name__ not in _WHAT_TO_CALL:
+        return from_dataset(data)
+    raise DataError(f"{what}: {_instead_of(data)}")
+
+
+def _instead_of(data: Any) -> str:
+    """Say what to give in the place of what holds no labeled data."""
     kind = type(data).__name__
     if kind in _WHAT_TO_CALL:
-        raise DataError(f"{what}: a {kind} holds no labeled data; give {_WHAT_TO_CALL[kind]}")
+        return f"a {kind} holds no labeled data; give {_WHAT_TO_CALL[kind]}"
     if isinstance(data, Mapping):
-        raise DataError(
-            f"{what}: a {kind} of {', '.join(map(repr, list(data)[:5]))} is not a data set; {_of_mapping(data)}"
-        )
+        return f"a {kind} of {', '.join(map(repr, list(data)[:5]))} is not a data set; {_of_mapping(data)}"
     if isinstance(data, Iterator):
-        raise DataError(f"{what}: a {kind} is not a data set; give list(...) of it")
-    if isinstance(data, DataLoader) or hasattr(data, "__getitem__"):
-        return from_dataset(data)
-    raise DataError(
-        f"{what}: a {kind} is not a data set; give a torch Dataset, the name of a data set, a folder, or LabeledData"
-    )
+        return f"a {kind} is not a data set; give list(...) of it"
+    return f"a {kind} is not a data set; give a torch Dataset, the name of a data set, a folder, or LabeledData"
+
+
+def _is_data(part: Any) -> bool:
+    """Tell whether one of two is a data set by itself, ``(inputs, labels)`` included; an item has one label."""
+    if isinstance(part, (tuple, list)) and len(part) == 2:
+        return len(getattr(part[1], "shape", ())) == 1 and len(part[1]) > 1
+    return isinstance(part, (Dataset, DataLoader, LabeledData))
 
 
 def _of_mapping(data: Mapping[Any, Any]) -> str:

@@ -41,9 +41,12 @@ def to_inputs(values: Any, what: str) -> Tensor:
             dtype = torch.uint8 if values.dtype == torch.uint8 else torch.float32
             return values.detach().to_dense().to(dtype).contiguous()
     else:
+        if _are_tensors(values) and len({value.shape for value in values}) == 1:
+            # numpy takes them only from the CPU, without gradients, and of its own types
+            return to_inputs(torch.stack([value.detach() for value in values]), what)
         try:
             values = np.asanyarray(values)
-        except ValueError:
+        except (ValueError, RuntimeError, TypeError):
             raise DataError(f"{what}: the inputs differ in shape; give all of them one shape") from None
         refuse_masked(values, f"{what}: the inputs")
         if values.dtype == np.uint8 or values.dtype.kind == "f":
@@ -56,6 +59,13 @@ def to_inputs(values: Any, what: str) -> Tensor:
         f"{what}: the inputs are {values.dtype}; give uint8 pixels (0..255) or floating-point numbers"
         f"{_instead(values, given)}"
     )
+
+
+def _are_tensors(values: Any) -> bool:
+    """Tell whether values are a list of tensors as they are commonly stored."""
+    if not isinstance(values, (list, tuple)) or not values:
+        return False
+    return all(isinstance(value, Tensor) and not value.is_nested for value in values)
 
 
 def refuse_meta(values: Tensor, what: str) -> None:

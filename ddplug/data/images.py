@@ -23,7 +23,7 @@ from ddplug.utils.notes import note
 from ddplug.utils.room import Room
 from ddplug.utils.text import one_line
 
-__all__ = ["MAX_PIXELS", "Folder", "from_pil"]
+__all__ = ["MAX_PIXELS", "Folder", "from_pil", "mode_of"]
 
 MAX_PIXELS = 1 << 26
 """More pixels than a picture may have: small files can unfold to gigabytes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,16 +23,20 @@ from torch.utils.data import (
 )
 
 from ddplug.data.checks import channels_first, to_inputs
-from ddplug.data.images import from_pil
+from ddplug.data.images import from_pil, mode_of
 from ddplug.data.labels import Label, Names, to_label
 from ddplug.errors import DataError
 from ddplug.utils.notes import note
 from ddplug.utils.text import one_line
 
-__all__ = ["INPUTS", "LABELS", "Items", "unwrapped"]
+__all__ = ["INPUTS", "LABELS", "Items", "MixedModesError", "unwrapped"]
 
 INPUTS = ("image", "img", "pixel_values", "images", "input", "inputs", "x")
 LABELS = ("label", "labels", "target", "targets", "class", "y", "fine_label")
+
+
+class MixedModesError(DataError):
+    """Some pictures are grey and some are in color: :meth:`Items.in_color` reads them."""
 
 
 def unwrapped(dataset: Any, name: str) -> Any:
@@ -79,6 +84,14 @@ class Items:
         features = getattr(dataset, "features", None)
         self._features: Mapping[str, Any] = features if isinstance(features, Mapping) else {}
         self._columns = (self._column("Image", INPUTS), self._column("ClassLabel", LABELS))
+        self._mode: str | None = None
+        self._color = False
+
+    def in_color(self) -> Items:
+        """Return the same items, with grey pictures in color too."""
+        found = copy.copy(self)
+        found._color, found._mode = True, None
+        return found
 
     def names(self) -> Names:
         """Return the names that the data set has for its labels."""
@@ -88,7 +101,11 @@ class Items:
         return _names_of(self._dataset, self._name)
 
     def read(self, index: int) -> tuple[Tensor, Label]:
-        """Read one item; whatever goes wrong in there is the data's fault and named."""
+        """Read one item; whatever goes wrong in there is the data's fault and named.
+
+        Raises:
+            MixedModesError: it is a picture in color and those before it are grey, or the other way round.
+        """
         what = f"{self._name}, item {index}"
         try:
             item = self._dataset[index]
@@ -97,9 +114,13 @@ class Items:
         value, label = self._pair(item, what)
         if isinstance(value, Image.Image):
             try:
-                value = from_pil(value)
+                mode = "RGB" if self._color else mode_of(value)
+                value = from_pil(value, mode)
             except Exception as error:
                 raise _unreadable(what, error) from error
+            if mode != (self._mode or mode):
+                raise MixedModesError(f"{what} is of the mode {mode}, others are {self._mode}; convert them to one")
+            self._mode = mode
         if isinstance(value, Mapping):
             keys = ", ".join(map(repr, list(value)[:3]))
             raise DataError(f"{what}: the input is a dictionary of {keys}; decode it, to a PIL image or an array")
@@ -173,7 +194,13 @@ def _own_names(dataset: Any) -> Any:
     The numbers of ``class_to_idx`` are those that torchvision gives, whatever the order of ``classes``; a class may
     have several names there, as in ImageNet, and then ``classes`` has them together.
     """
-    classes, numbers = getattr(dataset, "classes", None), getattr(dataset, "class_to_idx", None)
+    try:
+        classes, numbers = getattr(dataset, "classes", None), getattr(dataset, "class_to_idx", None)
+    except Exception as error:  # of somebody else's code
+        raise DataError(
+            f"the names of the classes of {type(dataset).__name__} cannot be read: {type(error).__name__}: "
+            f"{one_line(error)}; give class_names"
+        ) from error
     if isinstance(classes, str) or not hasattr(classes, "__len__"):
         classes = None
     if not isinstance(numbers, Mapping) or not numbers or not all(isinstance(n, int) for n in numbers.values()):

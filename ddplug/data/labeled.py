@@ -14,9 +14,11 @@ from ddplug.data.cache import take
 from ddplug.data.preprocess import Preprocess, pieces, to_pixels
 from ddplug.errors import DataError, OptionError
 from ddplug.utils.checks import values_at_least
+from ddplug.utils.devices import named_device
 from ddplug.utils.pictures import as_html, drawable, first_of_each, opened, sheet
 from ddplug.utils.randomness import seeded
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.text import known_by
 
 __all__ = ["LabeledData"]
 
@@ -234,7 +236,8 @@ class LabeledData:
 
     def to(self, device: torch.device | str) -> LabeledData:
         """Move the data to a device; inputs that are memory-mapped stay, and are moved a batch at a time."""
-        if torch.device(device) == self.device:
+        device = named_device(device)
+        if device == self.device:
             return self
         inputs = self.inputs if self.scratch is not None else self.inputs.to(device)
         return replace(self, inputs=inputs, targets=self.targets.to(device), preprocess=self.preprocess.to(device))
@@ -286,13 +289,14 @@ class LabeledData:
             >>> data.arranged(("b", "a"), data.preprocess).inputs.tolist()
             [[2.0, 1.0], [4.0, 3.0]]
         """
-        place = {name: k for k, name in enumerate(self.columns)}
-        if not columns or columns == self.columns or len(place) < max(len(columns), len(self.columns), 1):
+        place = {known_by(name): k for k, name in enumerate(self.columns)}
+        fewest = min(len(place), len(set(map(known_by, columns))))
+        if columns == self.columns or fewest < max(len(columns), len(self.columns), 1):
             return replace(self, preprocess=preprocess)
-        lacking = [name for name in columns if name not in place]
+        lacking = [name for name in columns if known_by(name) not in place]
         if lacking:
             raise DataError(f"{self.name}: column {lacking[0]!r} is missing; there are {', '.join(self.columns[:5])}")
-        inputs = self.inputs[:, [place[name] for name in columns]]
+        inputs = self.inputs[:, [place[known_by(name)] for name in columns]]
         return replace(self, inputs=inputs, columns=columns, preprocess=preprocess)
 
     @own_surroundings()

@@ -35,6 +35,8 @@ def to_labels(values: Any, what: str) -> NDArray[Any]:
         DataError: they are neither integers nor texts, or not one a sample.
     """
     given = values
+    if isinstance(values, (list, tuple)) and values and all(isinstance(value, Tensor) for value in values):
+        values = [to_label(value, f"{what}, sample {index}") for index, value in enumerate(values)]
     if isinstance(values, Tensor):
         refuse_meta(values, f"{what}: the labels")
         values = values.detach().cpu().to_dense()

@@ -8,16 +8,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ddplug.data.images import Folder
-from ddplug.data.tables import cells, tell_of_missing
-from ddplug.errors import DataError, OptionError, unknown
+from ddplug.data.labels import Names
+from ddplug.data.tables import cells, numbers_if_whole, place_of, tell_of_missing
+from ddplug.errors import DataError, OptionError
 from ddplug.utils.notes import note
 
 __all__ = ["Listed"]
 
 _FILES = ("filename", "file_name", "file", "image", "image_id", "image_path", "filepath", "path", "id", "name")
 _LABELS = ("label", "class", "target", "diagnosis", "dx", "category", "y")
-_ENDINGS = ("", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+_LOWER = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+_ENDINGS = ("", *_LOWER, *map(str.upper, _LOWER))
 """What a picture's name may lack."""
+
+_PARTS = ("split", "subset", "fold", "partition", "set", "phase", "dataset")
+"""What columns are called that say which part of the data a picture belongs to."""
 
 _MAX_LIST = 256 << 20
 """Bytes that the list may have."""
@@ -49,8 +54,11 @@ class Listed(Folder):
         rows = cells(labels, _MAX_LIST)
         head = [name.strip() for name in next(rows, (0, []))[1]]
         file, label = _columns(labels, head, target)
+        self._tell_of_parts(labels, head, label)
+        if _is_picture(path, head[file]):
+            raise DataError(f"{labels} begins with a picture, {head[file]}; put a row of column names first")
         for line, row in rows:
-            picture, text = _found(path, row[file].strip(), f"{labels}, line {line}"), row[label].strip()
+            picture, text = _found(path, row[file].strip(), labels, line), row[label].strip()
             if not text:
                 raise DataError(f"{labels}, line {line}: column {head[label]!r} is empty; fill it in or drop the row")
             again += picture in classes
@@ -66,10 +74,18 @@ class Listed(Folder):
         texts = list(classes.values())
         tell_of_missing(labels, texts)
         self.path, self.size, self.progress, self._wanted = path, size, progress, None
-        self.classes = tuple(sorted(set(texts), key=_numbers_first))
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        self._samples = sorted((picture, numbers[text]) for picture, text in classes.items())
+        numbers, self.classes = Names().encode(numbers_if_whole(texts), path.resolve().name)
+        self._samples = sorted(zip(classes, numbers.tolist(), strict=True))
         self._list = labels
+
+    def _tell_of_parts(self, labels: Path, head: Sequence[str], label: int) -> None:
+        """Tell of a column that divides the pictures, and is not read."""
+        said = [name for k, name in enumerate(head) if k != label and name.casefold() in _PARTS]
+        if said:
+            note(
+                f"{labels}: column {said[0]!r} is not read, and a fifth of each class is the test part; if it says "
+                "which picture is for tests, put the pictures of each class into folders within train and test"
+            )
 
     @property
     def key(self) -> str:
@@ -82,22 +98,18 @@ class Listed(Folder):
         yield hashlib.sha256(repr((self.classes, [label for _, label in self._samples])).encode()).hexdigest()
 
 
-def _numbers_first(text: str) -> tuple[bool, int, str]:
-    """Sort 2 before 10, and numbers before texts."""
-    return not text.isdecimal(), len(text) if text.isdecimal() else 0, text
-
-
 def _columns(path: Path, head: Sequence[str], target: str | None) -> tuple[int, int]:
     """Return the positions of the columns of names and of classes."""
     if len(head) < 2:
         raise DataError(f"{path} has {len(head)} columns; it must have one of file names and one of classes")
     plain = [name.casefold() for name in head]
-    file = next((plain.index(name) for name in _FILES if name in plain), 0)
+    file = next((place_of(path, name, plain) for name in _FILES if name in plain), 0)
     if target is not None:
-        if target not in head:
-            raise unknown(f"column of {path}", target, head)
-        return file, head.index(target)
-    usual = [plain.index(name) for name in _LABELS if name in plain]
+        label = place_of(path, target, head)
+        if label == file:
+            raise OptionError(f"column {target!r} of {path} holds the names of the pictures; give that of the classes")
+        return file, label
+    usual = [place_of(path, name, plain) for name in _LABELS if name in plain]
     others = usual[:1] or [k for k in range(len(head)) if k != file]
     if len(others) != 1:
         raise OptionError(
@@ -107,12 +119,25 @@ def _columns(path: Path, head: Sequence[str], target: str | None) -> tuple[int, 
     return file, others[0]
 
 
-def _found(folder: Path, name: str, where: str) -> str:
-    """Return the path of a picture, which must be in the folder."""
+def _is_picture(folder: Path, name: str) -> bool:
+    """Tell whether a name that no column has is that of a file."""
+    return "." in name and os.path.isfile(os.path.join(folder, name))
+
+
+def _found(folder: Path, name: str, labels: Path, line: int) -> str:
+    """Return the path of a picture, which must be in the folder; one picture has one path."""
+    where = f"{labels}, line {line}"
     if not name or os.path.isabs(name) or ".." in Path(name).parts or "\0" in name:
         raise DataError(f"{where}: {name!r} is not a path inside {folder}; name the picture as it is called there")
-    for ending in _ENDINGS:
-        path = os.path.join(folder, name + ending)
-        if os.path.isfile(path):
-            return path
-    raise DataError(f"{where}: {name} is not in {folder}; drop the row, or add the picture")
+    found = _file(folder, name) or _file(folder, name.replace("\\", "/"))  # as Windows writes paths
+    if found is None:
+        beside = next((base for base in (folder.parent, labels.parent) if _file(base, name)), None)
+        more = f"give images:{beside}, from where it is called so" if beside else "drop the row, or add the picture"
+        raise DataError(f"{where}: {name} is not in {folder}; {more}")
+    return found
+
+
+def _file(folder: Path, name: str) -> str | None:
+    """Return the path of a picture whose name may lack the ending; ``None`` where there is none."""
+    paths = (os.path.normpath(os.path.join(folder, name + ending)) for ending in _ENDINGS)
+    return next(filter(os.path.isfile, paths), None)

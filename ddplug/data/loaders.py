@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset
 from ddplug.data.checks import channels_first, check, check_order, to_inputs
 from ddplug.data.decoding import MAX_MEMORY, Samples, gather
 from ddplug.data.images import MAX_PIXELS, Folder
-from ddplug.data.items import Items, unwrapped
+from ddplug.data.items import Items, MixedModesError, unwrapped
 from ddplug.data.labeled import LabeledData
 from ddplug.data.labels import Names, to_labels
 from ddplug.data.preprocess import Preprocess, fit, to_pixels
@@ -41,6 +41,9 @@ _LEAST_SIDE = 8
 
 _FAR_MORE = 4
 """Times as many channels as steps that a series rather has the other way round."""
+
+_COLORS = 4
+"""Channels that images have at the most, unless they are maps of features or come from satellites."""
 
 _READING = 3
 """Changes where items are read differently, so that caches are made again."""
@@ -112,8 +115,8 @@ def from_dataset(
     Items are ``(input, label)`` pairs, or dictionaries whose ``image`` and ``label`` go by these or similar names, or
     by the features of a Hugging Face data set.
 
-    PIL images become uint8 ``(C, H, W)``; uint8 tensors stay; floating-point tensors become float32. Items are kept
-    as they are at this one reading, so leave random augmentation to ``augmentation``.
+    PIL images become uint8 ``(C, H, W)``, in color if one of them is; uint8 tensors stay; floating-point tensors become
+    float32. Items are kept as they are at this one reading, so leave random augmentation to ``augmentation``.
 
     Args:
         dataset: anything with ``__len__`` and ``__getitem__``; labels are integers or texts, or arrays of one.
@@ -155,14 +158,20 @@ def from_dataset(
     if whole is not None:
         return _from_arrays(*whole, preprocess, names, name, augmentation)
 
-    def source() -> list[str]:
-        probes = sorted({round(i * (count - 1) / 15) for i in range(16)})
-        found = [(label, str(item.dtype), item.numpy().tobytes()) for item, label in map(items.read, probes)]
-        return [repr((_READING, found))]
+    def gathered(items: Items) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+        def source() -> list[str]:
+            probes = sorted({round(i * (count - 1) / 15) for i in range(16)})
+            found = [(label, str(item.dtype), item.numpy().tobytes()) for item, label in map(items.read, probes)]
+            return [repr((_READING, found))]
+
+        return gather(Samples(items.read, count, name, names, key, source), cache, max_memory, progress)
 
     key = repr((name, f"{type(dataset).__module__}.{type(dataset).__qualname__}", count))
-    gathered = gather(Samples(items.read, count, name, names, key, source), cache, max_memory, progress)
-    return _assemble(*gathered, preprocess, name, augmentation, cache)
+    try:
+        found = gathered(items)
+    except MixedModesError:
+        found = gathered(items.in_color())
+    return _assemble(*found, preprocess, name, augmentation, cache)
 
 
 @own_surroundings()
@@ -264,11 +273,16 @@ def _assemble(
             f"{name}: inputs of the shape {tuple(inputs.shape[1:])} are read as series of {inputs.shape[1]} channels "
             f"and {inputs.shape[2]} steps; if it is the other way round, give inputs.transpose(0, 2, 1)"
         )
+    elif inputs.ndim == 4 and inputs.shape[1] > _COLORS and _wide_last(tuple(inputs.shape[1:])):
+        note(
+            f"{name}: inputs of the shape {tuple(inputs.shape[1:])} are read as images of {inputs.shape[1]} channels; "
+            "if the channels are last, give inputs.transpose(0, 3, 1, 2)"
+        )
     if augmentation is None:
         augmentation = ALL_OPERATIONS if inputs.ndim == 4 else ""
     fitted = fit(preprocess, inputs) if isinstance(preprocess, str) else preprocess
-    try:
-        fitted.forward(to_pixels(inputs[:1].cpu()))
+    try:  # the shapes alone: numbers take memory
+        fitted.to("meta").forward(to_pixels(inputs[:1].to("meta")))
     except RuntimeError:
         raise DataError(
             f"{name}: the preprocessing was fitted on inputs of another shape than {tuple(inputs.shape[1:])}"
@@ -276,6 +290,12 @@ def _assemble(
     device = inputs.device
     scratch = None if cache is None else str(cache)
     return LabeledData(inputs, targets.to(device), len(names), fitted.to(device), names, name, augmentation, scratch)
+
+
+def _wide_last(shape: tuple[int, ...]) -> bool:
+    """Tell whether the last of three sides is by far the least, and no side of a map of features, which is a square."""
+    first, second, last = shape
+    return second != last and last <= min(first, second) // _FAR_MORE
 
 
 def _whole(dataset: Any) -> tuple[Any, Any] | None:

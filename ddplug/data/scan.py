@@ -14,7 +14,7 @@ from ddplug.errors import DataError
 from ddplug.utils.notes import note
 from ddplug.utils.text import os_reason
 
-__all__ = ["Found", "formats", "parts", "scan"]
+__all__ = ["Found", "formats", "parts", "roles", "scan"]
 
 _JUNK = frozenset(
     {"__macosx", "__pycache__", "@eadir", "@recycle", "#recycle", "$recycle.bin", "system volume information"}
@@ -122,9 +122,9 @@ def _holds_images(path: Path) -> bool:
     return any(_is_image(name, endings) for _, files in _walk(str(path)) for name in files)
 
 
-def _roles(folders: list[str]) -> dict[str, list[str]]:
-    """Return the folders that are called like each part of a data set."""
-    return {role: [name for name in folders if named.fullmatch(name)] for role, named in _ROLES.items()}
+def roles(names: list[str]) -> dict[str, list[str]]:
+    """Return the names that are called like each part of a data set: ``"train"``, ``"test"`` and ``"val"``."""
+    return {role: [name for name in names if named.fullmatch(name)] for role, named in _ROLES.items()}
 
 
 def _inside(path: Path) -> Path:
@@ -149,8 +149,8 @@ def parts(path: Path) -> dict[str, Path]:
     if not os.path.isdir(path):  # the method of Path raises where a name is too long
         raise DataError(f"{path} is not a folder; give one that holds one folder of images for each class")
     folders, _ = _listed(path)
-    roles = _roles(folders)
-    train, held = roles["train"], roles["test"] + roles["val"]
+    called = roles(folders)
+    train, held = called["train"], called["test"] + called["val"]
     if not train or not held:
         _refuse_half(path, folders, train, held)
         _refuse_parts_in_names(path, folders)
@@ -161,7 +161,7 @@ def parts(path: Path) -> dict[str, Path]:
             f"{path} can be read in two ways: {_and(train + held)} as parts of a data set, or as classes beside "
             f"{_and(others)}; move either out of it"
         )
-    for names in roles.values():
+    for names in called.values():
         if len(names) > 1:
             raise DataError(f"{path} can be read in two ways: {_and(names)} mean the same part; rename or remove one")
     own = _with_classes(path, train)
@@ -267,7 +267,7 @@ def _look_for_parts(path: Path, folders: list[str]) -> None:
     if len(folders) < 2 or len(within) > 1 or len(inner) < 2:
         return
     said = f"{path} can be read in two ways: {_and(folders[:5])} as classes, or as parts of a data set"
-    if _roles(folders)["train"]:
+    if roles(folders)["train"]:
         raise DataError(f"{said} with the classes {_and(inner[:5])}; call the parts train and test, or read one alone")
     note(f"{said} with the classes {_and(inner[:5])}; they are read as classes")
 
@@ -297,11 +297,11 @@ def _below(path: Path) -> str:
 
 
 def _refuse_parts_within(path: Path) -> None:
-    roles = _roles(_listed(path)[0])
-    held = roles["test"] + roles["val"]
-    if roles["train"] and held:
+    called = roles(_listed(path)[0])
+    held = called["test"] + called["val"]
+    if called["train"] and held:
         raise DataError(
-            f"the class {path} holds {_and(roles['train'] + held)}, whose images would be mixed; put the parts "
+            f"the class {path} holds {_and(called['train'] + held)}, whose images would be mixed; put the parts "
             f"outermost, as in {path.parent / 'train' / path.name}"
         )
 

@@ -6,9 +6,7 @@ where it has none. The test part always goes through the preprocessing of the tr
 
 from __future__ import annotations
 
-import math
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,19 +14,22 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from PIL import Image
 
 from ddplug.data.decoding import MAX_MEMORY
 from ddplug.data.images import Folder
+from ddplug.data.items import LABELS
 from ddplug.data.labeled import LabeledData
 from ddplug.data.listed import Listed
 from ddplug.data.loaders import from_arrays, from_dataset, read_folder
+from ddplug.data.npz import opened_npz
 from ddplug.data.preprocess import Preprocess, fit
-from ddplug.data.scan import parts
+from ddplug.data.scan import parts, roles
 from ddplug.data.tables import Table, read_csv, read_parquet
 from ddplug.errors import DataError, MissingExtraError, OptionError, unknown
-from ddplug.utils.paths import check_regular, local
-from ddplug.utils.text import known_by, one_line, os_reason
+from ddplug.utils.paths import local
+from ddplug.utils.text import known_by, one_line
 
 __all__ = ["SCHEMES", "Source", "Wanted", "held_out", "read", "source_of"]
 
@@ -211,7 +212,23 @@ def _in_parts(make: Callable[[str, str | Preprocess], LabeledData | None], wante
     test = test.arranged(train.columns, train.preprocess)
     if test.shape != train.shape:
         raise DataError(f"{train.name}: inputs to train on are {train.shape}, to test {test.shape}; make them equal")
+    one, other = _scale(train), _scale(test)
+    if one != other and (None not in (one, other) or torch.uint8 in (train.inputs.dtype, test.inputs.dtype)):
+        raise DataError(
+            f"{train.name}: values to train on are {one or 'normalized'}, to test {other or 'normalized'}; bring them "
+            "to one range"
+        )
     return test
+
+
+def _scale(data: LabeledData) -> str | None:
+    """Return the range of the values of images, where it is a usual one; bytes are read as 0..1."""
+    found = data.value_range
+    if found is None:
+        return "0..1"
+    ends = [set(end) for end in found]
+    known = ((0.0, 255.0), (-1.0, 1.0))
+    return next((f"{low:g}..{high:g}" for low, high in known if ends == [{low}, {high}]), None)
 
 
 def _check_classes(name: str | Path, train: tuple[str, ...], test: tuple[str, ...]) -> None:
@@ -231,7 +248,8 @@ def _image_folder(place: str, wanted: Wanted) -> LabeledData:
     path = Path(place)
     found, name = parts(path), path.resolve().name
     if not found:
-        return _pictures(Folder(path, wanted.size, wanted.progress), path, name, wanted)
+        otherwise = f"add some, or put what there is into {path}/train and {path}/test"
+        return _pictures(Folder(path, wanted.size, wanted.progress), path, name, wanted, otherwise)
     train = read_folder(Folder(found["train"], wanted.size, wanted.progress), "standardize", name, **wanted.decoding)
     if wanted.split == "train":
         return train
@@ -251,13 +269,13 @@ def _sides(data: LabeledData) -> str:
     return " x ".join(map(str, data.shape[1:]))
 
 
-def _pictures(folder: Folder, path: Path, name: str, wanted: Wanted) -> LabeledData:
-    """Read pictures that come without a test part."""
+def _pictures(folder: Folder, path: Path, name: str, wanted: Wanted, otherwise: str) -> LabeledData:
+    """Read pictures that come without a test part; ``otherwise`` says what to do where there are too few."""
     fewest, count = folder.smallest()
     if count < 2:
         raise DataError(
             f"{path}: class {fewest!r} has {count} image; a fifth of each class is held out as the test part, "
-            f"which takes at least 2: add some, or put what there is into {path}/train and {path}/test"
+            f"which takes at least 2: {otherwise}"
         )
     return held_out(read_folder(folder, "identity", name, **wanted.decoding), wanted.split)
 
@@ -270,7 +288,7 @@ def _images(place: str, wanted: Wanted) -> LabeledData:
         )
     path = Path(place)
     folder = Listed(path, Path(local(wanted.labels)), wanted.target, wanted.size, wanted.progress)
-    return _pictures(folder, path, path.resolve().name, wanted)
+    return _pictures(folder, path, path.resolve().name, wanted, "add some, or drop the rows of that class")
 
 
 _ReadTable: TypeAlias = Callable[[Path, str | None, Sequence[str], int], Table]
@@ -308,97 +326,9 @@ def _check_labels(path: Path, table: Table) -> None:
         )
 
 
-_NAMES = (
-    ("x", "y"),
-    ("X", "y"),
-    ("images", "labels"),
-    ("inputs", "targets"),
-    ("features", "labels"),
-    ("embeddings", "labels"),
-    ("pixels", "targets"),
-    ("data", "target"),
-)
-"""What arrays of inputs and of labels are called in ``.npz`` files."""
-
-_PARTS: Mapping[str, tuple[str, ...]] = {
-    "train": ("{}_train", "train_{}", "{}"),
-    "test": ("{}_test", "test_{}", "{}_val", "val_{}"),
-}
-"""Part of a data set -> how its arrays are then called."""
-
-
 def _arrays(place: str, wanted: Wanted) -> LabeledData:
-    path = Path(place)
-    try:
-        check_regular(path)
-        with zipfile.ZipFile(path) as archive:
-            need = sum(info.file_size for info in archive.infolist())
-        if need > wanted.max_memory:
-            raise DataError(
-                f"{path}: its arrays take {need / 2**20:.0f} MiB, above max_memory = "
-                f"{wanted.max_memory / 2**20:.0f} MiB; give a part of them, or load_dataset a larger max_memory"
-            )
-        with _archive(path) as held:
-            return _in_parts(lambda part, preprocess: _part(path, held, part, preprocess), wanted)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {os_reason(error)}; check the path") from None
-    except (zipfile.BadZipFile, EOFError, KeyError, NotImplementedError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} is not an .npz file that can be read ({one_line(error, most=200)}); np.savez writes one"
-        ) from None
-
-
-def _archive(path: Path) -> Any:
-    try:
-        return np.load(path, allow_pickle=False)
-    except ValueError:  # it ends as an archive does, and does not begin so
-        raise zipfile.BadZipFile("it does not begin as one") from None
-
-
-def _part(path: Path, held: Any, part: str, preprocess: str | Preprocess) -> LabeledData | None:
-    """Make a part of the arrays of a file; ``None`` where it has no such part."""
-    for form in _PARTS[part]:
-        for names in _NAMES:
-            inputs, labels = (form.format(name) for name in names)
-            if inputs in held and labels in held:
-                classes = _array(path, held, "class_names").tolist() if "class_names" in held else None
-                return from_arrays(
-                    _array(path, held, inputs),
-                    _array(path, held, labels),
-                    preprocess=preprocess,
-                    class_names=classes,
-                    name=path.stem,
-                )
-    if part == "test":
-        return None
-    raise DataError(
-        f"{path} holds {', '.join(list(held)[:8])}; call the arrays x and y, x_train, y_train, x_test and y_test, or "
-        "as MedMNIST does: train_images, train_labels, test_images, test_labels"
-    )
-
-
-def _check_size(archive: zipfile.ZipFile, name: str) -> None:
-    """Refuse an array that claims more than the file has, before numpy makes room for what it claims."""
-    member = archive.getinfo(name if name in archive.namelist() else f"{name}.npy")
-    with archive.open(member) as file:
-        header = np.lib.format.read_array_header_1_0
-        if np.lib.format.read_magic(file) != (1, 0):
-            header = np.lib.format.read_array_header_2_0
-        shape, _, kind = header(file)
-    if math.prod(shape) * kind.itemsize > member.file_size and not kind.hasobject:
-        raise ValueError("fewer bytes than its shape claims")
-
-
-def _array(path: Path, held: Any, name: str) -> Any:
-    try:
-        _check_size(held.zip, name)
-        return held[name]
-    except Exception as error:  # of objects, or damaged: what unpacks archives and arrays raises anything
-        reason = "Python objects, which are never loaded" if "allow_pickle" in str(error) else one_line(error)
-        raise DataError(
-            f"{path}: array {name!r} holds {reason}; save plain numbers or texts "
-            "(array.astype(str)), and inputs of one shape"
-        ) from None
+    with opened_npz(Path(place), wanted.max_memory) as make:
+        return _in_parts(make, wanted)
 
 
 def _hugging_face(place: str, wanted: Wanted) -> LabeledData:
@@ -416,20 +346,33 @@ def _hugging_face(place: str, wanted: Wanted) -> LabeledData:
     except Exception as error:  # network, disk and parsers all have their own
         raise DataError(f"cannot read hf:{place}: {one_line(error, most=300)}") from error
     whole = found if isinstance(found, Mapping) else {"train": found}
-    tests = [part for part in ("test", "validation", "val") if part in whole]
-    if "train" not in whole:
+    parts_of = roles(list(whole))
+    tests = parts_of["test"] + parts_of["val"]
+    if len(parts_of["train"]) != 1:
         raise DataError(f"hf:{place} has the parts {', '.join(whole)}, not train; give ddplug.from_dataset one")
 
     def make(part: str, preprocess: str | Preprocess) -> LabeledData | None:
         if part == "test" and not tests:
             return None
-        own = whole[tests[0] if part == "test" else "train"]
+        own = whole[tests[0] if part == "test" else parts_of["train"][0]]
+        if wanted.target is not None:
+            own = _with_label(own, wanted.target, f"hf:{place}")
         if wanted.size is not None:
             own = own.with_transform(partial(_resized, wanted.size))
         name = os.path.basename(os.path.normpath(place))
         return from_dataset(own, preprocess=preprocess, name=name, progress=wanted.progress, **wanted.decoding)
 
     return _in_parts(make, wanted)
+
+
+def _with_label(own: Any, target: str, where: str) -> Any:
+    """Keep one column of labels, under the name that labels go by."""
+    if target not in own.column_names:
+        raise unknown(f"column of {where}", target, own.column_names)
+    kinds = {name: type(feature).__name__ for name, feature in own.features.items()}
+    others = [name for name, kind in kinds.items() if name != target and (kind == "ClassLabel" or name in LABELS)]
+    found = own.remove_columns(others)
+    return found if target in LABELS else found.rename_column(target, LABELS[0])
 
 
 def _resized(size: tuple[int, int], batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
@@ -469,7 +412,10 @@ SCHEMES: Mapping[str, Scheme] = {
     ),
     "npz": Scheme(_arrays, (), "npz:FILE", "Arrays of NumPy, such as x and y, or those of MedMNIST.", (".npz",)),
     "hf": Scheme(
-        _hugging_face, ("size",), "hf:NAME", "A data set of the Hugging Face hub, or saved as a folder; needs datasets."
+        _hugging_face,
+        ("size", "target"),
+        "hf:NAME",
+        "A data set of the Hugging Face hub, or saved as a folder; needs datasets.",
     ),
 }
 """What stands before the colon -> how such data are read."""

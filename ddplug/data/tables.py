@@ -10,8 +10,9 @@ import shlex
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,9 @@ from numpy.typing import NDArray
 from ddplug.errors import DataError, MissingExtraError, OptionError, unknown
 from ddplug.utils.notes import note
 from ddplug.utils.paths import check_regular
-from ddplug.utils.text import one_line, os_reason
+from ddplug.utils.text import known_by, one_line, os_reason
 
-__all__ = ["Table", "cells", "read_csv", "read_parquet", "tell_of_missing"]
+__all__ = ["Table", "cells", "numbers_if_whole", "place_of", "read_csv", "read_parquet", "tell_of_missing"]
 
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 """What stands in cells that have no value."""
@@ -35,6 +36,14 @@ _INDEX = re.compile(r"|unnamed: \d+|index|idx|id|row|rownames|level_0", re.IGNOR
 _TRUTHS = {"true": 1.0, "false": 0.0}
 
 _SEPARATORS = ",;\t"
+
+_SAID = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)
+"""First line in which Excel says what separates the cells."""
+
+_QUOTED = re.compile(r'"[^"]*"')
+
+_LINES_OF_HEAD = 20
+"""Lines that a head may have: names in quotes may hold breaks."""
 
 _WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
 """A whole number as tables have it; Python would read ``1_2`` as 12."""
@@ -58,7 +67,9 @@ class Table:
 
 
 def cells(path: Path, max_memory: int) -> Iterator[tuple[int, list[str]]]:
-    """Read the rows of a CSV file, separated by what stands most in its head: comma, semicolon or tab.
+    """Read the rows of a CSV file, separated by what stands most in its head, outside quotes: comma, semicolon or tab.
+
+    A first line such as ``sep=;``, which Excel writes, says it instead.
 
     Args:
         path: the file, in UTF-8.
@@ -74,9 +85,7 @@ def cells(path: Path, max_memory: int) -> Iterator[tuple[int, list[str]]]:
     try:
         check_regular(path)
         with open(path, encoding="utf-8-sig", newline="") as file:
-            head = file.readline()
-            file.seek(0)
-            separator = max(_SEPARATORS, key=head.count)
+            separator = _separator(file)
             reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
             width = 0
             for row in reader:
@@ -94,6 +103,21 @@ def cells(path: Path, max_memory: int) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{path} is not text in UTF-8; save it so, or name what it is, as npz:FILE") from None
     except csv.Error as error:
         raise DataError(f"{path} is not a CSV file that can be read ({one_line(error)}); fix it") from None
+
+
+def _separator(file: TextIO) -> str:
+    """Find what separates the cells, and leave the file where its head begins."""
+    said = _SAID.fullmatch(file.readline())
+    if said:
+        return said[1]
+    file.seek(0)
+    head = ""
+    for line in islice(file, _LINES_OF_HEAD):
+        head += line
+        if head.strip() and head.count('"') % 2 == 0:
+            break
+    file.seek(0)
+    return max(_SEPARATORS, key=_QUOTED.sub("", head).count)
 
 
 def read_csv(path: Path, target: str | None, ignore: Sequence[str], max_memory: int) -> Table:
@@ -134,11 +158,20 @@ def _table(
     lines: Sequence[int],
 ) -> Table:
     """Put together what was read, and tell of what looks as if it were no number or no class."""
-    columns = tuple(names[k] for k in kept)
+    columns = _told_apart([names[k] for k in kept])
     _check_finite(path, inputs, columns, lines)
     _tell_of_counts(path, inputs, columns)
     tell_of_missing(path, labels)
-    return Table(inputs, _numbered(labels), columns, names[label])
+    return Table(inputs, numbers_if_whole(labels), columns, names[label])
+
+
+def _told_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """Number the names that several columns have, as pandas does: ``a``, ``a.1``; names tell which column is which."""
+    found: dict[str, None] = {}
+    for name in names:
+        others = (f"{name}.{number}" for number in count(1))
+        found[name if name not in found else next(other for other in others if other not in found)] = None
+    return tuple(found)
 
 
 def tell_of_missing(path: Path, labels: Sequence[Any]) -> None:
@@ -152,12 +185,16 @@ def tell_of_missing(path: Path, labels: Sequence[Any]) -> None:
 
 
 def _tell_of_counts(path: Path, inputs: NDArray[np.float32], columns: Sequence[str]) -> None:
-    """Tell of columns that number the rows, as pandas writes an index: these tell classes that lie together."""
+    """Tell of columns that number the rows, as pandas writes an index: these tell classes that lay together.
+
+    After a draw of rows the numbers are in any order, and some are not there; half of them must be.
+    """
     if len(inputs) < 3:
         return
-    rows = np.arange(len(inputs), dtype=np.float32)
     for name, values in zip(columns, inputs.T, strict=True):
-        if _INDEX.fullmatch(name) and values[0] in (0, 1) and np.array_equal(values - values[0], rows):
+        if _INDEX.fullmatch(name) is None or values.min() < 0 or values.max() >= 2 * len(values):
+            continue
+        if bool((values == np.floor(values)).all()) and len(np.unique(values)) == len(values):
             note(
                 f"{path}: column {name!r} numbers the rows, and is learned from; leave it out by ignore=[{name!r}] "
                 f"(--ignore {shlex.quote(name)}) if it is an index"
@@ -233,17 +270,28 @@ def _columns(path: Path, names: list[str], target: str | None, ignore: Sequence[
             f"which column of {path} holds the labels is not given; add target=COLUMN (--target COLUMN), such as one "
             f"of the last: {some}"
         )
-    for name in (target, *ignore):
-        if name not in names:
-            more = "; its first line must hold the names of the columns" if any(map(_is_number, names)) else ""
-            raise OptionError(f"{unknown(f'column of {path}', name, names)}{more}")
-        if names.count(name) > 1:
-            raise DataError(f"{path}: {names.count(name)} columns are called {name!r}; rename all but one")
-    label = names.index(target)
-    kept = [k for k, name in enumerate(names) if k != label and name not in ignore]
+    label, *ignored = (place_of(path, name, names) for name in (target, *ignore))
+    kept = [k for k in range(len(names)) if k != label and k not in ignored]
     if not kept:
         raise OptionError(f"{path}: no column is left to learn from; ignore fewer")
     return label, kept
+
+
+def place_of(path: Path, name: Any, names: Sequence[str]) -> int:
+    """Return the position of the one column of a name.
+
+    Raises:
+        OptionError: there is none.
+        DataError: there are several.
+    """
+    found = [k for k, own in enumerate(names) if name == own]
+    found = found or [k for k, own in enumerate(names) if known_by(str(name)) == known_by(own)]
+    if not found:
+        more = "; its first line must hold the names of the columns" if any(map(_is_number, names)) else ""
+        raise OptionError(f"{unknown(f'column of {path}', name, list(names))}{more}")
+    if len(found) > 1:
+        raise DataError(f"{path}: {len(found)} columns are called {name!r}; rename all but one")
+    return found[0]
 
 
 def _number(text: str) -> float:
@@ -264,12 +312,17 @@ def _is_number(text: str) -> bool:
 
 def _label(path: Path, line: int, name: str, value: Any) -> Any:
     """Take a label as it stands, unless there is none."""
+    value = value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+    if isinstance(value, (dict, list)):
+        raise DataError(
+            f"{path}: column {name!r} of the labels holds a {type(value).__name__} a row; name one of texts or numbers"
+        )
     if value is None or (isinstance(value, str) and not value.strip()):
         raise DataError(f"{path}, line {line}: column {name!r} of the labels is empty; fill it in or drop the row")
     return value.strip() if isinstance(value, str) else value
 
 
-def _numbered(labels: Sequence[Any]) -> NDArray[Any]:
+def numbers_if_whole(labels: Sequence[Any]) -> NDArray[Any]:
     """Make integers of labels that all are such, as ``"3"`` or ``3.0``, and texts of others, as of 1 beside 01."""
     different = {label: str(label) for label in labels}
     if all(_WHOLE.fullmatch(text) and abs(float(text)) < 2**53 for text in different.values()):

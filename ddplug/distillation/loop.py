@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -364,6 +364,11 @@ def _sized(
 def _made(distiller: Distiller | str, options: Mapping[str, Any]) -> Distiller:
     """Return the method that is meant, with its hyper-parameters."""
     if not isinstance(distiller, str):
+        if is_dataclass(distiller) and not hasattr(distiller, "init"):
+            raise OptionError(
+                f"a {type(distiller).__name__} is no distiller; give the data first and then the method, as "
+                "distill(data, 'dm')"
+            )
         config_of(distiller)  # refuses what is no method
         if options:
             given = ", ".join(options)

@@ -141,6 +141,7 @@ def compare(
         check_networks(own, [network, *across])
     shape = sets[0][1].shape
     network, across = suited(network, shape), [suited(one, shape) for one in across]
+    baselines = [baselines] if isinstance(baselines, str) else baselines
     known = [resolve("distiller", name)() if isinstance(name, str) and name != CODED else name for name in baselines]
     known = [one if isinstance(one, str) else settling.settled(one, shape) for one in known]
     groups = [_Group(alike, train, test, recipe, place) for alike in _alike(sets)]

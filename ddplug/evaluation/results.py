@@ -295,7 +295,7 @@ def evaluate(
 def cross_architecture(
     synthetic: AnySet,
     test: Data,
-    networks: Sequence[Network] | None = None,
+    networks: Network | Sequence[Network] | None = None,
     *,
     repeats: int = 5,
     recipe: Recipe | str | None = None,
@@ -310,8 +310,8 @@ def cross_architecture(
     Args:
         synthetic: the set, or the file of one.
         test: real data that the set was not made from, see :func:`ddplug.data.as_labeled`.
-        networks: names with options, or functions that build one; if not given those of the papers' tables for
-            images, and a few each for series and rows of numbers.
+        networks: names with options, or functions that build one, or a single one; if not given those of the papers'
+            tables for images, and a few each for series and rows of numbers.
         repeats: networks to train of each architecture, at least 1.
         recipe: how to train, see :func:`evaluate`.
         seed: of each evaluation.
@@ -330,6 +330,7 @@ def cross_architecture(
     """
     synthetic = as_set(synthetic)
     networks = _OTHERS.get(form_of(synthetic.shape), NETWORKS) if networks is None else networks
+    networks = [networks] if isinstance(networks, str) or callable(networks) else networks
     return _each(
         synthetic, test, networks, repeats, recipe, precision,
         seed=seed, device=device, progress=progress, checkpoint=checkpoint,

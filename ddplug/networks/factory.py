@@ -76,6 +76,11 @@ def build(
         module = make()
     if not isinstance(module, nn.Module):
         raise OptionError(f"network {network!r} made a {type(module).__name__}; it must return a torch.nn.Module")
+    if any(parameter.is_meta for parameter in module.parameters()):
+        raise OptionError(
+            f"network {type(module).__name__} has parameters on the device 'meta', which holds no numbers; create them "
+            "on the CPU"
+        )
     return module
 
 
@@ -129,7 +134,10 @@ def check_outputs(module: nn.Module, sample: Tensor, num_classes: int) -> None:
         OptionError: it does not.
     """
     if not any(parameter.requires_grad for parameter in module.parameters()):
-        raise OptionError(f"network {type(module).__name__} has no parameters to train; give it some")
+        raise OptionError(
+            f"network {type(module).__name__} has no parameters to train; give it some, and let a function build a new "
+            "network at each call"
+        )
     logits_of(f"network {type(module).__name__}", module, sample, num_classes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -73,24 +74,21 @@ def stateless(
         training: whether batch normalization uses the batch's own statistics.
 
     Returns:
-        A module shared by all callers with the same arguments; one that a function built lives as long as the function.
+        A module shared by all callers of a thread with the same arguments; one that a function built lives as long as
+        the function. Threads have their own, since a call puts the parameters into the module for a moment.
 
     Raises:
         OptionError: as for :func:`build`, or the network does not turn such an input into one logit a class.
     """
     kind = (tuple(shape), num_classes, embedding, outputs, training)
     if isinstance(network, str):
-        return _named(network, *kind)
+        return _OWN.named(network, *kind)
     if not callable(network):
         return _structure(network, *kind)  # which refuses it
-    known = _BUILT.setdefault(network, {})
+    known = _OWN.built.setdefault(network, {})
     if kind not in known:
         known[kind] = _structure(network, *kind)
     return known[kind]
-
-
-_BUILT: WeakKeyDictionary[Callable[..., nn.Module], dict[tuple[object, ...], nn.Module]] = WeakKeyDictionary()
-"""Structures by the function that built them. Weak, because a function may hold on to a model that somebody trains."""
 
 
 def _structure(
@@ -105,7 +103,18 @@ def _structure(
     return module.train(training).requires_grad_(False)
 
 
-_named = lru_cache(maxsize=32)(_structure)
+class _Own(threading.local):
+    """The structures of a thread."""
+
+    def __init__(self) -> None:
+        self.named = lru_cache(maxsize=32)(_structure)
+        # by the function that built them; weak, because a function may hold on to a model that somebody trains
+        self.built: WeakKeyDictionary[Callable[..., nn.Module], dict[tuple[object, ...], nn.Module]] = (
+            WeakKeyDictionary()
+        )
+
+
+_OWN = _Own()
 
 
 @own_surroundings()

@@ -12,7 +12,15 @@ from ddplug.functional.packing import BITS
 from ddplug.functional.resize import can_enlarge
 from ddplug.synthetic.stored import Stored
 
-__all__ = ["problem"]
+__all__ = ["no_tensor", "problem"]
+
+
+def no_tensor(fields: Mapping[str, Any]) -> str | None:
+    """Say which of the fields that must be tensors is none, if any; see :func:`problem`."""
+    for name in ("inputs", "targets"):
+        if not isinstance(fields[name], Tensor):
+            return f"{name} are a {type(fields[name]).__name__}, not a tensor; give torch.as_tensor({name})"
+    return None
 
 
 def problem(fields: Mapping[str, Any]) -> str | None:

@@ -151,7 +151,7 @@ def named_columns(space: Space) -> tuple[str, ...]:
     """
     own = getattr(space, "columns", None)
     names = source_table(space).get("columns") if own is None else list(own)
-    found = tuple(map(str, names)) if isinstance(names, list) else ()
+    found = tuple(known_by(str(name)) for name in names) if isinstance(names, list) else ()
     return found if len(space.shape) == 1 and len(set(found)) == space.shape[0] == len(found) else ()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,8 @@ from ddplug.synthetic.pictures import grid, image_bytes
 from ddplug.synthetic.ready import locate
 from ddplug.synthetic.recipe import Recipe
 from ddplug.synthetic.stored import Stored, store
-from ddplug.utils.checks import one_of, scalar
+from ddplug.utils.checks import one_of, scalar, whole
+from ddplug.utils.devices import named_device
 from ddplug.utils.files import read_tensors, write_tensors
 from ddplug.utils.pictures import as_html, drawable, first_of_each, opened
 from ddplug.utils.surroundings import own_surroundings
@@ -75,6 +76,9 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
     stored: Stored | None = None
 
     def __post_init__(self) -> None:
+        none = checks.no_tensor(vars(self))
+        if none:
+            raise DataError(f"not a synthetic set: {none}")
         shape, names = tuple(self.network_shape), tuple(map(str, self.class_names))
         settled = {
             "num_classes": scalar(self.num_classes),
@@ -288,7 +292,12 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
 
     @own_surroundings()
     def to(self, device: torch.device | str) -> SyntheticSet:
-        """Move every tensor to a device."""
+        """Move every tensor to a device.
+
+        Raises:
+            OptionError: it is not known, or not present.
+        """
+        device = named_device(device)
         levels = None if self.levels is None else self.levels.to(device)
         preprocess = self.preprocess.to(device)
         inputs, targets = self.inputs.to(device), self.targets.to(device)
@@ -299,14 +308,17 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         """Keep the samples of some classes; labels and ``num_classes`` stay as they are.
 
         Raises:
-            OptionError: a label is not a class of the set, or no sample is left.
+            OptionError: a label is no number of a class of the set, or no sample is left.
         """
+        if not isinstance(labels, Iterable) or isinstance(labels, str):
+            raise OptionError(f"labels is {labels!r}; give a list of labels, as [0, 1]")
+        labels = [whole("a label", label) for label in labels]
         for label in labels:
             if not 0 <= label < self.num_classes:
                 raise OptionError(f"label {label} is outside 0..{self.num_classes - 1}")
-        keep = torch.isin(self.hard_targets, torch.tensor(list(labels), dtype=torch.int64, device=self.inputs.device))
+        keep = torch.isin(self.hard_targets, torch.tensor(labels, dtype=torch.int64, device=self.inputs.device))
         if not bool(keep.any()):
-            raise OptionError(f"the set has no sample of the classes {list(labels)}")
+            raise OptionError(f"the set has no sample of the classes {labels}")
         targets = self.targets[keep]
         by_class = self.stored is not None and (self.targets.ndim == 1 or bool(self.stored.labels))
         stored = self.stored.keep(labels) if self.stored is not None and by_class else None
@@ -326,6 +338,10 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         Raises:
             DataError: the two do not fit together.
         """
+        if not isinstance(other, SyntheticSet):
+            raise DataError(
+                f"a {type(other).__name__} is no set to merge with; give one, as of SyntheticSet.load(path)"
+            )
         stored = first_difference(zip(("stored shape", "labels"), self._form(), other._form(), strict=True))
         problem = difference(self, other) or stored
         if problem:

@@ -55,7 +55,7 @@ def values_at_least(least: float, **values: float | None) -> None:
         ddplug.errors.OptionError: repeats is 0; it must be at least 1
     """
     for name, value in values.items():
-        if value is not None and not value >= least:
+        if value is not None and not real(name, value) >= least:
             raise OptionError(f"{name} is {value}; it must be at least {least}")
 
 

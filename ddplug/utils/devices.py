@@ -10,7 +10,7 @@ import torch
 from ddplug.errors import OptionError
 from ddplug.utils.teams import team
 
-__all__ = ["pick_device", "visible_gpus"]
+__all__ = ["named_device", "pick_device", "visible_gpus"]
 
 _COUNTS: Mapping[str, Callable[[], int]] = {
     "cuda": lambda: torch.cuda.device_count(),
@@ -48,6 +48,19 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
         raise OptionError(f"device {str(device)!r} is not available: {present} of its kind found here; use auto or cpu")
     own = team().local % present
     return torch.device(device.type, own) if own and device.index is None else device
+
+
+def named_device(name: str | torch.device) -> torch.device:
+    """Find the device that a name means, of whatever kind.
+
+    Raises:
+        OptionError: see :func:`pick_device`; devices of other kinds, as ``"xpu"``, are taken as they are.
+    """
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        return pick_device(name)
+    return pick_device(device) if device.type in _COUNTS else device
 
 
 def visible_gpus() -> list[str]:

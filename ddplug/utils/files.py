@@ -41,6 +41,14 @@ _MAX_DEPTH = 64
 _BLANK_PAYLOAD = f'"payload":"{digests.BLANK}"'.encode()
 _SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
 _DTYPES = (torch.float16, torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool)
+_FOREIGN: Mapping[bytes, str] = {
+    b"version https://git-lfs": "it is a pointer of Git LFS to the file; run git lfs pull",
+    b"<!doctype html": "it is a web page; download the file itself",
+    b"<html": "it is a web page; download the file itself",
+    b"\x1f\x8b": "it is compressed by gzip; unpack it",
+    b"pk\x03\x04": "it is a zip archive, as torch.save and np.savez write them; give a file that ddplug wrote",
+}
+"""First bytes of what files are instead, after downloads that went wrong, in small letters -> what to do."""
 _STORED = {"F32": 1, "F64": 1, "I64": 1, "I32": 1, "U8": 1, "BOOL": 1, "F16": 2}
 """Type -> the first version of the format that has it."""
 
@@ -238,7 +246,11 @@ def _check_file(path: str | Path) -> None:
     """Refuse what cannot be mapped into memory, and headers that would take long to parse."""
     check_regular(path)
     with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        start = file.read(40)
+    foreign = next((said for mark, said in _FOREIGN.items() if start.lstrip().lower().startswith(mark)), None)
+    if foreign is not None or not start:
+        raise FormatError(foreign or "it is empty; copy or download it again")
+    length = int.from_bytes(start[:8], "little")
     if length > _MAX_HEADER:
         raise FormatError(f"its header is {length} bytes long, the limit is {_MAX_HEADER}")
 

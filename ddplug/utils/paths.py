@@ -51,7 +51,8 @@ def local(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
     Raises:
         OptionError: it is no path, empty, ``-``, an address as of the web or of a store, holds a NUL character or one
             that the system's encoding lacks, a name that is too long, one that Windows keeps for itself, there, or one
-            that is a variable of a shell and no file; or it names the home of a user that does not exist.
+            that is a variable of a shell and no file, or that ends with a line break and is none; or it names the home
+            of a user that does not exist.
 
     Example:
         >>> local("sets/~one.safetensors"), local("~") == os.path.expanduser("~")
@@ -70,6 +71,11 @@ def local(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
     except UnicodeEncodeError as error:
         bad = text[error.start]
         raise OptionError(f"the path {text!r} holds {bad!r}, which no file's name can here; leave it out") from None
+    if text.endswith(("\r", "\n")) and not os.path.lexists(text):
+        raise OptionError(
+            f"the path {text!r} ends with a line break, as from a script with line ends of Windows; leave it out, or "
+            "save the script with those of Unix"
+        )
     if text == "-":
         raise OptionError("the path is '-', but files are read and written by name here; name one (./- for that very)")
     if _ADDRESS.match(text):

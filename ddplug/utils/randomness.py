@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,11 +23,28 @@ _Source: TypeAlias = Callable[[tuple[int, ...]], Tensor]
 """Function of a shape: float64 numbers."""
 
 
+class _Lent:
+    """Who has the global generators. A process that is forked off has them for itself, whoever had them before."""
+
+    def __init__(self) -> None:
+        self.free()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.free)
+
+    def free(self) -> None:
+        """Let nobody have them."""
+        self.lock = threading.RLock()
+
+
+_LENT = _Lent()
+
+
 @contextmanager
 def temporary_seed(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Seed the global generators of the CPU and of a CUDA device, and restore them at the end.
 
-    Modules initialize themselves, and dropout draws, from global generators only.
+    Modules initialize themselves, and dropout draws, from global generators only. There is one of a kind in a process,
+    so threads that need it wait for each other: what each draws depends on its seed alone.
 
     Args:
         seed: for both generators.
@@ -34,7 +52,7 @@ def temporary_seed(seed: int, device: torch.device | str = "cpu") -> Iterator[No
     """
     device = torch.device(device)
     cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if cuda else []):
+    with _LENT.lock, torch.random.fork_rng(devices=[device] if cuda else []):
         torch.default_generator.manual_seed(seed)
         if cuda:
             with torch.cuda.device(device):

@@ -65,7 +65,8 @@ def test_other_data_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_a_toml_file_holds_the_words_of_the_command_line(tmp_path: Path) -> None:
     lines = ['method = "random"', 'data = "digits"', "images-per-class = 2", "seed = 4", "quantize = true"]
-    (tmp_path / "run.toml").write_text("\n".join(lines), encoding="utf-8")
+    # as editors of Windows write it: with a mark before it, and their ends of lines
+    (tmp_path / "run.toml").write_text("\r\n".join(lines), encoding="utf-8-sig", newline="")
     config = ["--config", str(tmp_path / "run.toml")]
     made = make(tmp_path / "one.safetensors", *config, "--seed", "5")
     assert (len(made), made.provenance["seed"], made.bits) == (20, 5, 8)

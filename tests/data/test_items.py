@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import namedtuple
 from collections.abc import Iterator
 from typing import Any
@@ -283,3 +284,59 @@ def test_a_loader_that_changes_what_it_collates_is_told_of() -> None:
     with pytest.warns(Note, match=r"the DataLoader's collate_fn \(.*halved\) is not called"):
         data = as_labeled(DataLoader(pairs, collate_fn=halved))  # type: ignore[arg-type]
     assert data.inputs.max() == 1
+
+
+def test_two_data_sets_are_not_taken_for_inputs_and_labels() -> None:
+    one = TensorDataset(torch.zeros(4, 1, 8, 8), torch.arange(4) % 2)
+    arrays = (np.zeros((4, 1, 8, 8), np.uint8), np.arange(4) % 2)
+    pairs: list[Any] = [(one, one), (arrays, arrays), (DataLoader(one), DataLoader(one))]
+    for pair in pairs:
+        with pytest.raises(DataError, match=r"these are two data sets, .*; give one of them, data\[0\]"):
+            as_labeled(pair)
+        assert len(as_labeled(pair[0])) == 4
+    assert len(as_labeled(((torch.zeros(1, 8, 8), 0), (torch.ones(1, 8, 8), 1)))) == 2  # two items
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.uint8])
+def test_a_list_of_tensors_is_a_tensor(kind: torch.dtype) -> None:
+    values = [torch.full((3, 4, 4), float(k)).to(kind) for k in range(4)]
+    if kind.is_floating_point:
+        values = [value.requires_grad_() for value in values]
+    found = from_arrays(values, [torch.tensor(k % 2) for k in range(4)])
+    assert found.inputs[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert found.targets.tolist() == [0, 1, 0, 1]
+
+
+def test_pictures_of_which_one_is_in_color_are_all_read_in_color(tmp_path: Any) -> None:
+    grey, red = Image.new("L", (4, 4), 7), Image.new("RGB", (4, 4), (255, 0, 0))
+    ways: list[dict[str, Any]] = [{}, {"cache": tmp_path / "cache"}, {"cache": tmp_path / "cache"}]
+    for pictures in ([grey, red, grey, red], [red, grey, red, grey], [grey, grey, grey, red]):
+        for options in ways:
+            found = from_dataset([(picture, k % 2) for k, picture in enumerate(pictures)], **options)
+            wanted = [[7, 7, 7] if picture is grey else [255, 0, 0] for picture in pictures]
+            assert found.inputs[:, :, 0, 0].tolist() == wanted
+    assert from_dataset([(grey, 0), (grey, 1)]).shape == (1, 4, 4)
+
+
+def test_names_that_cannot_be_read_are_one_line() -> None:
+    class Broken(TensorDataset):
+        @property
+        def classes(self) -> list[str]:
+            raise RuntimeError("no\nindex file")
+
+    data = Broken(torch.zeros(4, 1, 8, 8), torch.arange(4) % 2)
+    with pytest.raises(DataError, match="the classes of Broken cannot be read: RuntimeError: no index file; give cl"):
+        as_labeled(data)
+    assert from_dataset(data, class_names=["off", "on"]).class_names == ("off", "on")
+
+
+def test_many_channels_that_may_be_last_are_told_of() -> None:
+    labels = [0, 1] * 2
+    with pytest.warns(
+        Note, match=r"\(64, 48, 5\) are read as images of 64 channels; .* inputs.transpose\(0, 3, 1, 2\)"
+    ):
+        from_arrays(np.zeros((4, 64, 48, 5)), labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for shape in ((5, 64, 48), (64, 7, 7), (512, 1, 1), (16, 20, 10)):
+            from_arrays(np.zeros((4, *shape)), labels)

@@ -250,3 +250,10 @@ def test_what_is_no_list_of_callbacks_is_refused(given: Any, told: str) -> None:
 def test_what_is_no_method_is_named_before_its_options(method: Any) -> None:
     with pytest.raises(OptionError, match="is not an instance of a dataclass; pass a distiller such as"):
         distill(toy_images(), method, images_per_class=1, device="cpu")
+
+
+def test_a_method_before_the_data_is_told_of() -> None:
+    data: Any = toy_images()
+    with pytest.raises(OptionError, match=r"a LabeledData is no distiller; give the data first and then the method"):
+        distill("random", data, images_per_class=1, device="cpu")
+    assert len(distill(data, "random", images_per_class=1, device="cpu")) == data.num_classes  # as it says

@@ -607,3 +607,13 @@ def test_cutmix_travels_with_a_set_and_is_written_only_where_given() -> None:
     with pytest.raises(errors.OptionError, match=r"cutmix is 1\.5; it must lie between 0 and 1"):
         Recipe(cutmix=1.5)
     assert described(recipe) == "own (12 steps with crop+flip+cutmix)"
+
+
+def test_one_architecture_is_as_good_as_a_list_of_it() -> None:
+    train, test = toy_images((6, 6), size=4).split(0.5)
+    made = distill(train, "random", images_per_class=1, device="cpu")
+    options: dict[str, Any] = {"repeats": 1, "recipe": Recipe(epochs=1), "device": "cpu"}
+    networks: list[Any] = ["mlp", lambda shape, classes: build("mlp", shape, classes, torch.Generator())]
+    for one in networks:
+        listed = cross_architecture(made, test, [one], **options)
+        assert [found.accuracies for found in cross_architecture(made, test, one, **options)] == [listed[0].accuracies]

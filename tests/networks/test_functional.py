@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import nn
 
+from ddplug.distillation import distill
 from ddplug.networks.factory import build
 from ddplug.networks.functional import forward, initial_parameters, stateless
 from ddplug.testing import toy_images
@@ -38,3 +42,29 @@ def test_nothing_outlives_the_function_that_built_it() -> None:
     del module, learner, network
     gc.collect()
     assert [reference() for reference in kept] == [None, None]
+
+
+def test_threads_have_structures_of_their_own() -> None:
+    def found() -> nn.Module:
+        return stateless("mlp:width=4", (2,), 2)
+
+    with ThreadPoolExecutor(2) as pool:
+        meeting = threading.Barrier(2)
+        others = list(pool.map(lambda _: (meeting.wait(), found(), found())[1:], range(2)))
+    assert others[0][0] is others[0][1]
+    assert others[0][0] is not others[1][0]
+    assert found() is found()
+
+
+def test_runs_in_threads_give_what_they_give_alone() -> None:
+    data = toy_images((8, 8), size=8)
+
+    def run(seed: int) -> torch.Tensor:
+        options: dict[str, Any] = {"pool_size": 2, "batch_real": 4, "network": "convnet:width=4,depth=1"}
+        return distill(data, "dm", images_per_class=1, steps=6, seed=seed, device="cpu", **options).inputs
+
+    alone = [run(seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(run, range(3)))
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one, other)

@@ -345,6 +345,7 @@ def test_a_function_is_called_as_it_wants_to_be(name: str) -> None:
         ),
         (lambda *, width: Plain((1, 6, 6), 2), "cannot be built .* missing 1 required keyword-only argument"),
         (lambda: "mlp", "made a str; it must return a torch.nn.Module"),
+        (lambda: nn.Linear(2, 2, device="meta"), "parameters on the device 'meta', .*; create them on the CPU"),
         (Plain((1, 6, 6), 2), "network is a Plain; give a name, or a function that builds a new one"),
         (3, "network is a int; give a name, or a function"),
         (None, "network is a NoneType; give a name, or a function"),

@@ -352,3 +352,31 @@ def test_a_notebook_shows_a_line() -> None:
     assert repr(real) == "LabeledData('toy-images': 1000 x (1, 8, 8) uint8, 2 classes, standardize)"
     assert repr(made) == "SyntheticSet(6 x (1, 8, 8), 2 classes, hard labels, 398 bytes, by 'random')"
     assert repr(soft).startswith("SyntheticSet(6 x (1, 8, 8), 2 classes, soft labels, ")
+
+
+def test_what_is_no_set_no_label_or_no_device_is_one_line() -> None:
+    made = make()
+    for labels, message in (
+        (0, r"labels is 0; give a list of labels"),
+        ("ant", r"labels is 'ant'; give a list"),
+        (["ant"], r"a label is 'ant'; it must be a whole number"),
+        ([True, False], r"a label is True; it must be a whole number"),  # no mask
+    ):
+        with pytest.raises(OptionError, match=message):
+            made.select(labels)  # type: ignore[arg-type]
+    for other in ([made], "made.safetensors", toy_images()):
+        with pytest.raises(DataError, match=rf"a {type(other).__name__} is no set to merge with; give one, as of"):
+            made.merge(other)  # type: ignore[arg-type]
+    things: list[Any] = [made, toy_images()]
+    for thing in things:
+        with pytest.raises(OptionError, match="unknown device 'cudaa'; use auto, cpu, cuda, cuda:N or mps"):
+            thing.to("cudaa")
+        with pytest.raises(OptionError, match=r"device 'cuda:99' is not available: .*; use auto or cpu"):
+            thing.to("cuda:99")
+        assert thing.to("auto").to("cpu").shape == thing.shape  # as it says
+    fields: dict[str, Any] = {"inputs": made.inputs.numpy(), "targets": made.targets.tolist()}
+    for name, value in fields.items():
+        with pytest.raises(DataError, match=rf"{name} are a \w+, not a tensor; give torch.as_tensor\({name}\)"):
+            dataclasses.replace(made, **{name: value})
+        changed: dict[str, Any] = {name: torch.as_tensor(value)}
+        assert len(dataclasses.replace(made, **changed)) == len(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,12 @@ def test_what_is_not_given_is_not_below() -> None:
     values_at_least(1, repeats=1, limit=None)
     with pytest.raises(OptionError, match=r"^limit is 0; it must be at least 1$"):
         values_at_least(1, repeats=1, limit=0)
+
+
+@pytest.mark.parametrize("value", ["10", [1], (), {}, 1j])
+def test_what_is_no_number_is_one_line(value: object) -> None:
+    with pytest.raises(OptionError, match=rf"^mem_size is {re.escape(repr(value))}; it must be a number$"):
+        values_at_least(1, mem_size=value)  # type: ignore[arg-type]
 
 
 def test_an_unknown_name_comes_with_the_nearest() -> None:

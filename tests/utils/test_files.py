@@ -138,3 +138,20 @@ def test_room_and_names_are_looked_at_before_the_work(tmp_path: Path) -> None:
         check_space(tmp_path / "x", 1 << 60)
     with pytest.raises(OptionError, match=r"a name in it is not Unicode .*udce9.*rename it"):
         check_header({"names": ["caf\udce9"]}, "the set")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty; copy or download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "a pointer of Git LFS .*; run git lfs pull"),
+        (b"\n<!DOCTYPE html><title>404</title>", "it is a web page; download the file itself"),
+        (b"<html><head>", "it is a web page; download the file itself"),
+        (b"\x1f\x8b\x08\x00" + bytes(40), "it is compressed by gzip; unpack it"),
+        (b"PK\x03\x04" + bytes(40), "it is a zip archive, .*; give a file that ddplug wrote"),
+    ],
+)
+def test_what_came_instead_of_a_file_is_told(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "set").write_bytes(content)
+    with pytest.raises(FormatError, match=f"set is not a ddplug file that can be read: .*{message}"):
+        read_tensors(tmp_path / "set", "synthetic-set")

@@ -35,6 +35,7 @@ def test_home_folders_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     [
         ("", "a path is ''; name a file"),
         ("-", "the path is '-'"),
+        ("set\r", r"the path 'set\\r' ends with a line break, as from a script with line ends of Windows"),
         ("a\0b", "holds a NUL character"),
         ("a\ud800b", r"'a\\ud800b' holds '\\ud800', which no file's name can here"),
         ("s3://bucket/set", "s3://bucket/set is an address, but files are read and written here"),
