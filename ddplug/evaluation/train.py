@@ -217,7 +217,7 @@ def _drawn(
         x = augment.apply(x.flatten(0, 1), joined).view_as(x)
     if recipe.cutmix:
         y = y if y.ndim == 3 else one_hot(y, data[0].num_classes).to(x.dtype)
-        mixed = [_mixed(*pair, recipe.cutmix, rng) for *pair, rng in zip(x, y, rngs, strict=True)]
+        mixed = [_mixed(own, labels, recipe.cutmix, rng) for own, labels, rng in zip(x, y, rngs, strict=True)]
         x, y = (torch.stack(parts) for parts in zip(*mixed, strict=True))
     return x, y
 
