@@ -123,9 +123,10 @@ def test_sets_in_bytes_are_not_measured_twice(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(
         stored_bytes,
         "measure",
-        lambda row, sets, test, network: {**there, "codec": row.codec},
+        lambda row, sets, test, network, precision: {**there, "codec": row.codec},
     )
     given = {"data": "x", "data_root": None, "cache": None, "network": "mlp", "seeds": 1, "sets": None}
+    given["precision"] = "float32"
     found = []
     for row in (["random"], ["random"]):
         stored_bytes.run("mnist-8kB", Namespace(**given, row=row, out=tmp_path))

@@ -62,15 +62,16 @@ def add_set_options(parser: argparse.ArgumentParser, benchmarks: Collection[str]
     add_row_options(parser)
 
 
-def judged(pairs: Sequence[tuple[Any, Any]], test: Any, network: str) -> dict[str, Any]:
+def judged(pairs: Sequence[tuple[Any, Any]], test: Any, network: str, precision: str = "float32") -> dict[str, Any]:
     """Train a network on each of some data by the recipe beside it, and test it; return what a row says of that."""
     from ddplug.evaluation.results import judge
     from ddplug.utils.devices import pick_device
 
     accuracies = []
     size, first = len(pairs[0][0]), pairs[0][1]
+    how: dict[str, Any] = {"device": pick_device(), "precision": precision}
     for seed, (data, recipe) in enumerate(pairs):  # sets of other sizes cannot be trained on together
-        accuracies.append(100 * judge([data], test, network, recipe, seed=seed, device=pick_device()).mean)
+        accuracies.append(100 * judge([data], test, network, recipe, **how, seed=seed).mean)
     return {
         "network": network,
         "steps": first.steps or first.epochs * -(-size // first.batch_size),

@@ -192,7 +192,7 @@ def sets_of(row: Row, benchmark: str, train: Any, seeds: int, folder: Path) -> l
     return found
 
 
-def measure(row: Row, sets: list[Any], test: Any, network: str) -> dict[str, Any]:
+def measure(row: Row, sets: list[Any], test: Any, network: str, precision: str) -> dict[str, Any]:
     """Train a network on each set, as the set itself says, and test it."""
     return {
         "stored": row.name,
@@ -201,11 +201,12 @@ def measure(row: Row, sets: list[Any], test: Any, network: str) -> dict[str, Any
         "bytes": round(statistics.fmean(made.nbytes for made in sets)),
         "bits per class": round(statistics.fmean(made.bits_per_class for made in sets)),
         "making (s)": round(statistics.fmean(made.provenance["seconds"] for made in sets), 1),
-        **judged([(made, made.recipe) for made in sets], test, network),
+        **judged([(made, made.recipe) for made in sets], test, network, precision),
+        "precision": precision,
     }
 
 
-def measure_whole(train: Any, test: Any, network: str, seeds: int, steps: int) -> dict[str, Any]:
+def measure_whole(train: Any, test: Any, network: str, seeds: int, steps: int, precision: str) -> dict[str, Any]:
     """Train networks on all the data, as those of a set are trained: what the rows can be held against."""
     from ddplug.functional.augmentation import joint
     from ddplug.synthetic import Recipe
@@ -218,7 +219,8 @@ def measure_whole(train: Any, test: Any, network: str, seeds: int, steps: int) -
         "bytes": train.inputs.nbytes + len(train),
         "bits per class": round(8 * (train.inputs.nbytes + len(train)) / train.num_classes),
         "making (s)": 0.0,
-        **judged([(train, recipe)] * seeds, test, network),
+        **judged([(train, recipe)] * seeds, test, network, precision),
+        "precision": precision,
     }
 
 
@@ -229,7 +231,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     benchmark, path = BENCHMARKS[name], arguments.out / f"stored-{name}.json"
     found = read(path, {"rows": [], "seconds": 0.0})
     rows, seconds = found["rows"], found["seconds"]
-    wanted = chosen(benchmark.rows, arguments.row, lambda row: row.method)
+    wanted = chosen(benchmark.rows, arguments.row, lambda row: row.called or row.method)
     measured = [(known["stored"], known["codec"], known["network"]) for known in rows]
     missing = [row for row in wanted if (row.name, row.codec, arguments.network) not in measured]
     say_what_is_there(wanted, missing, path)
@@ -245,10 +247,12 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             if row is WHOLE:
                 steps = max((known["steps"] for known in rows), default=1500)
-                measured_row = measure_whole(train, test, arguments.network, arguments.seeds, steps)
+                measured_row = measure_whole(
+                    train, test, arguments.network, arguments.seeds, steps, arguments.precision
+                )
             else:
                 sets = sets_of(row, name, train, arguments.seeds, arguments.sets or Path(temporary))
-                measured_row = measure(row, sets, test, arguments.network)
+                measured_row = measure(row, sets, test, arguments.network, arguments.precision)
         rows.append(measured_row)
         seconds += time.monotonic() - began
         result = {
@@ -269,6 +273,7 @@ def main() -> None:
     """Run a benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_set_options(parser, BENCHMARKS)
+    parser.add_argument("--precision", default="float32", help="in which networks are trained (default: %(default)s)")
     arguments = parser.parse_args()
     ddplug.keep_memory()
     run(arguments.benchmark, arguments)
