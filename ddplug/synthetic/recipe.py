@@ -120,7 +120,9 @@ class Recipe(metaclass=TakesNumbers):
 
         augmentation.check(self.augment, shape)
         if self.cutmix and len(shape) != 3:
-            raise OptionError(f"cutmix={self.cutmix:g} needs (C, H, W) images, not inputs of shape {shape}; use 0")
+            raise OptionError(
+                f"cutmix={self.cutmix:g} needs (C, H, W) images, not inputs of shape {shape}; set it to 0"
+            )
 
     def on(self, augment: str) -> Recipe:
         """Return the recipe for a set.

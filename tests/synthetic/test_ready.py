@@ -11,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import torch
 
 import ddplug
 from ddplug.cli.program import main
@@ -65,9 +64,10 @@ def test_the_command_of_a_card_makes_the_set_again(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     assert main([*shlex.split(READY["digits-dm"].command)[1:], "--device", "cpu"]) == 0
     made, known = ddplug.load("digits-dm.safetensors"), ddplug.load("digits-dm")
-    # another processor or version of torch rounds a learned image otherwise
+    # another processor or version of torch rounds otherwise, which 200 steps amplify: to 0.008 on one, and single
+    # pixels to 0.09; the set of another seed is 0.088 away
     assert made.targets.tolist() == known.targets.tolist()
-    assert torch.allclose(made.pixels(), known.pixels(), atol=0.05)
+    assert float((made.pixels() - known.pixels()).abs().mean()) < 0.02
 
 
 def test_the_accuracy_of_ten_digits_is_that_of_the_benchmark() -> None:

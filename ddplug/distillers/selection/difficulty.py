@@ -55,7 +55,7 @@ class Difficulty(Selection):
     """Rank the samples of each class by a teacher's cross-entropy and draw at random from a window of the ranks.
 
     The fewer samples a set has for its task, the easier they should be: at 30 kB of CIFAR-10 the easier half is worth
-    five points more than random images of the same bytes. Where a few samples nearly suffice, as on MNIST, no window is
+    four points more than random images of the same bytes. Where a few samples nearly suffice, as on MNIST, no window is
     better than random samples. So it is found on held-out training data unless it is given.
 
     Args:
