@@ -28,7 +28,7 @@ from ddplug.networks.precision import PRECISIONS, computing
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from examples.benchmarks.results import add_row_options, chosen, machine, read, say_what_is_there, versions, write
+from examples.benchmarks.results import add_row_options, begun, machine, versions, write
 
 STEPS = {
     "width-32": "convnet:width=32",
@@ -121,11 +121,7 @@ def main() -> None:
     add_row_options(parser)
     arguments = parser.parse_args()
     path = arguments.out / "precision.json"
-    before = read(path, {"rows": [], "seconds": 0.0})
-    rows = {row["row"]: row for row in before["rows"]}
-    wanted = chosen(ROWS, arguments.row, str)
-    missing = [name for name in wanted if name not in rows]
-    say_what_is_there(wanted, missing, path)
+    rows, missing, seconds = begun(path, ROWS, arguments.row)
     torch.set_num_threads(1)
     ddplug.keep_memory()
     began = time.process_time()
@@ -139,7 +135,7 @@ def main() -> None:
             "how": "python examples/benchmarks/precision.py",
             "machine": machine(f" {_units()}, threads used: 1"),
             "versions": versions(),
-            "seconds": before["seconds"] + time.process_time() - began,
+            "seconds": seconds + time.process_time() - began,
         }
         write(path, result)
         print(rows[name], file=sys.stderr)

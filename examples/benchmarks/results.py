@@ -17,6 +17,7 @@ __all__ = [
     "OUT",
     "add_row_options",
     "add_set_options",
+    "begun",
     "chosen",
     "each_in_its_process",
     "judged",
@@ -118,6 +119,22 @@ def say_what_is_there(wanted: Collection[Any], missing: Collection[Any], path: P
         return
     said = "all rows are" if len(wanted) > 1 else "the row is"
     print(f"{said} there already: {path}; give another --out to measure again", file=sys.stderr)
+
+
+def begun(path: Path, known: Collection[str], names: Sequence[str] | None) -> tuple[dict[str, Any], list[str], float]:
+    """Return what a file of rows has, by the names in ``row``, the names that are missing, and the seconds it took.
+
+    Args:
+        path: the file.
+        known: names of all rows.
+        names: wanted; see :func:`chosen`.
+    """
+    before = read(path, {"rows": [], "seconds": 0.0})
+    rows = {row["row"]: row for row in before["rows"]}
+    wanted = chosen(known, names, str)
+    missing = [name for name in wanted if name not in rows]
+    say_what_is_there(wanted, missing, path)
+    return rows, missing, before["seconds"]
 
 
 def write(path: Path, result: Mapping[str, Any]) -> None:

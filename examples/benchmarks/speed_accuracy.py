@@ -42,7 +42,7 @@ from ddplug.networks.functional import initial_parameters, prefixed
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from examples.benchmarks.published import STEPS
-from examples.benchmarks.results import add_row_options, chosen, machine, read, say_what_is_there, versions, write
+from examples.benchmarks.results import add_row_options, begun, machine, versions, write
 
 _CLAIM = (
     "MNIST, ConvNet-3 of width 32, the same first images on both sides, judged on a held-out tenth of the training "
@@ -255,11 +255,7 @@ def main() -> None:
     add_row_options(parser)
     arguments = parser.parse_args()
     path = arguments.out / _FILE
-    before = read(path, {"rows": [], "seconds": 0.0})
-    rows = {row["row"]: row for row in before["rows"]}
-    wanted = chosen(ROWS, arguments.row, str)
-    missing = [name for name in wanted if name not in rows]
-    say_what_is_there(wanted, missing, path)
+    rows, missing, seconds = begun(path, ROWS, arguments.row)
     if not missing:
         return
     if arguments.mnist is None:
@@ -277,7 +273,7 @@ def main() -> None:
             "how": "python examples/benchmarks/speed_accuracy.py --mnist DIR",
             "machine": machine(", threads used: 1"),
             "versions": versions(),
-            "seconds": before["seconds"] + time.process_time() - began,
+            "seconds": seconds + time.process_time() - began,
         }
         write(path, result)
         print(rows[name], file=sys.stderr)
