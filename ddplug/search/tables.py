@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from typing import Any
 
 from torch import nn
 
+from ddplug.errors import DivergedError
 from ddplug.search.protocol import Protocol, Result, reason
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.surroundings import own_surroundings
@@ -70,7 +72,10 @@ def fit_and_score(estimator: Any, train: SyntheticSet, validation: SyntheticSet,
     (x, y), (test_x, test_y) = ((own.inputs.flatten(1).numpy(), own.hard_targets.numpy()) for own in parts)
     try:
         for seed in range(protocol.seed, protocol.seed + protocol.seeds):
-            scores.append(float(_fresh(estimator, seed).fit(x, y).score(test_x, test_y)))
+            score = float(_fresh(estimator, seed).fit(x, y).score(test_x, test_y))
+            if not math.isfinite(score):
+                raise DivergedError(f"its score is {score}")
+            scores.append(score)
     except Exception as error:  # a user's estimator may raise anything
         failure = reason(error)
     return Result(

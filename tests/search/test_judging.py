@@ -86,6 +86,18 @@ def test_an_estimator_is_fitted_to_the_set_and_scored_on_real_data() -> None:
     assert "n_neighbors" in str(broken.failure)
 
 
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_an_estimator_without_a_finite_score_has_failed_and_the_search_goes_on(score: float, tmp_path: Path) -> None:
+    class Scored(DecisionTreeClassifier):  # type: ignore[misc]
+        def score(self, x: Any, y: Any, sample_weight: Any = None) -> float:
+            return score
+
+    own = Judge(MADE, REST, QUICK, journal=tmp_path / "journal.jsonl")
+    record = own(Scored())
+    assert (record.metric, record.failure) == (None, f"diverged: its score is {score}")
+    assert [line.failure for line in Journal(tmp_path / "journal.jsonl").failures()] == [record.failure]
+
+
 def test_what_is_known_is_not_trained_again_and_interim_scores_are_told_again(tmp_path: Path) -> None:
     own = Judge(MADE, REST, replace(QUICK, steps=40), journal=tmp_path / "j.jsonl")
     told: list[list[tuple[float, int]]] = [[], []]
