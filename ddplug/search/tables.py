@@ -24,7 +24,7 @@ def is_estimator(candidate: Any) -> bool:
 
 
 def parameters(estimator: Any) -> dict[str, Any]:
-    """Return what tells an estimator from others: its class and its parameters, where it gives them.
+    """Return what tells an estimator from others: its class and its parameters, those of estimators within it too.
 
     Example:
         >>> from sklearn.neighbors import KNeighborsClassifier
@@ -32,15 +32,24 @@ def parameters(estimator: Any) -> dict[str, Any]:
         3
     """
     own = estimator.get_params(deep=False) if hasattr(estimator, "get_params") else {}
-    return {"estimator": type(estimator).__name__, **own}
+    return {"estimator": type(estimator).__name__, **{name: _described(value) for name, value in own.items()}}
+
+
+def _described(value: Any) -> Any:
+    """Put parameters in the place of estimators, as of the steps of a pipeline, and text in that of NaN."""
+    if isinstance(value, list | tuple):
+        return [_described(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return parameters(value) if hasattr(value, "get_params") and not isinstance(value, type) else value
 
 
 def _fresh(estimator: Any, seed: int) -> Any:
-    """Copy an estimator, and seed the copy where that is one of its parameters."""
+    """Copy an estimator, and seed the copy and the estimators within it, as the steps of a pipeline."""
     made = copy.deepcopy(estimator)
-    if hasattr(made, "get_params") and "random_state" in made.get_params(deep=False):
-        made.set_params(random_state=seed)
-    return made
+    names = made.get_params() if hasattr(made, "get_params") else {}
+    states = [name for name in names if name.split("__")[-1] == "random_state"]
+    return made.set_params(**dict.fromkeys(states, seed)) if states else made
 
 
 @own_surroundings()
