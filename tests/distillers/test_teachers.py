@@ -144,7 +144,8 @@ def test_soft_labels_are_the_teachers_probabilities() -> None:
 
 
 def test_a_teacher_sees_small_images_as_networks_do() -> None:
-    pooled = nn.Sequential(nn.Conv2d(1, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3))  # of any size
+    with torch.random.fork_rng(devices=[]):  # it takes images of any size
+        pooled = nn.Sequential(nn.Conv2d(1, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3))
     made = distill(DATA, "class-mean", device="cpu").reduced(2)
     for module in (own(), pooled):
         labeled = soft_labels(made, module, device="cpu")
