@@ -41,7 +41,7 @@ _CHECK_EVERY = 25
 
 
 class Run:
-    """One call of :func:`distill`: where it stands, what of it is known to be sound, and where that is kept."""
+    """One call of :func:`ddplug.distill`: where it stands, what of it is known to be sound, and where that is kept."""
 
     def __init__(
         self, method: Distiller, identity: dict[str, Any], device: torch.device, path: str | None, every: float
