@@ -30,7 +30,7 @@ def main(folder: str = "nni-search", trials: int = 12, epochs: int = 60, steps: 
     place.mkdir(exist_ok=True)
     train, validation = make_files(place, steps)
     evaluator = ProxyEvaluator(train, validation, epochs=epochs, time_limit=60)
-    space = ConvNetSpace((1, 8, 8), 10, width=(4, 8, 16), depth=(1, 2))
+    space = ConvNetSpace((1, 8, 8), 10, widths=(4, 8, 16), depths=(1, 2))
     strategy = RegularizedEvolution(population_size=6, sample_size=3, mutation_prob=0.3, seed=0)
     experiment = ProxyExperiment(space, evaluator, strategy, trials=trials, concurrency=2, folder=place)
     experiment.run()

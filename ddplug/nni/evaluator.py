@@ -263,8 +263,8 @@ class ProxyEvaluator(MutableEvaluator):
             except Exception as error:
                 problems.append(error)
         why = reason(problems[0])
-        gray = train.shape[0] == 1 and self._protocol["channels"] is None and "3 channels" in why
-        hint = "; for a space of colored images set channels=3" if gray else ""
+        grey = train.shape[0] == 1 and self._protocol["channels"] is None and "3 channels" in why
+        hint = "; for a space of colored images set channels=3" if grey else ""
         raise OptionError(f"no network of the space can be trained on {self.train}: {why}{hint}")
 
     def _try(self, space: Any, train: SyntheticSet, seed: int) -> None:

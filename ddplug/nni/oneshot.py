@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import nni
@@ -35,7 +34,7 @@ class SetLoader:
         data: the set; hard or soft labels.
         batch_size: samples a batch; the last one may have fewer.
         strategy: operations of :mod:`ddplug.functional.augmentation` joined by ``_``; ``""`` for none.
-        channels: number of times to repeat a gray channel; ``None`` leaves inputs alone.
+        channels: number of times to repeat a grey channel; ``None`` leaves inputs alone.
         rng: generator on the CPU for an order of its own at each pass and for the augmentation; ``None`` keeps the
             order and augments nothing.
 
@@ -130,7 +129,7 @@ class OneShotEvaluator(Lightning):
         momentum: of SGD.
         weight_decay: of SGD.
         augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``; ``""`` for none.
-        channels: number of times to repeat a gray channel, for spaces whose stems take three.
+        channels: number of times to repeat a grey channel, for spaces whose stems take three.
         seed: of the order of the samples, the augmentation and, where no one-shot strategy is at work, the weights.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
@@ -142,8 +141,8 @@ class OneShotEvaluator(Lightning):
 
     def __init__(
         self,
-        train: str | Path,
-        validation: str | Path,
+        train: str,
+        validation: str,
         *,
         epochs: int | None = None,
         learning_rate: float | None = None,

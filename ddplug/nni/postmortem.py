@@ -17,7 +17,7 @@ _ENDS = {
     "FAILED": "failed",
     "SUCCEEDED": "ended",
     "USER_CANCELED": "was killed",
-    "SYS_CANCELED": "was canceled",
+    "SYS_CANCELED": "was cancelled",
     "EARLY_STOPPED": "was stopped at its time limit",
 }
 """What NNI calls the ends of a trial."""

@@ -30,11 +30,11 @@ class ConvNetSpace(ModelSpace):
     Args:
         shape: ``(C, H, W)`` of one input.
         num_classes: number of outputs.
-        width: channels of every block, of which one is chosen, as of the four that follow.
-        depth: numbers of blocks.
-        norm: keys of :data:`ddplug.networks.layers.NORMS`.
-        activation: keys of :data:`ddplug.networks.layers.ACTIVATIONS`.
-        pooling: keys of :data:`ddplug.networks.layers.POOLS`.
+        widths: channels of every block.
+        depths: numbers of blocks.
+        norms: keys of :data:`ddplug.networks.layers.NORMS`.
+        activations: keys of :data:`ddplug.networks.layers.ACTIVATIONS`.
+        poolings: keys of :data:`ddplug.networks.layers.POOLS`.
 
     Raises:
         OptionError: a list of choices is empty or repeats a value, a value is unknown or out of range, or a combination
@@ -55,14 +55,14 @@ class ConvNetSpace(ModelSpace):
         self,
         shape: Sequence[int],
         num_classes: int,
-        width: Sequence[int] = SPACE["width"],  # type: ignore[assignment]
-        depth: Sequence[int] = SPACE["depth"],  # type: ignore[assignment]
-        norm: Sequence[str] = SPACE["norm"],  # type: ignore[assignment]
-        activation: Sequence[str] = SPACE["act"],  # type: ignore[assignment]
-        pooling: Sequence[str] = SPACE["pool"],  # type: ignore[assignment]
+        widths: Sequence[int] = SPACE["width"],  # type: ignore[assignment]
+        depths: Sequence[int] = SPACE["depth"],  # type: ignore[assignment]
+        norms: Sequence[str] = SPACE["norm"],  # type: ignore[assignment]
+        activations: Sequence[str] = SPACE["act"],  # type: ignore[assignment]
+        poolings: Sequence[str] = SPACE["pool"],  # type: ignore[assignment]
     ) -> None:
         super().__init__()
-        values = (width, depth, norm, activation, pooling)
+        values = (widths, depths, norms, activations, poolings)
         choices = {label: list(own) for label, own in zip(CHOICES, values, strict=True)}
         check_choices("ConvNetSpace", tuple(shape), num_classes, choices)
         for label, own in choices.items():
@@ -149,7 +149,7 @@ def candidates(space: ModelSpace, samples: Sequence[Mapping[str, Any]]) -> Candi
         samples: label -> choice each, as :func:`architectures` draws them.
 
     Example:
-        >>> space = ConvNetSpace((1, 8, 8), 10, depth=(1,))
+        >>> space = ConvNetSpace((1, 8, 8), 10, depths=(1,))
         >>> len(candidates(space, architectures(space, 3)).samples)
         3
     """
