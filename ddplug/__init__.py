@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ddplug import errors as errors
     from ddplug.data.datasets import load as load_dataset
     from ddplug.data.labeled import LabeledData as LabeledData
+    from ddplug.data.labeled import LabeledData as LabelledData
     from ddplug.data.loaders import from_arrays as from_arrays
     from ddplug.data.loaders import from_dataset as from_dataset
     from ddplug.data.loaders import from_image_folder as from_image_folder
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Distiller": "distillation.protocol",
     "LabeledData": "data.labeled",
+    "LabelledData": "data.labeled:LabeledData",
     "Recipe": "synthetic.recipe",
     "SyntheticSet": "synthetic.dataset",
     "compare": "evaluation.comparison",
@@ -56,6 +58,7 @@ _HOMES = {
 __all__ = [
     "Distiller",
     "LabeledData",
+    "LabelledData",
     "Recipe",
     "SyntheticSet",
     "__version__",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ddplug.data.anything import as_labeled as as_labeled
     from ddplug.data.datasets import load as load_dataset
     from ddplug.data.labeled import LabeledData as LabeledData
+    from ddplug.data.labeled import LabeledData as LabelledData
     from ddplug.data.loaders import from_arrays as from_arrays
     from ddplug.data.loaders import from_dataset as from_dataset
     from ddplug.data.loaders import from_image_folder as from_image_folder
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Identity": "preprocess",
     "LabeledData": "labeled",
+    "LabelledData": "labeled:LabeledData",
     "Preprocess": "preprocess",
     "Standardize": "preprocess",
     "Zca": "preprocess",
@@ -36,6 +38,7 @@ _HOMES = {
 __all__ = [
     "Identity",
     "LabeledData",
+    "LabelledData",
     "Preprocess",
     "Standardize",
     "Zca",
