@@ -22,6 +22,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.distillation.checkpoint import KIND
 from ddplug.distillation.config import config_of
 from ddplug.distillation.memory import check as check_memory
+from ddplug.distillation.settling import settled
 from ddplug.distillation.storage import BudgetError, Storage, storage_for
 from ddplug.distillers.base import RenewedPool
 from ddplug.distillers.dm import DM
@@ -129,8 +130,6 @@ def candidates(data: LabeledData, nbytes: int, *, real: bool = True) -> list[Cho
     learned = [level for level in levels if not isinstance(level, Selection)]
     found = []
     for level in levels:
-        if isinstance(level, Difficulty) and not images:
-            level = replace(level, teacher="mlp", judge="mlp")
         if isinstance(level, Selection):
             found.append(Choice(replace(level, images_per_class=number), nbytes, storage.codec))
     return [*found, *(_learned(learned, storage, nbytes, data) if images and learned else [])]
@@ -296,7 +295,8 @@ def resumed(checkpoint: str, data: LabeledData, nbytes: int, *, real: bool = Tru
     header = read_tensors(checkpoint, KIND)[1]
     before = tuple(header.get(name) for name in ("method", "codec", "nbytes")), _free(header.get("config"))
     for choice in candidates(data, nbytes, real=real):
-        method = choice.distiller
+        # a run writes down what its options mean for the data, in the place of "auto"
+        method = settled(choice.distiller, data.shape)
         if ((method.name, choice.codec, choice.nbytes), _free(config_of(method))) == before:
             return choice
     raise CheckpointError(

@@ -55,7 +55,7 @@ def toy_images(counts: Sequence[int] = (12, 10, 8), *, channels: int = 1, size: 
 
     Args:
         counts: samples of each class.
-        channels: 1 for grey, 3 for color.
+        channels: 1 for gray, 3 for color.
         size: height and width, in pixels.
         seed: of the draw.
 
@@ -300,7 +300,7 @@ def check_distiller(distiller: Distiller, data: LabeledData | None = None) -> No
 
     Args:
         distiller: with at least one image a class.
-        data: real data with at least as many samples in each class as the distiller gives; small grey images of three
+        data: real data with at least as many samples in each class as the distiller gives; small gray images of three
             classes and colored ones of two, the classes of different sizes, if not given.
 
     Raises:

@@ -1,6 +1,6 @@
 """Three images that teach a network to find ill patients: distillation of large X-ray images.
 
-Large grey images are cut into patches of three classes: outside the organ, from healthy patients, from ill ones. One
+Large gray images are cut into patches of three classes: outside the organ, from healthy patients, from ill ones. One
 image a class is distilled with a soft label; a network trained on the three alone judges the patches of new patients,
 and the patches vote on each patient. The protocol is that of Li, Togo, Ogawa & Haseyama, "Soft-Label Anonymous Gastric
 X-ray Image Distillation", ICIP 2020; that distilled images tell nothing about a patient is not proved there or here.
@@ -99,10 +99,10 @@ def read_patients(images: Path, masks: Path) -> list[Patient]:
         mask = masks / Path(path).relative_to(images)
         if not mask.exists():
             raise SystemExit(f"{mask} does not exist; give every image a mask of its name")
-        grey = [pil_to_tensor(folder.loader(str(file)).convert("L"))[0] / 255 for file in (path, mask)]
-        if grey[0].shape != grey[1].shape or min(grey[0].shape) < SIDE:
+        gray = [pil_to_tensor(folder.loader(str(file)).convert("L"))[0] / 255 for file in (path, mask)]
+        if gray[0].shape != gray[1].shape or min(gray[0].shape) < SIDE:
             raise SystemExit(f"{path} and its mask must be of one size, at least {SIDE} pixels a side")
-        patients.append(Patient(grey[0], grey[1].round(), bool(label)))
+        patients.append(Patient(gray[0], gray[1].round(), bool(label)))
     return patients
 
 

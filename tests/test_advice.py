@@ -119,7 +119,7 @@ CASES: dict[tuple[str, str], tuple[Callable[[], object], str, list[Callable[[], 
         "at most 2 shards",
         [lambda: distill(SMALL, "random", shard=(2, 2), **OPTIONS)],
     ),
-    ("synthetic/dataset.py", "labels='float16'"): (
+    ("synthetic/compression.py", "labels='float16'"): (
         lambda: scored().compress("pixels", labels="top3"),
         "labels='float16'",
         [lambda: scored().compress("pixels", labels="float16")],
@@ -232,7 +232,7 @@ CASES: dict[tuple[str, str], tuple[Callable[[], object], str, list[Callable[[], 
         "the data that the set was made from",
         [lambda: evaluate(MADE, SMALL, network="mlp", repeats=1, recipe=Recipe(epochs=1), device="cpu")],
     ),
-    ("synthetic/dataset.py", "labels='float16', or codec pixels"): (
+    ("synthetic/compression.py", "labels='float16', or codec pixels"): (
         lambda: SOFT.compress("plain", labels="top3"),
         "labels='float16', or codec pixels",
         [lambda: SOFT.compress("plain", labels="float16"), lambda: SOFT.compress("pixels", labels="top3")],

@@ -208,7 +208,7 @@ def test_tables_get_what_selects() -> None:
     table = LabeledData(torch.randn(90, 5, generator=rng), torch.arange(90) % 3, 3, Identity(), ("a", "b", "c"), "t")
     assert {choice.distiller.name for choice in auto.candidates(table, 100)} == {"random", "difficulty"}
     assert {choice.distiller.name for choice in auto.candidates(table, 100, real=False)} == {"kmeans-centroid"}
-    assert auto.choose(table, seconds=60, nbytes=100, device="cpu").distiller.name == "difficulty"
+    assert auto.choose(table, seconds=6000, nbytes=100, device="cpu").distiller.name == "difficulty"
 
 
 def test_too_few_bytes_name_what_suffices() -> None:
@@ -270,11 +270,12 @@ def test_command_reduces_what_selections_give(
     assert "factor is 9, but images are 8x8; use at most 8" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("network", ["convnet:width=4,depth=1", "auto"])
 def test_interrupted_choice_goes_on_and_another_one_does_not(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, straight = str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")
-    monkeypatch.setattr(auto, "LEARNED", (DM(steps=4, pool_size=2, network="convnet:width=4,depth=1"),))
+    monkeypatch.setattr(auto, "LEARNED", (DM(steps=4, pool_size=2, network=network),))
     data = ddplug.load_dataset("digits")
     choice = auto.candidates(data, 300)[1]
 

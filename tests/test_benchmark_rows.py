@@ -17,7 +17,7 @@ from ddplug.evaluation.learned import evaluate_as_learned
 from ddplug.registry import resolve
 from examples.benchmarks import distillation, stored_bytes
 from examples.benchmarks.distillation import BENCHMARKS, Benchmark, Entry, measure
-from examples.benchmarks.results import OUT, chosen
+from examples.benchmarks.results import OUT, ResultFile, chosen, in_order_of
 
 ROOT = Path(__file__).parents[1]
 NETWORK = "convnet:width=4,depth=1"
@@ -114,6 +114,22 @@ def test_rows_are_chosen_by_name() -> None:
         chosen(labels, ["dm"], str)
 
 
+def test_rows_that_are_measured_join_those_of_the_file_in_order(tmp_path: Path) -> None:
+    now, path = iter((0.0, 5.0, 100.0, 107.0)), tmp_path / "rows.json"
+    about = {"title": "t", "claim": "c", "how": "h", "machine": "m"}
+    for name in ("b", "a"):
+        kept = ResultFile(path, "row", "n", clock=lambda: next(now))
+        (missing,) = kept.missing([("b", 1), ("a", 1)][: 1 + (name == "a")], lambda row: row)
+        assert missing == (name, 1)
+        kept.add({"row": name, "n": 1}, in_order_of([("a", 1), ("b", 1)], "row", "n"), **about, held=True)
+    written = json.loads(path.read_text())
+    assert list(written) == ["title", "claim", "held", "rows", "how", "machine", "versions", "seconds"]
+    assert written["rows"] == [{"row": "a", "n": 1}, {"row": "b", "n": 1}]
+    assert written["seconds"] == 12.0
+    places = in_order_of(["x", "y"], "row")
+    assert [places({"row": name}) for name in "xyz"] == [0, 1, 2]
+
+
 def test_sets_in_bytes_are_not_measured_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     there = {"stored": "random", "codec": "pixels:bits=1", "network": "mlp", "accuracy (%)": 1.0}
     path = tmp_path / "stored-mnist-8kB.json"
@@ -141,6 +157,8 @@ def test_sets_in_bytes_are_not_measured_twice(monkeypatch: pytest.MonkeyPatch, t
     [
         ("distillation.py mnist-1 --data mnist", "distillation-mnist-1", "dm"),
         ("codec_speed.py", "codec-speed", "pixels"),
+        ("precision.py", "precision", "width-32"),
+        ("privacy_audit.py --data mnist", "audit-mnist", "dm"),
         ("avalanche_scenarios.py digits", "scenarios-digits", "Replay"),
         ("avalanche_split.py mnist --data-root x", "avalanche-mnist", "Replay"),
     ],

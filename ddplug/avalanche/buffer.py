@@ -226,15 +226,14 @@ class DistilledBuffer(ExemplarsBuffer):
     def memory_report(self) -> str:
         """Return in a line what the memory holds, and why."""
         rows = sum(map(len, self.groups.values()))
-        held = f"{self.nbytes:,} bytes"
         limit = f"{self.max_size} images" if self.max_bytes is None else f"{self.max_bytes:,} bytes"
-        how = f"{self.options.method().name}"
+        how = self.options.method().name
         if self.choice is not None:
             what = "real images" if self.choice.real(self.options.distiller) else how
             first, last = self.choice.window
             codecs = dict.fromkeys(layer.codec for arrival in self._arrivals for layer in arrival.layers)
             how = f"{what}, codec {' and '.join(codecs)}, ranks {first:g} to {last:g} of difficulty ({self.choice.why})"
-        return f"{rows:,} images of {len(self.groups)} groups in {held} of {limit}: {how}"
+        return f"{rows:,} images of {len(self.groups)} groups in {self.nbytes:,} bytes of {limit}: {how}"
 
     def picture(self, per_row: int = 10) -> Figure:
         """Draw the memory, a group a row with its label before it, small images enlarged.

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,13 +22,13 @@ from ddplug.cli.data import (
     load,
     tell,
 )
-from ddplug.errors import CheckpointError, FormatError, OptionError, ProcessError
+from ddplug.cli.outputs import check_outputs, save, saying_how_to_go_on
+from ddplug.errors import OptionError
 from ddplug.utils.arguments import Parser, add_options, given_fields, number, quantity
 from ddplug.utils.arguments import path as as_path
-from ddplug.utils.signals import saving
 from ddplug.utils.streams import complain
 from ddplug.utils.teams import team
-from ddplug.utils.text import command, os_reason, shown, table
+from ddplug.utils.text import command, shown, table
 
 if TYPE_CHECKING:
     from ddplug.data.labeled import LabeledData
@@ -275,67 +273,6 @@ def _check_storage(arguments: argparse.Namespace, given: dict[str, Any]) -> None
         spec_of(arguments.codec)
 
 
-def _fault(kind: str, path: str) -> str | None:
-    """Say why a file is none of ours, if so: writing over one of ours loses nothing of somebody else's."""
-    from ddplug.utils.files import read_tensors
-
-    if kind == "log":
-        with open(path, "rb") as file:
-            return None if file.read(12) in (b"step,seconds", b"") else "it does not begin with step,seconds"
-    try:
-        read_tensors(path, kind)
-    except FormatError as error:
-        return str(error).removeprefix(f"{path} is not a ddplug file that can be read: ")
-    return None
-
-
-def _probe(path: str, folder: Path) -> None:
-    """Make and remove a file in a folder: permissions alone do not tell of every place that takes no files."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OptionError(f"cannot write {path}: {os_reason(error)}; choose another path") from None
-
-
-def _check_outputs(arguments: argparse.Namespace, checkpoint: str) -> None:
-    """Refuse what cannot be written, or is not ours to overwrite, before any work is done."""
-    from ddplug.utils.files import check_writable
-
-    kinds = {"synthetic-set": arguments.output, "checkpoint": checkpoint, "log": arguments.csv}
-    wanted = {kind: path for kind, path in kinds.items() if path is not None}
-    if len(set(map(os.path.realpath, wanted.values()))) < len(wanted):
-        raise OptionError(f"the output, checkpoint and CSV files must differ: {', '.join(wanted.values())}")
-    for kind, path in wanted.items():
-        _probe(path, check_writable(path).parent)
-        fault = _fault(kind, path) if os.path.exists(path) else None
-        if fault is not None:
-            raise OptionError(
-                f"{path} exists and is not a {kind} of ddplug ({fault}); choose another path, or remove it"
-            )
-    folder = arguments.tensorboard
-    if folder is not None and os.path.exists(folder) and not os.path.isdir(folder):
-        raise OptionError(f"cannot write {folder}: it is not a folder; choose another path")
-
-
-@contextmanager
-def _saying_how_to_go_on(checkpoint: str) -> Iterator[None]:
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(f"{error} (--checkpoint FILE, or --no-resume)") from None
-    except ProcessError as error:
-        raise ProcessError(f"{error}; {_continues(checkpoint)}") from None
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_continues(checkpoint)) from None
-
-
-def _continues(checkpoint: str) -> str:
-    """Say what the same command will do."""
-    kept = os.path.exists(checkpoint)
-    return f"the same command {f'resumes from {checkpoint}' if kept else 'starts over; nothing was done yet'}"
-
-
 def _callbacks(arguments: argparse.Namespace) -> list[Callback]:
     from ddplug.distillation import callbacks
     from ddplug.utils.forecast import Forecast
@@ -372,9 +309,9 @@ def run(arguments: argparse.Namespace) -> Answer:
     from ddplug.utils.locks import locked
 
     checkpoint = arguments.checkpoint or f"{arguments.output}.checkpoint"
-    with _saying_how_to_go_on(checkpoint):
+    with saying_how_to_go_on(checkpoint):
         plan = _given(arguments)
-        _check_outputs(arguments, checkpoint)
+        check_outputs(arguments, checkpoint)
         with locked(arguments.output):
             data = load(arguments, "train")
             differ = other_data(arguments.read_config, data.fingerprint)
@@ -385,7 +322,7 @@ def run(arguments: argparse.Namespace) -> Answer:
             synthetic = _distill(arguments, data, plan, checkpoint)
             if not team().leads:
                 return Answer({}, "")
-            _save(synthetic, arguments.output, checkpoint)
+            save(synthetic, arguments.output, checkpoint)
             with suppress(FileNotFoundError):
                 os.unlink(checkpoint)
     return _answer(arguments, synthetic)
@@ -405,16 +342,6 @@ def _least_bytes(plan: _Plan, data: LabeledData) -> int:
         return 0
     numbers = plan.method.images_per_class * data.num_classes * math.prod(data.shape) // codec.factor**2
     return int(numbers) * codec.bits // 8
-
-
-def _save(synthetic: SyntheticSet, output: str, checkpoint: str) -> None:
-    """Write the set; where that fails, say that the work is not lost."""
-    try:
-        with saving():
-            synthetic.save(output)
-    except OptionError as error:
-        kept = f"; the work is kept in {checkpoint}, and the same command resumes from there"
-        raise OptionError(f"{error}{kept if os.path.exists(checkpoint) else ''}") from None
 
 
 def _chosen(arguments: argparse.Namespace, data: LabeledData, checkpoint: str) -> _Plan:

@@ -22,8 +22,6 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Look, and give a row for everything that was looked at."""
-    from ddplug.cli.doctor import examine
-
     rows = examine()
     lines = [("what", "status", "found, and what to do")]
     for row in rows:

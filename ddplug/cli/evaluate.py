@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "run"]
 
-
 LEARNED = "learned"
-"""Beside them: by the very steps and rates that ``dd`` and ``soft-label-dd`` learn with a set."""
+"""A protocol of this command alone: by the steps and rates that ``dd`` and ``soft-label-dd`` learn with a set."""
 
 
 def configure(parser: Parser, argv: list[str]) -> list[str]:

@@ -113,7 +113,7 @@ def _instead_of_objects(values: Any, given: Any) -> str:
 
 
 def channels_first(inputs: Tensor) -> Tensor:
-    """Lay out images ``(N, C, H, W)``, which other libraries have as ``(N, H, W, C)`` or, in grey, ``(N, H, W)``.
+    """Lay out images ``(N, C, H, W)``, which other libraries have as ``(N, H, W, C)`` or, in gray, ``(N, H, W)``.
 
     Args:
         inputs: ``(N, *shape)``, as stored.

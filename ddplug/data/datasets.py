@@ -136,7 +136,7 @@ def load(
 def digits(*, split: str = "train", **_: Any) -> LabeledData:
     """Load the 1,797 handwritten digits of 8x8 pixels that come with scikit-learn.
 
-    The 17 grey levels ``g`` are stored as the bytes ``round(255 g / 16)``, which keeps them apart. A fixed fifth of
+    The 17 gray levels ``g`` are stored as the bytes ``round(255 g / 16)``, which keeps them apart. A fixed fifth of
     each class is the test split: 1,438 digits to train on and 359 to test.
 
     Reference: Alpaydin & Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998.
@@ -208,13 +208,13 @@ class TorchvisionLoader:
 
 # The constants are those that the papers on gradient and distribution matching use; Kuzushiji-MNIST has none there.
 mnist = TorchvisionLoader("mnist", "MNIST", _NO_FLIP, (0.1307,), (0.3081,))
-"""28x28 grey handwritten digits; 60,000 to train on and 10,000 to test."""
+"""28x28 gray handwritten digits; 60,000 to train on and 10,000 to test."""
 
 fashion_mnist = TorchvisionLoader("fashion-mnist", "FashionMNIST", ALL_OPERATIONS, (0.2861,), (0.3530,))
-"""28x28 grey clothes; 60,000 and 10,000."""
+"""28x28 gray clothes; 60,000 and 10,000."""
 
 kmnist = TorchvisionLoader("kmnist", "KMNIST", _NO_FLIP)
-"""28x28 grey cursive hiragana; 60,000 and 10,000."""
+"""28x28 gray cursive hiragana; 60,000 and 10,000."""
 
 svhn = TorchvisionLoader("svhn", "SVHN", _NO_FLIP, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
 """32x32 color house numbers; 73,257 and 26,032."""

@@ -97,7 +97,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def mode_of(image: Image.Image) -> str:
-    """Return ``"L"`` for a grey image and ``"RGB"`` for one in color.
+    """Return ``"L"`` for a gray image and ``"RGB"`` for one in color.
 
     Raises:
         DataError: it is neither in 8 bits.
@@ -118,7 +118,7 @@ class Folder:
         path: the folder.
         size: ``(height, width)`` to resize to, or ``None`` where all have one size already.
         progress: show a progress bar while the images' headers are looked at.
-        mode: ``"L"`` or ``"RGB"`` to read all images as such; ``None`` for grey if every one is, and color otherwise.
+        mode: ``"L"`` or ``"RGB"`` to read all images as such; ``None`` for gray if every one is, and color otherwise.
 
     Raises:
         DataError: not a folder, no class folders or one, or a class without an image.

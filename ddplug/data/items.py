@@ -36,7 +36,7 @@ LABELS = ("label", "labels", "target", "targets", "class", "y", "fine_label")
 
 
 class MixedModesError(DataError):
-    """Some pictures are grey and some are in color: :meth:`Items.in_color` reads them."""
+    """Some pictures are gray and some are in color: :meth:`Items.in_color` reads them."""
 
 
 def unwrapped(dataset: Any, name: str) -> Any:
@@ -88,7 +88,7 @@ class Items:
         self._color = False
 
     def in_color(self) -> Items:
-        """Return the same items, with grey pictures in color too."""
+        """Return the same items, with gray pictures in color too."""
         found = copy.copy(self)
         found._color, found._mode = True, None
         return found
@@ -104,7 +104,7 @@ class Items:
         """Read one item; whatever goes wrong in there is the data's fault and named.
 
         Raises:
-            MixedModesError: it is a picture in color and those before it are grey, or the other way round.
+            MixedModesError: it is a picture in color and those before it are gray, or the other way round.
         """
         what = f"{self._name}, item {index}"
         try:

@@ -37,7 +37,7 @@ _WHOLE: Mapping[str, Callable[[Any], tuple[Any, Any]]] = {
 """Data sets that hold all their images: the method that gives one of them -> how to have all at once."""
 
 _LEAST_SIDE = 8
-"""Pixels of a square that is more likely to be a grey image than a series."""
+"""Pixels of a square that is more likely to be a gray image than a series."""
 
 _FAR_MORE = 4
 """Times as many channels as steps that a series rather has the other way round."""
@@ -188,7 +188,7 @@ def from_image_folder(
 ) -> LabeledData:
     """Read a folder that holds one folder of images a class; classes are numbered in the order of their names.
 
-    Images are grey, ``(1, H, W)``, if every one of them is, and ``(3, H, W)`` otherwise. They are turned upright as
+    Images are gray, ``(1, H, W)``, if every one of them is, and ``(3, H, W)`` otherwise. They are turned upright as
     their EXIF says. Hidden folders and files are skipped; of others that are not read a note says what they are.
 
     Args:
@@ -266,7 +266,7 @@ def _assemble(
     if inputs.ndim == 3 and inputs.shape[1] == inputs.shape[2] >= _LEAST_SIDE:
         note(
             f"{name}: inputs of the shape {tuple(inputs.shape[1:])} are read as series of {inputs.shape[1]} channels; "
-            "of grey images give each its channel, as by inputs[:, None]"
+            "of gray images give each its channel, as by inputs[:, None]"
         )
     elif inputs.ndim == 3 and 1 < inputs.shape[2] <= inputs.shape[1] // _FAR_MORE:
         note(

@@ -13,6 +13,7 @@ import torch
 from ddplug.distillation.protocol import Distiller
 from ddplug.errors import OptionError
 from ddplug.utils.checks import scalar
+from ddplug.utils.fingerprints import fingerprint
 
 __all__ = ["config_of"]
 
@@ -46,8 +47,6 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _weights(module: torch.nn.Module) -> str:
-    from ddplug.utils.fingerprints import fingerprint  # not at the top: that module needs this one
-
     return fingerprint({**dict(module.named_parameters()), **dict(module.named_buffers())})
 
 

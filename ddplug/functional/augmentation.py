@@ -49,8 +49,8 @@ def _color(x: Tensor, u: Tensor) -> Tensor:
     """Brightness, saturation and contrast, in this order."""
     u = u[:, :3].view(-1, 3, 1, 1, 1)
     x = x + (u[:, 0] - 0.5) * BRIGHTNESS
-    grey = x.mean(1, keepdim=True)
-    x = (x - grey) * (u[:, 1] * SATURATION) + grey
+    gray = x.mean(1, keepdim=True)
+    x = (x - gray) * (u[:, 1] * SATURATION) + gray
     mean = x.mean((1, 2, 3), keepdim=True)
     return (x - mean) * (u[:, 2] + CONTRAST) + mean
 

@@ -1,6 +1,6 @@
 """Multi-formation: in the place of one image, several at a fraction of the resolution.
 
-Neighbouring pixels say nearly the same, so ``factor**2`` images of a side ``1 / factor`` often serve better than one
+Neighboring pixels say nearly the same, so ``factor**2`` images of a side ``1 / factor`` often serve better than one
 whole image, in the same bytes. They are brought back to full size by bilinear interpolation before anything sees them.
 
 Reference: Kim et al., "Dataset Condensation via Efficient Synthetic-Data Parameterization" (IDC), ICML 2022, section

@@ -86,7 +86,7 @@ def images_of(recipe: Recipe, samples: int) -> int:
 
 
 class _Repeated(nn.Module):
-    """A network for colored images that is given grey ones."""
+    """A network for colored images that is given gray ones."""
 
     def __init__(self, module: nn.Module, channels: int) -> None:
         super().__init__()

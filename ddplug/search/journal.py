@@ -3,7 +3,7 @@
 A journal is a file of JSON lines, one :class:`Record` a line. Every record is appended with one ``O_APPEND`` write and
 flushed to the disk, so that many processes may share a journal on a local disk, and a crash costs the line being
 written at most. A line ends in the first digits of the SHA-256 of what stands before; one that was altered is left out,
-and those of earlier versions, which have none, are taken as they are. Nothing here needs NNI.
+and those of earlier versions, which have none, are taken as they are.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Record:
         sample: the candidate, label -> choice, JSON-ready.
         result: what became of it.
         settings: what else the key was made of, for people who read the file.
-        trial: NNI's name of the trial job, ``None`` outside a trial.
-        parameter: NNI's number of the parameters that the trial received, ``None`` outside a trial.
+        trial: a search framework's name of the trial, such as NNI's of the trial job; ``None`` outside a trial.
+        parameter: its number of the parameters that the trial received, ``None`` outside a trial.
         pid: the process that wrote it.
 
     Raises:

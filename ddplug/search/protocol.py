@@ -60,7 +60,7 @@ class Protocol:
         augment: operations of :mod:`ddplug.functional.augmentation` joined by ``_``; ``""`` for none.
         seeds: trainings to average, each of its own weights and order of samples.
         seed: of the first training; the others count on from it.
-        channels: number of times to repeat a grey channel, for spaces whose stems take three; ``None`` leaves inputs
+        channels: number of times to repeat a gray channel, for spaces whose stems take three; ``None`` leaves inputs
             alone.
         patience: share of the training after which a candidate that still guesses is stopped and scored as it stands;
             ``None`` trains every candidate to the end. From there on a candidate is hopeless where an interim accuracy

@@ -67,10 +67,10 @@ def folder_at(path: str | Path) -> Path:
 
 
 def widened(x: Tensor, channels: int | None) -> Tensor:
-    """Repeat the grey channel of ``(n, 1, H, W)`` inputs ``channels`` times; ``None`` leaves inputs alone.
+    """Repeat the gray channel of ``(n, 1, H, W)`` inputs ``channels`` times; ``None`` leaves inputs alone.
 
     Raises:
-        OptionError: the inputs are not grey.
+        OptionError: the inputs are not gray.
     """
     if channels is None:
         return x

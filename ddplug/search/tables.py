@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from typing import Any
 
 from torch import nn
 
+from ddplug.errors import DivergedError
 from ddplug.search.protocol import Protocol, Result, reason
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.surroundings import own_surroundings
@@ -22,7 +24,7 @@ def is_estimator(candidate: Any) -> bool:
 
 
 def parameters(estimator: Any) -> dict[str, Any]:
-    """Return what tells an estimator from others: its class and its parameters, where it gives them.
+    """Return what tells an estimator from others: its class and its parameters, those of estimators within it too.
 
     Example:
         >>> from sklearn.neighbors import KNeighborsClassifier
@@ -30,15 +32,24 @@ def parameters(estimator: Any) -> dict[str, Any]:
         3
     """
     own = estimator.get_params(deep=False) if hasattr(estimator, "get_params") else {}
-    return {"estimator": type(estimator).__name__, **own}
+    return {"estimator": type(estimator).__name__, **{name: _described(value) for name, value in own.items()}}
+
+
+def _described(value: Any) -> Any:
+    """Put parameters in the place of estimators, as of the steps of a pipeline, and text in that of NaN."""
+    if isinstance(value, list | tuple):
+        return [_described(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return parameters(value) if hasattr(value, "get_params") and not isinstance(value, type) else value
 
 
 def _fresh(estimator: Any, seed: int) -> Any:
-    """Copy an estimator, and seed the copy where that is one of its parameters."""
+    """Copy an estimator, and seed the copy and the estimators within it, as the steps of a pipeline."""
     made = copy.deepcopy(estimator)
-    if hasattr(made, "get_params") and "random_state" in made.get_params(deep=False):
-        made.set_params(random_state=seed)
-    return made
+    names = made.get_params() if hasattr(made, "get_params") else {}
+    states = [name for name in names if name.split("__")[-1] == "random_state"]
+    return made.set_params(**dict.fromkeys(states, seed)) if states else made
 
 
 @own_surroundings()
@@ -70,7 +81,10 @@ def fit_and_score(estimator: Any, train: SyntheticSet, validation: SyntheticSet,
     (x, y), (test_x, test_y) = ((own.inputs.flatten(1).numpy(), own.hard_targets.numpy()) for own in parts)
     try:
         for seed in range(protocol.seed, protocol.seed + protocol.seeds):
-            scores.append(float(_fresh(estimator, seed).fit(x, y).score(test_x, test_y)))
+            score = float(_fresh(estimator, seed).fit(x, y).score(test_x, test_y))
+            if not math.isfinite(score):
+                raise DivergedError(f"its score is {score}")
+            scores.append(score)
     except Exception as error:  # a user's estimator may raise anything
         failure = reason(error)
     return Result(

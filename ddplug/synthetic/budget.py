@@ -56,7 +56,7 @@ def rows_within(nbytes: int, data: LabeledData, stored: Stored = 1, bits: int = 
 
     Example:
         >>> from ddplug.testing import toy_images
-        >>> data = toy_images()  # 8x8 grey images, and a byte for each label; 8 bytes for the levels
+        >>> data = toy_images()  # 8x8 gray images, and a byte for each label; 8 bytes for the levels
         >>> rows_within(137, data), rows_within(138, data), rows_within(138, data, 2), rows_within(138, data, (1, 4, 2))
         (1, 2, 7, 14)
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,15 +17,15 @@ from ddplug.data.preprocess import Preprocess
 from ddplug.errors import DataError, FormatError, OptionError
 from ddplug.functional import top_labels
 from ddplug.functional.packing import check_bits, packed_bytes
-from ddplug.functional.resize import enlarge, reduce
-from ddplug.synthetic import checks, file_format, quantize
+from ddplug.functional.resize import enlarge
+from ddplug.synthetic import checks, compression, file_format, quantize
 from ddplug.synthetic.codecs.plain import FLOAT, Plain
 from ddplug.synthetic.codecs.protocol import Codec, codec_of, spec_of
 from ddplug.synthetic.compat import difference, first_difference, numbered, places, same_levels
 from ddplug.synthetic.pictures import grid, image_bytes
 from ddplug.synthetic.ready import locate
 from ddplug.synthetic.recipe import Recipe
-from ddplug.synthetic.stored import Stored, store
+from ddplug.synthetic.stored import Stored
 from ddplug.utils.checks import one_of, scalar, whole
 from ddplug.utils.devices import named_device
 from ddplug.utils.files import read_tensors, write_tensors
@@ -82,7 +81,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         shape, names = tuple(self.network_shape), tuple(map(str, self.class_names))
         settled = {
             "num_classes": scalar(self.num_classes),
-            "bits": scalar(self.bits),
+            "bits": 8 if self.levels is None else scalar(self.bits),
             "class_names": names or tuple(map(str, range(self.num_classes))),
             "network_shape": () if shape == tuple(self.inputs.shape[1:]) else shape,
         }
@@ -108,7 +107,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             return as_html(repr(self))
         index = first_of_each(self.hard_targets, self.num_classes)
         inputs, targets = self.inputs.cpu()[index], self.targets.cpu()[index]
-        some = replace(self.to("cpu"), inputs=inputs, targets=targets, stored=None, levels=None, bits=8)
+        some = replace(self.to("cpu"), inputs=inputs, targets=targets, stored=None, levels=None)
         return as_html(repr(self), self.class_names, image_bytes(some), some.hard_targets)
 
     def show(self, per_row: int = 10) -> Image.Image:
@@ -200,7 +199,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         """Return the set with its images stored as networks see them, in float32; itself where they are."""
         if not self.network_shape:
             return self
-        return replace(self, inputs=self[:][0], levels=None, bits=8, stored=None, network_shape=())
+        return replace(self, inputs=self[:][0], levels=None, stored=None, network_shape=())
 
     @own_surroundings()
     def reduced(self, factor: int) -> SyntheticSet:
@@ -219,10 +218,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             >>> made.reduced(2).inputs.shape, made.reduced(2).shape
             (torch.Size([8, 1, 2, 2]), (1, 4, 4))
         """
-        if factor == 1:
-            return self
-        small = reduce(self.inputs, factor)
-        return replace(self, inputs=small, levels=None, stored=None, network_shape=self.shape)
+        return replace(self, **compression.reduced(vars(self), factor))
 
     @own_surroundings()
     def compress(self, codec: str | Codec, labels: Literal["float16", "top3"] = "float16") -> SyntheticSet:
@@ -253,42 +249,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             (222, 458, 888.0)
         """
         one_of("way to store soft labels", labels, ("float16", "top3"))
-        codec = codec_of(codec)
-        if isinstance(codec, Plain):
-            return self._plain(codec, labels)
-        classes, soft = self.hard_targets.cpu(), self.targets.ndim == 2
-        if soft and labels == "top3":
-            return replace(self, targets=_rounded(self.targets), half_labels=False, stored=None).compress(codec)
-        order = classes.argsort(stable=True)
-        held = top_labels.encode(self.targets.cpu()[order]) if soft else {}
-        if held is None and not self.half_labels:
-            return self._round_labels().compress(codec)
-        groups = classes.bincount(minlength=self.num_classes).tolist()
-        if held is None:
-            order, groups = torch.arange(len(self)), [len(self)]
-        inputs, targets = self.inputs.cpu()[order], self.targets.cpu()[order]
-        stored = replace(store(codec, inputs, groups, self.preprocess), labels=held or {})
-        found = stored.decode(self.preprocess)
-        provenance = {**self.provenance, "codec": stored.codec, **self._nearness(inputs, found)}
-        return replace(
-            self,
-            inputs=found.to(self.inputs.device),
-            targets=targets.to(self.inputs.device),
-            provenance=provenance,
-            levels=None,
-            bits=8,
-            network_shape=self.shape,
-            half_labels=held is None,
-            stored=stored,
-        )
-
-    def _nearness(self, before: Tensor, after: Tensor) -> dict[str, float]:
-        """Say how near stored images, on the CPU, are to what they were; nothing of what is no image."""
-        if before.ndim != 4:
-            return {}
-        pixels = (self.preprocess.to("cpu").inverse(enlarge(x, self.shape)) for x in (before, after))
-        error = float((next(pixels) - next(pixels)).double().square().mean())
-        return {"psnr": round(-10 * math.log10(max(error, 1e-10)), 2)}
+        return replace(self, **compression.compressed(vars(self), codec_of(codec), labels))
 
     @own_surroundings()
     def to(self, device: torch.device | str) -> SyntheticSet:
@@ -426,46 +387,11 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             ([0.25, 0.25, 0.9500000476837158, 0.9500000476837158], [0, 0, 255, 255], 10)
         """
         if dtype == "float32":
-            return self._plain(Plain(FLOAT))
+            return self.compress(Plain(FLOAT))
         if dtype != "uint8":
             raise OptionError(f"dtype is {dtype!r}; it must be uint8 or float32")
         check_bits(bits, self.shape, self.preprocess.kind)
-        return self._plain(Plain(bits))
-
-    def _plain(self, codec: Plain, labels: str = "float16") -> SyntheticSet:
-        """Store samples one by one."""
-        if labels != "float16":
-            raise OptionError(
-                f"labels={labels!r} needs a codec that holds whole classes, and plain holds samples one by one; use "
-                "labels='float16', or codec pixels"
-            )
-        codec.check(self.shape, self.preprocess.kind)
-        small = self.reduced(codec.factor)
-        if codec.bits == FLOAT:
-            return replace(small, levels=None, bits=8, half_labels=False, stored=None)
-        return small._round_inputs(codec.bits)._round_labels()
-
-    def _round_labels(self) -> SyntheticSet:
-        """Round soft labels to float16; others, and such, are given back as they are."""
-        if self.half_labels or self.targets.ndim == 1:
-            return self
-        targets = self.targets.half().float()
-        error = float((targets - self.targets).abs().max())
-        return replace(self, targets=targets, half_labels=True, provenance={**self.provenance, "label_error": error})
-
-    def _round_inputs(self, bits: int) -> SyntheticSet:
-        """Round the inputs to ``2**bits`` levels; if they are on as few, they are given back as they are."""
-        if self.levels is not None and self.bits <= bits:
-            return self
-        levels = quantize.span(quantize.exact_pixels(self.preprocess, self.inputs), bits)
-        rounded = replace(self, levels=levels.to(self.inputs.device), bits=bits, stored=None)
-        inputs = rounded.decode(rounded.codes())
-        error = float((inputs - self.inputs).square().mean().sqrt())
-        nearness = {"quantisation_rmse": error, **self._nearness(self.inputs.cpu(), inputs.cpu())}
-        result = replace(rounded, inputs=inputs, provenance={**self.provenance, **nearness})
-        if not torch.equal(result.decode(result.codes()), inputs):
-            raise OptionError("the preprocessing is too ill-conditioned for uint8 storage; keep float32")
-        return result
+        return self.compress(Plain(bits))
 
     @own_surroundings()
     def codes(self) -> Tensor:
@@ -549,21 +475,6 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             return SyntheticSet(**file_format.decode(tensors, header))
         except (FormatError, DataError) as error:
             raise FormatError(f"{path} holds no valid synthetic set: {error}") from None
-
-
-def _rounded(labels: Tensor) -> Tensor:
-    """Round soft labels to few classes in fifteenths.
-
-    Raises:
-        OptionError: they are no probabilities.
-    """
-    total = labels.sum(1)
-    if bool((labels < 0).any()) or not torch.allclose(total, torch.ones_like(total), atol=1e-2):
-        raise OptionError(
-            f"labels='top3' is for probabilities, and the labels of this set add up to {float(total.min()):.3g} to "
-            f"{float(total.max()):.3g}, the least being {float(labels.min()):.3g}; use labels='float16'"
-        )
-    return top_labels.rounded(labels).to(labels.device)
 
 
 load = SyntheticSet.load

@@ -37,7 +37,7 @@ def to_png(synthetic: SyntheticSet, path: str | Path, per_row: int = 10) -> None
     A note says where values are scaled or clipped, as in :func:`to_image_folder`.
 
     Args:
-        synthetic: a set of grey or RGB images.
+        synthetic: a set of gray or RGB images.
         path: the picture; an existing one is replaced.
         per_row: images of a class to show.
 
@@ -85,7 +85,7 @@ def to_image_folder(synthetic: SyntheticSet, directory: str | Path) -> None:
     clipped outside it; a note says so. Soft labels become the likeliest class.
 
     Args:
-        synthetic: a set of grey or RGB images.
+        synthetic: a set of gray or RGB images.
         directory: a folder that does not exist or is empty; it appears whole or not at all.
 
     Raises:

@@ -36,7 +36,7 @@ def image_bytes(synthetic: Images) -> Tensor:
     """Return the images of a set as bytes, black to white in their own range, clipped to what a picture can show.
 
     Args:
-        synthetic: a set of grey or RGB images.
+        synthetic: a set of gray or RGB images.
 
     Returns:
         ``(M, H, W)`` or ``(M, H, W, 3)`` uint8, on the CPU.
@@ -66,7 +66,7 @@ def grid(synthetic: Pictured, per_row: int = 10) -> Figure:
     Values are shown as :func:`image_bytes` has them. What does not fit is left out, and the figure says so.
 
     Args:
-        synthetic: a set of grey or RGB images.
+        synthetic: a set of gray or RGB images.
         per_row: images of a class to show, at least 1.
 
     Returns:

@@ -21,7 +21,7 @@ from ddplug.synthetic.codecs import codec_of
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from examples.benchmarks.results import add_row_options, chosen, machine, read, say_what_is_there, versions, write
+from examples.benchmarks.results import ResultFile, add_row_options, chosen, in_order_of, machine
 
 ROWS = (
     ("mnist", 10_000, "pixels:bits=1,side=14"),
@@ -86,28 +86,18 @@ def main() -> None:
     parser.add_argument("--root", help="folder of the photographs, where the name does not say it")
     add_row_options(parser)
     arguments = parser.parse_args()
-    path = arguments.out / "codec-speed.json"
-    found = read(path, {"rows": [], "seconds": 0.0})
-    rows = {(row["images"], row["codec"]): row for row in found["rows"]}
-    wanted = chosen(ROWS, arguments.row, lambda row: row[2])
-    missing = [row for row in wanted if _key(row) not in rows]
-    say_what_is_there(wanted, missing, path)
-    seconds, data = found["seconds"], cache(partial(_load, arguments))
+    kept = ResultFile(arguments.out / "codec-speed.json", "images", "codec")
+    missing = kept.missing(chosen(ROWS, arguments.row, lambda row: row[2]), _key)
+    data = cache(partial(_load, arguments))
     for row in missing:
-        began = time.monotonic()
-        rows[_key(row)] = measure(row[0], data(row[0].partition(" ")[0]), *row[1:])
-        seconds += time.monotonic() - began
-        result = {
-            "title": "Codecs: bytes, error and time",
-            "claim": "Wanted: 10,000 images decoded in 5 s, 300 kB coded in a minute.",
-            "rows": [rows[known] for known in map(_key, ROWS) if known in rows],
-            "how": "python examples/benchmarks/codec_speed.py --mnist DIR --photographs imagefolder:DIR",
-            "machine": machine(f", threads used: {torch.get_num_threads()}"),
-            "versions": versions(),
-            "seconds": seconds,
-        }
-        write(path, result)
-        print(rows[_key(row)], file=sys.stderr)
+        kept.add(
+            measure(row[0], data(row[0].partition(" ")[0]), *row[1:]),
+            in_order_of(map(_key, ROWS), "images", "codec"),
+            title="Codecs: bytes, error and time",
+            claim="Wanted: 10,000 images decoded in 5 s, 300 kB coded in a minute.",
+            how="python examples/benchmarks/codec_speed.py --mnist DIR --photographs imagefolder:DIR",
+            machine=machine(f", threads used: {torch.get_num_threads()}"),
+        )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from ddplug.networks.precision import PRECISIONS, computing
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from examples.benchmarks.results import add_row_options, begun, machine, versions, write
+from examples.benchmarks.results import ResultFile, add_row_options, chosen, in_order_of, machine
 
 STEPS = {
     "width-32": "convnet:width=32",
@@ -120,25 +120,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_row_options(parser)
     arguments = parser.parse_args()
-    path = arguments.out / "precision.json"
-    rows, missing, seconds = begun(path, ROWS, arguments.row)
+    kept = ResultFile(arguments.out / "precision.json", "row", clock=time.process_time)
+    missing = kept.missing(chosen(ROWS, arguments.row, str), lambda name: (name,))
     torch.set_num_threads(1)
     ddplug.keep_memory()
-    began = time.process_time()
     for name in missing:
-        rows[name] = {"row": name, **ROWS[name]()}
-        result = {
-            "title": "Networks in bfloat16",
-            "claim": "What a step and an evaluation cost in bfloat16 beside float32, in CPU time, and what becomes of "
-            "the accuracy. Another processor gives another ratio: without units for bfloat16 it is slower.",
-            "rows": [rows[known] for known in ROWS if known in rows],
-            "how": "python examples/benchmarks/precision.py",
-            "machine": machine(f" {_units()}, threads used: 1"),
-            "versions": versions(),
-            "seconds": seconds + time.process_time() - began,
-        }
-        write(path, result)
-        print(rows[name], file=sys.stderr)
+        kept.add(
+            {"row": name, **ROWS[name]()},
+            in_order_of(ROWS, "row"),
+            title="Networks in bfloat16",
+            claim="What a step and an evaluation cost in bfloat16 beside float32, in CPU time, and what becomes of the "
+            "accuracy. Another processor gives another ratio: without units for bfloat16 it is slower.",
+            how="python examples/benchmarks/precision.py",
+            machine=machine(f" {_units()}, threads used: 1"),
+        )
 
 
 if __name__ == "__main__":

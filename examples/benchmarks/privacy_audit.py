@@ -11,8 +11,6 @@ minutes: rows are compared with each other, not with figures elsewhere.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -33,7 +31,7 @@ from ddplug.privacy import Membership, audit, beside
 from ddplug.synthetic import Recipe, SyntheticSet
 from ddplug.utils.files import write_file
 from ddplug.utils.pictures import file_of
-from examples.benchmarks.results import source, versions
+from examples.benchmarks.results import ResultFile, add_row_options, chosen, in_order_of, machine, source
 
 __all__ = ["ROWS", "TRAINED", "Row", "measure", "measure_trained", "picture"]
 
@@ -76,6 +74,8 @@ ROWS: Mapping[str, Row] = {
 }
 """Name of a row -> how its set is made."""
 
+_CALLED = {"digits": "the 8 x 8 digits", "mnist": "MNIST"}
+"""Name of data -> what titles call them."""
 
 NAMES = (*ROWS, TRAINED)
 """Names of all rows, in the order of the table."""
@@ -88,17 +88,51 @@ def made_by(row: Row, data: ddplug.LabeledData, nbytes: int) -> SyntheticSet:
     return ddplug.distill(data, registry.resolve("distiller", row.method)(**row.options)).quantize()
 
 
-def _told(attacks: Sequence[Membership]) -> dict[str, Any]:
-    """Tell what the attacks found that found most."""
+def _row(
+    attacks: Sequence[Membership],
+    every: Sequence[Membership],
+    began: float,
+    *,
+    nbytes: int,
+    accuracy: float,
+    images: int = 0,
+    near: str | None = None,
+    canaries: float | None = None,
+    stated: float | None = None,
+    making: float = 0.0,
+) -> dict[str, Any]:
+    """Write up a row.
+
+    Args:
+        attacks: of which those are told that found most.
+        every: all, canaries too.
+        began: CPU seconds at the beginning.
+        nbytes: that are passed on.
+        accuracy: of a network, in [0, 1].
+        images: that are passed on.
+        near: how many of them are near training images.
+        canaries: what they say of epsilon.
+        stated: epsilon of the guarantee.
+        making: CPU seconds of the set.
+    """
     area = max(attacks, key=lambda each: each.area)
     most = max(attacks, key=lambda each: each.found.get(0.001, (0.0,))[0])
     share, low, high = most.found.get(0.001, (None, None, None))
     return {
+        "images": images,
+        "bytes": nbytes,
+        "accuracy (%)": round(100 * accuracy, 1),
+        "near training images, of all": near,
         "AUC": round(area.area, 3),
         "AUC by": f"{area.signal}, {area.attack}",
         "found at 0.1 % false alarms (%)": None if share is None else round(100 * share, 2),
         "95 % interval": None if low is None or high is None else f"{100 * low:.2f} to {100 * high:.2f}",
         "found by": f"{most.signal}, {most.attack}",
+        "epsilon at least": round(max(each.epsilon or 0.0 for each in every), 2),
+        "of canaries": canaries,
+        "stated epsilon": stated,
+        "CPU s of the set": round(making),
+        "CPU s in all": round(time.process_time() - began),
     }
 
 
@@ -107,25 +141,23 @@ def measure(
 ) -> dict[str, Any]:
     """Make the set of a row, judge it and attack it."""
     began = time.process_time()
-    nbytes = train.num_classes * train.inputs[0].numel()
-    made = made_by(row, train, nbytes)
-    seconds = time.process_time() - began
+    made = made_by(row, train, train.num_classes * train.inputs[0].numel())
+    making = time.process_time() - began
     accuracy = ddplug.evaluate(made, test, network=network, repeats=1, recipe=Recipe.quick()).mean
     found = audit(made, train, test, shadows=shadows, canaries=canaries, network=network, beside=False)
     planted = [each.epsilon or 0.0 for each in found.membership if each.exposure is not None]
-    near = found.nearest[0]
-    return {
-        "images": len(made),
-        "bytes": made.nbytes,
-        "accuracy (%)": round(100 * accuracy, 1),
-        "near training images, of all": f"{near.near} of {len(made)}",
-        **_told([each for each in found.membership if each.target == "shadow sets"]),
-        "epsilon at least": round(max(each.epsilon or 0.0 for each in found.membership), 2),
-        "of canaries": round(max(planted, default=0.0), 2),
-        "stated epsilon": (found.provenance["statement"] or {}).get("epsilon"),
-        "CPU s of the set": round(seconds),
-        "CPU s in all": round(time.process_time() - began),
-    }
+    return _row(
+        [each for each in found.membership if each.target == "shadow sets"],
+        found.membership,
+        began,
+        nbytes=made.nbytes,
+        accuracy=accuracy,
+        images=len(made),
+        near=f"{found.nearest[0].near} of {len(made)}",
+        canaries=round(max(planted, default=0.0), 2),
+        stated=(found.provenance["statement"] or {}).get("epsilon"),
+        making=making,
+    )
 
 
 def measure_trained(train: ddplug.LabeledData, test: ddplug.LabeledData, shadows: int, network: str) -> dict[str, Any]:
@@ -136,18 +168,8 @@ def measure_trained(train: ddplug.LabeledData, test: ddplug.LabeledData, shadows
     attacks = [each for each in found if each.target == beside.TRAINED]
     whole = ddplug.compare(made, train, test, network=network, recipe="quick", repeats=1, baselines=()).rows[-1]
     weights = build(network, train.shape, train.num_classes, torch.Generator().manual_seed(0)).parameters()
-    return {
-        "images": 0,
-        "bytes": sum(each.nbytes for each in weights),
-        "accuracy (%)": round(100 * whole.evaluation.mean, 1),
-        "near training images, of all": None,
-        **_told(attacks),
-        "epsilon at least": round(max(each.epsilon or 0.0 for each in attacks), 2),
-        "of canaries": None,
-        "stated epsilon": None,
-        "CPU s of the set": 0,
-        "CPU s in all": round(time.process_time() - began),
-    }
+    nbytes = sum(each.nbytes for each in weights)
+    return _row(attacks, attacks, began, nbytes=nbytes, accuracy=whole.evaluation.mean)
 
 
 def picture(rows: Sequence[Mapping[str, Any]], dark: bool = False) -> Figure:
@@ -180,43 +202,33 @@ def picture(rows: Sequence[Mapping[str, Any]], dark: bool = False) -> Figure:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure the rows that are missing, and write the file and the pictures after each."""
-    path = arguments.out / f"audit-{arguments.data}.json"
+    kept = ResultFile(arguments.out / f"audit-{arguments.data}.json", "set")
+    missing = kept.missing(chosen(NAMES, arguments.row, str), lambda name: (name,))
+    if not missing:
+        return
     where = {"root": arguments.data_root}
     every, test = (ddplug.load_dataset(arguments.data, split=split, **where) for split in ("train", "test"))
     train, test = (whole.split(arguments.records / len(whole))[1] for whole in (every, test))
-    before: dict[str, Any] = {"rows": [], "seconds": 0.0}
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-    rows, seconds = {row["set"]: row for row in before["rows"]}, before["seconds"]
-    for name in arguments.row or NAMES:
-        if name in rows:
-            continue
-        began = time.monotonic()
+    nbytes = train.num_classes * (train.inputs[0].numel() + 1) + 8 * train.shape[0]
+    for name in missing:
         if name == TRAINED:
             told = measure_trained(train, test, arguments.shadows, arguments.network)
         else:
             told = measure(ROWS[name], train, test, arguments.shadows, arguments.canaries, arguments.network)
-        rows[name] = {"set": name, **told}
-        seconds += time.monotonic() - began
-        ordered = [rows[known] for known in NAMES if known in rows]
-        result = {
-            "title": f"What sets of {arguments.data} in {ordered[0]['bytes']:,} bytes give away",
-            "claim": f"{len(train):,} training records and {len(test):,} others; {arguments.shadows} shadow sets of "
+        kept.add(
+            {"set": name, **told},
+            in_order_of(NAMES, "set"),
+            title=f"What sets of {_CALLED.get(arguments.data, arguments.data)} in {nbytes:,} bytes give away",
+            claim=f"{len(train):,} training records and {len(test):,} others; {arguments.shadows} shadow sets of "
             f"halves of them, with half of {arguments.canaries} canaries each; one network ({arguments.network}, the "
             "quick recipe) for each set. Few sets, narrow networks and short runs: a comparison, no measure of the "
             "best that a method or an attack can do.",
-            "rows": ordered,
-            "how": f"python examples/benchmarks/privacy_audit.py --data {source(arguments.data)} "
+            how=f"python examples/benchmarks/privacy_audit.py --data {source(arguments.data)} "
             f"--shadows {arguments.shadows}",
-            "machine": f"{os.cpu_count()} CPU cores",
-            "versions": versions(),
-            "seconds": round(seconds, 1),
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            machine=machine(),
+        )
         for shade in ("light", "dark"):
-            write_file(arguments.out / f"audit-{shade}.png", file_of(picture(ordered, shade == "dark")))
-        print(rows[name], file=sys.stderr, flush=True)
+            write_file(arguments.out / f"audit-{shade}.png", file_of(picture(kept.rows, shade == "dark")))
 
 
 def main() -> None:
@@ -224,14 +236,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--data-root")
-    parser.add_argument("--row", action="append", choices=NAMES, help="measure this row only; repeat")
+    add_row_options(parser)
     parser.add_argument(
         "--records", type=int, default=4000, help="of the training data, and others beside (default: %(default)s)"
     )
     parser.add_argument("--shadows", type=int, default=4, help="sets of halves (default: %(default)s)")
     parser.add_argument("--canaries", type=int, default=40, help="in shadow sets (default: %(default)s)")
     parser.add_argument("--network", default=_NETWORK, help="trained on each set (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("ddplug-benchmarks"), help="folder (default: %(default)s)")
     torch.set_num_threads(1)
     run(parser.parse_args())
 

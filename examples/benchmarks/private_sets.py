@@ -21,17 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from examples.benchmarks.results import (
-    add_set_options,
-    chosen,
-    judged,
-    machine,
-    read,
-    say_what_is_there,
-    source,
-    versions,
-    write,
-)
+from examples.benchmarks.results import ResultFile, add_set_options, chosen, in_order_of, judged, machine, source
 
 __all__ = ["BENCHMARKS", "Benchmark", "Row", "measure", "sets_of", "with_public_preprocessing"]
 
@@ -151,40 +141,31 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     """Measure the rows that are missing, and write the file after each."""
     from ddplug import load_dataset
 
-    benchmark, path = BENCHMARKS[name], arguments.out / f"private-{name}.json"
-    found = read(path, {"rows": [], "seconds": 0.0})
-    rows, seconds = found["rows"], found["seconds"]
+    benchmark = BENCHMARKS[name]
+    kept = ResultFile(arguments.out / f"private-{name}.json", "set", "network", "steps")
     wanted = chosen(benchmark.rows, arguments.row, lambda row: row.name)
-    measured = [(known["set"], known["network"], known["steps"]) for known in rows]
-    missing = [row for row in wanted if (row.name, arguments.network, arguments.steps) not in measured]
-    say_what_is_there(wanted, missing, path)
+    missing = kept.missing(wanted, lambda row: (row.name, arguments.network, arguments.steps))
     if not missing:
         return
     where = {"root": arguments.data_root, "cache": arguments.cache}
     train, test = (
         with_public_preprocessing(load_dataset(arguments.data, split=split, **where)) for split in ("train", "test")
     )
-    order = {row.name: place for place, row in enumerate(benchmark.rows)}
+    place = in_order_of([row.name for row in benchmark.rows], "set")
     for row in missing:
-        began = time.monotonic()
         with tempfile.TemporaryDirectory() as temporary:
             sets, making = sets_of(row, name, train, arguments.seeds, arguments.sets or Path(temporary))
-            rows.append(measure(row, sets, making, test, arguments.network, arguments.steps))
-        seconds += time.monotonic() - began
-        result = {
-            "title": benchmark.title,
-            "claim": f"{benchmark.claim} Delta is 1e-5, for one record added or removed; options are the defaults, "
-            "unless a row says otherwise. Networks are trained by steps; published figures are of networks of width "
-            "128.",
-            "rows": sorted(rows, key=lambda known: (known["network"], order[known["set"]], known["steps"])),
-            "how": f"python examples/benchmarks/private_sets.py {name} --data {source(arguments.data)} "
+            found = measure(row, sets, making, test, arguments.network, arguments.steps)
+        kept.add(
+            found,
+            lambda known: (known["network"], place(known), known["steps"]),
+            title=benchmark.title,
+            claim=f"{benchmark.claim} Delta is 1e-5, for one record added or removed; options are the defaults, unless "
+            "a row says otherwise. Networks are trained by steps; published figures are of networks of width 128.",
+            how=f"python examples/benchmarks/private_sets.py {name} --data {source(arguments.data)} "
             f"--seeds {arguments.seeds} --steps {arguments.steps}",
-            "machine": machine(),
-            "versions": versions(),
-            "seconds": round(seconds, 1),
-        }
-        write(path, result)
-        print(name, rows[-1], file=sys.stderr)
+            machine=machine(),
+        )
 
 
 def main() -> None:

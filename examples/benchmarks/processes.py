@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from examples.benchmarks.results import add_row_options, chosen, machine, read, say_what_is_there, versions, write
+from examples.benchmarks.results import ResultFile, add_row_options, chosen, in_order_of, machine
 
 WORK = {
     "dm, 1 image a class": "distill dm --images-per-class 1 --steps 100 -o {0}/set.safetensors",
@@ -40,8 +41,6 @@ WORK = {
 
 START = "distill random --images-per-class 1 -o {0}/set.safetensors"
 """A command that does little else than begin."""
-
-_FILE = "processes.json"
 
 
 def timed(words: str, folder: str, given: str, mnist: str, number: int) -> tuple[float, float]:
@@ -102,18 +101,11 @@ def measure(what: str, given: str, mnist: str, pairs: int, start: tuple[float, f
     }
 
 
-def _result(rows: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+def _claim(rows: Iterable[Mapping[str, Any]]) -> str:
     busy = max(row["load before"] for row in rows) > 2  # of which one or two are the row before
-    return {
-        "title": "Two processes instead of one",
-        "claim": "Wanted: 1.6 times faster, with the same bits."
-        + (" Other work ran on the machine, so the times say little; the bits do not mind." if busy else ""),
-        "rows": rows,
-        "how": "python examples/benchmarks/processes.py --mnist DIR",
-        "machine": machine(", one thread a process"),
-        "versions": versions(),
-        "seconds": seconds,
-    }
+    return "Wanted: 1.6 times faster, with the same bits." + (
+        " Other work ran on the machine, so the times say little; the bits do not mind." if busy else ""
+    )
 
 
 def main() -> None:
@@ -123,26 +115,26 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=2, help="of runs for each row (default: %(default)s)")
     add_row_options(parser)
     arguments = parser.parse_args()
-    path = arguments.out / _FILE
-    before = read(path, {"rows": [], "seconds": 0.0})
-    rows = {row["work"]: row for row in before["rows"]}
-    wanted = chosen(WORK, arguments.row, str)
-    missing = [what for what in wanted if what not in rows]
-    say_what_is_there(wanted, missing, path)
+    kept = ResultFile(arguments.out / "processes.json", "work")
+    missing = kept.missing(chosen(WORK, arguments.row, str), lambda what: (what,))
     if not missing:
         return
     if arguments.mnist is None:
         parser.error("--mnist is missing; give the folder of MNIST")
-    began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         given = str(Path(folder, "set.safetensors"))
         timed("distill random -o {1}", folder, given, arguments.mnist, 1)
         start = starts(arguments.mnist)
         for what in missing:
-            rows[what] = measure(what, given, arguments.mnist, arguments.pairs, start)
-            print(rows[what], file=sys.stderr)
-            done = [rows[known] for known in WORK if known in rows]
-            write(path, _result(done, before["seconds"] + time.monotonic() - began))
+            found = measure(what, given, arguments.mnist, arguments.pairs, start)
+            kept.add(
+                found,
+                in_order_of(WORK, "work"),
+                title="Two processes instead of one",
+                claim=_claim([*kept.rows, found]),
+                how="python examples/benchmarks/processes.py --mnist DIR",
+                machine=machine(", one thread a process"),
+            )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,11 +16,12 @@ from typing import Any, TypeVar
 
 __all__ = [
     "OUT",
+    "ResultFile",
     "add_row_options",
     "add_set_options",
-    "begun",
     "chosen",
     "each_in_its_process",
+    "in_order_of",
     "judged",
     "machine",
     "peak_memory",
@@ -121,20 +123,81 @@ def say_what_is_there(wanted: Collection[Any], missing: Collection[Any], path: P
     print(f"{said} there already: {path}; give another --out to measure again", file=sys.stderr)
 
 
-def begun(path: Path, known: Collection[str], names: Sequence[str] | None) -> tuple[dict[str, Any], list[str], float]:
-    """Return what a file of rows has, by the names in ``row``, the names that are missing, and the seconds it took.
+class ResultFile:
+    """The file that a benchmark writes: the rows that it has, and each new one as soon as it is measured.
 
     Args:
         path: the file.
-        known: names of all rows.
-        names: wanted; see :func:`chosen`.
+        key: names of what tells a row from the others.
+        clock: gives the seconds that a benchmark takes, which are added to those of before.
     """
-    before = read(path, {"rows": [], "seconds": 0.0})
-    rows = {row["row"]: row for row in before["rows"]}
-    wanted = chosen(known, names, str)
-    missing = [name for name in wanted if name not in rows]
-    say_what_is_there(wanted, missing, path)
-    return rows, missing, before["seconds"]
+
+    def __init__(self, path: Path, *key: str, clock: Callable[[], float] = time.monotonic) -> None:
+        before = read(path, {"rows": [], "seconds": 0.0})
+        self.path = path
+        self.rows: list[dict[str, Any]] = before["rows"]
+        self._key = key
+        self._clock = clock
+        self._began = clock() - before["seconds"]
+
+    def missing(self, wanted: Sequence[T], key_of: Callable[[T], tuple[Any, ...]]) -> list[T]:
+        """Return the rows that are to be measured, and say how many there are.
+
+        Args:
+            wanted: rows.
+            key_of: gives the values of the key of each.
+        """
+        there = {tuple(row[name] for name in self._key) for row in self.rows}
+        missing = [row for row in wanted if key_of(row) not in there]
+        say_what_is_there(wanted, missing, self.path)
+        return missing
+
+    def add(
+        self,
+        row: dict[str, Any],
+        order: Callable[[Mapping[str, Any]], Any],
+        *,
+        title: str,
+        claim: str,
+        how: str,
+        machine: str,
+        **more: Any,
+    ) -> None:
+        """Add a row, write the file, and show the row.
+
+        Args:
+            row: that was measured.
+            order: what rows are sorted by.
+            title: of the table.
+            claim: what was to be shown.
+            how: the command.
+            machine: that it was measured on.
+            more: what else the file says.
+        """
+        self.rows = sorted([*self.rows, row], key=order)
+        result = {
+            "title": title,
+            "claim": claim,
+            **more,
+            "rows": self.rows,
+            "how": how,
+            "machine": machine,
+            "versions": versions(),
+            "seconds": round(self._clock() - self._began, 1),
+        }
+        write(self.path, result)
+        print(self.path.stem, row, file=sys.stderr, flush=True)
+
+
+def in_order_of(names: Iterable[Any], *key: str) -> Callable[[Mapping[str, Any]], int]:
+    """Return what sorts rows as their names are listed; others come last.
+
+    Args:
+        names: of the rows; tuples where the key has several parts.
+        key: names of what tells a row from the others.
+    """
+    places = {name if len(key) > 1 else (name,): place for place, name in enumerate(names)}
+    return lambda row: places.get(tuple(row[name] for name in key), len(places))
 
 
 def write(path: Path, result: Mapping[str, Any]) -> None:

@@ -42,7 +42,7 @@ from ddplug.networks.functional import initial_parameters, prefixed
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from examples.benchmarks.published import STEPS
-from examples.benchmarks.results import add_row_options, begun, machine, versions, write
+from examples.benchmarks.results import ResultFile, add_row_options, chosen, in_order_of, machine
 
 _CLAIM = (
     "MNIST, ConvNet-3 of width 32, the same first images on both sides, judged on a held-out tenth of the training "
@@ -53,8 +53,6 @@ _CLAIM = (
 )
 
 NETWORK = "convnet:width=32"
-
-_FILE = "speed-accuracy.json"
 
 LATER = 1.5
 """How much later each look at the images is than the one before."""
@@ -254,29 +252,24 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="of CPU time for each side (default: the row's own)")
     add_row_options(parser)
     arguments = parser.parse_args()
-    path = arguments.out / _FILE
-    rows, missing, seconds = begun(path, ROWS, arguments.row)
+    kept = ResultFile(arguments.out / "speed-accuracy.json", "row", clock=time.process_time)
+    missing = kept.missing(chosen(ROWS, arguments.row, str), lambda name: (name,))
     if not missing:
         return
     if arguments.mnist is None:
         parser.error("--mnist is missing; give the folder of MNIST")
     torch.set_num_threads(1)
     ddplug.keep_memory()
-    began = time.process_time()
     train, held = ddplug.load_dataset("mnist", root=arguments.mnist).split(0.1)
     for name in missing:
-        rows[name] = measure(name, train, held, arguments.seconds or ROWS[name].seconds)
-        result = {
-            "title": "Time to the accuracy of the published loop",
-            "claim": _CLAIM,
-            "rows": [rows[known] for known in ROWS if known in rows],
-            "how": "python examples/benchmarks/speed_accuracy.py --mnist DIR",
-            "machine": machine(", threads used: 1"),
-            "versions": versions(),
-            "seconds": seconds + time.process_time() - began,
-        }
-        write(path, result)
-        print(rows[name], file=sys.stderr)
+        kept.add(
+            measure(name, train, held, arguments.seconds or ROWS[name].seconds),
+            in_order_of(ROWS, "row"),
+            title="Time to the accuracy of the published loop",
+            claim=_CLAIM,
+            how="python examples/benchmarks/speed_accuracy.py --mnist DIR",
+            machine=machine(", threads used: 1"),
+        )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,17 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import ddplug
-from examples.benchmarks.results import (
-    add_set_options,
-    chosen,
-    judged,
-    machine,
-    read,
-    say_what_is_there,
-    source,
-    versions,
-    write,
-)
+from examples.benchmarks.results import ResultFile, add_set_options, chosen, judged, machine, source
 
 __all__ = ["BENCHMARKS", "WHOLE", "Benchmark", "Row"]
 
@@ -228,13 +217,10 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     """Measure the rows that are missing, and write the file after each."""
     from ddplug import load_dataset
 
-    benchmark, path = BENCHMARKS[name], arguments.out / f"stored-{name}.json"
-    found = read(path, {"rows": [], "seconds": 0.0})
-    rows, seconds = found["rows"], found["seconds"]
+    benchmark = BENCHMARKS[name]
+    kept = ResultFile(arguments.out / f"stored-{name}.json", "stored", "codec", "network")
     wanted = chosen(benchmark.rows, arguments.row, lambda row: row.called or row.method)
-    measured = [(known["stored"], known["codec"], known["network"]) for known in rows]
-    missing = [row for row in wanted if (row.name, row.codec, arguments.network) not in measured]
-    say_what_is_there(wanted, missing, path)
+    missing = kept.missing(wanted, lambda row: (row.name, row.codec, arguments.network))
     if not missing:
         return
     where = {"root": arguments.data_root, "cache": arguments.cache}
@@ -243,30 +229,22 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         train.split(0.1) if benchmark.held_out else (train, load_dataset(arguments.data, split="test", **where))
     )
     for row in missing:
-        began = time.monotonic()
         with tempfile.TemporaryDirectory() as temporary:
             if row is WHOLE:
-                steps = max((known["steps"] for known in rows), default=1500)
-                measured_row = measure_whole(
-                    train, test, arguments.network, arguments.seeds, steps, arguments.precision
-                )
+                steps = max((known["steps"] for known in kept.rows), default=1500)
+                found = measure_whole(train, test, arguments.network, arguments.seeds, steps, arguments.precision)
             else:
                 sets = sets_of(row, name, train, arguments.seeds, arguments.sets or Path(temporary))
-                measured_row = measure(row, sets, test, arguments.network, arguments.precision)
-        rows.append(measured_row)
-        seconds += time.monotonic() - began
-        result = {
-            "title": benchmark.title,
-            "claim": f"{benchmark.claim} Networks are trained as the sets say.",
-            "held out": benchmark.held_out,
-            "rows": sorted(rows, key=lambda known: (known["network"], known["accuracy (%)"])),
-            "how": f"python examples/benchmarks/stored_bytes.py {name} --data {source(arguments.data)}",
-            "machine": machine(),
-            "versions": versions(),
-            "seconds": round(seconds, 1),
-        }
-        write(path, result)
-        print(name, rows[-1], file=sys.stderr)
+                found = measure(row, sets, test, arguments.network, arguments.precision)
+        kept.add(
+            found,
+            lambda known: (known["network"], known["accuracy (%)"]),
+            title=benchmark.title,
+            claim=f"{benchmark.claim} Networks are trained as the sets say.",
+            how=f"python examples/benchmarks/stored_bytes.py {name} --data {source(arguments.data)}",
+            machine=machine(),
+            **{"held out": benchmark.held_out},
+        )
 
 
 def main() -> None:

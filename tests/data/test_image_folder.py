@@ -20,16 +20,16 @@ from ddplug.synthetic.compat import same_space
 from ddplug.utils.notes import Note
 
 
-def pixels(seed: int, height: int = 6, width: int = 5, grey: bool = False) -> NDArray[np.uint8]:
-    shape = (height, width) if grey else (height, width, 3)
+def pixels(seed: int, height: int = 6, width: int = 5, gray: bool = False) -> NDArray[np.uint8]:
+    shape = (height, width) if gray else (height, width, 3)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def write(folder: Path, classes: tuple[str, ...] = ("ant", "bee"), count: int = 4, grey: bool = False) -> Path:
+def write(folder: Path, classes: tuple[str, ...] = ("ant", "bee"), count: int = 4, gray: bool = False) -> Path:
     for label, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for i in range(count):
-            Image.fromarray(pixels(100 * label + i, grey=grey)).save(folder / name / f"{i}.png")
+            Image.fromarray(pixels(100 * label + i, gray=gray)).save(folder / name / f"{i}.png")
     return folder
 
 
@@ -42,14 +42,14 @@ def test_images_are_read_as_they_are(tmp_path: Path) -> None:
 
 
 def test_grey_stays_grey_unless_one_image_is_in_color(tmp_path: Path) -> None:
-    folder = write(tmp_path, grey=True)
-    grey = from_image_folder(folder)
-    assert grey.shape == (1, 6, 5)
-    assert np.array_equal(grey.inputs[1, 0].numpy(), pixels(1, grey=True))
+    folder = write(tmp_path, gray=True)
+    gray = from_image_folder(folder)
+    assert gray.shape == (1, 6, 5)
+    assert np.array_equal(gray.inputs[1, 0].numpy(), pixels(1, gray=True))
     Image.fromarray(pixels(7)).save(folder / "bee" / "9.png")
     mixed = from_image_folder(folder)
     assert mixed.shape == (3, 6, 5)
-    assert torch.equal(mixed.inputs[:8], grey.inputs.expand(8, 3, 6, 5))
+    assert torch.equal(mixed.inputs[:8], gray.inputs.expand(8, 3, 6, 5))
 
 
 def test_a_transparent_palette_loses_its_transparency(tmp_path: Path) -> None:
@@ -60,14 +60,14 @@ def test_a_transparent_palette_loses_its_transparency(tmp_path: Path) -> None:
     assert np.array_equal(from_image_folder(folder).inputs[0].permute(1, 2, 0).numpy(), expected)
 
 
-@pytest.mark.parametrize("grey", [False, True])
-def test_resizing_is_pils_and_height_comes_first(grey: bool, tmp_path: Path) -> None:
-    folder = write(tmp_path, grey=grey)
-    big = Image.fromarray(pixels(5, 40, 30, grey))
+@pytest.mark.parametrize("gray", [False, True])
+def test_resizing_is_pils_and_height_comes_first(gray: bool, tmp_path: Path) -> None:
+    folder = write(tmp_path, gray=gray)
+    big = Image.fromarray(pixels(5, 40, 30, gray))
     big.save(folder / "bee" / "9.png")
     data = from_image_folder(folder, size=(8, 12))
     expected = np.array(big.resize((12, 8), Image.Resampling.BILINEAR)).reshape(8, 12, -1)
-    assert data.shape == (1 if grey else 3, 8, 12)
+    assert data.shape == (1 if gray else 3, 8, 12)
     assert np.array_equal(data.inputs[-1].permute(1, 2, 0).numpy(), expected)
 
 
@@ -397,7 +397,7 @@ def test_pictures_are_turned_upright(orientation: int, ending: str, tmp_path: Pa
 @pytest.mark.parametrize("grey_part", ["train", "test"])
 def test_the_test_part_is_read_as_the_training_part_is(grey_part: str, tmp_path: Path) -> None:
     for part in ("train", "test"):
-        write(tmp_path / "insects" / part, grey=part == grey_part)
+        write(tmp_path / "insects" / part, gray=part == grey_part)
     for cache in (None, tmp_path / "cache"):
         train, test = (load(tmp_path / "insects", split=split, cache=cache) for split in ("train", "test"))
         assert train.shape == test.shape == ((1, 6, 5) if grey_part == "train" else (3, 6, 5))

@@ -308,14 +308,14 @@ def test_a_list_of_tensors_is_a_tensor(kind: torch.dtype) -> None:
 
 
 def test_pictures_of_which_one_is_in_color_are_all_read_in_color(tmp_path: Any) -> None:
-    grey, red = Image.new("L", (4, 4), 7), Image.new("RGB", (4, 4), (255, 0, 0))
+    gray, red = Image.new("L", (4, 4), 7), Image.new("RGB", (4, 4), (255, 0, 0))
     ways: list[dict[str, Any]] = [{}, {"cache": tmp_path / "cache"}, {"cache": tmp_path / "cache"}]
-    for pictures in ([grey, red, grey, red], [red, grey, red, grey], [grey, grey, grey, red]):
+    for pictures in ([gray, red, gray, red], [red, gray, red, gray], [gray, gray, gray, red]):
         for options in ways:
             found = from_dataset([(picture, k % 2) for k, picture in enumerate(pictures)], **options)
-            wanted = [[7, 7, 7] if picture is grey else [255, 0, 0] for picture in pictures]
+            wanted = [[7, 7, 7] if picture is gray else [255, 0, 0] for picture in pictures]
             assert found.inputs[:, :, 0, 0].tolist() == wanted
-    assert from_dataset([(grey, 0), (grey, 1)]).shape == (1, 4, 4)
+    assert from_dataset([(gray, 0), (gray, 1)]).shape == (1, 4, 4)
 
 
 def test_names_that_cannot_be_read_are_one_line() -> None:

@@ -18,8 +18,10 @@ import ddplug
 from ddplug.data.labeled import LabeledData
 from ddplug.distillation.checkpoint import Snapshot, load
 from ddplug.distillation.config import config_of
-from ddplug.distillation.loop import _identity, _Run, distill
+from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Metrics, State
+from ddplug.distillation.provenance import identity_of
+from ddplug.distillation.run import Run
 from ddplug.distillers.dm import DM
 from ddplug.distillers.selection.random_ import Random
 from ddplug.errors import DivergedError, OptionError
@@ -199,7 +201,7 @@ def test_interrupt_inside_a_step_loses_that_step_only(tmp_path: Path) -> None:
     Stopped.stops.clear()
     with pytest.raises(KeyboardInterrupt):
         distill(data, Stopped(steps=12), device="cpu", checkpoint=path, callbacks=[watcher])
-    assert load(str(path), _identity(data, Stopped(), 0), CPU, 12)[0].step == 6
+    assert load(str(path), identity_of(data, Stopped(), 0), CPU, 12)[0].step == 6
     assert watcher.told[-2:] == [(6, ["loss"]), "close"]
     resumed = distill(data, Stopped(steps=12), device="cpu", checkpoint=path, callbacks=[watcher])
     assert watcher.told[-8] == (12, 6, "mean-matching")
@@ -215,7 +217,7 @@ def test_interrupt_in_a_callback_keeps_what_the_log_covers(tmp_path: Path) -> No
     data, path = toy_images(), tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         distill(data, MeanMatching(), device="cpu", checkpoint=path, callbacks=[Stop()])
-    assert load(str(path), _identity(data, MeanMatching(), 0), CPU, 20)[0].step == 3
+    assert load(str(path), identity_of(data, MeanMatching(), 0), CPU, 20)[0].step == 3
 
 
 def test_interrupt_before_there_is_a_state_writes_nothing(tmp_path: Path) -> None:
@@ -237,7 +239,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(tmp_path: Path, value: floa
     message = str(caught.value)
     assert message.startswith(f"mean-matching diverged: the loss is {value} at step 5; lower the learning rate;")
     assert message.endswith(f"the last good checkpoint is {path}")
-    kept, _ = load(str(path), _identity(data, method, 0), CPU, 20)
+    kept, _ = load(str(path), identity_of(data, method, 0), CPU, 20)
     assert kept.finite
     assert kept.step == 3  # the state that gave the last finite loss, that of step 4
 
@@ -251,7 +253,7 @@ def test_a_state_that_is_not_finite_is_never_kept(tmp_path: Path) -> None:
     data, method, path = toy_images(), Bad(where="state", steps=5), tmp_path / "run"
     with pytest.raises(DivergedError, match=r"the state holds NaN or infinity after step 5; .* checkpoint is .*run"):
         distill(data, method, device="cpu", checkpoint=path, checkpoint_every=0)
-    kept, _ = load(str(path), _identity(data, method, 0), CPU, 20)
+    kept, _ = load(str(path), identity_of(data, method, 0), CPU, 20)
     assert kept.finite
     assert kept.step == 4
 
@@ -279,7 +281,7 @@ def test_an_interrupt_does_not_keep_a_state_that_is_not_finite(tmp_path: Path) -
 
 def test_on_an_accelerator_losses_are_looked_at_every_25_steps() -> None:
     data, method = toy_images(), Bad(at=7)
-    run = _Run(method, _identity(data, method, 0), torch.device("cuda"), None, 1e9)
+    run = Run(method, identity_of(data, method, 0), torch.device("cuda"), None, 1e9)
     run.now = run.sound = Snapshot(method.init(data, run.rng), run.rng.get_state(), 0)
     for _ in range(24):
         run.step(data, ())
@@ -289,7 +291,7 @@ def test_on_an_accelerator_losses_are_looked_at_every_25_steps() -> None:
 
 def test_what_the_loop_does_not_look_at_every_step_it_looks_at_before_the_end() -> None:
     data, method = toy_images(), Bad(at=7)
-    run = _Run(method, _identity(data, method, 0), torch.device("cuda"), None, 1e9)
+    run = Run(method, identity_of(data, method, 0), torch.device("cuda"), None, 1e9)
     run.now = run.sound = Snapshot(method.init(data, run.rng), run.rng.get_state(), 0)
     with pytest.raises(DivergedError, match="the loss is nan at step 7;"):
         run.loop(data, 10, ())

@@ -113,7 +113,7 @@ def test_selected_rows_are_different_real_rows_of_their_class(method: Selection,
 
 
 @pytest.mark.parametrize("kind", ["identity", "standardize", "zca"])
-@pytest.mark.parametrize("data", [toy_images(), toy_images((9, 7), channels=3)], ids=["grey", "color"])
+@pytest.mark.parametrize("data", [toy_images(), toy_images((9, 7), channels=3)], ids=["gray", "color"])
 def test_byte_data_stay_bytes_bit_for_bit(kind: str, data: LabeledData) -> None:
     data = replace(data, preprocess=fit(kind, data.inputs))
     method = Random(5)

@@ -143,6 +143,16 @@ def test_soft_labels_are_the_teachers_probabilities() -> None:
         soft_labels(made, own(classes=5), device="cpu")
 
 
+def test_a_teacher_sees_small_images_as_networks_do() -> None:
+    with torch.random.fork_rng(devices=[]):  # it takes images of any size
+        pooled = nn.Sequential(nn.Conv2d(1, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3))
+    made = distill(DATA, "class-mean", device="cpu").reduced(2)
+    for module in (own(), pooled):
+        labeled = soft_labels(made, module, device="cpu")
+        torch.testing.assert_close(labeled.targets, module.eval()(made[:][0]).softmax(1).detach())
+        assert torch.equal(labeled.inputs, made.inputs) and labeled.shape == made.shape
+
+
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_a_network_of_torchvision_is_a_teacher(method: RDED | SRe2L) -> None:
     from torchvision.models import resnet18

@@ -34,8 +34,8 @@ def test_color_is_brightness_then_saturation_then_contrast() -> None:
     expected = np.empty(x.shape)
     for i, image in enumerate(x.numpy()):
         bright = image + (0.9 - 0.5) * 1.0
-        grey = bright.mean(0, keepdims=True)
-        saturated = (bright - grey) * (0.25 * 2) + grey
+        gray = bright.mean(0, keepdims=True)
+        saturated = (bright - gray) * (0.25 * 2) + gray
         expected[i] = (saturated - saturated.mean()) * (0.75 + 0.5) + saturated.mean()
     np.testing.assert_allclose(apply(x, one("color", [0.9, 0.25, 0.75])).numpy(), expected, atol=1e-6)
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.impute import SimpleImputer
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
@@ -84,6 +86,32 @@ def test_an_estimator_is_fitted_to_the_set_and_scored_on_real_data() -> None:
     assert not hasattr(tree, "tree_")  # the user's own is left alone
     broken = Judge(MADE, REST)(KNeighborsClassifier(10_000))
     assert "n_neighbors" in str(broken.failure)
+
+
+def test_a_pipeline_is_told_by_its_steps_which_get_the_seed() -> None:
+    class Seeded(DecisionTreeClassifier):
+        def score(self, x: Any, y: Any, sample_weight: Any = None) -> float:
+            return float(self.random_state)
+
+    # an imputer's missing value is NaN, which JSON has not
+    pipeline, own = make_pipeline(SimpleImputer(), Seeded()), Judge(MADE, REST, Protocol(seeds=2, seed=5))
+    record = own(pipeline)
+    assert record.result.accuracies == (5.0, 6.0)
+    assert [step["estimator"] for _, step in record.sample["steps"]] == ["SimpleImputer", "Seeded"]
+    assert own(make_pipeline(SimpleImputer(), Seeded(max_depth=2))).key != record.key
+    assert pipeline[-1].random_state is None  # the user's own is left alone
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_an_estimator_without_a_finite_score_has_failed_and_the_search_goes_on(score: float, tmp_path: Path) -> None:
+    class Scored(DecisionTreeClassifier):  # type: ignore[misc]
+        def score(self, x: Any, y: Any, sample_weight: Any = None) -> float:
+            return score
+
+    own = Judge(MADE, REST, QUICK, journal=tmp_path / "journal.jsonl")
+    record = own(Scored())
+    assert (record.metric, record.failure) == (None, f"diverged: its score is {score}")
+    assert [line.failure for line in Journal(tmp_path / "journal.jsonl").failures()] == [record.failure]
 
 
 def test_what_is_known_is_not_trained_again_and_interim_scores_are_told_again(tmp_path: Path) -> None:

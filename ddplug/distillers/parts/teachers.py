@@ -208,10 +208,10 @@ def soft_labels(images: SyntheticSet, teacher: nn.Module, *, device: torch.devic
         >>> soft_labels(distill(toy_images((12, 11, 10)), "random", device="cpu"), teacher, device="cpu").targets.shape
         torch.Size([30, 3])
     """
-    own = images.to(pick_device(device))
-    with frozen(teacher, {}, own.inputs.device) as ready:
-        _check(ready, teacher, own.inputs[:1], own.num_classes)
-        targets = predict(ready, own.inputs).softmax(1)
+    inputs = images.enlarged().inputs.to(pick_device(device))
+    with frozen(teacher, {}, inputs.device) as ready:
+        _check(ready, teacher, inputs[:1], images.num_classes)
+        targets = predict(ready, inputs).softmax(1)
     stored = None if images.stored is None else replace(images.stored, labels={})  # those were of the labels before
     return replace(images, targets=targets.to(images.inputs), half_labels=False, stored=stored)
 
