@@ -13,6 +13,7 @@ from ddplug.distillation.loop import distill
 from ddplug.distillers import Difficulty
 from ddplug.distillers.selection.difficulty import WINDOWS
 from ddplug.errors import OptionError
+from ddplug.synthetic import Recipe
 from ddplug.testing import toy_images
 from tests.exact import generator
 
@@ -137,3 +138,21 @@ def test_the_window_is_found_once_while_the_number_of_images_is_looked_for(monke
     (about,) = wanted
     assert about == pytest.approx(len(made) / 2, rel=0.2)
     assert made.provenance["window"] == [0.0, 0.5]
+
+
+@pytest.mark.parametrize(("images", "judged"), [(200, (5, 3)), (1600, (5, 3)), (3000, (10, 2))])
+def test_judges_take_steps_in_proportion_to_the_images(
+    images: int, judged: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def trained(chosen: list[LabeledData], network: object, recipe: Recipe, **more: object) -> list[nn.Module]:
+        seen.append((recipe.steps, len(chosen[0])))
+        return [Brightness()]
+
+    monkeypatch.setattr("ddplug.distillers.selection.difficulty.train_each", trained)
+    method = Difficulty(images // 2, teacher=Brightness(), judge_steps=5)
+    method.init(toy_images((2000, 2000)), generator())
+    steps, draws = judged
+    fitting = [(first, last) for first, last in WINDOWS if (last - first) * 1800 >= images // 2]
+    assert seen == [(steps, images)] * (draws * len(fitting))
