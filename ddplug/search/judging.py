@@ -121,7 +121,8 @@ def metric_of(record: Record) -> float:
         CandidateError: it failed.
     """
     if record.metric is None:
-        raise CandidateError(f"candidate {dict(record.sample)} failed: {record.failure}")
+        name = f"candidate {dict(record.sample)}" if record.sample else "the candidate"
+        raise CandidateError(f"{name} failed: {record.failure}")
     return record.metric
 
 
