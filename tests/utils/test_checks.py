@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddplug.errors import OptionError
+from ddplug.errors import OptionError, unknown
 from ddplug.utils.checks import at_least, image_shape, one_of, values_at_least, whole
 
 
@@ -46,6 +46,21 @@ def test_what_is_not_given_is_not_below() -> None:
 def test_what_is_no_number_is_one_line(value: object) -> None:
     with pytest.raises(OptionError, match=rf"^mem_size is {re.escape(repr(value))}; it must be a number$"):
         values_at_least(1, mem_size=value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--ipc", "--images-per-class"),
+        ("ipc", "images_per_class"),
+        ("lr", "learning_rate"),
+        ("--IPC", "--images-per-class"),
+    ],
+)
+def test_short_names_of_papers_are_understood(given: str, meant: str) -> None:
+    known = [meant, "--device", "clip", "l"]
+    assert f"{given!r}; did you mean {meant!r}?" in str(unknown("option", given, known))
+    assert "images" not in str(unknown("option", given, ["--device", "clip"]))  # what is not there is not named
 
 
 def test_an_unknown_name_comes_with_the_nearest() -> None:
