@@ -57,6 +57,20 @@ def run(*argv: str, code: str = "") -> tuple[int, str, str]:
     return started.returncode, out, err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a folder that is in use stays")
+def test_a_folder_that_is_gone_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gone").mkdir()
+    before = os.getcwd()
+    try:
+        os.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+        assert main(["inspect", "mnist-8kB"]) == 2
+        line = "ddplug: error: the folder that this was started in is not there any more; change to another (cd)\n"
+        assert capsys.readouterr() == ("", line)
+    finally:
+        os.chdir(before)
+
+
 def answer(capsys: pytest.CaptureFixture[str], *argv: str) -> Any:
     """Run a command in this process and give the one object that it prints with ``--json``."""
     assert main([*argv, "--json"]) == 0
