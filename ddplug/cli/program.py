@@ -157,8 +157,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _stopped(str(interrupt), stop)
         except OSError as error:
             return _fail(_os_error(error))
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError, ImportError) as error:
             if not out_of_memory(error):
                 raise
+            if isinstance(error, ImportError):
+                return _fail(f"error: out of memory while loading a library ({error}); allow more (ulimit -v)")
             return _fail("error: out of memory; use smaller batches, a narrower network or fewer images")
     return _say(json.dumps(answer.values, allow_nan=False) if as_json else _encodable(answer.text))

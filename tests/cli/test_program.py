@@ -560,6 +560,14 @@ def test_defects_of_ours_are_not_hidden(made: str, monkeypatch: pytest.MonkeyPat
         main(["inspect", made])
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")
+def test_a_limit_that_leaves_no_room_for_libraries_is_one_line() -> None:
+    code = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))"
+    status, out, err = run(*RANDOM, "--images-per-class", "1", "-o", "a", code=code)
+    assert (status, out) == (2, "")
+    assert re.fullmatch(r"ddplug: error: out of memory.*\n", err)
+
+
 def test_out_of_memory_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     argv = [*DM, "--images-per-class", "1", "--steps", "1", "--network", "convnet:width=1000000000,depth=1"]
     assert "out of memory" in refusal(capsys, tmp_path, *argv, "-o", "a")

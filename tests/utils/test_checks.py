@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ddplug.errors import OptionError, unknown
-from ddplug.utils.checks import at_least, image_shape, one_of, values_at_least, whole
+from ddplug.utils.checks import at_least, image_shape, one_of, out_of_memory, values_at_least, whole
 
 
 @dataclass
@@ -75,3 +75,18 @@ def test_what_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(OptionError) as caught:
         image_shape(shape, "lenet", "use mlp")
     assert str(caught.value) == f"lenet needs (C, H, W) images, not inputs of shape {shape}; use mlp"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_it"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), True),
+        (ImportError("No module named 'torch'"), False),
+        (RuntimeError("shapes do not fit"), False),
+        (KeyError("allocate memory"), False),
+    ],
+)
+def test_what_is_a_want_of_memory(error: Exception, is_it: bool) -> None:
+    assert out_of_memory(error) is is_it
