@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch._C import _autograd
 
 __all__ = ["own_surroundings"]
+
+_autograd: Any = torch._C._autograd
+"""Where torch has the ban on hooks; what sets it for a while needs a reason of its own, and cannot lift it."""
 
 
 @contextmanager
