@@ -383,7 +383,7 @@ def test_a_saved_hugging_face_data_set_is_read(tmp_path: Path) -> None:
     datasets.DatasetDict({"train": whole, "test": whole.select(range(4))}).save_to_disk(tmp_path / "two")
     test = load(f"hf:{tmp_path / 'two'}", split="test")
     assert (len(test), test.class_names, test.shape) == (4, ("no", "yes"), (1, 4, 4))
-    colored = {**rows, "image": [picture.convert("RGB") for picture in rows["image"]]}
+    colored = {**rows, "image": [whole[k]["image"].convert("RGB") for k in range(10)]}
     datasets.DatasetDict({"train": whole, "test": datasets.Dataset.from_dict(colored, features)}).save_to_disk(
         tmp_path / "gray"
     )
