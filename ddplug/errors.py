@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 __all__ = [
     "CheckpointError",
@@ -53,6 +53,15 @@ class ProcessError(DdplugError, RuntimeError):
 _MOST = 40
 """Known names that are listed beside the nearest one."""
 
+_SHORT: Mapping[str, str] = {
+    "bs": "batch_size",
+    "ipc": "images_per_class",
+    "lr": "learning_rate",
+    "spc": "images_per_class",
+    "wd": "weight_decay",
+}
+"""What papers write -> the name that is meant, though it is not spelled alike."""
+
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> OptionError:
     """Build the error for a name that is not known, with the nearest known names.
@@ -70,7 +79,10 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> OptionError:
         unknown distiller 'dmm'; did you mean 'dm'? Known: dc, dm, dsa
     """
     known = sorted(known)
-    near = difflib.get_close_matches(str(name).casefold(), known, n=1, cutoff=0.5)
+    given = str(name).casefold()
+    meant = _SHORT.get(given.strip("-").replace("-", "_"), "")
+    near = [word for word in known if meant and word.strip("-").replace("-", "_") == meant]
+    near = near or difflib.get_close_matches(given, known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     if near and len(known) > _MOST:
         return OptionError(f"unknown {kind} {name!r}{hint}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,6 +49,29 @@ def without_gradients() -> Iterator[None]:
 
 
 @contextmanager
+def medium() -> Iterator[None]:
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@contextmanager
+def rounded_on_cpu() -> Iterator[None]:
+    kind: Any = getattr(torch.backends.mkldnn, "matmul", None)
+    if not hasattr(kind, "fp32_precision"):  # versions before 2.9 have no such setting
+        yield
+        return
+    before, kind.fp32_precision = kind.fp32_precision, "bf16"
+    try:
+        yield
+    finally:
+        kind.fp32_precision = before
+        torch.set_float32_matmul_precision("highest")
+
+
+@contextmanager
 def everything() -> Iterator[None]:
     with ExitStack() as stack:
         for one in (
@@ -57,6 +81,8 @@ def everything() -> Iterator[None]:
             torch.inference_mode(),
             torch.autocast("cpu"),
             np.errstate(all="raise"),
+            torch.autograd.graph.disable_saved_tensors_hooks("the caller allows none"),
+            medium(),
         ):
             stack.enter_context(one)
         yield
@@ -74,6 +100,9 @@ SURROUNDINGS: Mapping[str, Surroundings] = {
     "inference_mode": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu"),
     "deterministic": deterministic,
+    "no hooks": lambda: torch.autograd.graph.disable_saved_tensors_hooks("the caller allows none"),
+    "rounded products": medium,
+    "rounded products on the CPU": rounded_on_cpu,
     "numpy raises": lambda: np.errstate(all="raise"),
     "everything": everything,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -52,6 +53,7 @@ def _run(argv: Sequence[str]) -> tuple[Answer, bool]:
         raise OptionError("no command given; `ddplug --help` lists them")
     name = argv[0]
     one_of("command", name, COMMANDS)
+    _check_place()
     home, about = COMMANDS[name]
     module = import_module(home)
     parser = Parser(prog=f"ddplug {name}", description=f"{about[0].upper()}{about[1:]}.")
@@ -62,6 +64,14 @@ def _run(argv: Sequence[str]) -> tuple[Answer, bool]:
     arguments = parser.parse_args(rest)
     with notes_on_stderr(), sharing(name, arguments) as has_work:
         return module.run(arguments) if has_work else Answer({}, ""), arguments.json
+
+
+def _check_place() -> None:
+    """Refuse a folder that is gone: where it is, libraries that torch loads cannot be found, and end the process."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise OptionError("the folder that this was started in is not there any more; change to another (cd)") from None
 
 
 def _answered(argv: Sequence[str]) -> tuple[Answer, bool]:
@@ -147,8 +157,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _stopped(str(interrupt), stop)
         except OSError as error:
             return _fail(_os_error(error))
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError, ImportError) as error:
             if not out_of_memory(error):
                 raise
+            if isinstance(error, ImportError):
+                return _fail(f"error: out of memory while loading a library ({error}); allow more (ulimit -v)")
             return _fail("error: out of memory; use smaller batches, a narrower network or fewer images")
     return _say(json.dumps(answer.values, allow_nan=False) if as_json else _encodable(answer.text))

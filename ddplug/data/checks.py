@@ -11,8 +11,12 @@ from torch import Tensor
 
 from ddplug.data.preprocess import pieces
 from ddplug.errors import DataError
+from ddplug.utils.notes import note
 
 __all__ = ["channels_first", "check", "check_order", "refuse_masked", "refuse_meta", "to_inputs"]
+
+_WHOLE = 2.0**24
+"""The first number beyond which float32 has not every whole one."""
 
 
 def to_inputs(values: Any, what: str) -> Tensor:
@@ -146,7 +150,7 @@ def _channels_last(shape: tuple[int, ...], image: bool) -> bool:
 
 
 def check(inputs: Tensor, labels: int, what: str) -> None:
-    """Refuse inputs that nothing can be learned from.
+    """Refuse inputs that nothing can be learned from, and tell of numbers that may not be what was meant.
 
     Args:
         inputs: ``(N, *shape)`` uint8 or float32.
@@ -163,14 +167,22 @@ def check(inputs: Tensor, labels: int, what: str) -> None:
         hint = " (their last dimension has as many: np.moveaxis(inputs, -1, 0))" if last else ""
         raise DataError(f"{what}: {len(inputs)} inputs but {labels} labels; give one label per input{hint}")
     if inputs.is_floating_point():
-        start = 0
+        start, largest = 0, 0.0
         for part in pieces(inputs):
+            largest = max(largest, float(part.abs().amax()))
             bad = ~part.flatten(1).isfinite().all(1)
             if bool(bad.any()):
                 raise DataError(
                     f"{what}: sample {start + int(bad.int().argmax())} holds NaN or infinity; fix or drop it"
                 )
             start += len(part)
+        if largest >= _WHOLE:
+            note(
+                f"{what}: there are numbers up to {largest:.3g}, of which float32 keeps about seven digits (to the "
+                f"nearest {np.spacing(np.float32(largest)):g}); subtract a first value, as of times, if others matter"
+            )
+    elif inputs.ndim > 2 and int(inputs.amax()) == 1:
+        note(f"{what}: the brightest byte is 1, and bytes are read as 0 to 255; multiply them by 255 if it is white")
 
 
 def check_order(inputs: Any, labels: Any, what: str) -> None:

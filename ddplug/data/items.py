@@ -97,7 +97,7 @@ class Items:
         """Return the names that the data set has for its labels."""
         label = self._columns[1]
         if label is not None:
-            return Names.given(self._features[label].names, self._name, own=True)
+            return Names.given(_feature(self._features[label]).names, self._name, own=True)
         return _names_of(self._dataset, self._name)
 
     def read(self, index: int) -> tuple[Tensor, Label]:
@@ -112,6 +112,8 @@ class Items:
         except Exception as error:
             raise _unreadable(what, error) from error
         value, label = self._pair(item, what)
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Image.Image):
+            value = value[0]  # data sets of conversations have lists of pictures
         if isinstance(value, Image.Image):
             try:
                 mode = "RGB" if self._color else mode_of(value)
@@ -144,13 +146,18 @@ class Items:
 
     def _column(self, kind: str, names: tuple[str, ...]) -> str | None:
         """Return the one column of a kind of Hugging Face's features; ``None`` where there is none."""
-        found = [str(key) for key, feature in self._features.items() if type(feature).__name__ == kind]
+        found = [str(key) for key, feature in self._features.items() if type(_feature(feature)).__name__ == kind]
         if len(found) > 1 and names[0] not in found:
             raise DataError(
                 f"{self._name}: {' and '.join(found)} are all of the kind {kind}; keep one, by "
                 f"dataset.remove_columns({found[1:]})"
             )
         return names[0] if len(found) > 1 else found[0] if found else None
+
+
+def _feature(feature: Any) -> Any:
+    """Return the feature of what a column has lists of, and any other as it is."""
+    return getattr(feature, "feature", feature)
 
 
 def _unreadable(what: str, error: Exception) -> DataError:

@@ -197,8 +197,15 @@ def held_out(whole: LabeledData, split: str) -> LabeledData:
     return replace(train if split == "train" else test, preprocess=preprocess)
 
 
-def _in_parts(make: Callable[[str, str | Preprocess], LabeledData | None], wanted: Wanted) -> LabeledData:
-    """Return the wanted part of data that may have a test part, which ``make`` then gives; ``None`` where not."""
+def _in_parts(
+    make: Callable[[str, str | Preprocess], LabeledData | None],
+    wanted: Wanted,
+    test_as: Callable[[str], LabeledData | None] = lambda mode: None,
+) -> LabeledData:
+    """Return the wanted part of data that may have a test part, which ``make`` then gives; ``None`` where not.
+
+    Of pictures ``test_as`` gives the test part read as Pillow's mode that it is given, ``"L"`` or ``"RGB"``.
+    """
     test = make("test", "identity")
     if test is None:
         whole = make("train", "identity")
@@ -209,6 +216,9 @@ def _in_parts(make: Callable[[str, str | Preprocess], LabeledData | None], wante
     if wanted.split == "train":
         return train
     _check_classes(train.name, train.class_names, test.class_names)
+    if test.shape[1:] == train.shape[1:] and {len(test.inputs[0]), len(train.inputs[0])} == {1, 3}:
+        # as in folders, pictures to test are gray where those to train on are, and in color where those are
+        test = test_as("L" if train.shape[0] == 1 else "RGB") or test
     test = test.arranged(train.columns, train.preprocess)
     if test.shape != train.shape:
         raise DataError(f"{train.name}: inputs to train on are {train.shape}, to test {test.shape}; make them equal")
@@ -351,18 +361,18 @@ def _hugging_face(place: str, wanted: Wanted) -> LabeledData:
     if len(parts_of["train"]) != 1:
         raise DataError(f"hf:{place} has the parts {', '.join(whole)}, not train; give ddplug.from_dataset one")
 
-    def make(part: str, preprocess: str | Preprocess) -> LabeledData | None:
+    def make(part: str, preprocess: str | Preprocess, mode: str | None = None) -> LabeledData | None:
         if part == "test" and not tests:
             return None
         own = whole[tests[0] if part == "test" else parts_of["train"][0]]
         if wanted.target is not None:
             own = _with_label(own, wanted.target, f"hf:{place}")
-        if wanted.size is not None:
-            own = own.with_transform(partial(_resized, wanted.size))
+        if wanted.size is not None or mode is not None:
+            own = own.with_transform(partial(_changed, wanted.size, mode))
         name = os.path.basename(os.path.normpath(place))
         return from_dataset(own, preprocess=preprocess, name=name, progress=wanted.progress, **wanted.decoding)
 
-    return _in_parts(make, wanted)
+    return _in_parts(make, wanted, lambda mode: make("test", "identity", mode))
 
 
 def _with_label(own: Any, target: str, where: str) -> Any:
@@ -375,15 +385,16 @@ def _with_label(own: Any, target: str, where: str) -> Any:
     return found if target in LABELS else found.rename_column(target, LABELS[0])
 
 
-def _resized(size: tuple[int, int], batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """Bring the pictures among some items to one size."""
+def _changed(size: tuple[int, int] | None, mode: str | None, batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Bring the pictures among some items to one size, and to gray or color."""
 
-    def resized(value: Any) -> Any:
+    def changed(value: Any) -> Any:
         if not isinstance(value, Image.Image):
             return value
-        return value.resize(size[::-1], Image.Resampling.BILINEAR)
+        value = value if mode is None else value.convert(mode)
+        return value if size is None else value.resize(size[::-1], Image.Resampling.BILINEAR)
 
-    return {column: list(map(resized, values)) for column, values in batch.items()}
+    return {column: list(map(changed, values)) for column, values in batch.items()}
 
 
 SCHEMES: Mapping[str, Scheme] = {

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ddplug.errors import OptionError
-from ddplug.utils.checks import image_shape
+from ddplug.utils.checks import image_shape, whole
 
 __all__ = ["MAX_FACTOR", "can_enlarge", "enlarge", "reduce", "reduce_to", "reduced_shape"]
 
@@ -32,6 +32,7 @@ def reduced_shape(shape: tuple[int, ...], factor: int) -> tuple[int, ...]:
         >>> reduced_shape((1, 28, 28), 2), reduced_shape((8,), 1)
         ((1, 14, 14), (8,))
     """
+    factor = whole("factor", factor)
     if not 1 <= factor <= MAX_FACTOR:
         raise OptionError(f"factor is {factor}; it must lie between 1 and {MAX_FACTOR}")
     if factor == 1:

@@ -15,6 +15,7 @@ from nni.nas.execution.event import ModelEventType
 from nni.nas.experiment import NasExperiment
 from nni.nas.experiment.config import SequentialEngineConfig, TrainingServiceEngineConfig
 from nni.nas.space import ModelStatus, SimplifiedModelSpace
+from nni.nas.strategy.base import Strategy
 from nni.runtime.log import _handlers
 
 from ddplug.errors import DdplugError, OptionError, unknown
@@ -72,7 +73,8 @@ class ProxyExperiment(NasExperiment):
             journal that the evaluator has, or one among NNI's files of this experiment.
 
     Raises:
-        OptionError: a number is out of range, the folder cannot be written, or the evaluator has another journal.
+        OptionError: the strategy is none of NNI's, a number is out of range, the folder cannot be written, or the
+            evaluator has another journal.
     """
 
     def __init__(
@@ -86,6 +88,8 @@ class ProxyExperiment(NasExperiment):
         concurrency: int = 1,
         folder: str | Path | None = None,
     ) -> None:
+        if not isinstance(strategy, Strategy):
+            raise OptionError(f"strategy is {strategy!r}; give an object such as nni.nas.strategy.Random()")
         place = None if folder is None else folder_at(folder)
         own = copy.deepcopy(config) if config is not None else configured(trials, concurrency, place)
         self.evaluator: Any

@@ -19,7 +19,8 @@ import nni
 from torch import Generator, nn
 
 from ddplug.errors import DdplugError, OptionError, unknown
-from ddplug.networks.factory import build
+from ddplug.networks.factory import build, suited
+from ddplug.networks.forms import AUTO
 from ddplug.nni.judging import case_of, in_trial, judge
 from ddplug.search.candidate import Report, train_and_score
 from ddplug.search.journal import Journal
@@ -29,6 +30,7 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils import specs
 from ddplug.utils.allocator import keep_memory
 from ddplug.utils.arguments import Parser, add_fields, given_fields
+from ddplug.utils.checks import values_at_least
 from ddplug.utils.fingerprints import file_fingerprint
 from ddplug.utils.text import one_line
 
@@ -59,7 +61,7 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m ddplug.nni.trial", description="Train and score a network as a trial of NNI.")
     parser.add_argument("--train", required=True, metavar="FILE", help="set to train on")
     parser.add_argument("--validation", required=True, metavar="FILE", help="real data of `ddplug holdout`")
-    parser.add_argument("--network", default="convnet", metavar="SPEC", help="name:option=value,... (default: convnet)")
+    parser.add_argument("--network", default=AUTO, metavar="SPEC", help="name:option=value,... (default: auto)")
     parser.add_argument("--journal", metavar="FILE", help="append the result to it, and train nothing that it knows")
     parser.add_argument("--threads", type=int, metavar="N", help="of torch, within an experiment")
     add_fields(parser, Protocol)
@@ -71,9 +73,9 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _network(spec: str, tuned: Mapping[str, Any]) -> str:
+def _network(spec: str, shape: tuple[int, ...], tuned: Mapping[str, Any]) -> str:
     """Put tuned options into a network's specification."""
-    name, options = specs.parse("network", spec)
+    name, options = specs.parse("network", str(suited(spec, shape)))
     options |= {key.removeprefix(_NETWORK): _whole(tuned[key]) for key in tuned if key.startswith(_NETWORK)}
     return name + ":" * bool(options) + ",".join(f"{option}={value}" for option, value in options.items())
 
@@ -115,6 +117,7 @@ def run(argv: Sequence[str] | None = None, tuned: Mapping[str, Any] | None = Non
     given = given_fields(arguments)
     limit = Protocol(**given).time_limit
     chosen: dict[str, Any] = dict(nni.get_next_parameter() if tuned is None and in_trial() else tuned or {})
+    values_at_least(1, threads=arguments.threads)
     files = {name: _mark(getattr(arguments, name)) for name in ("train", "validation")}
     settings = {**files, "network": arguments.network, "protocol": given}
 
@@ -123,7 +126,7 @@ def run(argv: Sequence[str] | None = None, tuned: Mapping[str, Any] | None = Non
         train, validation = load_set(arguments.train), load_set(arguments.validation)
         check_pair(train, validation)
         protocol = Protocol(**given).changed(**{name: chosen[name] for name in _TUNED if name in chosen})
-        make = _builder(_network(arguments.network, chosen), train)
+        make = _builder(_network(arguments.network, train.shape, chosen), train)
         return train_and_score(make, train, validation, protocol, report=report)
 
     case = case_of(chosen, settings, arguments.journal)

@@ -128,7 +128,8 @@ class WarmEngine(KnownFirst):
         return ModelStatus.Trained
 
     def _failed(self, model: Any, words: str) -> ModelStatus:
-        _logger.error("A candidate failed: %s", words)
+        if not self._closing:  # what is ended with the search has not failed
+            _logger.error("A candidate failed: %s", words)
         self.reasons[id(model)] = words
         return ModelStatus.Failed
 

@@ -214,6 +214,13 @@ class Journal:
             if line := line.strip(b"\0\r "):
                 yield number, line
 
+    def _ours(self) -> list[bytes]:
+        """Return the lines of a journal, and refuse another file: nothing may be appended to that."""
+        lines = list(self._lines())
+        if lines and not any(line.startswith(_START[: len(line)]) for _, line in lines):
+            raise FormatError(f"{self.path} is not a journal: see line {lines[0][0]}; choose another path")
+        return [line for _, line in lines]
+
     def _parse(self, line: bytes) -> Record | None:
         """Build a record of a line, ``None`` of one that is torn, altered or none of ours."""
         if not _sound(line):
@@ -231,10 +238,7 @@ class Journal:
             OptionError: the file cannot be read.
             FormatError: it is not a journal: it has lines, and none begins as ours do.
         """
-        lines = list(self._lines())
-        if lines and not any(line.startswith(_START[: len(line)]) for _, line in lines):
-            raise FormatError(f"{self.path} is not a journal: see line {lines[0][0]}; choose another path")
-        records = (self._parse(line) for _, line in lines)
+        records = (self._parse(line) for line in self._ours())
         return [record for record in records if record is not None]
 
     def of(self, key: str) -> list[Record]:
@@ -245,7 +249,7 @@ class Journal:
             FormatError: it is not a journal.
         """
         start = _START + key.encode() + b'"'
-        records = (self._parse(line) for _, line in self._lines() if line.startswith(start))
+        records = (self._parse(line) for line in self._ours() if line.startswith(start))
         return [record for record in records if record is not None]
 
     def find(self, key: str) -> Record | None:

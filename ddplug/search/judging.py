@@ -121,7 +121,8 @@ def metric_of(record: Record) -> float:
         CandidateError: it failed.
     """
     if record.metric is None:
-        raise CandidateError(f"candidate {dict(record.sample)} failed: {record.failure}")
+        name = f"candidate {dict(record.sample)}" if record.sample else "the candidate"
+        raise CandidateError(f"{name} failed: {record.failure}")
     return record.metric
 
 
@@ -200,6 +201,8 @@ class Judge:
     workers: Workers | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.protocol, Protocol):
+            raise OptionError(f"protocol is {self.protocol!r}; give one, as ddplug.search.Protocol(steps=100)")
         for name in ("train", "validation"):
             object.__setattr__(self, name, _Held.of(getattr(self, name)))
         if self.journal is not None:

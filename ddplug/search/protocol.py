@@ -196,7 +196,8 @@ def reason(error: BaseException) -> str:
         return f"out of memory: {text}"
     if isinstance(error, DivergedError):
         return f"diverged: {text}"
-    return text if isinstance(error, OverTimeError) else f"{type(error).__name__}: {text}"
+    # what this package says is a sentence of its own
+    return text if isinstance(error, (DdplugError, OverTimeError)) else f"{type(error).__name__}: {text}"
 
 
 def over_time(limit: float) -> str:

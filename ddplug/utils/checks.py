@@ -35,6 +35,8 @@ def out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
+    if isinstance(error, ImportError):  # a library for which the limit of the process leaves no room
+        return "failed to map segment" in str(error) or "allocate memory" in str(error)
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 

@@ -57,6 +57,20 @@ def run(*argv: str, code: str = "") -> tuple[int, str, str]:
     return started.returncode, out, err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a folder that is in use stays")
+def test_a_folder_that_is_gone_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gone").mkdir()
+    before = os.getcwd()
+    try:
+        os.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+        assert main(["inspect", "mnist-8kB"]) == 2
+        line = "ddplug: error: the folder that this was started in is not there any more; change to another (cd)\n"
+        assert capsys.readouterr() == ("", line)
+    finally:
+        os.chdir(before)
+
+
 def answer(capsys: pytest.CaptureFixture[str], *argv: str) -> Any:
     """Run a command in this process and give the one object that it prints with ``--json``."""
     assert main([*argv, "--json"]) == 0
@@ -544,6 +558,14 @@ def test_defects_of_ours_are_not_hidden(made: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("ddplug.synthetic.dataset.SyntheticSet.load", broken)
     with pytest.raises(RuntimeError, match="a defect"):
         main(["inspect", made])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")
+def test_a_limit_that_leaves_no_room_for_libraries_is_one_line() -> None:
+    code = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))"
+    status, out, err = run(*RANDOM, "--images-per-class", "1", "-o", "a", code=code)
+    assert (status, out) == (2, "")
+    assert re.fullmatch(r"ddplug: error: out of memory.*\n", err)
 
 
 def test_out_of_memory_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -96,6 +96,18 @@ def hugging_face(**more: Any) -> HuggingFace:
     return HuggingFace({"id": object(), "photo": Image_(), "species": ClassLabel("x", "y", "z"), **more}, rows)
 
 
+class List:
+    """A feature of a column that has lists of another."""
+
+    def __init__(self, feature: Any) -> None:
+        self.feature = feature
+
+
+def lists_of_one() -> HuggingFace:
+    rows = [{"images": [row["photo"]], "species": [row["species"]]} for row in hugging_face().rows]
+    return HuggingFace({"images": List(Image_()), "species": List(ClassLabel("x", "y", "z"))}, rows)
+
+
 ITEMS: dict[str, Any] = {
     "pairs": list(zip(FIRST, LABELS, strict=True)),
     "lists": [[image, label] for image, label in zip(FIRST, LABELS, strict=True)],
@@ -105,6 +117,7 @@ ITEMS: dict[str, Any] = {
     "dictionaries": [{"image": image, "label": label, "id": 3} for image, label in zip(COLOR, LABELS, strict=True)],
     "img and labels": [{"img": image, "labels": label} for image, label in zip(COLOR, LABELS, strict=True)],
     "features": hugging_face(),
+    "features of lists": lists_of_one(),
     "tensors": TensorDataset(torch.from_numpy(FIRST.copy()), torch.tensor(LABELS)),
     "loader": DataLoader(TensorDataset(torch.from_numpy(FIRST.copy()), torch.tensor(LABELS)), 2, shuffle=True),
     "union": ConcatDataset([Subset(list(zip(FIRST, LABELS, strict=True)), [0, 1, 2]), list(zip(FIRST, LABELS))[3:]]),  # type: ignore[list-item,arg-type] # noqa: B905
@@ -116,7 +129,7 @@ ITEMS: dict[str, Any] = {
 def test_every_kind_of_item_gives_the_same_data(kind: str) -> None:
     data = as_labeled(ITEMS[kind])
     assert data.fingerprint == from_arrays(FIRST, LABELS).fingerprint
-    assert data.class_names == (("x", "y", "z") if kind == "features" else ("0", "1", "2"))
+    assert data.class_names == (("x", "y", "z") if kind.startswith("features") else ("0", "1", "2"))
 
 
 def test_two_columns_of_labels_are_refused_with_both_named() -> None:

@@ -236,6 +236,22 @@ def test_series_with_the_channels_last_are_noted() -> None:
     assert from_arrays(series.transpose(0, 2, 1), [0, 1, 0, 1]).shape == (3, 64)
 
 
+@pytest.mark.parametrize("first", [2**24, 1_700_000_000, -(2**31)])
+def test_numbers_beyond_the_digits_of_float32_are_told_of(first: int) -> None:
+    table = np.stack([first + np.arange(4.0) * np.sign(first), np.arange(4.0)], 1)
+    with pytest.warns(Note, match=r"arrays: there are numbers up to .*; subtract a first value, as of times"):
+        from_arrays(table, [0, 1, 0, 1])
+    told = table - [first, 0]
+    assert torch.equal(from_arrays(told, [0, 1, 0, 1]).inputs, torch.tensor(told, dtype=torch.float32))
+
+
+def test_bytes_that_are_0_or_1_are_told_of() -> None:
+    pixels = np.random.default_rng(0).integers(0, 2, (4, 6, 6), dtype=np.uint8)
+    with pytest.warns(Note, match="the brightest byte is 1, .* multiply them by 255"):
+        from_arrays(pixels, [0, 1, 0, 1])
+    assert int(from_arrays(pixels * 255, [0, 1, 0, 1]).inputs.max()) == 255
+
+
 def test_whole_numbers_of_a_table_are_never_to_become_bytes() -> None:
     rows = np.arange(8).reshape(4, 2)
     for values, advice in ((rows, r"\(\.astype\('float32'\)\)"), (torch.from_numpy(rows), r"\(\.float\(\)\)")):

@@ -383,6 +383,11 @@ def test_a_saved_hugging_face_data_set_is_read(tmp_path: Path) -> None:
     datasets.DatasetDict({"train": whole, "test": whole.select(range(4))}).save_to_disk(tmp_path / "two")
     test = load(f"hf:{tmp_path / 'two'}", split="test")
     assert (len(test), test.class_names, test.shape) == (4, ("no", "yes"), (1, 4, 4))
+    colored = {**rows, "image": [whole[k]["image"].convert("RGB") for k in range(10)]}
+    datasets.DatasetDict({"train": whole, "test": datasets.Dataset.from_dict(colored, features)}).save_to_disk(
+        tmp_path / "gray"
+    )
+    assert load(f"hf:{tmp_path / 'gray'}", split="test").shape == (1, 4, 4)
     rows["image"] = [Image.fromarray(np.full((4 + k, 5), k, np.uint8)) for k in range(10)]
     datasets.Dataset.from_dict(rows, features).save_to_disk(tmp_path / "odd")
     odd = load(f"hf:{tmp_path / 'odd'}", size=(3, 6))

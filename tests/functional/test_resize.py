@@ -58,9 +58,15 @@ def test_factor_one_changes_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "factor", "says"),
-    [((5,), 2, "needs"), ((1, 3, 8), 4, "at most 3"), ((1, 64, 64), 17, "between 1 and 16"), ((1, 8, 8), 0, "between")],
+    [
+        ((5,), 2, "needs"),
+        ((1, 3, 8), 4, "at most 3"),
+        ((1, 64, 64), 17, "between 1 and 16"),
+        ((1, 8, 8), 0, "between"),
+        ((1, 8, 8), 1.5, "whole number"),
+    ],
 )
-def test_refuses_what_cannot_be_reduced(shape: tuple[int, ...], factor: int, says: str) -> None:
+def test_refuses_what_cannot_be_reduced(shape: tuple[int, ...], factor: Any, says: str) -> None:
     with pytest.raises(OptionError, match=says):
         reduced_shape(shape, factor)
 

@@ -277,6 +277,13 @@ def test_numbers_out_of_range_are_refused(trail: Path, settings: dict[str, Any],
         ProxyExperiment(toy_space(), ToyEvaluator(str(trail)), strategies.Random(), **settings)
 
 
+@pytest.mark.parametrize("strategy", ["random", strategies.Random, None])
+def test_a_strategy_is_an_object_of_nni(trail: Path, folder: Path, strategy: Any) -> None:
+    with pytest.raises(OptionError, match=r"strategy is .*; give an object such as nni\.nas\.strategy\.Random\(\)"):
+        ProxyExperiment(toy_space(), ToyEvaluator(str(trail)), strategy, folder=folder)
+    assert not folder.exists()
+
+
 def test_a_file_is_no_folder(trail: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(OptionError, match=r"cannot make the folder .*taken"):

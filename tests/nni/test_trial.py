@@ -12,8 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import ddplug
 from ddplug.networks.factory import build
 from ddplug.nni import trial
 from ddplug.nni.running import free_port
@@ -92,12 +94,35 @@ def test_mistakes_in_the_command_are_one_line(pair: tuple[Path, Path], capsys: p
         "--epochz": ["--epochz", "3"],
         "epochs is 0": ["--epochs", "0"],
         "missing": ["--train", "missing"],
+        "threads is 0; it must be at least 1": ["--threads", "0"],
+        "error: the candidate failed: unknown network 'convnett'; did you mean 'convnet'": ["--network", "convnett"],
     }
     for words, more in cases.items():
         assert main(argv(pair, *more)) in (1, 2)
         line = capsys.readouterr().err
         assert words in line
         assert line.count("\n") == 1
+
+
+def test_a_table_has_a_network_that_suits_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ddplug.from_arrays(np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32), np.arange(40) % 2)
+    train, rest = data.split(0.5)
+    ddplug.distill(train, "random", images_per_class=3, seed=0, device="cpu").save(tmp_path / "train.safetensors")
+    ddplug.holdout(rest).save(tmp_path / "rest.safetensors")
+    files = ["--train", str(tmp_path / "train.safetensors"), "--validation", str(tmp_path / "rest.safetensors")]
+    assert main([*files, "--steps", "3", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.startswith("accuracy ")
+    assert 0 <= trial.run([*files, "--steps", "3", "--device", "cpu"], {"network.width": 6}) <= 1
+
+
+def test_a_file_that_is_no_journal_is_left_as_it_is(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "results.csv"
+    other.write_text("rate,accuracy\n")
+    assert main(argv(pair, "--epochs", "1", "--journal", str(other))) == 2
+    assert "results.csv is not a journal: see line 1; choose another path" in capsys.readouterr().err
+    assert other.read_text() == "rate,accuracy\n"
 
 
 def test_the_example_tunes_and_every_trial_journals_its_own(pair: tuple[Path, Path], tmp_path: Path) -> None:

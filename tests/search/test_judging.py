@@ -174,6 +174,7 @@ def test_cost_counts_what_was_trained_and_scored() -> None:
         ({"train": "nowhere.safetensors"}, OptionError, "cannot read .*nowhere"),
         ({"protocol": replace(QUICK, augment="wrap")}, OptionError, "wrap"),
         ({"journal": "/nowhere/at/all.jsonl"}, OptionError, "nowhere"),
+        ({"protocol": {"steps": 2}}, OptionError, r"give one, as ddplug\.search\.Protocol\(steps=100\)"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(changes: Mapping[str, Any], error: Any, message: str) -> None:

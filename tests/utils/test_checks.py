@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from ddplug.errors import OptionError
-from ddplug.utils.checks import at_least, image_shape, one_of, values_at_least, whole
+from ddplug.errors import OptionError, unknown
+from ddplug.utils.checks import at_least, image_shape, one_of, out_of_memory, values_at_least, whole
 
 
 @dataclass
@@ -48,6 +48,21 @@ def test_what_is_no_number_is_one_line(value: object) -> None:
         values_at_least(1, mem_size=value)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--ipc", "--images-per-class"),
+        ("ipc", "images_per_class"),
+        ("lr", "learning_rate"),
+        ("--IPC", "--images-per-class"),
+    ],
+)
+def test_short_names_of_papers_are_understood(given: str, meant: str) -> None:
+    known = [meant, "--device", "clip", "l"]
+    assert f"{given!r}; did you mean {meant!r}?" in str(unknown("option", given, known))
+    assert "images" not in str(unknown("option", given, ["--device", "clip"]))  # what is not there is not named
+
+
 def test_an_unknown_name_comes_with_the_nearest() -> None:
     one_of("split", "test", ("train", "test"))
     with pytest.raises(OptionError, match=r"^unknown split 'tset'; did you mean 'test'\? Known: test, train$"):
@@ -60,3 +75,18 @@ def test_what_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(OptionError) as caught:
         image_shape(shape, "lenet", "use mlp")
     assert str(caught.value) == f"lenet needs (C, H, W) images, not inputs of shape {shape}; use mlp"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_it"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), True),
+        (ImportError("No module named 'torch'"), False),
+        (RuntimeError("shapes do not fit"), False),
+        (KeyError("allocate memory"), False),
+    ],
+)
+def test_what_is_a_want_of_memory(error: Exception, is_it: bool) -> None:
+    assert out_of_memory(error) is is_it
