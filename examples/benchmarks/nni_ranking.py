@@ -67,7 +67,7 @@ class Case:
 
 
 def _narrow(shape: tuple[int, ...]) -> Callable[[], Any]:
-    return lambda: ConvNetSpace(shape, 10, width=(4, 8, 16))
+    return lambda: ConvNetSpace(shape, 10, widths=(4, 8, 16))
 
 
 _WANTED = (

@@ -239,7 +239,7 @@ def overhead(repeats: int = 9) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         paths = _files(folder)
-        space = ConvNetSpace((1, 8, 8), 10, width=(16, 32), depth=(2,))
+        space = ConvNetSpace((1, 8, 8), 10, widths=(16, 32), depths=(2,))
         sample = {"width": 32, "depth": 2, "norm": "instance", "activation": "relu", "pooling": "avg"}
         evaluator = ProxyEvaluator(*paths, epochs=60, augment="", device="cpu")
         train, validation = evaluator.sets()

@@ -104,7 +104,7 @@ def test_a_pipeline_is_told_by_its_steps_which_get_the_seed() -> None:
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
 def test_an_estimator_without_a_finite_score_has_failed_and_the_search_goes_on(score: float, tmp_path: Path) -> None:
-    class Scored(DecisionTreeClassifier):  # type: ignore[misc]
+    class Scored(DecisionTreeClassifier):
         def score(self, x: Any, y: Any, sample_weight: Any = None) -> float:
             return score
 
