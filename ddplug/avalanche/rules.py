@@ -1,11 +1,13 @@
-"""What a memory of so many bytes holds by default: a codec and a window of difficulty, by measured rules.
+"""What a memory of so many bytes holds by default, and how it is replayed, by measured rules.
 
 Measured on a held-out part of Split-MNIST's and Split-CIFAR-10's training data, see the page "What was measured".
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -16,7 +18,7 @@ from ddplug.synthetic.codecs.pixels import Pixels
 from ddplug.synthetic.codecs.protocol import Codec, codec_of, spec_of
 from ddplug.synthetic.codecs.rules import suited
 
-__all__ = ["FEW", "Choice", "chosen", "smaller"]
+__all__ = ["FEW", "UNMEASURED", "Choice", "Replayed", "chosen", "replayed", "smaller"]
 
 _FINER = 5_000
 """Bytes a class from which on drawings are stored in two bits a number rather than one."""
@@ -27,6 +29,36 @@ FEW = 32
 
 _EASY = ((6_000, (0.0, 0.3)), (60_000, (0.0, 0.6)))
 """Photographs: bytes a class (of 32x32 pixels), and the window of difficulty that is best below."""
+
+
+class Replayed(NamedTuple):
+    """How :class:`~ddplug.avalanche.plugin.DistilledReplayPlugin` replays a memory beside the stream by default.
+
+    Attributes:
+        rows: of a step, as a share of those of a step of fine-tuning.
+        translate: strength of translation where an experience brings new classes.
+    """
+
+    rows: float
+    translate: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.rows:.0f} % of the rows beside the stream, {'' if self.translate else 'not '}translated"
+
+
+UNMEASURED = Replayed(1.0, 1.0)
+"""Of all that no rule is for, such as few images, each of which stands for a part of a class."""
+
+_REPLAYED: Mapping[tuple[str, bool], Replayed] = {
+    ("drawings", True): Replayed(0.5, 0.0),
+    ("numbers", True): Replayed(0.5, 0.0),
+    ("photographs", True): Replayed(1.0, 0.0),
+    ("photographs", False): Replayed(1.0, 0.0),
+    # a batch of the stream is known as inputs only
+    ("features", True): Replayed(1.0, 0.0),
+    ("features", False): Replayed(1.0, 0.0),
+}
+"""Kind of data, and whether these are real samples of whole experiences."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +87,20 @@ class Choice:
     def real(self, distiller: object) -> bool:
         """Say whether real samples are held, by what was said of the distiller, and not what one makes."""
         return distiller == "auto" and not self.centroids
+
+
+def replayed(kind: str, real: bool) -> Replayed:
+    """Say how a memory is replayed beside the stream.
+
+    Args:
+        kind: of :class:`Choice`, or ``"features"`` in a latent memory, or any other.
+        real: whether it holds real samples of whole experiences, and not what was made of them, or pieces of a stream.
+
+    Example:
+        >>> print(replayed("drawings", real=True))
+        50 % of the rows beside the stream, not translated
+    """
+    return _REPLAYED.get((kind, real), UNMEASURED)
 
 
 def chosen(
