@@ -210,10 +210,10 @@ class DistilledBuffer(ExemplarsBuffer):
 
     @property
     def replayed(self) -> Replayed:
-        """How :class:`~ddplug.avalanche.plugin.DistilledReplayPlugin` replays it beside the stream by default."""
-        kind = "" if self.choice is None else self.choice.kind
+        """How :class:`~ddplug.avalanche.plugin.DistilledReplayPlugin` replays it by default."""
+        kind, each = ("", 0.0) if self.choice is None else (self.choice.kind, self.choice.each)
         real = self.choice is not None and self.choice.real(self.options.distiller) and not self._pieces
-        return replayed(kind if self.options.features is None else "features", real)
+        return replayed(kind if self.options.features is None else "features", real, each)
 
     @property
     def nbytes(self) -> int:

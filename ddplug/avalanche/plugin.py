@@ -30,7 +30,7 @@ from ddplug.avalanche.replay import (
     resolved,
     stored_rows,
 )
-from ddplug.avalanche.rules import UNMEASURED
+from ddplug.avalanche.rules import UNMEASURED, Replayed
 from ddplug.avalanche.schema import Rows, check_item, pairs_of
 from ddplug.avalanche.variations import STREAM, own_variation
 from ddplug.errors import OptionError
@@ -94,7 +94,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             memory has been updated (on online streams: made anew), unless it was empty before. Balanced fine-tuning:
             Castro et al., "End-to-End Incremental Learning", ECCV 2018, section 3.2. ``"auto"`` is
             :data:`FINETUNE` with a memory of coded images, at most twice as many as the stream had since the last time,
-            and else 0.
+            both twice where drawings have many bytes (:attr:`~ddplug.avalanche.buffer.DistilledBuffer.replayed`); and
+            else 0.
         **memory: fields of :class:`~ddplug.avalanche.options.MemoryOptions` for the new memory; ``seed`` is of every
             draw from it, too.
 
@@ -174,7 +175,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             stock = ReplayPlugin(len(memory), batch_size_mem=size, storage_policy=_Fixed(memory, len(memory)))
             stock.before_training_exp(strategy, **kwargs)
         else:
-            rows, translate = getattr(self.storage_policy, "replayed", UNMEASURED)
+            rows, translate, _ = self._replayed
             self._memory = self._take(strategy, self._strength(strategy, translate), rows)
             self._factor = self._weigh(strategy, self._memory)
 
@@ -209,7 +210,14 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         """Return the steps of fine-tuning after the present experience."""
         if not isinstance(self.finetune_steps, str):
             return self.finetune_steps
-        return min(FINETUNE, 2 * self._iterations) if self._coded and self.mode == "loss" else 0
+        usual = min(FINETUNE, 2 * self._iterations) if self._coded and self.mode == "loss" else 0
+        return usual * self._replayed.longer
+
+    @property
+    def _replayed(self) -> Replayed:
+        """How the memory is replayed, as far as nothing was said."""
+        found: Replayed = getattr(self.storage_policy, "replayed", UNMEASURED)
+        return found
 
     @property
     def _coded(self) -> bool:

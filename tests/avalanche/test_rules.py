@@ -15,7 +15,7 @@ from avalanche.training.storage_policy import ReservoirSamplingBuffer
 from torch import Tensor, nn
 
 from ddplug.avalanche import DistilledBuffer, DistilledReplayPlugin
-from ddplug.avalanche.plugin import ROWS
+from ddplug.avalanche.plugin import FINETUNE, ROWS
 from ddplug.avalanche.rules import replayed
 from tests.avalanche.streams import dataset, nc, seeded
 
@@ -70,7 +70,9 @@ def held(bench: Any, **options: Any) -> DistilledBuffer:
     ],
 )
 def test_the_rule_of_each_kind(kind: str, real: bool, wanted: tuple[float, float]) -> None:
-    assert replayed(kind, real) == wanted
+    longer = 2 if (kind, real) == ("drawings", True) else 1
+    assert [replayed(kind, real, each) for each in (0, 4_999)] == [(*wanted, 1)] * 2
+    assert [replayed(kind, real, each) for each in (5_000, 1e9)] == [(*wanted, longer)] * 2
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_the_rule_of_each_kind(kind: str, real: bool, wanted: tuple[float, float
     ],
 )
 def test_the_rule_follows_what_is_held(make: Any, wanted: tuple[float, float]) -> None:
-    assert make().replayed == wanted
+    assert make().replayed == (*wanted, 1)
 
 
 def test_the_rule_is_reported_and_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -98,6 +100,11 @@ def test_the_rule_is_reported_and_logged(caplog: pytest.LogCaptureFixture) -> No
         made = held(drawings().train_stream)
     assert made.memory_report().endswith(f"; {words}")
     assert [record.getMessage() for record in caplog.records].count(words) == 1
+    assert (
+        held(drawings().train_stream, max_bytes=20_000)
+        .memory_report()
+        .endswith(f"{words}, fine-tuning 2 times as long")
+    )
     few = held(drawings().train_stream, codec="pixels:bits=1", distiller="kmeans")
     assert few.memory_report().endswith("; by default 100 % of the rows beside the stream, translated")
 
@@ -106,7 +113,7 @@ def rows_and_weights(bench: Any, batch: int = 240, policy: Any = None, **options
     """Train on two experiences; return the rows of each pass through the learner, and its last weights."""
     model = seeded(lambda: SimpleMLP(num_classes=4, input_size=64, hidden_size=8, drop_rate=0.0))
     given = {"storage_policy": policy} if policy else {"mem_bytes": 2000, **options}
-    plugin = DistilledReplayPlugin(finetune_steps=2, **given)
+    plugin = DistilledReplayPlugin(**{"finetune_steps": 2, **given})
     strategy = Naive(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
@@ -142,6 +149,13 @@ def test_small_batches_meet_half_of_the_least_rows() -> None:
     sizes, _ = rows_and_weights(drawings().train_stream, batch=60)
     assert ROWS == 100
     assert sizes == [60] * 4 + [60, 50] * 4 + [100, 100]
+
+
+@pytest.mark.parametrize(("nbytes", "steps"), [(2_000, 2), (20_000, 4)])
+def test_many_bytes_of_drawings_are_fine_tuned_on_for_longer(nbytes: int, steps: int) -> None:
+    sizes, _ = rows_and_weights(drawings().train_stream, mem_bytes=nbytes, finetune_steps="auto")
+    assert sizes == [240, 240, 120, *[240] * steps]  # usually two for each of the stream
+    assert FINETUNE == 200
 
 
 def test_translation_is_left_out_unless_it_is_asked_for() -> None:
