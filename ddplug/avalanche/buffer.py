@@ -54,7 +54,7 @@ from ddplug.avalanche.learner import outputs, with_heads_for, working_device
 from ddplug.avalanche.maker import Maker
 from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
 from ddplug.avalanche.reservoir import Reservoir, by_group, joined
-from ddplug.avalanche.rules import Choice
+from ddplug.avalanche.rules import Choice, Replayed, replayed
 from ddplug.avalanche.schema import Rows, Schema, read, some_of_each, write
 from ddplug.data.preprocess import Identity
 from ddplug.errors import DataError, OptionError
@@ -123,6 +123,9 @@ class DistilledBuffer(ExemplarsBuffer):
 
     _least_rows = 0
     """Rows that a stock strategy cannot do without."""
+
+    _pieces = False
+    """Whether experiences come in pieces, as far as is known."""
 
     _queue: tuple[Arrival, ...] = ()
     """What came since a coded memory was made, in the bytes that it left."""
@@ -206,6 +209,13 @@ class DistilledBuffer(ExemplarsBuffer):
         return recipes[-1] if recipes else None
 
     @property
+    def replayed(self) -> Replayed:
+        """How :class:`~ddplug.avalanche.plugin.DistilledReplayPlugin` replays it by default."""
+        kind, each = ("", 0.0) if self.choice is None else (self.choice.kind, self.choice.each)
+        real = self.choice is not None and self.choice.real(self.options.distiller) and not self._pieces
+        return replayed(kind if self.options.features is None else "features", real, each)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the images with their levels and labels, and of the samples that wait."""
         waiting: list[Reservoir | Arrival] = [*self._waiting.values(), *self._queue]
@@ -233,6 +243,7 @@ class DistilledBuffer(ExemplarsBuffer):
             first, last = self.choice.window
             codecs = dict.fromkeys(layer.codec for arrival in self._arrivals for layer in arrival.layers)
             how = f"{what}, codec {' and '.join(codecs)}, ranks {first:g} to {last:g} of difficulty ({self.choice.why})"
+            how = f"{how}; by default {self.replayed}"
         return f"{rows:,} images of {len(self.groups)} groups in {self.nbytes:,} bytes of {limit}: {how}"
 
     def picture(self, per_row: int = 10) -> Figure:
@@ -312,6 +323,7 @@ class DistilledBuffer(ExemplarsBuffer):
             rows, schema = self._features(self.options.features, rows, schema, learner, agent)
         came = by_group(rows, each, self._plan.domain(exp, rows, self._order, self._calls))
         self._calls += 1
+        self._pieces = is_online(exp)
         times = self.options.waits_for(len(exp.dataset), online=is_online(exp))
         new = came if times == 1 else self._gathered(came, schema, times)
         if new is None:
@@ -480,7 +492,9 @@ class DistilledBuffer(ExemplarsBuffer):
         arrivals, choice = coder.renewed(self._arrivals, new, self.choice, self._rng(1, self.updates))
         if not any(map(len, arrivals)):
             raise OptionError(f"max_bytes is {self.max_bytes}, in which not one image fits; give more")
-        self._arrivals, self.choice = arrivals, choice
+        first, self._arrivals, self.choice = self.choice is None, arrivals, choice
+        if first:
+            _logger.info("by default %s", self.replayed)
         self._groups, self._dataset = {}, None
         self.images_allowed = sum(map(len, arrivals))
         known = {*self._order, *new}

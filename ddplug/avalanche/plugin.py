@@ -30,6 +30,7 @@ from ddplug.avalanche.replay import (
     resolved,
     stored_rows,
 )
+from ddplug.avalanche.rules import UNMEASURED, Replayed
 from ddplug.avalanche.schema import Rows, check_item, pairs_of
 from ddplug.avalanche.variations import STREAM, own_variation
 from ddplug.errors import OptionError
@@ -67,19 +68,20 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         mem_bytes: bytes of the memory instead, also as ``"8kB"``.
         storage_policy: a memory to use instead of a new :class:`~ddplug.avalanche.buffer.DistilledBuffer`.
         mode: ``"loss"`` or ``"batch"``.
-        batch_size_mem: memory rows a step, the learner's ``train_mb_size`` by default, and of coded images no fewer
-            than :data:`ROWS`: a loss of ten rows is too noisy for its weight. A memory that is no larger is
-            used whole; a larger one is gone through in a random order, every row before any comes again.
+        batch_size_mem: memory rows a step, beside the stream and in the fine-tuning. By default the learner's
+            ``train_mb_size``, and of coded images no fewer than :data:`ROWS`, a loss of ten rows being too noisy for
+            its weight; of coded drawings and numbers half as many beside the stream
+            (:attr:`~ddplug.avalanche.buffer.DistilledBuffer.replayed`). A memory that is no larger is used whole; a
+            larger one is gone through in a random order, every row before any comes again.
         weight: of the memory's loss. ``"experiences"``: the number of experiences that were put into the memory, so
             that each weighs as much as the present one. ``"classes"``: groups in the memory over groups in the present
             experience. Or a number. On the parts of an online stream ``"experiences"`` means ``"classes"``: where an
             experience ends may not be known there, and the memory holds the present classes too.
         translate: strength with which memory rows are moved by differences between samples of the present classes, see
-            :mod:`ddplug.avalanche.translation`; 0 for not at all. ``"auto"`` is 1 where the present experience brings
-            classes that are new, and 0 where it brings another domain of known ones, which vary in another way,
-            with a memory of coded photographs: of those it has many, and Split-CIFAR-10 loses four points by it; and
-            with a latent memory.
-            Without effect on mixed batches.
+            :mod:`ddplug.avalanche.translation`; 0 for not at all. ``"auto"`` is 0 with a memory of many coded images
+            and with a latent one (:attr:`~ddplug.avalanche.buffer.DistilledBuffer.replayed`); with others it is 1
+            where the present experience brings classes that are new, and 0 where it brings another domain of known
+            ones, which vary in another way. Without effect on mixed batches.
         augment: how memory rows are varied: operations of :mod:`ddplug.functional.augmentation` joined by ``_``, drawn
             for each row, or a function of one input ``(*shape)``, such as a torchvision transform; ``""`` for none;
             ``"stream"`` for the steps of the stream's ``train`` transforms that its ``eval`` transforms do not have,
@@ -92,7 +94,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             memory has been updated (on online streams: made anew), unless it was empty before. Balanced fine-tuning:
             Castro et al., "End-to-End Incremental Learning", ECCV 2018, section 3.2. ``"auto"`` is
             :data:`FINETUNE` with a memory of coded images, at most twice as many as the stream had since the last time,
-            and else 0.
+            both twice where drawings have many bytes (:attr:`~ddplug.avalanche.buffer.DistilledBuffer.replayed`); and
+            else 0.
         **memory: fields of :class:`~ddplug.avalanche.options.MemoryOptions` for the new memory; ``seed`` is of every
             draw from it, too.
 
@@ -172,7 +175,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             stock = ReplayPlugin(len(memory), batch_size_mem=size, storage_policy=_Fixed(memory, len(memory)))
             stock.before_training_exp(strategy, **kwargs)
         else:
-            self._memory = self._take(strategy, self._strength(strategy))
+            rows, translate, _ = self._replayed
+            self._memory = self._take(strategy, self._strength(strategy, translate), rows)
             self._factor = self._weigh(strategy, self._memory)
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
@@ -206,7 +210,14 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         """Return the steps of fine-tuning after the present experience."""
         if not isinstance(self.finetune_steps, str):
             return self.finetune_steps
-        return min(FINETUNE, 2 * self._iterations) if self._coded and self.mode == "loss" else 0
+        usual = min(FINETUNE, 2 * self._iterations) if self._coded and self.mode == "loss" else 0
+        return usual * self._replayed.longer
+
+    @property
+    def _replayed(self) -> Replayed:
+        """How the memory is replayed, as far as nothing was said."""
+        found: Replayed = getattr(self.storage_policy, "replayed", UNMEASURED)
+        return found
 
     @property
     def _coded(self) -> bool:
@@ -218,13 +229,14 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         """Where the memory's features enter the learner."""
         return getattr(self.storage_policy, "latent", None)
 
-    def _size(self, strategy: Any) -> int:
+    def _size(self, strategy: Any, share: float = 1.0) -> int:
+        """Return the memory rows of a step, or a share of them unless they were said."""
         if self.batch_size_mem is not None:
             return self.batch_size_mem
-        return max(int(strategy.train_mb_size), ROWS if self._coded else 0)
+        return math.ceil(share * max(int(strategy.train_mb_size), ROWS if self._coded else 0))
 
-    def _take(self, strategy: Any, translate: float) -> MemoryBatches:
-        """Bring the memory to the learner's device, with a generator of its own."""
+    def _take(self, strategy: Any, translate: float, share: float = 1.0) -> MemoryBatches:
+        """Bring the memory to the learner's device, with a generator of its own; batches have a share of the rows."""
         rows, soft = stored_rows(self.storage_policy)
         self._draws += 1
         rng = nth_generator(self.seed, self._draws)
@@ -232,18 +244,16 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         chosen = resolved(augment, tuple(rows.x.shape[1:]), strategy.experience.dataset)
         rows = Rows(*(tensor.to(strategy.device) for tensor in (rows.x, rows.y, rows.t)))
         soft = None if soft is None else soft.to(strategy.device)
-        return MemoryBatches(rows, soft, self._size(strategy), chosen, rng, translate)
+        return MemoryBatches(rows, soft, self._size(strategy, share), chosen, rng, translate)
 
-    def _strength(self, strategy: Any) -> float:
+    def _strength(self, strategy: Any, translate: float) -> float:
         """Return the strength of translation in the present experience."""
         if not isinstance(self.translate, str):
             return float(self.translate)
-        choice = getattr(self.storage_policy, "choice", None)
-        # a batch of the stream is known as inputs only
-        if self._latent or (choice is not None and choice.kind == "photographs"):
-            return 0.0
         online = isinstance(strategy.experience, OnlineCLExperience)
-        return float(online or not pairs_of(strategy.experience.dataset) <= pairs_of(self.storage_policy.buffer))
+        if translate and not online and pairs_of(strategy.experience.dataset) <= pairs_of(self.storage_policy.buffer):
+            return 0.0
+        return translate
 
     def _weigh(self, strategy: Any, memory: MemoryBatches) -> float:
         """Return the weight of the memory's loss in the present experience."""

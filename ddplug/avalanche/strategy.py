@@ -100,7 +100,7 @@ class DistilledReplay(SupervisedTemplate):
         :param mem_bytes: bytes of the memory instead, also as ``"8kB"``.
         :param storage_policy: a memory to use instead of a new distilled one.
         :param mode: ``"loss"`` for a loss of its own, ``"batch"`` for mixed batches.
-        :param batch_size_mem: memory rows a step; ``train_mb_size`` if None.
+        :param batch_size_mem: memory rows a step; None for what suits the memory, see the plugin.
         :param weight: of the memory's loss: ``"experiences"``, ``"classes"`` or a number.
         :param translate: strength of moving memory rows as the present classes vary, or ``"auto"``.
         :param augment: operations or a function for each memory row, ``"stream"`` for the stream's own training
