@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from ddplug.data.preprocess import Preprocess
 from ddplug.errors import DataError, FormatError, OptionError
 from ddplug.functional import top_labels
-from ddplug.functional.packing import check_bits, packed_bytes
+from ddplug.functional.packing import BITS, check_bits, packed_bytes
 from ddplug.functional.resize import enlarge
 from ddplug.synthetic import checks, compression, file_format, quantize
 from ddplug.synthetic.codecs.plain import FLOAT, Plain
@@ -81,7 +81,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
         shape, names = tuple(self.network_shape), tuple(map(str, self.class_names))
         settled = {
             "num_classes": scalar(self.num_classes),
-            "bits": 8 if self.levels is None else scalar(self.bits),
+            "bits": 8 if self.levels is None and scalar(self.bits) in BITS else scalar(self.bits),
             "class_names": names or tuple(map(str, range(self.num_classes))),
             "network_shape": () if shape == tuple(self.inputs.shape[1:]) else shape,
         }
@@ -218,7 +218,7 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             >>> made.reduced(2).inputs.shape, made.reduced(2).shape
             (torch.Size([8, 1, 2, 2]), (1, 4, 4))
         """
-        return replace(self, **compression.reduced(vars(self), factor))
+        return self._of(compression.reduced(vars(self), factor))
 
     @own_surroundings()
     def compress(self, codec: str | Codec, labels: Literal["float16", "top3"] = "float16") -> SyntheticSet:
@@ -249,7 +249,11 @@ class SyntheticSet(Dataset[tuple[Tensor, Tensor]]):
             (222, 458, 888.0)
         """
         one_of("way to store soft labels", labels, ("float16", "top3"))
-        return replace(self, **compression.compressed(vars(self), codec_of(codec), labels))
+        return self._of(compression.compressed(vars(self), codec_of(codec), labels))
+
+    def _of(self, fields: Mapping[str, Any]) -> SyntheticSet:
+        """Return the set of these fields: itself where they are its own."""
+        return self if fields is vars(self) else replace(self, **fields)
 
     @own_surroundings()
     def to(self, device: torch.device | str) -> SyntheticSet:
