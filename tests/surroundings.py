@@ -13,48 +13,33 @@ Surroundings = Callable[[], AbstractContextManager[object]]
 
 
 @contextmanager
-def dtype(name: torch.dtype) -> Iterator[None]:
-    torch.set_default_dtype(name)
+def _set(to: Callable[[Any], object], value: object, usual: object) -> Iterator[None]:
+    to(value)
     try:
         yield
     finally:
-        torch.set_default_dtype(torch.float32)
+        to(usual)
 
 
-@contextmanager
-def device(name: str) -> Iterator[None]:
-    torch.set_default_device(name)
-    try:
-        yield
-    finally:
-        torch.set_default_device(None)
+def dtype(name: torch.dtype) -> AbstractContextManager[None]:
+    return _set(torch.set_default_dtype, name, torch.float32)
 
 
-@contextmanager
-def deterministic() -> Iterator[None]:
-    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would first import a compiler
-    try:
-        yield
-    finally:
-        torch.set_deterministic_debug_mode("default")
+def device(name: str) -> AbstractContextManager[None]:
+    return _set(torch.set_default_device, name, None)
 
 
-@contextmanager
-def without_gradients() -> Iterator[None]:
-    torch.set_grad_enabled(False)
-    try:
-        yield
-    finally:
-        torch.set_grad_enabled(True)
+def deterministic() -> AbstractContextManager[None]:
+    # use_deterministic_algorithms would first import a compiler
+    return _set(torch.set_deterministic_debug_mode, "error", "default")
 
 
-@contextmanager
-def medium() -> Iterator[None]:
-    torch.set_float32_matmul_precision("medium")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision("highest")
+def without_gradients() -> AbstractContextManager[None]:
+    return _set(torch.set_grad_enabled, False, True)
+
+
+def medium() -> AbstractContextManager[None]:
+    return _set(torch.set_float32_matmul_precision, "medium", "highest")
 
 
 @contextmanager

@@ -324,7 +324,7 @@ class DistilledBuffer(ExemplarsBuffer):
         came = by_group(rows, each, self._plan.domain(exp, rows, self._order, self._calls))
         self._calls += 1
         self._pieces = is_online(exp)
-        times = self.options.waits_for(len(exp.dataset), online=is_online(exp))
+        times = self.options.waits_for(len(exp.dataset), online=self._pieces)
         new = came if times == 1 else self._gathered(came, schema, times)
         if new is None:
             return

@@ -181,8 +181,18 @@ def check(inputs: Tensor, labels: int, what: str) -> None:
                 f"{what}: there are numbers up to {largest:.3g}, of which float32 keeps about seven digits (to the "
                 f"nearest {np.spacing(np.float32(largest)):g}); subtract a first value, as of times, if others matter"
             )
-    elif inputs.ndim > 2 and int(inputs.amax()) == 1:
+    elif inputs.ndim > 2 and _zeros_and_ones(inputs):
         note(f"{what}: the brightest byte is 1, and bytes are read as 0 to 255; multiply them by 255 if it is white")
+
+
+def _zeros_and_ones(inputs: Tensor) -> bool:
+    """Tell whether bytes are 0 and 1, and some 1; the first piece tells of nearly all others, and no more are read."""
+    brightest = 0
+    for part in pieces(inputs):
+        brightest = max(brightest, int(part.amax()))
+        if brightest > 1:
+            return False
+    return brightest == 1
 
 
 def check_order(inputs: Any, labels: Any, what: str) -> None:

@@ -21,13 +21,13 @@ _autograd: Any = torch._C._autograd
 
 
 @contextmanager
-def _float32() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
+def _set(read: Callable[[], Any], write: Callable[[Any], object], value: object) -> Iterator[None]:
+    before = read()
+    write(value)
     try:
         yield
     finally:
-        torch.set_default_dtype(before)
+        write(before)
 
 
 @contextmanager
@@ -53,16 +53,6 @@ def _matmul() -> str:
         return "highest"
 
 
-@contextmanager
-def _exact_matmul() -> Iterator[None]:
-    before = _matmul()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 def _inexact() -> list[Any]:
     """Return the kinds of operations that the CPU was told to round; versions before 2.9 have no such setting."""
     kinds = (getattr(torch.backends.mkldnn, kind, None) for kind in _KINDS)
@@ -82,12 +72,15 @@ def _exact_cpu() -> Iterator[None]:
 
 
 _OWN: tuple[tuple[Callable[[], bool], Callable[[], AbstractContextManager[object]]], ...] = (
-    (lambda: torch.get_default_dtype() != torch.float32, _float32),
+    (
+        lambda: torch.get_default_dtype() != torch.float32,
+        lambda: _set(torch.get_default_dtype, torch.set_default_dtype, torch.float32),
+    ),
     (lambda: torch.empty(0).device.type != "cpu", lambda: torch.device("cpu")),
     (lambda: torch.is_autocast_enabled("cpu"), lambda: torch.autocast("cpu", enabled=False)),
     (lambda: torch.is_autocast_enabled("cuda"), lambda: torch.autocast("cuda", enabled=False)),
     (lambda: not _autograd._saved_tensors_hooks_is_enabled(), _hooks),
-    (lambda: _matmul() != "highest", _exact_matmul),
+    (lambda: _matmul() != "highest", lambda: _set(_matmul, torch.set_float32_matmul_precision, "highest")),
     (lambda: bool(_inexact()), _exact_cpu),
     (lambda: "raise" in np.geterr().values(), lambda: np.errstate(all="ignore")),
 )

@@ -67,7 +67,7 @@ class Difficulty(Selection):
             :data:`WINDOWS` by training ``judge`` on two or three selections from each and testing it on a held-out
             tenth, and random samples where none is better by its standard error.
         judge: specification of the network that windows are compared by; ``"auto"`` for a smaller one of these.
-        judge_steps: SGD steps that it takes on 1,500 samples or fewer; it takes more of them on more.
+        judge_steps: SGD steps that it takes on up to 2,250 samples; on more, for each 1,500 of them.
 
     Raises:
         OptionError: an option is outside its range, or the window holds fewer samples than are wanted.
