@@ -56,7 +56,7 @@ from ddplug.distillers.parts.views import class_outputs, draw_view
 from ddplug.errors import OptionError
 from ddplug.functional import augmentation as augment
 from ddplug.functional.losses import mean_matching
-from ddplug.functional.optim import adam_start
+from ddplug.functional.optim import adam_start, adam_step
 from ddplug.functional.privacy import check_guarantee, gaussian_sigma
 from ddplug.functional.resize import reduce, reduced_shape
 from ddplug.functional.types import Tensors
@@ -95,12 +95,13 @@ class DPDM(ImageDistiller):
         network: the architecture whose random instances give the features; ``"auto"`` for convnet:width=16,depth=2
             where the data are images, conv1d where they are series, and mlp where they are rows of numbers. It sees
             images as small as they are stored.
-        learning_rate: learning rate of the images, for Adam.
+        learning_rate: learning rate of the images, for Adam, at first; it falls to zero by a cosine over ``steps``, so
+            that in the end the noise of all views counts and not that of the last few.
         init_from: ``"noise"``; nothing else is private.
         epsilon: epsilon of the guarantee, for one record added or removed; 1 is strict, 10 is lenient.
         delta: delta of the guarantee; it must be below 1 over the number of records.
-        pool_size: networks, each with an augmentation, through which the data are seen; the noise of each of them
-            grows with the root of their number.
+        pool_size: networks, each with an augmentation, through which the data are seen. The noise of each of them
+            grows with the root of their number, and all of them together tell as much: more cost time alone.
 
     Raises:
         OptionError: an option is unknown or outside its range, or the data, their preprocessing or the network would
@@ -117,19 +118,20 @@ class DPDM(ImageDistiller):
 
     name: ClassVar[str] = "dp-dm"
     private: ClassVar[bool] = True
+    anneals: ClassVar[bool] = True
     bfloat16: ClassVar[bool] = False
     suits: ClassVar[Suits] = {
         "factor": {**ImageDistiller.suits["factor"], "image": _factor_for},
         "network": {**ImageDistiller.suits["network"], "image": "convnet:width=16,depth=2"},
     }
     small: ClassVar[Mapping[str, Any]] = {**ImageDistiller.small, "pool_size": 2, "epsilon": 1000.0}
-    steps: int = 800
+    steps: int = 2400
     learning_rate: float = 0.1
     init_from: str = "noise"
     factor: int | Literal["auto"] = "auto"
     epsilon: float = 1.0
     delta: float = 1e-5
-    pool_size: int = 20
+    pool_size: int = 60
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -151,6 +153,10 @@ class DPDM(ImageDistiller):
     def loss(self, state: State, view: Mapping[str, Any], data: LabeledData) -> Tensor:
         features = class_outputs(self._features(data), state["inputs"], torch.arange(data.num_classes), view)
         return mean_matching(view["means"], normalize(features - view["center"][:, None], dim=-1).mean(1))
+
+    def _moved(self, state: State, gradients: Mapping[str, Tensor]) -> Tensors:
+        past = min(int(state["done"]) / max(self.steps, 1), 1)
+        return adam_step(state, gradients, self.learning_rate * (1 + math.cos(math.pi * past)) / 2)
 
     def result(self, state: State, data: LabeledData) -> SyntheticSet:
         return replace(super().result(state, data), provenance={KEY: self._statement()})

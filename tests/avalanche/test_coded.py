@@ -419,10 +419,10 @@ def test_few_vectors_are_centroids_and_many_are_samples() -> None:
     data = dataset(x, torch.arange(2).repeat_interleave(80))
     stream = nc_benchmark(data, data, 1, task_labels=False).train_stream
 
-    few = taken(stream, max_bytes=80, codec=None)
+    few = taken(stream, max_bytes=60, codec=None)  # of two a class: more would divide a cluster, in one way or another
     assert "kmeans-centroid" in few.memory_report()
     for label in range(2):
         own = torch.stack([row[0] for row in few.buffer if row[1] == label])
         # the mean of 40 samples is a sixth as far from its cluster's center as a sample is
-        assert torch.cdist(own, centers[label]).min(1).values.max() < 0.6 * 16**0.5
+        assert torch.cdist(own, centers[label]).min(1).values.max() < 0.5 * 16**0.5
     assert "real images" in taken(stream, max_bytes=2000, codec=None).memory_report()

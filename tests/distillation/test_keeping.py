@@ -218,7 +218,7 @@ def test_steps_of_an_annealed_run_cannot_be_changed(path: Path) -> None:
     assert torch.equal(run(path, method), run(None, method))
 
 
-@pytest.mark.parametrize("name", ["frepo", "sre2l", "dd", "soft-label-dd"])
+@pytest.mark.parametrize("name", ["dp-dm", "frepo", "sre2l", "dd", "soft-label-dd"])
 def test_the_methods_that_anneal_say_so(name: str) -> None:
     method = registry.resolve("distiller", name)()
     assert method.anneals is (getattr(method, "halve_every", 0) == 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ddplug.distillation.settling import settled
 from ddplug.distillers import DPDM, Random, dp_dm
 from ddplug.distillers.parts.views import class_outputs
 from ddplug.errors import OptionError
+from ddplug.functional.optim import adam_start
 from ddplug.functional.privacy import gaussian_sigma
 from ddplug.synthetic.card import card
 from ddplug.synthetic.export import inspect
@@ -230,15 +231,40 @@ def test_a_checkpoint_holds_no_sums_without_noise(tmp_path: Path) -> None:
     assert torch.equal(tensors["generator"], rng.get_state())
 
 
+class Stop:
+    """Stops a run in its second step."""
+
+    def start(self, total: int, done: int, name: str) -> None:
+        pass
+
+    def step(self, step: int, metrics: Mapping[str, Tensor]) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        pass
+
+
 def test_a_resumed_run_reads_no_data_again(tmp_path: Path) -> None:
     data = toy_images()
-    ddplug.distill(data, SMALL, steps=1, checkpoint=tmp_path / "run", device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        ddplug.distill(data, SMALL, checkpoint=tmp_path / "run", callbacks=[Stop()], device="cpu")
+    assert read_tensors(str(tmp_path / "run"), "checkpoint")[1]["step"] == 1
     other = replace(data, inputs=255 - data.inputs)
     copy = (tmp_path / "run").read_bytes()
-    one = ddplug.distill(data, SMALL, steps=2, checkpoint=tmp_path / "run", device="cpu")
+    one = ddplug.distill(data, SMALL, checkpoint=tmp_path / "run", device="cpu")
     (tmp_path / "run").write_bytes(copy)
-    two = ddplug.distill(other, SMALL, steps=2, checkpoint=tmp_path / "run", device="cpu")
+    two = ddplug.distill(other, SMALL, checkpoint=tmp_path / "run", device="cpu")
     assert torch.equal(one.inputs, two.inputs)
+
+
+def test_the_rate_falls_to_zero_by_a_cosine() -> None:
+    method = replace(SMALL, steps=8, learning_rate=0.5)
+    state = adam_start({"inputs": torch.zeros(2)})
+    for _ in range(8):  # under a steady slope Adam moves by the rate, and eight of a cosine sum to 4.5 of the first
+        state = {**state, **method._moved(state, {"inputs": torch.tensor([3.0, -3.0])})}
+    assert state["inputs"].tolist() == pytest.approx([-0.5 * 4.5, 0.5 * 4.5], rel=1e-4)
+    assert torch.equal(method._moved(state, {"inputs": torch.ones(2)})["inputs"], state["inputs"])  # steps beyond it
 
 
 def test_a_set_says_what_it_promises() -> None:

@@ -141,7 +141,7 @@ def test_darts_finds_a_member_of_the_space_and_leaves_the_evaluator_as_new(files
 
 @pytest.mark.parametrize("strategy", [GumbelDARTS, Proxyless])
 def test_its_kin_find_a_member_too_and_train_the_architecture(files: tuple[str, str], strategy: Any) -> None:
-    made = strategy(arc_learning_rate=0.1)
+    made = strategy(arc_learning_rate=0.5)  # with 0.1 two of the draws of Gumbel's noise led back to equal shares
     with finished(Networks(), OneShotEvaluator(*files, device="cpu"), made) as experiment:
         assert best(experiment)["pool"] in ("max", "avg")
     assert made.oneshot_module.trainer.global_step == 3 * 2 * 8
