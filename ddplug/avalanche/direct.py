@@ -219,9 +219,10 @@ def _tables(steps: Sequence[_Step]) -> list[Sequence[Any]] | None:
     found: list[Sequence[Any]] = []
     for step in steps:
         assert isinstance(step, partial)
-        if type(step.func) not in kinds:
+        groups: Any = step.func
+        if type(groups) not in kinds:
             return None
-        done = step.func.transform_groups[step.keywords["group_name"]]
+        done = groups.transform_groups[step.keywords["group_name"]]
         if done is None:
             continue
         if type(done) is not TupleTransform:
