@@ -23,7 +23,7 @@ __all__ = ["FEW", "UNMEASURED", "Choice", "Replayed", "chosen", "replayed", "sma
 _FINER = 5_000
 """Bytes a class from which on drawings are stored in two bits a number rather than one, and fine-tuned on for twice
 as many steps as usual: with 7,840 and with 39,200 these are worth 0.6 to 0.8 points. Below, half the usual steps are
-taken: with 784 the other half is worth 0.7 to 0.9 points, and takes half as long as all of stock replay."""
+taken: with 784 the other half is worth 0.7 to 0.9 points, and takes a quarter of stock replay's time or more."""
 
 FEW = 32
 """Vectors of a class up to which k-means centroids are held: with 2, 5, 13 and 26 of the 8x8 digits 4.2, 4.5, 1.0 and
