@@ -93,9 +93,9 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         finetune_steps: steps of the learner's own optimizer on memory batches alone, in training mode, each time the
             memory has been updated (on online streams: made anew), unless it was empty before. Balanced fine-tuning:
             Castro et al., "End-to-End Incremental Learning", ECCV 2018, section 3.2. ``"auto"`` is
-            :data:`FINETUNE` with a memory of coded images, at most twice as many as the stream had since the last time,
-            both twice where drawings have many bytes (:attr:`~ddplug.avalanche.buffer.DistilledBuffer.replayed`); and
-            else 0.
+            :data:`FINETUNE` with a memory of coded images, half as many of drawings, and of drawings that have many
+            bytes twice as many (:attr:`~ddplug.avalanche.buffer.DistilledBuffer.replayed`); at most twice as many as
+            the stream had since the last time, or four times for these; and else 0.
         **memory: fields of :class:`~ddplug.avalanche.options.MemoryOptions` for the new memory; ``seed`` is of every
             draw from it, too.
 
@@ -210,8 +210,10 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         """Return the steps of fine-tuning after the present experience."""
         if not isinstance(self.finetune_steps, str):
             return self.finetune_steps
-        usual = min(FINETUNE, 2 * self._iterations) if self._coded and self.mode == "loss" else 0
-        return usual * self._replayed.longer
+        if not self._coded or self.mode != "loss":
+            return 0
+        longer = self._replayed.longer
+        return round(min(longer * FINETUNE, max(1, longer) * 2 * self._iterations))
 
     @property
     def _replayed(self) -> Replayed:

@@ -19,7 +19,7 @@ from avalanche.benchmarks.utils.flat_data import ConstantSequence, FlatData
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from ddplug.avalanche.direct import direct, values
+from ddplug.avalanche.direct import Batches, direct, values
 from ddplug.errors import DataError
 from ddplug.utils.randomness import temporary_seed
 from ddplug.utils.text import one_line
@@ -168,10 +168,10 @@ def read(dataset: Any) -> tuple[Rows, Schema]:
     collate = getattr(dataset, "collate_fn", None) or default_collate
     with temporary_seed(0):
         schema = _schema(dataset, dataset[0])
-        items = direct(dataset)
+        batch = Batches(direct(dataset), collate)
         try:
             cuts = [range(start, min(start + _CHUNK, len(dataset))) for start in range(0, len(dataset), _CHUNK)]
-            parts = [collate([items[i] for i in cut]) for cut in cuts]
+            parts = [batch(cut) for cut in cuts]
             x, y = (torch.cat([part[k] for part in parts]) for k in (0, 1))
         except (TypeError, RuntimeError) as error:
             reason = one_line(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,28 +53,42 @@ def best_span(values: Tensor, bits: int) -> Tensor:
         tensor([[0.1000],
                 [0.9000]])
     """
-    middle, spread = values.mean(1, keepdim=True), values.std(1, correction=0, keepdim=True)
-    reach = 3**0.5 * (1 - 2.0**-bits) * spread
-    starts = ((values.amin(1, keepdim=True), values.amax(1, keepdim=True)), (middle - reach, middle + reach))
-    (low, high, error), (other_low, other_high, other) = (_fitted(values, *start, (1 << bits) - 1) for start in starts)
-    low, high = torch.where(error <= other, low, other_low), torch.where(error <= other, high, other_high)
-    return torch.cat([low, high], 1).T.float()
+    return torch.stack([_best_of_channel(row, bits) for row in values], 1)
 
 
-def _fitted(values: Tensor, low: Tensor, high: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Fit ``(C, 1)`` first and last levels, from some to begin with; give their squared error too."""
-    mean = values.mean(1, keepdim=True)
+def _best_of_channel(values: Tensor, bits: int) -> Tensor:
+    """Return the ``(2,)`` span of ``(n,)`` values; pixels have few that differ, each of which is looked at once."""
+    different, times = np.unique(values.cpu().numpy(), return_counts=True)
+    own, weights = torch.from_numpy(different), torch.from_numpy(times / len(values))
+    middle = (weights * own).sum()
+    reach = 3**0.5 * (1 - 2.0**-bits) * (weights * (own - middle).square()).sum().sqrt()
+    starts = ((own[0], own[-1]), (middle - reach, middle + reach))
+    (span, error), (other_span, other) = (_fitted(own, weights, *start, (1 << bits) - 1) for start in starts)
+    return (span if error <= other else other_span).float().to(values.device)
+
+
+def _fitted(values: Tensor, weights: Tensor, low: Tensor, high: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Fit first and last level, from some to begin with; give their mean squared error too.
+
+    Args:
+        values: ``(n,)``.
+        weights: ``(n,)`` share of each.
+        low: first level to begin with.
+        high: last level to begin with.
+        steps: from the one to the other.
+    """
+    mean = (weights * values).sum()
     for _ in range(_TURNS):
         codes = _nearest(values, low, high, steps)
-        middle = codes.mean(1, keepdim=True)
-        spread = (codes - middle).square().sum(1, keepdim=True)
-        along = ((codes - middle) * (values - mean)).sum(1, keepdim=True)
+        middle = (weights * codes).sum()
+        spread = (weights * (codes - middle).square()).sum()
+        along = (weights * (codes - middle) * (values - mean)).sum()
         slope = along / torch.where(spread > 0, spread, 1.0)
         before, (low, high) = (low, high), (mean - slope * middle, mean + slope * (steps - middle))
         if all(map(torch.equal, before, (low, high))):
             break
     rounded = low + (high - low) / steps * _nearest(values, low, high, steps)
-    return low, high, (rounded - values).square().sum(1, keepdim=True)
+    return torch.stack([low, high]), (weights * (rounded - values).square()).sum()
 
 
 def _nearest(values: Tensor, low: Tensor, high: Tensor, steps: int) -> Tensor:

@@ -32,7 +32,7 @@ ROWS: dict[str, Entry] = {
     "stock Replay": Entry("Replay", IMAGES),
     "DistilledReplay, defaults": Entry("DistilledReplay", IMAGES),
     "DistilledReplay, batch_size_mem=50": Entry("DistilledReplay", IMAGES, options={"batch_size_mem": 50}),
-    "DistilledReplay, finetune_steps=100": Entry("DistilledReplay", IMAGES, options={"finetune_steps": 100}),
+    "DistilledReplay, finetune_steps=200": Entry("DistilledReplay", IMAGES, options={"finetune_steps": 200}),
 }
 
 

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from avalanche.benchmarks import class_incremental_benchmark
+from avalanche.benchmarks import class_incremental_benchmark, nc_benchmark
 from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.benchmarks.utils import AvalancheDataset, as_classification_dataset
 from avalanche.benchmarks.utils.data_attribute import DataAttribute
-from avalanche.benchmarks.utils.data_loader import GroupBalancedDataLoader
+from avalanche.benchmarks.utils.data_loader import GroupBalancedDataLoader, SingleDatasetDataLoader
 from avalanche.benchmarks.utils.flat_data import ConstantSequence, FlatData
-from torch.utils.data import TensorDataset
+from torch.utils.data import TensorDataset, default_collate
 
-from ddplug.avalanche.direct import Direct, direct, read_directly, values
+from ddplug.avalanche.direct import Batches, Direct, direct, read_directly, values
 
 
 def _data(first: float, number: int) -> Any:
@@ -113,3 +113,85 @@ def test_a_loader_draws_the_same_batches() -> None:
         batches.append(list(loader))
     assert len(batches[0]) == len(batches[1]) > 1
     assert all(_same(one, other) for one, other in zip(*batches, strict=True))
+
+
+def _plain(transform: Any = None, labels: Any = None, **options: Any) -> Any:
+    """A stream whose items lie in a tensor; classes get new numbers in their order."""
+    y = torch.arange(24) % 6 if labels is None else labels
+    data: Any = TensorDataset(torch.arange(48.0).view(24, 2), y)
+    data.targets = y.tolist()
+    given = {"task_labels": False, "fixed_class_order": [5, 2, 0, 1, 4, 3], "train_transform": transform, **options}
+    return list(nc_benchmark(data, data, 2, **given).train_stream)[1].dataset
+
+
+def _bare() -> Any:
+    x = torch.arange(10.0).view(5, 2)
+    return AvalancheDataset([TensorDataset(x, torch.arange(5), -x)]).subset([4, 1, 1])
+
+
+def _stream() -> Any:
+    data: Any = TensorDataset(torch.arange(32.0).view(16, 2), torch.arange(16) % 4)
+    data.targets = data.tensors[1].tolist()
+    return nc_benchmark(data, data, 2, task_labels=False).train_stream
+
+
+IN_TENSORS: list[Callable[[], Any]] = [
+    _plain,
+    _bare,
+    lambda: _plain(task_labels=True),
+    lambda: _plain(class_ids_from_zero_in_each_exp=True),
+    lambda: list(split_online_stream(_stream(), 3, seed=0))[1].dataset,
+]
+
+NOT_IN_TENSORS: list[Callable[[], Any]] = [
+    *CASES,
+    lambda: _plain(lambda x: x * 2),
+    lambda: AvalancheDataset([[[torch.zeros(1), k] for k in range(4)]]),
+    lambda: _bare().concat(_bare()),
+    lambda: _bare().update_data_attribute("far", DataAttribute([0.5, 1.0, 2.0], "far", use_in_getitem=True)),
+]
+
+
+def _same_batch(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and all(
+        a.dtype == b.dtype and a.stride() == b.stride() and torch.equal(a, b) for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("make", [*IN_TENSORS, *NOT_IN_TENSORS])
+def test_batches_are_those_of_avalanche(make: Callable[[], Any]) -> None:
+    dataset = make()
+    found = Batches(direct(dataset), dataset.collate_fn)
+    assert (found.columns is not None) == (make in IN_TENSORS)
+    last = len(dataset) - 1
+    for index in ([0], [last, 0, 1], [1, 1]):
+        assert _same_batch(found(index), dataset.collate_fn([dataset[k] for k in index]))
+
+
+def test_own_collation_is_called() -> None:
+    dataset = _plain()
+    assert Batches(direct(dataset), default_collate).columns is not None
+    assert Batches(direct(dataset), len)([0, 1, 2]) == 3
+
+
+@pytest.mark.parametrize(("make", "workers"), [*((make, 0) for make in IN_TENSORS), (_plain, 1)])
+def test_a_loader_draws_the_same_batches_from_tensors(make: Callable[[], Any], workers: int) -> None:
+    dataset, batches = make(), []
+    changes: list[Callable[[Any], Any]] = [len, read_directly]
+    for change in changes:
+        loader = SingleDatasetDataLoader(dataset, batch_size=2, shuffle=True, num_workers=workers)
+        change(loader)
+        torch.manual_seed(0)
+        batches.append([*loader, *loader])
+    assert len(batches[0]) == len(batches[1]) > 1
+    assert all(_same_batch(one, other) for one, other in zip(*batches, strict=True))
+
+
+def test_what_a_table_of_labels_lacks_is_said_when_the_item_is_asked_for() -> None:
+    dataset = _plain()
+    (leaf, steps), *_ = direct(dataset).sources
+    steps[-1].func.transform_groups["train"].transforms[1].args[0][:] = []
+    found = Batches(direct(dataset), default_collate)
+    assert found.columns is None and len(leaf) == 24
+    with pytest.raises(IndexError):
+        found([0])
