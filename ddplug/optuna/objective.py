@@ -17,6 +17,7 @@ from ddplug.search.journal import Record, key
 from ddplug.search.judging import Candidate, Judge
 from ddplug.search.protocol import Result
 from ddplug.search.retraining import Retrained, retrain
+from ddplug.utils.checks import real
 
 __all__ = ["DistilledObjective"]
 
@@ -49,7 +50,7 @@ class DistilledObjective:
         promote: share of the trials that are to be trained in full, above 0 and at most 1.
 
     Raises:
-        OptionError: the share is out of range.
+        OptionError: the share is out of range, or a judge is none.
 
     Example:
         >>> from ddplug.search import Judge, Protocol
@@ -72,7 +73,10 @@ class DistilledObjective:
         *,
         promote: float = 0.25,
     ) -> None:
-        if not 0 < promote <= 1:
+        for name, judge in (("proxy", proxy), ("full", full)):
+            if not isinstance(judge, Judge) and (judge is not None or name == "proxy"):
+                raise OptionError(f"{name} is a {type(judge).__name__}; give a ddplug.search.Judge")
+        if not 0 < real("promote", promote) <= 1:
             raise OptionError(f"promote is {promote!r}; it must be a share above 0 and at most 1")
         self.define = define
         self.proxy = proxy
@@ -84,7 +88,7 @@ class DistilledObjective:
         """Score a trial.
 
         Args:
-            trial: of a study that maximizes.
+            trial: of a study that maximizes, or a ``FixedTrial``, which belongs to none and is trained in full.
 
         Returns:
             Accuracy in [0, 1]; NaN, which Optuna takes for a failed trial, where the candidate failed.
@@ -93,7 +97,7 @@ class DistilledObjective:
             optuna.TrialPruned: the pruner stopped it, or it was not promoted.
             OptionError: the study does not maximize one value.
         """
-        if trial.study.directions != [StudyDirection.MAXIMIZE]:
+        if not _is_alone(trial) and trial.study.directions != [StudyDirection.MAXIMIZE]:
             raise OptionError(
                 "the study does not maximize one value, the accuracy; make it by create_study(direction='maximize')"
             )
@@ -128,6 +132,8 @@ class DistilledObjective:
 
     def _is_promoted(self, trial: Trial, value: float) -> bool:
         """Return whether a score is among the best of those that the study has."""
+        if _is_alone(trial):
+            return True
         others = trial.study.get_trials(deepcopy=False)
         known = [own.user_attrs for own in others if "proxy" in own.user_attrs and own.number != trial.number]
         better = sum(float(own["proxy"]) > value for own in known)
@@ -173,6 +179,10 @@ class DistilledObjective:
         """Draw a study; see :func:`ddplug.search.progress`."""
         title = "" if study.study_name.startswith("no-name") else study.study_name
         return progress(self.proxies(study), self.promoted(study), title=title)
+
+
+def _is_alone(trial: BaseTrial) -> bool:
+    return isinstance(trial, FixedTrial)
 
 
 def _records(study: Study, name: str) -> list[Record]:
