@@ -178,7 +178,7 @@ def test_agreement_takes_whole_numbers_of_any_kind() -> None:
     assert agreement([1, 2], [1, 2], rng=torch.Generator(), **options).overlap[1].value == 1
     for wrong in ({"resamples": 2.5}, {"top": (1.5,)}):
         with pytest.raises(OptionError, match="it must be a whole number"):
-            agreement([1, 2], [1, 2], rng=torch.Generator(), **wrong)  # type: ignore[arg-type]
+            agreement([1, 2], [1, 2], rng=torch.Generator(), **wrong)
 
 
 def test_a_perfect_proxy_is_perfect_in_every_resample() -> None:

@@ -196,7 +196,7 @@ def test_what_is_no_json_is_refused_and_nothing_is_written(journal: Journal, sam
 
 
 def test_numbers_of_numpy_are_numbers(journal: Journal) -> None:
-    journal.append(Record("k", {"width": np.int64(8), "rate": np.float32(0.5)}, Result(np.float32(0.25))))  # type: ignore[arg-type]
+    journal.append(Record("k", {"width": np.int64(8), "rate": np.float32(0.5)}, Result(np.float32(0.25))))
     (found,) = journal.read()
     assert (found.sample, found.metric) == ({"width": 8, "rate": 0.5}, 0.25)
     assert type(found.sample["width"]) is int
