@@ -84,7 +84,7 @@ class DistilledObjective:
         self.promote = promote
         self._nbytes = proxy.nbytes
 
-    def __call__(self, trial: Trial) -> float:
+    def __call__(self, trial: Trial | FixedTrial) -> float:
         """Score a trial.
 
         Args:
@@ -97,7 +97,7 @@ class DistilledObjective:
             optuna.TrialPruned: the pruner stopped it, or it was not promoted.
             OptionError: the study does not maximize one value.
         """
-        if not _is_alone(trial) and trial.study.directions != [StudyDirection.MAXIMIZE]:
+        if not isinstance(trial, FixedTrial) and trial.study.directions != [StudyDirection.MAXIMIZE]:
             raise OptionError(
                 "the study does not maximize one value, the accuracy; make it by create_study(direction='maximize')"
             )
@@ -114,7 +114,7 @@ class DistilledObjective:
             raise optuna.TrialPruned(f"{record.metric:.4f} on the set is not among the best {self.promote:.0%}")
         return _value(self._judge(trial, "full", self.full, candidate, before))
 
-    def _judge(self, trial: Trial, name: str, judge: Judge, candidate: Candidate, before: int) -> Record:
+    def _judge(self, trial: Trial | FixedTrial, name: str, judge: Judge, candidate: Candidate, before: int) -> Record:
         """Judge a candidate, tell the pruner about it, and leave what came of it with the trial."""
 
         def report(value: float, step: int) -> None:
@@ -130,9 +130,9 @@ class DistilledObjective:
         trial.set_user_attr(f"{name}_seconds", record.result.seconds)
         return record
 
-    def _is_promoted(self, trial: Trial, value: float) -> bool:
+    def _is_promoted(self, trial: Trial | FixedTrial, value: float) -> bool:
         """Return whether a score is among the best of those that the study has."""
-        if _is_alone(trial):
+        if isinstance(trial, FixedTrial):
             return True
         others = trial.study.get_trials(deepcopy=False)
         known = [own.user_attrs for own in others if "proxy" in own.user_attrs and own.number != trial.number]
@@ -179,10 +179,6 @@ class DistilledObjective:
         """Draw a study; see :func:`ddplug.search.progress`."""
         title = "" if study.study_name.startswith("no-name") else study.study_name
         return progress(self.proxies(study), self.promoted(study), title=title)
-
-
-def _is_alone(trial: BaseTrial) -> bool:
-    return isinstance(trial, FixedTrial)
 
 
 def _records(study: Study, name: str) -> list[Record]:

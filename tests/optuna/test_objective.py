@@ -200,7 +200,7 @@ def test_mistakes_are_one_line() -> None:
             DistilledObjective(define, PROXY, FULL, promote=promote)
     for judges in (("mnist", None), (PROXY, "mnist")):
         with pytest.raises(OptionError, match=r"is a str; give a ddplug\.search\.Judge"):
-            DistilledObjective(define, *judges)  # type: ignore[arg-type]
+            DistilledObjective(define, *judges)
     with pytest.raises(OptionError, match="promote is 'all'; it must be a number"):
         DistilledObjective(define, PROXY, FULL, promote="all")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="give DistilledObjective one as full"):

@@ -246,7 +246,8 @@ def test_untrained_scores_pass_over_what_fails_and_what_is_changed_in_the_protoc
         return f"mlp:width={sample['width']}", {"learning_rate": 0.01}
 
     full = study(files, tmp_path).full
-    own = Study(Candidates(({"width": n} for n in (2, 3, 4, 8)), make), full, {"few": full}, tmp_path, ("parameters",))
+    drawn: Any = ({"width": n} for n in (2, 3, 4, 8))
+    own = Study(Candidates(drawn, make), full, {"few": full}, tmp_path, ("parameters",))
     own.run()
     scores = own.scores()["parameters"]
     assert [score is None for score in scores] == [False, True, False, False]
