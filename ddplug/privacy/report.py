@@ -43,6 +43,7 @@ from ddplug.synthetic.statement import in_words, privacy_statement
 from ddplug.utils.checks import whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.forecast import Forecast
+from ddplug.utils.notes import note
 from ddplug.utils.progress import progress
 from ddplug.utils.randomness import nth_generator
 from ddplug.utils.surroundings import own_surroundings
@@ -229,6 +230,15 @@ def _check_apart(data: LabeledData, held_out: LabeledData) -> None:
         )
 
 
+def _tell_of_others(synthetic: SyntheticSet, data: LabeledData) -> None:
+    """Say where a set was made from other data, as far as it tells: whose records are there is not found by these."""
+    if synthetic.data_fingerprint not in (None, data.fingerprint):
+        note(
+            f"by its file the set was made from other data than {data.name!r} as given here, or from a part of them; "
+            "less may be found than there is"
+        )
+
+
 def _check_canaries(canaries: int, held_out: LabeledData) -> None:
     """Refuse more canaries than can be made."""
     if 2 * canaries > len(held_out):
@@ -400,6 +410,7 @@ def audit(
     place = pick_device(device)
     train, rest = (same_space(synthetic, each, what, place) for each, what in ((data, "train"), (held_out, "held-out")))
     _check_apart(train, rest)
+    _tell_of_others(synthetic, train)
     _check_canaries(canaries, rest)
     whose = _numbered(persons, len(train))
     rng = nth_generator(seed, 0)

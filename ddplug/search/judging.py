@@ -208,6 +208,8 @@ class Judge:
     def __post_init__(self) -> None:
         if not isinstance(self.protocol, Protocol):
             raise OptionError(f"protocol is {self.protocol!r}; give one, as ddplug.search.Protocol(steps=100)")
+        if self.workers is not None and not callable(getattr(self.workers, "run", None)):
+            raise OptionError(f"workers is {self.workers!r}; give some, as ddplug.search.Workers(2)")
         for name in ("train", "validation"):
             object.__setattr__(self, name, _Held.of(getattr(self, name)))
         if self.journal is not None:

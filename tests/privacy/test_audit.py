@@ -30,6 +30,7 @@ from ddplug.privacy.intervals import area, area_interval, epsilon_of_guesses, lo
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.testing import toy_images
+from ddplug.utils.notes import Note
 
 SMALL: dict[str, Any] = {"network": "convnet:width=4,depth=1", "device": "cpu", "beside": False}
 
@@ -375,7 +376,7 @@ def test_coins_may_all_fall_alike(where: bool) -> None:
     ],
 )
 def test_data_that_tell_nothing(data: Any, held_out: Any, shadows: int, said: str) -> None:
-    made = ddplug.distill(TRAIN, "random", images_per_class=1, device="cpu")
+    made = ddplug.distill(data, "random", images_per_class=1, device="cpu")
     with pytest.raises(DdplugError, match=re.escape(said)):
         audit(made, data, held_out, shadows=shadows, **SMALL)
 
@@ -409,3 +410,9 @@ def test_seeds_of_any_kind(seed: Any) -> None:
 def test_counts_that_cannot_be(call: Any, said: str) -> None:
     with pytest.raises(OptionError, match=re.escape(said)):
         call()
+
+
+def test_other_data_than_the_set_was_made_from_are_told() -> None:
+    made = ddplug.distill(TRAIN, "random", device="cpu")
+    with pytest.warns(Note, match="by its file the set was made from other data than 'arrays' as given here"):
+        audit(made, REST, TRAIN, shadows=0, **SMALL)
