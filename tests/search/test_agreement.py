@@ -66,6 +66,7 @@ def test_a_study_compares_with_the_truth_and_goes_on_where_it_was(
     ):
         whole.rows()
     said: list[str] = []
+    monkeypatch.setattr("ddplug.search.agreement.Parts", partial(Parts, clock=float))  # a busy machine takes no time
     whole.run(said.append)
     assert said == [f"{name}: judging 6 candidates" for name in ("twin", "few", "full")]
     rows = {row["name"]: row for row in whole.rows(resamples=20)}
