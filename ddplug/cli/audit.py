@@ -35,9 +35,9 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
     )
     parser.add_argument(
         "--network",
-        default="convnet:width=32",
+        default="auto",
         metavar="SPEC",
-        help="network for training and for features (default: convnet:width=32)",
+        help="network for training and for features (default: auto, for images convnet:width=32)",
     )
     parser.add_argument(
         "--no-beside",

@@ -171,7 +171,7 @@ def distill(
     method = settled(method, data.shape)
     path = None if checkpoint is None else os.fspath(check_writable(checkpoint))
     _check_private(method, codec, nbytes)
-    check_shard(shard, method, data.num_classes, stored=codec is not None or nbytes is not None)
+    shard = check_shard(shard, method, data.num_classes, stored=codec is not None or nbytes is not None)
     precision = precision_of(precision, method, data, path if resume else None)
     asked = storage_for(data, codec, nbytes)
     # what is stored one by one in the end is of the same run, whatever it is stored as

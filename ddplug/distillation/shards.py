@@ -44,14 +44,17 @@ def own_classes(number: int) -> range:
     return range(first - 1, number, step)
 
 
-def check_shard(shard: tuple[int, int], method: Any, classes: int, *, stored: bool) -> None:
+def check_shard(shard: tuple[int, int], method: Any, classes: int, *, stored: bool) -> tuple[int, int]:
     """Refuse a shard that is none, or that a method cannot make.
 
     Args:
-        shard: ``(k, n)``.
+        shard: ``(k, n)``, whole numbers of any kind.
         method: a distiller.
         classes: how many there are.
         stored: whether a codec or a number of bytes is asked for.
+
+    Returns:
+        The shard, as Python's own numbers.
 
     Raises:
         OptionError: see above.
@@ -63,7 +66,7 @@ def check_shard(shard: tuple[int, int], method: Any, classes: int, *, stored: bo
     if not 1 <= first <= number:
         raise OptionError(f"the shard is {first}/{number}; it must be K/N with K between 1 and N")
     if number == 1:
-        return
+        return WHOLE
     if not getattr(method, "apart", False):
         raise OptionError(
             f"{method.name} does not treat the classes apart, so no shard of it is a part of the whole: leave the "
@@ -73,3 +76,4 @@ def check_shard(shard: tuple[int, int], method: Any, classes: int, *, stored: bo
         raise OptionError(f"the shard is {first}/{number}, of {classes} classes; use at most {classes} shards")
     if stored:
         raise OptionError("a codec and a number of bytes are of whole sets; leave them out where there is a shard")
+    return first, number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ddplug.errors import DataError, OptionError
-from ddplug.utils.checks import values_at_least
+from ddplug.utils.checks import values_at_least, whole
 
 __all__ = [
     "Agreement",
@@ -82,7 +83,10 @@ def _pair(proxy: Scores, truth: Scores) -> tuple[NDArray[np.float64], NDArray[np
     """Turn both into arrays, and refuse what cannot be ranked."""
     both = []
     for what, values in (("proxy scores", proxy), ("true accuracies", truth)):
-        array = np.asarray(values, dtype=np.float64)
+        try:
+            array = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError):  # of an iterator, of text
+            raise DataError(f"the {what} are {reprlib.repr(values)}; give a list or an array of numbers") from None
         if array.ndim != 1 or len(array) < 2:
             raise DataError(f"the {what} have the shape {array.shape}; give one number for each of 2 or more")
         bad = np.flatnonzero(~np.isfinite(array))
@@ -159,6 +163,7 @@ def mean_rank(signals: Sequence[Scores]) -> list[float]:
         >>> mean_rank([[0.1, 0.5, 0.3], [-7.0, -1.0, -2.0]])
         [0.0, 1.0, 0.5]
     """
+    signals = list(signals)
     if not signals:
         raise DataError("there is no signal to combine; give at least one")
     # ranks are halves, whose sums are exact: what ties by them must not be told apart by rounding
@@ -197,6 +202,7 @@ def top_k_overlap(proxy: Scores, truth: Scores, k: int) -> float:
         0.5
     """
     x, y = _pair(proxy, truth)
+    k = whole("k", k)
     if not 1 <= k <= len(x):
         raise OptionError(f"k is {k}; it must lie between 1 and the {len(x)} architectures")
     return float(np.minimum(_membership(x, k), _membership(y, k)).sum() / k)
@@ -237,6 +243,14 @@ def _estimate(
     return Estimate(statistic(x, y), low, high)
 
 
+def _draws(number: int, resamples: int, rng: torch.Generator) -> NDArray[np.int64]:
+    """Draw the members of each resample, with repetition."""
+    resamples = whole("resamples", resamples)
+    values_at_least(1, resamples=resamples)
+    drawn: NDArray[np.int64] = torch.randint(number, (resamples, number), generator=rng).numpy()
+    return drawn
+
+
 def agreement(
     proxy: Scores,
     truth: Scores,
@@ -274,8 +288,9 @@ def agreement(
     Reference: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
     """
     x, y = _pair(proxy, truth)
-    values_at_least(1, resamples=resamples, k=min(top, default=None))
-    draws = torch.randint(len(x), (resamples, len(x)), generator=rng).numpy()
+    top = [whole("k", k) for k in top]
+    values_at_least(1, k=min(top, default=None))
+    draws = _draws(len(x), resamples, rng)
     overlap = {k: _estimate(partial(top_k_overlap, k=k), x, y, draws) for k in top if k <= len(x)}
     one, two, three = (_estimate(statistic, x, y, draws) for statistic in (spearman, kendall, regret))
     return Agreement(len(x), one, two, three, overlap)
@@ -311,8 +326,7 @@ def difference(proxy: Scores, other: Scores, truth: Scores, *, resamples: int = 
     """
     x, y = _pair(proxy, truth)
     z = _pair(other, truth)[0]
-    values_at_least(1, resamples=resamples)
-    draws = torch.randint(len(x), (resamples, len(x)), generator=rng).numpy()
+    draws = _draws(len(x), resamples, rng)
     # what is drawn comes after the whole
     rows = np.concatenate([np.arange(len(x))[None], draws])
     found = _spearman_rows(x[rows], y[rows]) - _spearman_rows(z[rows], y[rows])

@@ -43,6 +43,20 @@ def _log_phi(x: float) -> float:
     return float(torch.special.log_ndtr(torch.tensor(x, dtype=torch.float64, device="cpu")))
 
 
+_WIDE = 100.0
+"""Noise from which on the two terms are so nearly equal that their difference has few digits left."""
+
+
+def _of_wide(epsilon: float, sigma: float) -> float:
+    """Compute the least delta where noise is wide: of the difference, only what is left is computed."""
+    step, middle = 1 / sigma, epsilon * sigma
+    # of the integral of the density over a short step, by Taylor's series around its middle
+    square = middle * middle
+    series = 1 + step**2 * (square - 1) / 24 + step**4 * (square * square - 6 * square + 3) / 1920
+    between = step * math.exp(-square / 2) / math.sqrt(2 * math.pi) * series
+    return max(0.0, between - math.expm1(epsilon) * math.exp(_log_phi(-step / 2 - middle)))
+
+
 def gaussian_delta(epsilon: float, sigma: float) -> float:
     """Compute the least delta of the Gaussian mechanism on a sum of vectors of norm at most 1.
 
@@ -54,8 +68,12 @@ def gaussian_delta(epsilon: float, sigma: float) -> float:
         >>> f"{gaussian_delta(1.0, 3.73):.1e}"
         '1.0e-05'
     """
+    if sigma > _WIDE:
+        return _of_wide(epsilon, sigma)
     # as the difference of logarithms: both terms may be too small for the difference of numbers
     first = _log_phi(0.5 / sigma - epsilon * sigma)
+    if first == -math.inf:
+        return 0.0
     second = epsilon + _log_phi(-0.5 / sigma - epsilon * sigma)
     return math.exp(first) * -math.expm1(min(second - first, 0.0))
 
@@ -68,7 +86,7 @@ def gaussian_sigma(epsilon: float, delta: float) -> float:
         delta: within 0 and 1.
 
     Returns:
-        Standard deviation; to a relative error of 1e-12, never too small.
+        Standard deviation, the least; its delta exceeds ``delta`` by a share of 1e-10 at most, as numbers are rounded.
 
     Raises:
         OptionError: they are no guarantee.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassAccuracy
 
-from ddplug.evaluation.train import rate_at
+from ddplug.evaluation.train import rate_at, steps_of
 from ddplug.functional import augmentation as augment
 from ddplug.nni.paths import normal_path
 from ddplug.search.protocol import Protocol
@@ -177,8 +177,11 @@ class OneShotEvaluator(Lightning):
 
     @property
     def recipe(self) -> Recipe:
-        """How it trains."""
-        return self.protocol.recipe(load_set(self.files[0]).recipe)
+        """How it trains, by passes over the set: as many as its steps make, where it counts these."""
+        made = load_set(self.files[0])
+        own = self.protocol.recipe(made.recipe)
+        passes = -(-steps_of(own, len(made)) // -(-len(made) // own.batch_size))
+        return replace(own, epochs=passes, steps=0)
 
     @property
     def module(self) -> Any:

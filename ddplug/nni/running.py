@@ -20,6 +20,7 @@ from nni.nas.experiment.config import NasExperimentConfig, TrainingServiceEngine
 
 from ddplug.errors import OptionError
 from ddplug.search.workers import Workers
+from ddplug.utils.checks import scalar
 from ddplug.utils.devices import visible_gpus
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
 
 def configured(trials: int, concurrency: int, place: Path | None) -> Any:
     """Configure a search without a manager of NNI's."""
+    trials, concurrency = (scalar(number) for number in (trials, concurrency))
     for name, value in (("trials", trials), ("concurrency", concurrency)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise OptionError(f"{name} is {value!r}; it must be a whole number of at least 1")

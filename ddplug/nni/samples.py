@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-import numpy as np
 from nni.common.serializer import is_traceable
 from nni.mutable import Mutable
 
@@ -19,20 +18,22 @@ def _name(symbol: Any) -> str:
 def plain(value: Any) -> Any:
     """Turn a sample, or the arguments of a space, into JSON-ready values; equal things give equal values.
 
-    Tuples become lists, as they do on NNI's way to a trial. What JSON does not know is described by its name and
-    arguments, never by an address or a pickle, which differ from process to process.
+    Tuples become lists, as they do on NNI's way to a trial, and so do arrays. What JSON does not know is described by
+    its name and arguments, or as it describes itself, never by an address or a pickle, which differ from process to
+    process.
 
     Args:
         value: anything.
 
     Example:
+        >>> import numpy as np
         >>> plain({"width": np.int64(8), "kernel": (3, 3)})
         {'width': 8, 'kernel': [3, 3]}
     """
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
-    if isinstance(value, np.generic):
-        return value.item()
+    if hasattr(value, "tolist"):  # of numpy or torch
+        return value.tolist()
     if isinstance(value, Mapping):
         return {str(name): plain(entry) for name, entry in value.items()}
     if isinstance(value, Set):
@@ -48,7 +49,10 @@ def _described(value: Any) -> Any:
         return repr(value)
     if is_traceable(value, must_be_instance=True):
         return {"class": _name(value.trace_symbol), "arguments": plain([value.trace_args, value.trace_kwargs])}
-    return _name(value if hasattr(value, "__qualname__") else type(value))
+    if hasattr(value, "__qualname__"):
+        return _name(value)
+    text = repr(value)
+    return _name(type(value)) if " at 0x" in text else text
 
 
 def describe_space(model: Any) -> Any:

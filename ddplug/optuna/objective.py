@@ -17,6 +17,7 @@ from ddplug.search.journal import Record, key
 from ddplug.search.judging import Candidate, Judge
 from ddplug.search.protocol import Result
 from ddplug.search.retraining import Retrained, retrain
+from ddplug.utils.checks import real
 
 __all__ = ["DistilledObjective"]
 
@@ -49,7 +50,7 @@ class DistilledObjective:
         promote: share of the trials that are to be trained in full, above 0 and at most 1.
 
     Raises:
-        OptionError: the share is out of range.
+        OptionError: the share is out of range, or a judge is none.
 
     Example:
         >>> from ddplug.search import Judge, Protocol
@@ -72,7 +73,10 @@ class DistilledObjective:
         *,
         promote: float = 0.25,
     ) -> None:
-        if not 0 < promote <= 1:
+        for name, judge in (("proxy", proxy), ("full", full)):
+            if not isinstance(judge, Judge) and (judge is not None or name == "proxy"):
+                raise OptionError(f"{name} is a {type(judge).__name__}; give a ddplug.search.Judge")
+        if not 0 < real("promote", promote) <= 1:
             raise OptionError(f"promote is {promote!r}; it must be a share above 0 and at most 1")
         self.define = define
         self.proxy = proxy
@@ -80,11 +84,11 @@ class DistilledObjective:
         self.promote = promote
         self._nbytes = proxy.nbytes
 
-    def __call__(self, trial: Trial) -> float:
+    def __call__(self, trial: Trial | FixedTrial) -> float:
         """Score a trial.
 
         Args:
-            trial: of a study that maximizes.
+            trial: of a study that maximizes, or a ``FixedTrial``, which belongs to none and is trained in full.
 
         Returns:
             Accuracy in [0, 1]; NaN, which Optuna takes for a failed trial, where the candidate failed.
@@ -93,7 +97,7 @@ class DistilledObjective:
             optuna.TrialPruned: the pruner stopped it, or it was not promoted.
             OptionError: the study does not maximize one value.
         """
-        if trial.study.directions != [StudyDirection.MAXIMIZE]:
+        if not isinstance(trial, FixedTrial) and trial.study.directions != [StudyDirection.MAXIMIZE]:
             raise OptionError(
                 "the study does not maximize one value, the accuracy; make it by create_study(direction='maximize')"
             )
@@ -110,7 +114,7 @@ class DistilledObjective:
             raise optuna.TrialPruned(f"{record.metric:.4f} on the set is not among the best {self.promote:.0%}")
         return _value(self._judge(trial, "full", self.full, candidate, before))
 
-    def _judge(self, trial: Trial, name: str, judge: Judge, candidate: Candidate, before: int) -> Record:
+    def _judge(self, trial: Trial | FixedTrial, name: str, judge: Judge, candidate: Candidate, before: int) -> Record:
         """Judge a candidate, tell the pruner about it, and leave what came of it with the trial."""
 
         def report(value: float, step: int) -> None:
@@ -126,8 +130,10 @@ class DistilledObjective:
         trial.set_user_attr(f"{name}_seconds", record.result.seconds)
         return record
 
-    def _is_promoted(self, trial: Trial, value: float) -> bool:
+    def _is_promoted(self, trial: Trial | FixedTrial, value: float) -> bool:
         """Return whether a score is among the best of those that the study has."""
+        if isinstance(trial, FixedTrial):
+            return True
         others = trial.study.get_trials(deepcopy=False)
         known = [own.user_attrs for own in others if "proxy" in own.user_attrs and own.number != trial.number]
         better = sum(float(own["proxy"]) > value for own in known)

@@ -42,7 +42,9 @@ __all__ = [
     "ATTACKS",
     "RATES",
     "Membership",
+    "as_of_members",
     "by_person",
+    "check_classes",
     "confidence",
     "halves",
     "judge",
@@ -125,9 +127,6 @@ def halves(data: LabeledData, number: int, rng: torch.Generator, persons: Tensor
 
     Returns:
         ``(number, N)`` whether a record is in.
-
-    Raises:
-        OptionError: a class is of so few persons that a half is without it.
     """
     kinds = data.class_indices if persons is None else _kinds(data, persons)
     inside = torch.zeros(number, sum(map(len, kinds)), dtype=torch.bool)
@@ -136,11 +135,7 @@ def halves(data: LabeledData, number: int, rng: torch.Generator, persons: Tensor
             order = members[torch.randperm(len(members), generator=rng)]
             inside[k, order[: len(order) // 2]] = True
         inside[k + 1] = ~inside[k]
-    if persons is None:
-        return inside
-    of_records = inside[:, persons]
-    _check_classes(data, of_records)
-    return of_records
+    return inside if persons is None else inside[:, persons]
 
 
 def _kinds(data: LabeledData, persons: Tensor) -> list[Tensor]:
@@ -152,15 +147,42 @@ def _kinds(data: LabeledData, persons: Tensor) -> list[Tensor]:
     return [(rarest == label).nonzero()[:, 0] for label in range(data.num_classes)]
 
 
-def _check_classes(data: LabeledData, inside: Tensor) -> None:
-    """Refuse halves of persons without a class."""
+def check_classes(data: LabeledData, inside: Tensor, what: str = "records") -> None:
+    """Refuse halves without a class, of which no set can be made.
+
+    Args:
+        data: real data.
+        inside: see :func:`halves`.
+        what: they are halves of.
+
+    Raises:
+        OptionError: a class is of so few that a half is without it.
+    """
     for half in inside:
         there = data.targets.cpu()[half].bincount(minlength=data.num_classes) > 0
         for name, known in zip(data.class_names, there.tolist(), strict=True):
             if not known:
                 raise OptionError(
-                    f"one half of the persons has no record of class {name!r}; give at least two persons of each class"
+                    f"one half of the {what} has no record of class {name!r}; give at least two {what} of each class, "
+                    "or shadows=0 (--shadows 0) to leave membership out"
                 )
+
+
+def as_of_members(number: int, strangers: int, rng: torch.Generator) -> Tensor:
+    """Choose the sets that strangers, who are in no half, are compared with: one of each pair, as for members.
+
+    Were they the same for all strangers, what is peculiar to a set would tell these from members.
+
+    Args:
+        number: of halves, even.
+        strangers: how many.
+        rng: generator on the CPU.
+
+    Returns:
+        ``(number, strangers)``.
+    """
+    first = torch.rand(number // 2, strangers, generator=rng) < 0.5
+    return torch.stack([first, ~first], 1).flatten(0, 1)
 
 
 def by_person(values: Tensor, persons: Tensor) -> Tensor:
@@ -324,7 +346,9 @@ def counted(
 
 
 def _curve(members: np.ndarray, others: np.ndarray) -> tuple[tuple[float, float], ...]:
-    """Return points of the ROC, at rates that a log axis shows evenly."""
+    """Return points of the ROC, at rates that a log axis shows evenly; the end alone where nobody is on one side."""
+    if len(members) == 0 or len(others) == 0:
+        return ((1.0, 1.0),)
     ordered = np.sort(others)[::-1]
     allowed = np.unique(np.geomspace(1, len(others), 40).round().astype(int))
     ends = np.append(ordered, -np.inf)[allowed]

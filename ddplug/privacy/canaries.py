@@ -113,6 +113,7 @@ def judge_canaries(signal: str, seen: Tensor, inside: Tensor, delta: float) -> l
 def _judged(target: str, signal: str, scores: np.ndarray, coin: np.ndarray, delta: float) -> Membership:
     both = [(row[known], row[~known]) for row, known in zip(scores, coin, strict=True)]
     areas = [area(*each) for each in both if all(map(len, each))]
+    exposures = np.concatenate([_exposures(*each) for each in both])
     return Membership(
         target,
         signal,
@@ -121,7 +122,8 @@ def _judged(target: str, signal: str, scores: np.ndarray, coin: np.ndarray, delt
         mean_interval(areas) if len(areas) > 1 else (0.0, 1.0),
         *counted(scores[coin], scores[~coin]),
         epsilon=_epsilon(scores, coin, delta),
-        exposure=float(np.mean(np.concatenate([_exposures(*each) for each in both]))),
+        # few coins may all say that a canary is out
+        exposure=float(exposures.mean()) if len(exposures) else 0.0,
     )
 
 

@@ -7,7 +7,10 @@ import math
 import numpy as np
 from scipy import stats
 
-__all__ = ["area", "area_interval", "clopper_pearson", "epsilon_of_guesses", "mean_interval"]
+from ddplug.errors import OptionError
+from ddplug.utils.checks import real, whole
+
+__all__ = ["area", "area_interval", "clopper_pearson", "epsilon_of_guesses", "lowest_by_chance", "mean_interval"]
 
 
 def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -16,7 +19,10 @@ def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[f
     Args:
         hits: at most ``trials``.
         trials: at least 0; of none, nothing is known.
-        confidence: that the true share lies inside.
+        confidence: that the true share lies inside, above 0 and below 1.
+
+    Raises:
+        OptionError: a number is out of range.
 
     Reference: Clopper & Pearson, "The use of confidence or fiducial limits", Biometrika 1934.
 
@@ -24,10 +30,47 @@ def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[f
         >>> [round(end, 4) for end in clopper_pearson(0, 100)]
         [0.0, 0.0362]
     """
-    tail = (1 - confidence) / 2
+    hits, trials = _share("hits", hits, "trials", trials)
+    tail = (1 - _within("confidence", confidence)) / 2
     low = float(stats.beta.ppf(tail, hits, trials - hits + 1)) if hits > 0 else 0.0
     high = float(stats.beta.ppf(1 - tail, hits + 1, trials - hits)) if hits < trials else 1.0
     return low, high
+
+
+def _share(name: str, part: int, whose: str, of: int) -> tuple[int, int]:
+    """Return two counts, of which one is a part of the other."""
+    part, of = whole(name, part), whole(whose, of)
+    if not 0 <= part <= of:
+        raise OptionError(f"{name} is {part} of {of} {whose}; it must be between 0 and their number")
+    return part, of
+
+
+def _within(name: str, value: float) -> float:
+    number = float(real(name, value))
+    if not 0 < number < 1:
+        raise OptionError(f"{name} is {value}; it must be above 0 and below 1")
+    return number
+
+
+def lowest_by_chance(lowest: int, number: int, others: int) -> float:
+    """Compute how likely so many of some numbers are below all others, if all of them are drawn alike.
+
+    The smallest of the others is as random as the rest: a binomial distribution, which takes it for known, calls far
+    too much unlikely where the others are few.
+
+    Args:
+        lowest: how many at least are below all others.
+        number: of those that they are among.
+        others: how many there are.
+
+    Example:
+        Of two and two in any order, the first two are the lowest in one case of six.
+
+        >>> round(1 / lowest_by_chance(2, 2, 2))
+        6
+    """
+    # the lowest of all, the second lowest, ... are none of the others
+    return math.prod((number - k) / (number + others - k) for k in range(lowest))
 
 
 def area(members: np.ndarray, others: np.ndarray) -> float:
@@ -67,11 +110,14 @@ def epsilon_of_guesses(right: int, guesses: int, canaries: int, delta: float = 0
     One run with many canaries is enough, and they need not be independent of each other.
 
     Args:
-        right: guesses that were right.
+        right: guesses that were right, at most ``guesses``.
         guesses: that were made; the others were passed over, as was decided without the answers.
         canaries: that there were.
-        delta: of the guarantee.
-        confidence: that epsilon is larger.
+        delta: of the guarantee, at least 0 and below 1.
+        confidence: that epsilon is larger, above 0 and below 1.
+
+    Raises:
+        OptionError: a number is out of range.
 
     Reference: Steinke, Nasr & Jagielski, "Privacy Auditing with One (1) Training Run", NeurIPS 2023, theorem 5.2 and
     appendix D.
@@ -80,6 +126,10 @@ def epsilon_of_guesses(right: int, guesses: int, canaries: int, delta: float = 0
         >>> round(epsilon_of_guesses(100, 100, 100), 2), epsilon_of_guesses(55, 100, 100)
         (3.49, 0.0)
     """
+    right, guesses = _share("right", right, "guesses", guesses)
+    guesses, canaries = _share("guesses", guesses, "canaries", canaries)
+    delta = 0.0 if delta == 0 else _within("delta", delta)
+    confidence = _within("confidence", confidence)
 
     def excluded(epsilon: float) -> bool:
         return _chance(right, guesses, canaries, epsilon, delta) <= 1 - confidence

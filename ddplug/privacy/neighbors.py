@@ -12,7 +12,7 @@ from torch import Tensor
 from ddplug.data.labeled import LabeledData
 from ddplug.networks.factory import Network
 from ddplug.networks.functional import forward, initial_parameters, stateless
-from ddplug.privacy.intervals import clopper_pearson
+from ddplug.privacy.intervals import lowest_by_chance
 
 __all__ = ["Nearest", "closest", "nearest", "spaces"]
 
@@ -51,9 +51,8 @@ class Nearest:
 
     @property
     def found(self) -> bool:
-        """Whether there are more than chance gives; wrongly so in one of a thousand cases."""
-        low, _ = clopper_pearson(self.near, len(self.ratios), 0.998)
-        return low > self.by_chance / len(self.ratios)
+        """Whether there are more than chance gives; wrongly so in at most one of a thousand cases."""
+        return lowest_by_chance(self.near, len(self.ratios), len(self.reference)) <= 0.001
 
     def to_json(self) -> dict[str, Any]:
         """Return it in JSON-ready values."""

@@ -17,9 +17,21 @@ from ddplug.distillation.callbacks import Callback
 from ddplug.distillation.loop import distill
 from ddplug.distillation.protocol import Distiller
 from ddplug.distillation.storage import reduced_to
-from ddplug.errors import DdplugError, OptionError
+from ddplug.errors import DataError, DdplugError, OptionError
 from ddplug.networks.factory import Network
-from ddplug.privacy.attacks import ATTACKS, Membership, by_person, halves, judge, judge_one, rows, signals
+from ddplug.networks.forms import AUTO, SUITED, form_of
+from ddplug.privacy.attacks import (
+    ATTACKS,
+    Membership,
+    as_of_members,
+    by_person,
+    check_classes,
+    halves,
+    judge,
+    judge_one,
+    rows,
+    signals,
+)
 from ddplug.privacy.beside import Beside
 from ddplug.privacy.canaries import KINDS, coins, joined, judge_canaries, plant
 from ddplug.privacy.neighbors import Nearest, nearest, spaces
@@ -31,6 +43,7 @@ from ddplug.synthetic.statement import in_words, privacy_statement
 from ddplug.utils.checks import whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.forecast import Forecast
+from ddplug.utils.notes import note
 from ddplug.utils.progress import progress
 from ddplug.utils.randomness import nth_generator
 from ddplug.utils.surroundings import own_surroundings
@@ -43,6 +56,9 @@ _RECORDS = 2000
 
 _LEAST = 4
 """Shadow sets: two pairs, so that a score is chosen on one and counted on the other."""
+
+_NETWORKS = {**SUITED, "image": "convnet:width=32"}
+"""Form of the inputs -> the network that ``"auto"`` stands for; many of them are trained."""
 
 _FEWEST = 4 * len(KINDS)
 """Canaries: of each kind one is guessed to be in, and one to be out."""
@@ -200,6 +216,29 @@ def _check_number(name: str, number: int, least: int) -> None:
         raise OptionError(f"{name} is {number}; it must be 0, or an even number of at least {least}")
 
 
+def _check_apart(data: LabeledData, held_out: LabeledData) -> None:
+    """Refuse held-out data that nothing can be told by."""
+    if len(held_out) < 2:
+        raise DataError(
+            f"the held-out data {held_out.name!r} have 1 sample; give at least 2, to measure distances to one part of "
+            "them and to compare another with"
+        )
+    if held_out.fingerprint == data.fingerprint:
+        raise DataError(
+            f"the held-out data are the training data {data.name!r} themselves, by which nothing is found; give "
+            "samples that had no part in the set, as the second part of data.split(0.2) if it was made from the first"
+        )
+
+
+def _tell_of_others(synthetic: SyntheticSet, data: LabeledData) -> None:
+    """Say where a set was made from other data, as far as it tells: whose records are there is not found by these."""
+    if synthetic.data_fingerprint not in (None, data.fingerprint):
+        note(
+            f"by its file the set was made from other data than {data.name!r} as given here, or from a part of them; "
+            "less may be found than there is"
+        )
+
+
 def _check_canaries(canaries: int, held_out: LabeledData) -> None:
     """Refuse more canaries than can be made."""
     if 2 * canaries > len(held_out):
@@ -243,6 +282,7 @@ def _membership(
     """Make shadow sets and attack them, and the set, by means of them; the same of what stands beside it."""
     rng = nth_generator(seed, 0)
     inside = halves(data, shadows, rng, persons)
+    check_classes(data, inside, "records" if persons is None else "persons")
     planted, tossed, held_out = _planted(held_out, canaries, shadows, nth_generator(seed, shadows + 2))
     asked, unseen = (_some(each, _RECORDS, rng) for each in (data, held_out))
     records = [data.subset(asked), held_out.subset(unseen), *([planted] if canaries else [])]
@@ -270,9 +310,7 @@ def _membership(
             say(f"{shadows} shadow sets of halves of the data will take about {duration(took)}")
     own = look(synthetic, shadows + 1)
     known = inside[:, asked]
-    # of a stranger, who is in no half, as many sets are compared with as of a member
-    chosen = (torch.arange(shadows) % 2 == 0)[:, None].expand(shadows, len(unseen))
-    out = torch.cat([~known, chosen], 1)
+    out = torch.cat([~known, as_of_members(shadows, len(unseen), rng)], 1)
     delta = (privacy_statement(synthetic.provenance) or {"delta": 0.0})["delta"]
     found = []
     for name in own:
@@ -318,7 +356,7 @@ def audit(
     canaries: int = 0,
     persons: Sequence[Any] | Tensor | None = None,
     distiller: Distiller | None = None,
-    network: Network = "convnet:width=32",
+    network: Network = AUTO,
     beside: bool = True,
     seed: int = 0,
     device: str | torch.device = "auto",
@@ -329,7 +367,7 @@ def audit(
     Args:
         synthetic: any set, or the file of one.
         data: the data that it was made from.
-        held_out: data of the same kind that had no part in it.
+        held_out: at least two samples of the same kind that had no part in it.
         shadows: sets to make of random halves of the data, an even number of at least 4; each takes as long as the set
             took. 0 to leave membership out.
         canaries: records made to be found, which are put among the data of shadow sets
@@ -337,7 +375,8 @@ def audit(
             epsilon can be.
         persons: whose each training record is, to guess whether a person is among the data; by default it is nobody's.
         distiller: the method that made the set; by default what its provenance says.
-        network: to train on sets, and at random for features.
+        network: to train on sets, and at random for features; ``"auto"`` for convnet:width=32 where the set holds
+            images, conv1d where it holds series, and mlp where it holds rows of numbers.
         beside: whether to attack in the same way what else might be passed on of the same halves of the data.
         seed: of all randomness.
         device: see :func:`ddplug.utils.devices.pick_device`.
@@ -349,7 +388,7 @@ def audit(
     Raises:
         OptionError: the number of shadow sets or of canaries is odd, too small or too large, persons do not fit the
             data, or the method cannot be made again.
-        DataError: the data are not of the set's kind.
+        DataError: the data are not of the set's kind, or what is held out is too little or the data themselves.
 
     Example:
         >>> from ddplug import distill
@@ -367,8 +406,11 @@ def audit(
     if not shadows and (canaries or persons is not None):
         raise OptionError("canaries and persons are looked for in shadow sets, and shadows is 0; make at least 4")
     method = (distiller or _method(synthetic)) if shadows else None
+    network = _NETWORKS[form_of(synthetic.shape)] if network == AUTO else network
     place = pick_device(device)
     train, rest = (same_space(synthetic, each, what, place) for each, what in ((data, "train"), (held_out, "held-out")))
+    _check_apart(train, rest)
+    _tell_of_others(synthetic, train)
     _check_canaries(canaries, rest)
     whose = _numbered(persons, len(train))
     rng = nth_generator(seed, 0)

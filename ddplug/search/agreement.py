@@ -6,6 +6,7 @@ is trained by one protocol, for as many steps, and costs the same.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from ddplug.errors import DataError, OptionError
 from ddplug.evaluation.figures import scatter
@@ -23,10 +25,13 @@ from ddplug.networks.factory import build
 from ddplug.search.budget import steps_within
 from ddplug.search.candidates import Candidates
 from ddplug.search.journal import Journal, Record
-from ddplug.search.judging import Judge, Source
+from ddplug.search.judging import Candidate, Judge, Source, parted
 from ddplug.search.protocol import Protocol
 from ddplug.search.sets import folder_at, widened
-from ddplug.search.zero_cost import zero_cost
+from ddplug.search.tables import is_estimator
+from ddplug.search.zero_cost import SCORES, zero_cost
+from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.checks import one_of
 from ddplug.utils.forecast import Parts
 from ddplug.utils.randomness import seeded
 from ddplug.utils.text import roughly
@@ -61,7 +66,8 @@ class Study:
         zero: names of untrained scores, see :mod:`ddplug.search.zero_cost`.
 
     Raises:
-        OptionError: there are fewer than 2 candidates, a name is taken, or the folder cannot be written.
+        OptionError: there are fewer than 2 candidates, a name is taken or that of no untrained score, or the folder
+            cannot be written.
 
     Example:
         >>> import tempfile
@@ -84,12 +90,15 @@ class Study:
     folder: str | Path
     zero: Sequence[str] = ()
     _records: dict[str, list[Record | None]] = field(default_factory=dict, init=False)
-    _untrained: dict[str, list[float]] = field(default_factory=dict, init=False)
+    _untrained: dict[str, list[float | None]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if len(self.candidates.samples) < 2:
             number = len(self.candidates.samples)
             raise OptionError(f"a study of {number} candidates ranks nothing; give at least 2")
+        self.zero = (self.zero,) if isinstance(self.zero, str) else tuple(self.zero)
+        for name in self.zero:
+            one_of("zero-cost score", name, SCORES)
         taken = {"full", *self.zero} & set(self.proxies)
         if taken:
             raise OptionError(f"a proxy is named {sorted(taken)[0]!r}, which is taken; choose another name")
@@ -137,6 +146,8 @@ class Study:
         Raises:
             OptionError: see :class:`Study`; or the cost does not allow a single step.
         """
+        if EARLY in sets:
+            raise OptionError(f"a set is named {EARLY!r}, which is taken; choose another name")
         common = replace(protocol, epochs=None, steps=1)
         proxies = {name: Judge(made, validation, common) for name, made in sets.items()}
         proxies[EARLY] = replace(full, validation=validation, protocol=common)
@@ -197,19 +208,14 @@ class Study:
         }
         return found | {name: list(self._zero_cost(name)) for name in self.zero}
 
-    def _zero_cost(self, name: str) -> list[float]:
-        """Return an untrained score of each candidate, computed once."""
+    def _zero_cost(self, name: str) -> list[float | None]:
+        """Return an untrained score of each candidate, computed once; ``None`` where it cannot be."""
         samples, make = self.candidates.samples, self.candidates.make
         if len(self._untrained.get(name, ())) != len(samples):
             train, channels = self.full.sets()[0], self.full.protocol.channels
             index = torch.randperm(len(train), generator=seeded(0))[:64]
             x, y = train[index]
-            classes = train.num_classes
-            shape = tuple(x.shape[1:])
-            self._untrained[name] = [
-                zero_cost(name, partial(build, make(sample), shape, classes, seeded(0)), widened(x, channels), y)
-                for sample in samples
-            ]
+            self._untrained[name] = [_untrained(name, make(sample), x, y, channels, train) for sample in samples]
         return self._untrained[name]
 
     def _both(self) -> list[int]:
@@ -291,7 +297,7 @@ class Study:
 
     def _costs(self, name: str) -> dict[str, Any]:
         if name not in self.judges:
-            return {"cost": 0.0, "seconds": 0.0, "failed": 0}
+            return {"cost": 0.0, "seconds": 0.0, "failed": self._zero_cost(name).count(None)}
         records = self.records(name)
         done = [record.result.seconds for record in records if record is not None]
         share = self.judges[name].cost / _once(self.full)
@@ -307,6 +313,23 @@ class Study:
         scores = self.judged()
         notes = {row["name"]: f"Spearman {_text(row['spearman'][0])}" for row in rows}
         return scatter(scores["full"], {name: scores[name] for name in notes}, notes)
+
+
+def _untrained(
+    name: str, candidate: Candidate, x: Tensor, y: Tensor, channels: int | None, train: SyntheticSet
+) -> float | None:
+    """Return an untrained score of a candidate; ``None`` where it fails, as training it does, or has none."""
+    network = parted(candidate)[0]
+    if is_estimator(network):
+        raise OptionError(
+            f"{name!r} is a score of networks, and a candidate is a {type(network).__name__}; leave it out"
+        )
+    inputs = widened(x, channels)
+    try:
+        score = zero_cost(name, partial(build, network, train.shape, train.num_classes, seeded(0)), inputs, y)
+    except Exception:  # a user's network may raise anything
+        return None
+    return score if math.isfinite(score) else None
 
 
 HEAD = (

@@ -15,7 +15,7 @@ from ddplug.errors import OptionError
 from ddplug.networks.convnet import SPACE, ConvNet
 from ddplug.networks.layers import ACTIVATIONS, POOLS, pick
 from ddplug.search.judging import Candidate
-from ddplug.utils.checks import image_shape, values_at_least
+from ddplug.utils.checks import image_shape, scalar, values_at_least, whole
 
 __all__ = ["CHOICES", "Candidates", "check_choices", "convnets", "distinct", "member"]
 
@@ -48,6 +48,10 @@ class Candidates:
     make: Callable[[Mapping[str, Any]], Candidate]
     about: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # whoever draws them may give an iterator, and they are gone through several times
+        object.__setattr__(self, "samples", list(self.samples))
+
 
 def distinct(draw: Callable[[RandomState], dict[str, Any] | None], n: int, seed: int = 0) -> list[dict[str, Any]]:
     """Draw distinct samples.
@@ -60,6 +64,7 @@ def distinct(draw: Callable[[RandomState], dict[str, Any] | None], n: int, seed:
     Raises:
         OptionError: ``n`` is below 1, or the space seems to have fewer.
     """
+    n = whole("n", n)
     values_at_least(1, n=n)
     state = RandomState(seed)
     found: dict[str, dict[str, Any]] = {}
@@ -100,9 +105,9 @@ def convnets(shape: Sequence[int], num_classes: int, n: int, seed: int = 0, **ch
     for name in choices:
         if name not in CHOICES:
             raise OptionError(f"there is no choice {name!r} in the space; give {', '.join(CHOICES)}")
-    all_choices = {label: list(choices.get(label, own)) for label, own in CHOICES.items()}
-    whole = tuple(shape)
-    check_choices("the space", whole, num_classes, all_choices)
+    all_choices = {label: list(map(scalar, choices.get(label, own))) for label, own in CHOICES.items()}
+    inputs, outputs = tuple(whole("shape", side) for side in shape), whole("num_classes", num_classes)
+    check_choices("the space", inputs, outputs, all_choices)
 
     def draw(state: RandomState) -> dict[str, Any]:
         # as NNI draws, so that both adapters see the same networks
@@ -111,9 +116,9 @@ def convnets(shape: Sequence[int], num_classes: int, n: int, seed: int = 0, **ch
         }
 
     def make(sample: Mapping[str, Any]) -> Candidate:
-        return partial(member, sample, whole, num_classes)
+        return partial(member, sample, inputs, outputs)
 
-    about = {"space": {"convnets": [list(whole), num_classes]}}
+    about = {"space": {"convnets": [list(inputs), outputs]}}
     return Candidates(distinct(draw, n, seed), make, about)
 
 
@@ -135,6 +140,7 @@ def check_choices(what: str, shape: tuple[int, ...], num_classes: int, choices: 
         OptionError: see :func:`convnets`.
     """
     image_shape(shape, what, "use mlp")
+    values_at_least(1, num_classes=num_classes)
     for label, values in choices.items():
         if not values or len(set(values)) < len(values):
             raise OptionError(f"{what} has the choices {values} of {label}; give one or more different values")

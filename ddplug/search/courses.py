@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ddplug.search.journal import Record
+from ddplug.search.journal import Record, key
 
 __all__ = ["Course", "courses", "name_of_sample"]
 
@@ -47,8 +47,8 @@ class Course:
 
 
 def name_of_sample(sample: Mapping[str, Any]) -> str:
-    """Tell samples apart, whatever the order of their choices."""
-    return repr(sorted((str(label), value) for label, value in sample.items()))
+    """Tell samples apart, whatever the order of their choices, and whether they were in a journal meanwhile."""
+    return key({str(label): value for label, value in sample.items()}, {})
 
 
 def _settings(record: Record) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def progress(proxies: Journal | Sequence[Record], full: Sequence[Record] = (), *
     """
     if isinstance(proxies, Journal):
         proxies, full = _one(proxies)
+    proxies, full = list(proxies), list(full)
     if not any(record.metric is not None for record in proxies):
         raise DataError(f"none of {len(proxies)} candidates succeeded, and there is nothing to draw; search first")
     promoted = {name_of_sample(record.sample): record for record in full if record.metric is not None}

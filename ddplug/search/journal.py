@@ -88,10 +88,17 @@ class Record:
         return cls(**{entry.name: frozen[entry.name] for entry in fields(cls) if entry.name in frozen}, result=result)
 
 
+def _own(value: Any) -> Any:
+    """Return a number or an array of numpy or torch as Python's own, for JSON."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
 def _canonical(value: Any, what: str) -> str:
     """Write JSON in the one way that depends on the content alone."""
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_own)
     except (TypeError, ValueError) as error:
         raise OptionError(f"{what} cannot be written as JSON: {error}; use numbers, text, booleans and lists") from None
 
@@ -100,7 +107,8 @@ def key(sample: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Name a candidate under an evaluator's settings; equal content gives an equal name, in any process.
 
     Args:
-        sample: the candidate, label -> choice; tuples and lists count as the same.
+        sample: the candidate, label -> choice; tuples and lists count as the same, and so do a number of numpy or torch
+            and Python's own.
         settings: everything else the metric depends on, fingerprints of the files included.
 
     Returns:
@@ -176,7 +184,7 @@ class Journal:
             OptionError: something in it is not JSON-ready or not finite, or the file cannot be written.
         """
         try:
-            line = _sealed(json.dumps(record.to_json(), allow_nan=False).encode()) + b"\n"
+            line = _sealed(json.dumps(record.to_json(), allow_nan=False, default=_own).encode()) + b"\n"
         except (TypeError, ValueError) as error:
             raise OptionError(
                 f"a record of {dict(record.sample)} cannot be written as JSON: {error}; use numbers and text"
@@ -227,7 +235,8 @@ class Journal:
             return None
         try:
             values = json.loads(line)
-            return Record.from_json(values) if values.keys() >= _REQUIRED else None
+            known = values.keys() >= _REQUIRED and isinstance(values["sample"], dict)
+            return Record.from_json(values) if known else None
         except (ValueError, TypeError, AttributeError, RecursionError):
             return None
 

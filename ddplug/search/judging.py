@@ -22,16 +22,17 @@ from ddplug.search.candidate import Report, images_of, train_and_score
 from ddplug.search.journal import Journal, Record, key
 from ddplug.search.protocol import CandidateError, Protocol, Result, reason
 from ddplug.search.sets import check_pair, load_set
-from ddplug.search.tables import fit_and_score, is_estimator, parameters
+from ddplug.search.tables import fit_and_score, is_estimator, is_told, parameters
 from ddplug.search.workers import Workers
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.held_out import holdout
+from ddplug.synthetic.ready import ready
 from ddplug.utils.devices import pick_device
 from ddplug.utils.files import check_writable
 from ddplug.utils.fingerprints import file_fingerprint, fingerprint
 from ddplug.utils.processes import LostError
 
-__all__ = ["Candidate", "Case", "Judge", "Source", "Work", "judge", "mark_of", "metric_of"]
+__all__ = ["Candidate", "Case", "Judge", "Source", "Work", "judge", "mark_of", "metric_of", "parted"]
 
 Candidate: TypeAlias = Any
 """A network's name with options, a function that makes one (see :func:`ddplug.networks.build`), or an estimator.
@@ -40,7 +41,10 @@ Or a pair of one of these and the fields of :class:`~ddplug.search.Protocol` tha
 """
 
 Source: TypeAlias = SyntheticSet | Data
-"""A set, real data (see :func:`ddplug.data.as_labeled`), or the path of a file that holds either as a set."""
+"""A set, real data (see :func:`ddplug.data.as_labeled`), or the path of a file that holds either as a set.
+
+A text is such a path, or the name of a set that comes with the package; name a data set as ``load_dataset("digits")``.
+"""
 
 Work: TypeAlias = Callable[[Report], Result]
 """Trains and scores, and reports interim accuracies to the function that it is given."""
@@ -139,7 +143,8 @@ class _Held:
         if isinstance(source, _Held):
             return source
         if isinstance(source, (str, os.PathLike)):
-            path = os.path.abspath(source)
+            known = ready(source)
+            path = os.path.abspath(source if known is None else known.path)
             return cls(path, file_fingerprint(path))
         made = source if isinstance(source, SyntheticSet) else holdout(source)
         about = [made.class_names, made.num_classes, made.recipe.to_json()]
@@ -203,10 +208,17 @@ class Judge:
     def __post_init__(self) -> None:
         if not isinstance(self.protocol, Protocol):
             raise OptionError(f"protocol is {self.protocol!r}; give one, as ddplug.search.Protocol(steps=100)")
+        if self.workers is not None and not callable(getattr(self.workers, "run", None)):
+            raise OptionError(f"workers is {self.workers!r}; give some, as ddplug.search.Workers(2)")
         for name in ("train", "validation"):
             object.__setattr__(self, name, _Held.of(getattr(self, name)))
         if self.journal is not None:
             check_writable(self.journal)
+        taken = {"train", "validation", "candidate", *Protocol(steps=1).settings()} & set(self.about)
+        if taken:
+            raise OptionError(
+                f"about names {sorted(taken)[0]!r}, which the journal has by itself; choose another name, as 'space'"
+            )
         if self._marks["train"] == self._marks["validation"]:
             raise DataError(
                 f"train and validation are one and the same, {self.train}; cut off data, see ddplug.holdout"
@@ -253,7 +265,7 @@ class Judge:
         Args:
             candidate: see :meth:`__call__`; one that changes nothing in the protocol if not given.
         """
-        bare, changes = _parted(candidate)
+        bare, changes = parted(candidate)
         protocol, train = self.protocol.changed(**changes), self.sets()[0]
         each = 1 if is_estimator(bare) else steps_of(protocol.recipe(train.recipe), len(train))
         return protocol.seeds * each
@@ -270,16 +282,17 @@ class Judge:
             candidate: see :meth:`__call__`, as all else.
             sample: what tells it from others.
         """
-        bare, changes = _parted(candidate)
+        bare, changes = parted(candidate)
         settings, named = self._changed(changes).settings, _named(bare)
-        if sample is not None:
-            # what a candidate says of itself is in its key, whatever the sample leaves out
-            return Case(dict(sample), {**settings, **({"candidate": named} if named else {})}, self.journal)
-        if not named and self.journal is not None:
+        told = is_told(bare) if is_estimator(bare) else bool(named)
+        if self.journal is not None and not told and not sample:
             raise OptionError(
                 f"candidate {name_of(bare)} has no sample, and a journal could not tell it from others; "
                 "give sample={...}, the choices that it is made of"
             )
+        if sample is not None:
+            # what a candidate says of itself is in its key, whatever the sample leaves out
+            return Case(dict(sample), {**settings, **({"candidate": named} if named else {})}, self.journal)
         return Case({**(named or {"network": name_of(bare)}), **changes}, settings, self.journal)
 
     def find(self, candidate: Candidate, sample: Mapping[str, Any] | None = None) -> Record | None:
@@ -303,10 +316,11 @@ class Judge:
             ``record.failure`` says why.
 
         Raises:
-            OptionError: a function came without a sample, the sample is not JSON-ready, a field of the protocol is
-                unknown or out of range, or a candidate cannot be sent to a worker.
+            OptionError: what does not tell itself from others, as a function, came without a sample where there is a
+                journal; the sample is not JSON-ready, a field of the protocol is unknown or out of range, or a
+                candidate cannot be sent to a worker.
         """
-        bare, changes = _parted(candidate)
+        bare, changes = parted(candidate)
         own, case = self._changed(changes), self.case(candidate, sample)
         if self.workers is None or case.known() is not None:
             return case.settle(lambda report: own._work(bare, report), report)
@@ -364,8 +378,12 @@ def _named(candidate: Candidate) -> dict[str, Any]:
     return {"network": candidate} if isinstance(candidate, str) else {}
 
 
-def _parted(candidate: Candidate) -> tuple[Candidate, Mapping[str, Any]]:
-    """Part a candidate from what it changes in the protocol."""
+def parted(candidate: Candidate) -> tuple[Candidate, Mapping[str, Any]]:
+    """Part a candidate from what it changes in the protocol.
+
+    Raises:
+        OptionError: it is a tuple, and no pair of both.
+    """
     if not isinstance(candidate, tuple):
         return candidate, {}
     if len(candidate) != 2 or not isinstance(candidate[1], Mapping):

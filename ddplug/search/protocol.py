@@ -104,6 +104,8 @@ class Protocol:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _number(name, value))
+        if isinstance(self.device, torch.device):  # as other functions take it
+            object.__setattr__(self, "device", str(self.device))
         for name in ("schedule", "augment", "device"):
             text = getattr(self, name)
             if text is not None and not isinstance(text, str):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import torch
 
 from ddplug.errors import OptionError
-from ddplug.search.journal import Record
+from ddplug.search.courses import courses, name_of_sample
+from ddplug.search.journal import Journal, Record
 from ddplug.search.protocol import CandidateError
 from ddplug.utils.checks import values_at_least, whole
 from ddplug.utils.randomness import seeded
@@ -103,7 +105,7 @@ class Retrained:
 
 
 def retrain(
-    records: Sequence[Record],
+    records: Journal | Iterable[Record],
     full: Callable[[Mapping[str, Any]], Record],
     *,
     top_k: int = 3,
@@ -116,7 +118,8 @@ def retrain(
     far as ``top_k`` is small. Give ``full`` a journal, and what was trained before is not trained again.
 
     Args:
-        records: what the search found, as :meth:`ddplug.search.Journal.results` gives it.
+        records: what the search found, or its journal. Where they tell of full training too, as those of a journal that
+            it shares, only what was found cheaply counts.
         full: judges a sample by full training: ``lambda sample: judge(make(sample), sample)``.
         top_k: how many of the best to train, at least 1.
         chance: how many to draw by chance from all; twice ``top_k`` if not given, 0 for none. Those that are among the
@@ -127,7 +130,8 @@ def retrain(
         Both, and what was gained.
 
     Raises:
-        OptionError: there is no success among the records, or a number is out of range.
+        OptionError: there is no success among the records, they tell of several searches, a number is out of range, or
+            ``full`` gives something else than a record.
 
     Example:
         >>> from ddplug.search.protocol import Result
@@ -136,7 +140,8 @@ def retrain(
         >>> truth.best.sample, round(truth.gain, 2)
         ({'n': 4}, 0.4)
     """
-    done = list({record.key: record for record in records if record.metric is not None}.values())
+    records = list(records.results() if isinstance(records, Journal) else records)
+    done = _of_one_search([record for record in records if record.metric is not None])
     if not done:
         raise OptionError(f"{len(records)} records hold no success to train in full; search first")
     top_k = whole("top_k", top_k)
@@ -147,11 +152,31 @@ def retrain(
     order = torch.randperm(len(done), generator=seeded(seed))[:number].tolist()
     drawn = [done[n] for n in order]
     wanted = {record.key: record.sample for record in (*ordered, *drawn)}
-    trained = {key: full(sample) for key, sample in wanted.items()}
+    trained = {key: _record(full(sample)) for key, sample in wanted.items()}
     best = sorted((trained[record.key] for record in ordered), key=lambda record: -_value(record))
     return Retrained(tuple(best), tuple(trained[record.key] for record in drawn), len(ordered))
 
 
+def _of_one_search(done: Sequence[Record]) -> list[Record]:
+    """Return the last success of every key, without full training of candidates that were judged cheaply too."""
+    own = list({record.key: record for record in done}.values())
+    if len({name_of_sample(record.sample) for record in own}) == len(own):
+        return own
+    found = courses(own)
+    if len(found) > 1:
+        raise OptionError(
+            f"the records tell of {len(found)} searches, by their sets and steps, and judge some candidates in each; "
+            "choose one of ddplug.search.courses.courses(records), and give its proxies"
+        )
+    return list(found[0].proxies)
+
+
+def _record(made: Any) -> Record:
+    if not isinstance(made, Record):
+        raise OptionError(f"full gives a {type(made).__name__}; let it return the record of a ddplug.search.Judge")
+    return made
+
+
 def _value(record: Record) -> float:
     """Return a metric to sort by; failures come last."""
-    return -1.0 if record.metric is None else record.metric
+    return -math.inf if record.metric is None else record.metric

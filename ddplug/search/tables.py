@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -14,7 +15,7 @@ from ddplug.search.protocol import Protocol, Result, reason
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.utils.surroundings import own_surroundings
 
-__all__ = ["fit_and_score", "is_estimator", "parameters"]
+__all__ = ["fit_and_score", "is_estimator", "is_told", "parameters"]
 
 
 def is_estimator(candidate: Any) -> bool:
@@ -35,13 +36,46 @@ def parameters(estimator: Any) -> dict[str, Any]:
     return {"estimator": type(estimator).__name__, **{name: _described(value) for name, value in own.items()}}
 
 
+def is_told(estimator: Any) -> bool:
+    """Return whether parameters tell an estimator from all others: it has them, and none is an unnamed function."""
+    return hasattr(estimator, "get_params") and "<" not in _kinds(parameters(estimator))
+
+
+class _Kind(str):
+    """What stands for something that only this process knows: ``"<function>"``."""
+
+
+def _kinds(described: Any) -> str:
+    """Return what of a description stands for something unknown."""
+    if isinstance(described, _Kind):
+        return described
+    if isinstance(described, Mapping):
+        described = list(described.values())
+    return "".join(map(_kinds, described)) if isinstance(described, list) else ""
+
+
 def _described(value: Any) -> Any:
-    """Put parameters in the place of estimators, as of the steps of a pipeline, and text in that of NaN."""
+    """Put parameters in the place of estimators, as of steps of a pipeline, and text in that of NaN and functions."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, list | tuple):
         return [_described(one) for one in value]
+    if isinstance(value, Mapping):
+        return {str(name): _described(one) for name, one in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return parameters(value) if hasattr(value, "get_params") and not isinstance(value, type) else value
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    return parameters(value) if hasattr(value, "get_params") and not isinstance(value, type) else _name(value)
+
+
+def _name(value: Any) -> str:
+    """Name a function or a class; anything else by how it is made, if it says so."""
+    name = getattr(value, "__qualname__", getattr(value, "__name__", None))
+    if name is None:
+        text = repr(value)
+        return text if " at 0x" not in text else _Kind(f"<{type(value).__qualname__}>")
+    return f"{value.__module__}.{name}" if "<" not in name else _Kind(f"<{type(value).__qualname__}>")
 
 
 def _fresh(estimator: Any, seed: int) -> Any:
@@ -81,7 +115,9 @@ def fit_and_score(estimator: Any, train: SyntheticSet, validation: SyntheticSet,
     (x, y), (test_x, test_y) = ((own.inputs.flatten(1).numpy(), own.hard_targets.numpy()) for own in parts)
     try:
         for seed in range(protocol.seed, protocol.seed + protocol.seeds):
-            score = float(_fresh(estimator, seed).fit(x, y).score(test_x, test_y))
+            fresh = _fresh(estimator, seed)
+            fresh.fit(x, y)
+            score = float(fresh.score(test_x, test_y))
             if not math.isfinite(score):
                 raise DivergedError(f"its score is {score}")
             scores.append(score)

@@ -61,7 +61,8 @@ class Workers:
         gpus = visible_gpus()
         own = [{"CUDA_VISIBLE_DEVICES": gpus[n % len(gpus)]} if len(gpus) > 1 else {} for n in range(self.number)]
         # set too, so that a library that is loaded before torch is told does not start more
-        common = {"OMP_NUM_THREADS": str(threads), **(environment or {})}
+        given = {name: str(value) for name, value in (environment or {}).items()}
+        common = {"OMP_NUM_THREADS": str(threads), **given}
         self._pool = Pool([{**common, **one} for one in own], partial(torch.set_num_threads, threads), SyntheticSet)
 
     def run(

@@ -107,10 +107,13 @@ def nth_generator(seed: int, n: int) -> torch.Generator:
     """Make the n-th of a row of generators; it depends on the seed and on ``n`` alone.
 
     Args:
-        seed: of the row, at least 0.
+        seed: of the row, a whole number of any kind.
         n: which, from 0.
+
+    Raises:
+        OptionError: the seed is none.
     """
-    return torch.Generator().manual_seed((1_000_003 * seed + n) % 2**63)
+    return torch.Generator().manual_seed((1_000_003 * whole("seed", seed) + n) % 2**63)
 
 
 def spawn(rng: torch.Generator, number: int) -> list[torch.Generator]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -64,6 +65,16 @@ def test_other_methods_refuse(name: str) -> None:
 def test_what_is_no_shard_is_refused(options: dict[str, Any], told: str) -> None:
     with pytest.raises(OptionError, match=told):
         made("random", **options)
+
+
+def test_a_shard_is_of_whole_numbers_of_any_kind(tmp_path: Path) -> None:
+    expected = made("random", shard=(1, 2))
+    for shard in ((np.int64(1), np.int64(2)), (1.0, 2), [1, 2]):
+        part = made("random", shard=shard)
+        part.save(tmp_path / "part")
+        found = SyntheticSet.load(tmp_path / "part").provenance
+        assert {**found, "seconds": 0} == {**expected.provenance, "seconds": 0}
+    assert "shard" not in made("random", shard=[1, 1]).provenance
 
 
 def test_what_does_not_belong_together_is_refused() -> None:

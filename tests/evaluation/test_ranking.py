@@ -150,6 +150,8 @@ def test_constant_input_has_no_correlation(x: list[float], y: list[float]) -> No
         ([1, 2, 3], [1, 2], "3 proxy scores but 2 true accuracies"),
         ([1], [1], r"the proxy scores have the shape \(1,\); give one number for each of 2 or more"),
         ([[1, 2]], [1, 2], r"the proxy scores have the shape \(1, 2\)"),
+        (["a", "b"], [1, 2], r"the proxy scores are \['a', 'b'\]; give a list or an array of numbers"),
+        (iter([1, 2]), [1, 2], "the proxy scores are <list_iter"),
     ],
 )
 @pytest.mark.parametrize("name", ALL)
@@ -169,6 +171,14 @@ def test_agreement_refuses_options_below_one(option: str, value: int) -> None:
     options = {"resamples": 0} if option == "resamples" else {"top": (0,)}
     with pytest.raises(OptionError, match=f"{option} is {value}; it must be at least 1"):
         agreement([1, 2], [1, 2], rng=torch.Generator(), **options)
+
+
+def test_agreement_takes_whole_numbers_of_any_kind() -> None:
+    options: Any = {"top": np.array([1]), "resamples": np.int64(3)}
+    assert agreement([1, 2], [1, 2], rng=torch.Generator(), **options).overlap[1].value == 1
+    for wrong in ({"resamples": 2.5}, {"top": (1.5,)}):
+        with pytest.raises(OptionError, match="it must be a whole number"):
+            agreement([1, 2], [1, 2], rng=torch.Generator(), **wrong)
 
 
 def test_a_perfect_proxy_is_perfect_in_every_resample() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -66,3 +67,23 @@ def test_tiny_deltas_do_not_vanish() -> None:
 def test_what_is_no_guarantee_is_refused(epsilon: float, delta: float, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         gaussian_sigma(epsilon, delta)
+
+
+@pytest.mark.parametrize("epsilon", [1e-9, 1e-6, 1e-3, 0.01, 0.03, 1.0, 1000.0])
+@pytest.mark.parametrize("delta", [1e-15, 1e-12, 1e-5, 0.9])
+def test_noise_is_never_too_small_in_many_digits(epsilon: float, delta: float) -> None:
+    sigma = gaussian_sigma(epsilon, delta)
+
+    # minus the derivative of delta by epsilon is positive, so that its integral loses no digits, and delta is 0 far out
+    def slope(t: float) -> float:
+        return math.exp(t + float(norm.logcdf(-0.5 / sigma - t * sigma)))
+
+    end = epsilon + 60 / sigma + 2 / sigma**2
+    points = np.linspace(epsilon, end, 200)
+    found = math.fsum(quad(slope, *ends, epsabs=0, epsrel=1e-12)[0] for ends in itertools.pairwise(points))
+    assert found == pytest.approx(delta, rel=1e-7)
+    assert found < delta * (1 + 1e-9)
+
+
+def test_an_epsilon_beyond_all_numbers_needs_next_to_no_noise() -> None:
+    assert gaussian_sigma(1e200, 1e-5) < 1e-99

@@ -230,6 +230,13 @@ def test_an_evaluator_survives_serialization(files: tuple[str, str]) -> None:
     assert evaluator.module is not evaluator.module and evaluator.trainer is not evaluator.trainer
 
 
+def test_steps_of_a_set_are_as_many_passes_over_it(files: tuple[str, str]) -> None:
+    made = SyntheticSet.load(files[0])  # 9 samples in batches of 4: 3 steps a pass
+    replace(made, recipe=replace(made.recipe, epochs=301, steps=10)).save(files[0])
+    assert OneShotEvaluator(*files, device="cpu").trainer.max_epochs == 4
+    assert OneShotEvaluator(*files, epochs=2, device="cpu").trainer.max_epochs == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

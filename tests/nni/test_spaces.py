@@ -26,6 +26,7 @@ from ddplug.distillers.selection.random_ import Random as Draw
 from ddplug.errors import OptionError
 from ddplug.networks.convnet import ConvNet, convnet
 from ddplug.nni import ProxyEvaluator
+from ddplug.nni.samples import plain
 from ddplug.nni.spaces import ConvNetSpace, architectures, candidates
 from ddplug.search import Judge, convnets
 from ddplug.search.candidate import train_and_score
@@ -205,3 +206,17 @@ def test_a_judge_knows_what_an_evaluator_found(tmp_path: Path) -> None:
     drawn = candidates(small(), [sample])
     judge = Judge(*files, Protocol(steps=3, device="cpu"), journal, drawn.about)
     assert judge.find(drawn.make(sample), sample) == record
+
+
+def test_spaces_whose_arguments_differ_are_told_apart() -> None:
+    alike = {"rate": np.float32(0.5), "kernel": (3, 3)}, {"rate": 0.5, "kernel": [3, 3]}
+    assert plain(alike[0]) == plain(alike[1])
+    for one, other in (
+        (np.array([1, 2]), np.array([1, 3])),
+        (torch.zeros(2), torch.ones(2)),
+        (nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)),
+        (Protocol(steps=1), Protocol(steps=2)),
+        (nn.ReLU, nn.Tanh),
+    ):
+        assert plain({"a": one}) == plain({"a": one}) != plain({"a": other})
+    assert plain(object()) == "builtins.object"  # whose repr is another in each process

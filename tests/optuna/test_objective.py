@@ -198,5 +198,22 @@ def test_mistakes_are_one_line() -> None:
     for promote in (0, 1.5):
         with pytest.raises(OptionError, match=f"promote is {promote}"):
             DistilledObjective(define, PROXY, FULL, promote=promote)
+    for judges in (("mnist", None), (PROXY, "mnist")):
+        with pytest.raises(OptionError, match=r"is a str; give a ddplug\.search\.Judge"):
+            DistilledObjective(define, *judges)
+    with pytest.raises(OptionError, match="promote is 'all'; it must be a number"):
+        DistilledObjective(define, PROXY, FULL, promote="all")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="give DistilledObjective one as full"):
         DistilledObjective(define, PROXY).retrain(study())
+
+
+def test_a_trial_without_a_study_is_trained_in_full() -> None:
+    value = DistilledObjective(define, PROXY, FULL)(optuna.trial.FixedTrial({"width": 4, "rate": 0.01}))
+    assert value == FULL(("mlp:width=4", {"learning_rate": 0.01})).metric
+
+
+def test_functions_that_no_parameter_tells_apart_do_not_share_a_line_of_the_journal(tmp_path: Path) -> None:
+    own = study()
+    blind = DistilledObjective(lambda trial: lambda: None, replace(PROXY, journal=tmp_path / "journal"))
+    with pytest.raises(OptionError, match="has no sample, and a journal could not tell it from others"):
+        own.optimize(blind, n_trials=1)

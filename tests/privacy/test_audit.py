@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,14 +22,15 @@ from ddplug.data import LabeledData, from_arrays
 from ddplug.distillation.protocol import Metrics, State
 from ddplug.distillers import DPDM, Random
 from ddplug.distillers.parts.images import balanced_labels, to_set
-from ddplug.errors import OptionError
-from ddplug.privacy import audit, clopper_pearson
-from ddplug.privacy.attacks import ATTACKS, by_person, halves, judge
-from ddplug.privacy.canaries import coins, plant
-from ddplug.privacy.intervals import area, area_interval, epsilon_of_guesses
+from ddplug.errors import DdplugError, OptionError
+from ddplug.privacy import Nearest, audit, clopper_pearson
+from ddplug.privacy.attacks import ATTACKS, as_of_members, by_person, halves, judge, judge_one
+from ddplug.privacy.canaries import coins, judge_canaries, plant
+from ddplug.privacy.intervals import area, area_interval, epsilon_of_guesses, lowest_by_chance
 from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.recipe import Recipe
 from ddplug.testing import toy_images
+from ddplug.utils.notes import Note
 
 SMALL: dict[str, Any] = {"network": "convnet:width=4,depth=1", "device": "cpu", "beside": False}
 
@@ -316,3 +319,100 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     out = capsys.readouterr().out
     assert "20 of 20" in out and "wrote pairs.png" in out
     assert (tmp_path / "pairs.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("stored", "others"), [(100, 2000), (1000, 10), (40, 5)])
+def test_samples_that_are_as_others_are_not_called_near(stored: int, others: int) -> None:
+    rng = np.random.default_rng(0)
+    found = 0
+    for _ in range(1000):
+        ratios = torch.from_numpy(rng.random(stored + others))
+        found += Nearest("pixels", ratios[:stored], torch.zeros(stored), ratios[stored:]).found
+    assert found <= 5  # one of a thousand is told; the binomial distribution finds 300 by 10 others
+
+
+def test_the_lowest_by_chance_are_counted() -> None:
+    # of 3 and 2 in any order, 2 of the 3 are first in so many of the 5! orders
+    orders = list(itertools.permutations(range(5)))
+    first = sum(set(order[:2]) <= {0, 1, 2} for order in orders)
+    assert lowest_by_chance(2, 3, 2) == pytest.approx(first / len(orders))
+
+
+def test_strangers_are_compared_with_sets_as_members_are() -> None:
+    # sets that differ from each other, and know nothing of any record
+    rng, wrong = torch.Generator().manual_seed(0), 0
+    for _ in range(60):
+        inside = halves(TRAIN, 4, rng)
+        every = torch.cat([~inside, as_of_members(4, 60, rng)], 1)
+        shown = torch.randn(4, 1, generator=rng) + torch.randn(4, 120, generator=rng)
+        seen = torch.randn(1, generator=rng) + torch.randn(120, generator=rng)
+        low, high = judge_one("nearness", seen, shown, every, 60).interval
+        wrong += not low <= 0.5 <= high
+    assert wrong <= 8  # 3 are expected; 30 where strangers are all compared with the same sets
+
+
+def test_each_stranger_is_compared_with_one_set_of_a_pair() -> None:
+    chosen = as_of_members(6, 50, torch.Generator().manual_seed(0))
+    assert torch.equal(chosen[::2], ~chosen[1::2])
+    assert 0 < int(chosen[0].sum()) < 50
+
+
+@pytest.mark.parametrize("where", [True, False])
+def test_coins_may_all_fall_alike(where: bool) -> None:
+    inside = torch.full((4, 8), where)
+    inside[0] = torch.arange(8) % 2 == 0
+    inside[1] = ~inside[0]
+    found = judge_canaries("nearness", torch.arange(32.0).view(4, 8).double().sin(), inside, 0.0)
+    assert [(each.area, each.interval, each.curve) for each in found] == [(0.5, (0.0, 1.0), ((1.0, 1.0),))] * 3
+    assert all(math.isfinite(each.exposure or 0.0) for each in found)
+
+
+@pytest.mark.parametrize(
+    ("data", "held_out", "shadows", "said"),
+    [
+        (TRAIN, TRAIN, 0, "the held-out data are the training data 'arrays' themselves"),
+        (TRAIN, REST.subset(torch.arange(1)), 0, "have 1 sample; give at least 2"),
+        (TRAIN.subset(torch.tensor([*range(0, 60, 2), 1])), REST, 4, "no record of class '1'; give at least two"),
+    ],
+)
+def test_data_that_tell_nothing(data: Any, held_out: Any, shadows: int, said: str) -> None:
+    made = ddplug.distill(data, "random", images_per_class=1, device="cpu")
+    with pytest.raises(DdplugError, match=re.escape(said)):
+        audit(made, data, held_out, shadows=shadows, **SMALL)
+
+
+def test_rows_and_series_have_a_network_too() -> None:
+    labels = np.arange(40) % 2
+    for shape in ((5,), (2, 16)):
+        data = from_arrays(np.random.default_rng(0).random((40, *shape), np.float32), labels)
+        train, rest = data.split(0.5)
+        found = audit(ddplug.distill(train, "random", device="cpu"), train, rest, shadows=0, device="cpu")
+        assert found.nearest[1].space == "features"
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), 3.0])
+def test_seeds_of_any_kind(seed: Any) -> None:
+    made = ddplug.distill(TRAIN, "random", device="cpu")
+    one, two = (audit(made, TRAIN, REST, shadows=0, seed=each, **SMALL) for each in (3, seed))
+    assert one.to_json() == two.to_json()
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: clopper_pearson(5, 3), "hits is 5 of 3 trials; it must be between 0 and their number"),
+        (lambda: clopper_pearson(3, 5, 95), "confidence is 95; it must be above 0 and below 1"),
+        (lambda: epsilon_of_guesses(5, 3, 10), "right is 5 of 3 guesses"),
+        (lambda: epsilon_of_guesses(1, 30, 10), "guesses is 30 of 10 canaries"),
+        (lambda: epsilon_of_guesses(1, 3, 10, -1), "delta is -1; it must be above 0 and below 1"),
+    ],
+)
+def test_counts_that_cannot_be(call: Any, said: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(said)):
+        call()
+
+
+def test_other_data_than_the_set_was_made_from_are_told() -> None:
+    made = ddplug.distill(TRAIN, "random", device="cpu")
+    with pytest.warns(Note, match="by its file the set was made from other data than 'arrays' as given here"):
+        audit(made, REST, TRAIN, shadows=0, **SMALL)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.neighbors import KNeighborsClassifier
 
 import ddplug
 from ddplug.distillers.selection.random_ import Random
@@ -65,6 +66,7 @@ def test_a_study_compares_with_the_truth_and_goes_on_where_it_was(
     ):
         whole.rows()
     said: list[str] = []
+    monkeypatch.setattr("ddplug.search.agreement.Parts", partial(Parts, clock=float))  # a busy machine takes no time
     whole.run(said.append)
     assert said == [f"{name}: judging 6 candidates" for name in ("twin", "few", "full")]
     rows = {row["name"]: row for row in whole.rows(resamples=20)}
@@ -230,3 +232,28 @@ def test_mistakes_are_refused(files: Path, tmp_path: Path) -> None:
     for name in ("full", "synflow"):
         with pytest.raises(OptionError, match=re.escape(f"a proxy is named {name!r}, which is taken")):
             Study(drawn(), full, {name: full}, tmp_path, zero=("synflow",))
+    with pytest.raises(OptionError, match="unknown zero-cost score 'nwott'; did you mean 'nwot'"):
+        Study(drawn(), full, {"few": full}, tmp_path, zero=("nwott",))
+    assert Study(drawn(), full, {}, tmp_path, zero="synflow").zero == ("synflow",)
+    with pytest.raises(OptionError, match="a set is named 'early stopping', which is taken"):
+        options: dict[str, Any] = {"share": 0.5, "validation": full.validation, "protocol": Protocol(device="cpu")}
+        Study.at_one_cost(drawn(), full, {EARLY: full.train}, tmp_path, **options)
+
+
+def test_untrained_scores_pass_over_what_fails_and_what_is_changed_in_the_protocol(files: Path, tmp_path: Path) -> None:
+    def make(sample: Any) -> Any:
+        if sample["width"] == 3:
+            return partial(int, "no network")
+        return f"mlp:width={sample['width']}", {"learning_rate": 0.01}
+
+    full = study(files, tmp_path).full
+    drawn: Any = ({"width": n} for n in (2, 3, 4, 8))
+    own = Study(Candidates(drawn, make), full, {"few": full}, tmp_path, ("parameters",))
+    own.run()
+    scores = own.scores()["parameters"]
+    assert [score is None for score in scores] == [False, True, False, False]
+    (row,) = (row for row in own.rows(resamples=2) if row["name"] == "parameters")
+    assert (row["number"], row["failed"]) == (3, 1)
+    estimators = Candidates([{"k": 1}, {"k": 2}], lambda sample: KNeighborsClassifier(sample["k"]))
+    with pytest.raises(OptionError, match="'parameters' is a score of networks, and a candidate is a KNeighbors"):
+        Study(estimators, full, {}, tmp_path, ("parameters",)).scores()

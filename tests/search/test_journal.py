@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from ddplug.errors import FormatError, OptionError
 from ddplug.search.journal import Journal, Record, key
@@ -193,6 +195,13 @@ def test_what_is_no_json_is_refused_and_nothing_is_written(journal: Journal, sam
     assert not journal.path.exists()
 
 
+def test_numbers_of_numpy_are_numbers(journal: Journal) -> None:
+    journal.append(Record("k", {"width": np.int64(8), "rate": np.float32(0.5)}, Result(np.float32(0.25))))
+    (found,) = journal.read()
+    assert (found.sample, found.metric) == ({"width": 8, "rate": 0.5}, 0.25)
+    assert type(found.sample["width"]) is int
+
+
 def test_keys_depend_on_content_alone() -> None:
     base = key({"width": 8, "kernel": (3, 3)}, {"epochs": 3, "files": {"train": "a", "validation": "b"}})
     assert base == key({"kernel": [3, 3], "width": 8}, {"files": {"validation": "b", "train": "a"}, "epochs": 3})
@@ -204,6 +213,8 @@ def test_keys_depend_on_content_alone() -> None:
     ]
     assert len({base, *others}) == 5
     assert key({"a": 1}, {"b": 2}) != key({"a": 1, "b": 2}, {})
+    for eight in (np.int64(8), np.array(8), torch.tensor(8)):
+        assert key({"width": eight, "kernel": np.array([3, 3])}, {}) == key({"width": 8, "kernel": (3, 3)}, {})
     # this very text, so that journals of old releases keep their keys
     assert key({"width": 8}, {"epochs": 3}) == "054ca61e64a49a9bdceefab8e0f0623f85063a22344886563eb20957a5db0527"
 
@@ -215,6 +226,7 @@ def test_keys_depend_on_content_alone() -> None:
         b'{"key": "k"}',
         b'{"key": "k", "sample": 3, "metric": "high"}',
         b'{"key": "k", "sample": {}, "metric": 0.5, "failure": "both"}',
+        b'{"key": "k", "sample": [1], "metric": 0.5}',
         b"[1, 2]",
         b"\xff\xfe",
         b"[" * 100_000,

@@ -8,11 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sklearn.impute import SimpleImputer
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
@@ -261,6 +265,42 @@ def test_winners_are_trained_in_full_once_and_compared_with_chance() -> None:
         retrain([record(1, None)], full)
 
 
+def test_a_journal_that_full_training_shares_is_searched_again_alike(tmp_path: Path) -> None:
+    own = Journal(tmp_path / "journal")
+    settings: Mapping[str, Any] = {"train": "small", "steps": 2}
+    for n in range(6):
+        own.append(Record(f"cheap {n}", {"n": n}, Result(n / 10, images=10), settings))
+
+    def full(sample: Mapping[str, Any]) -> Record:
+        result = Result(0.9 - sample["n"] / 10, images=400)
+        made = Record(f"full {sample['n']}", sample, result, {"train": "whole", "steps": 80})
+        own.append(made)
+        return made
+
+    first, again = (retrain(own, full, top_k=2, chance=2) for _ in range(2))
+    assert (
+        [record.sample for record in again.records]
+        == [record.sample for record in first.records]
+        == [{"n": 4}, {"n": 5}]
+    )
+    assert again.chance == first.chance
+    other = [
+        Record(f"other {n}", {"n": n}, Result(n / 10, images=20), {"train": "other", "steps": 4}) for n in range(6)
+    ]
+    with pytest.raises(OptionError, match="the records tell of 2 searches, by their sets and steps"):
+        retrain([*own.results(), *other], full)
+
+
+def test_scores_may_be_negative_and_come_from_anywhere() -> None:
+    def full(sample: Mapping[str, Any]) -> Record:
+        return record(sample["n"], None if sample["n"] == 2 else -sample["n"] - 2.0)
+
+    found = retrain((record(n, -n - 1.0) for n in range(4)), full, top_k=4, chance=0)
+    assert [own.sample["n"] for own in found.records] == [0, 1, 3, 2]
+    with pytest.raises(OptionError, match="full gives a float; let it return the record of a"):
+        retrain([record(1, 0.5)], lambda sample: 0.5)  # type: ignore[arg-type,return-value]
+
+
 def test_the_picture_shows_what_was_promoted() -> None:
     found = [record(n, value, 2.0) for n, value in enumerate((0.2, None, 0.1, 0.6))]
     figure = progress(found, [record(3, 0.9, 60.0)])
@@ -278,3 +318,68 @@ def test_the_picture_shows_what_was_promoted() -> None:
 def test_candidates_are_samples_and_what_makes_them() -> None:
     own = Candidates([{"width": 4}], lambda sample: f"mlp:width={sample['width']}")
     assert Judge(MADE, REST, QUICK)(own.make(own.samples[0]), own.samples[0]).sample == {"width": 4}
+
+
+class Told:
+    """An estimator that says nothing of itself, whose ``fit`` gives nothing back."""
+
+    def __init__(self, score: float) -> None:
+        self._score = score
+
+    def fit(self, x: Any, y: Any) -> None:
+        pass
+
+    def score(self, x: Any, y: Any) -> float:
+        return self._score
+
+
+def test_estimators_that_say_nothing_of_themselves_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    assert [Judge(MADE, REST, QUICK)(Told(score)).metric for score in (0.25, 0.75)] == [0.25, 0.75]
+    own = Judge(MADE, REST, QUICK, journal=tmp_path / "journal")
+    for silent in (Told(0.25), make_pipeline(FunctionTransformer(lambda x: x), KNeighborsClassifier(1))):
+        with pytest.raises(OptionError, match="has no sample, and a journal could not tell it from others"):
+            own(silent)
+        with pytest.raises(OptionError, match="has no sample"):
+            own(silent, {})
+    assert [own(Told(score), {"score": score}).metric for score in (0.25, 0.75)] == [0.25, 0.75]
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        KNeighborsClassifier(np.int64(3)),
+        GaussianNB(priors=np.array([0.5, 0.25, 0.25])),
+        make_pipeline(FunctionTransformer(np.abs), KNeighborsClassifier(1)),
+        GridSearchCV(KNeighborsClassifier(), {"n_neighbors": np.array([1, 3])}, cv=KFold(2)),
+        DecisionTreeClassifier(random_state=np.random.RandomState(0)),
+    ],
+)
+def test_parameters_of_estimators_may_be_anything_that_has_a_name(estimator: Any, tmp_path: Path) -> None:
+    own = Judge(MADE, REST, QUICK, journal=tmp_path / "journal")
+    found = own(estimator, {"n": 1})
+    assert found.failure is None
+    assert own.find(estimator, {"n": 1}) == found
+
+
+def test_what_the_journal_has_by_itself_is_no_name_of_others() -> None:
+    for name in ("train", "steps", "candidate"):
+        with pytest.raises(OptionError, match=f"about names '{name}', which the journal has by itself"):
+            Judge(MADE, REST, QUICK, about={name: "mine"})
+
+
+def test_sets_of_the_package_and_devices_have_names() -> None:
+    digits = ddplug.load_dataset("digits").split(0.1)[1]
+    found = Judge("digits-dm", digits, Protocol(steps=1, device=torch.device("cpu")))  # type: ignore[arg-type]
+    assert found.sets()[0].provenance == ddplug.load("digits-dm").provenance
+    assert found.protocol.device == "cpu"
+
+
+@pytest.mark.parametrize(("options", "said"), [({"n": 2.5}, "n is 2.5"), ({"num_classes": 0}, "num_classes is 0")])
+def test_spaces_of_no_networks(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        convnets(**{"shape": (1, 8, 8), "num_classes": 3, "n": 2, "depth": (1,), **options})
+
+
+def test_choices_are_json_ready_whatever_they_came_in() -> None:
+    drawn = convnets((1, 8, 8), 3, 2, width=np.array([4, 8]), depth=iter((1,)))  # type: ignore[arg-type]
+    assert all(type(sample["width"]) is int for sample in drawn.samples)

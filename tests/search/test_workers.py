@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -179,6 +180,11 @@ def test_fields_of_the_protocol_go_with_a_candidate(tmp_path: Path, fated: Any) 
     assert workers.asked[0][1] == 60.0
     alone = replace(judge(tmp_path), journal=None)(("mlp", {"steps": 2, "time_limit": 60}))
     assert (there.key, there.metric) == (alone.key, alone.metric)
+
+
+def test_a_number_is_no_workers(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=re.escape("workers is 2; give some, as ddplug.search.Workers(2)")):
+        replace(judge(tmp_path), workers=2)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("numbers", [{"number": 0}, {"threads": 0}, {"number": 1.5}])
