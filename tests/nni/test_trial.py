@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -150,9 +151,30 @@ def test_the_example_tunes_and_every_trial_journals_its_own(pair: tuple[Path, Pa
         assert (again.metric, again.flops) == (record.metric, record.result.flops)
 
 
-def test_nnictl_runs_the_example_as_its_page_says(pair: tuple[Path, Path], tmp_path: Path) -> None:
+def own_trial(folder: Path) -> None:
+    """Put the page's own trial in place of the example's."""
+    page = (ROOT / "docs" / "howto" / "nni.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"\{testcode\}\n(import nni\n.*?get_next_parameter.*?)print\(", page, re.DOTALL)
+    inputs = str(np.prod(SHAPE))
+    (folder / "my_trial.py").write_text(
+        code.replace("Linear(64,", f"Linear({inputs},").replace('hidden"], 10', 'hidden"], 3')
+    )
+    config = (folder / "config.yml").read_text()
+    (folder / "config.yml").write_text(re.sub(r"trialCommand: .*", "trialCommand: python my_trial.py", config))
+    space = {
+        "hidden": {"_type": "choice", "_value": [8, 16]},
+        "rate": {"_type": "loguniform", "_value": [0.001, 0.1]},
+    }
+    (folder / "search_space.json").write_text(json.dumps(space))
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["the example", "a trial of one's own"])
+def test_nnictl_runs_trials_as_the_pages_say(own: bool, pair: tuple[Path, Path], tmp_path: Path) -> None:
     folder = tmp_path / "trial"
     shutil.copytree(ROOT / "examples" / "nni_trial", folder)
+    if own:
+        own_trial(folder)
+    journal = folder / ("own.jsonl" if own else "journal.jsonl")
     for source, name in zip(pair, ("train", "validation"), strict=True):
         shutil.copy(source, folder / f"{name}.safetensors")
     config = (folder / "config.yml").read_text().replace("maxTrialNumber: 20", "maxTrialNumber: 2")
@@ -175,7 +197,7 @@ def test_nnictl_runs_the_example_as_its_page_says(pair: tuple[Path, Path], tmp_p
                 if attempt == 3 or "check-status" not in str(error):
                     raise
         for _ in range(240):
-            found = results(folder / "journal.jsonl") if (folder / "journal.jsonl").exists() else []
+            found = results(journal)
             if len(found) == 2:
                 break
             time.sleep(0.5)
