@@ -35,6 +35,22 @@ def test_the_blocks_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pytest
     exec(compile("\n".join(blocks), f"{page}.md", "exec"), {})
 
 
+def test_the_quickstart_prints_what_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But for accuracies, which may be a network's deviation away on another machine."""
+    page = (FOLDER.parent / "quickstart.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(re.findall(r"```\{testcode\}\n(.*?)```", page, re.DOTALL))
+    exec(compile(code, "quickstart.md", "exec"), {})
+    (shown,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    printed = "\n".join(capsys.readouterr().out.splitlines()[-len(shown.splitlines()) :])
+    accuracy = re.compile(r"\d+\.\d(?: ± \d+\.\d)?(?= [%|])")
+    assert accuracy.sub("", printed) == accuracy.sub("", shown).rstrip("\n")
+    for said, found in zip(accuracy.findall(shown), accuracy.findall(printed), strict=True):
+        assert abs(float(said.split()[0]) - float(found.split()[0])) < 15
+
+
 def test_the_commands_of_several_processes_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

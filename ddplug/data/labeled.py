@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -258,17 +260,46 @@ class LabeledData:
         vars(found)["class_indices"] = self.class_indices
         return found
 
-    def subset(self, index: Tensor) -> LabeledData:
+    def subset(self, index: Tensor | Sequence[int]) -> LabeledData:
         """Keep the samples at some positions.
 
         Args:
-            index: ``(n,)`` int64 positions.
+            index: ``(n,)`` positions from 0, or ``(N,)`` truths that say which samples to keep; a tensor, an array or a
+                list.
 
         Returns:
             Those samples in that order, with the preprocessing of the whole.
+
+        Raises:
+            OptionError: they are neither, or a position is outside the data.
+
+        Example:
+            >>> from ddplug.testing import toy_images
+            >>> data = toy_images()
+            >>> len(data.subset([3, 0])), data.subset(data.targets == 1).targets.unique().tolist()
+            (2, [1])
         """
+        index = self._positions(index)
         inputs = take(self.inputs, index.to(self.inputs.device), self.scratch)
         return replace(self, inputs=inputs, targets=self.labels(index))
+
+    def _positions(self, index: Tensor | Sequence[int]) -> Tensor:
+        """Return what samples are chosen by as ``(n,)`` int64 positions."""
+        try:
+            found = torch.as_tensor(index)
+        except (TypeError, ValueError, RuntimeError):
+            raise OptionError(f"index is {reprlib.repr(index)}; give positions of samples, as [0, 2]") from None
+        if found.dtype == torch.bool and found.shape == (len(self),):
+            return found.nonzero()[:, 0]
+        if found.ndim != 1 or (len(found) and (found.is_floating_point() or found.dtype == torch.bool)):
+            raise OptionError(
+                f"index has the shape {tuple(found.shape)} and the type {found.dtype}; give positions of samples, as "
+                f"[0, 2], or a truth for each of the {len(self)}"
+            )
+        found = found.long()
+        for bad in found[(found < 0) | (found >= len(self))][:1].tolist():
+            raise OptionError(f"position {bad} is outside 0..{len(self) - 1} of {self.name}")
+        return found
 
     def arranged(self, columns: tuple[str, ...], preprocess: Preprocess) -> LabeledData:
         """Put the columns of a table in the order that others have, by their names.

@@ -79,7 +79,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
             Row(1.0, 10),
             Row(1.0, 50),
             Row(10.0, 10),
-            Row(10.0, 10, {"pool_size": 60}),
+            Row(10.0, 10, {"pool_size": 200, "steps": 8000}),
             Row(10.0, 50),
         ),
     ),

@@ -114,6 +114,42 @@ def test_split_refuses() -> None:
         numbered([0, 0, 1]).split(0.5)
 
 
+@pytest.mark.parametrize(
+    "index",
+    [[2, 0], (2, 0), range(2, -1, -2), np.array([2, 0]), np.array([2, 0], dtype=np.uint8), torch.tensor([2, 0])],
+    ids=lambda index: type(index).__name__,
+)
+def test_a_subset_is_told_by_positions_of_any_kind(index: Any) -> None:
+    part = numbered([0, 0, 1]).subset(index)
+    assert part.targets.tolist() == [1, 0]
+    assert torch.equal(part.inputs, numbered([0, 0, 1]).inputs[[2, 0]])
+
+
+def test_a_subset_is_told_by_truths() -> None:
+    data = numbered([0, 2, 1, 2])
+    for truths in (data.targets == 2, [False, True, False, True], np.array([False, True, False, True])):
+        assert torch.equal(data.subset(truths).inputs, data.inputs[[1, 3]])
+    assert len(data.subset([])) == 0
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ([0, 3], r"position 3 is outside 0\.\.2"),
+        ([-1], r"position -1 is outside 0\.\.2"),
+        (1, "the shape \\(\\) and the type torch.int64; give positions"),
+        ([0.5], "the type torch.float32; give positions"),
+        ([True, False], "or a truth for each of the 3"),
+        ([[0, 1]], "the shape \\(1, 2\\)"),
+        ("first", "index is 'first'; give positions of samples"),
+        (None, "index is None; give positions"),
+    ],
+)
+def test_what_tells_no_subset_is_refused(index: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        numbered([0, 0, 1]).subset(index)
+
+
 def test_drawing_from_a_class_that_a_subset_lost_is_refused() -> None:
     part = numbered([0, 0, 1]).subset(torch.tensor([0, 1]))
     with pytest.raises(DataError, match="class '1' has no sample to draw"):

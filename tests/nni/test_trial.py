@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -150,6 +151,24 @@ def test_the_example_tunes_and_every_trial_journals_its_own(pair: tuple[Path, Pa
         assert (again.metric, again.flops) == (record.metric, record.result.flops)
 
 
+def test_the_pages_trial_of_ones_own_runs_in_an_experiment(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "howto" / "nni.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"\{testcode\}\n(import nni\n.*?get_next_parameter.*?)print\(", page, re.DOTALL)
+    (tmp_path / "my_trial.py").write_text(code.replace(", 10))", ", 3))"))  # as many classes as the toys have
+    space = {
+        "hidden": {"_type": "choice", "_value": [8, 16]},
+        "rate": {"_type": "loguniform", "_value": [0.001, 0.1]},
+    }
+    (tmp_path / "search_space.json").write_text(json.dumps(space))
+    for source, name in zip(pair, ("train", "validation"), strict=True):
+        shutil.copy(source, tmp_path / f"{name}.safetensors")
+    listed = run("own", tmp_path)
+    found = results(tmp_path / "own.jsonl")
+    assert len(found) == 2
+    assert all(set(parameters) == set(space) for parameters, _ in found)
+    assert sorted(accuracy for _, accuracy in found) == sorted(value for _, value in listed)
+
+
 def test_nnictl_runs_the_example_as_its_page_says(pair: tuple[Path, Path], tmp_path: Path) -> None:
     folder = tmp_path / "trial"
     shutil.copytree(ROOT / "examples" / "nni_trial", folder)
@@ -175,7 +194,7 @@ def test_nnictl_runs_the_example_as_its_page_says(pair: tuple[Path, Path], tmp_p
                 if attempt == 3 or "check-status" not in str(error):
                     raise
         for _ in range(240):
-            found = results(folder / "journal.jsonl") if (folder / "journal.jsonl").exists() else []
+            found = results(folder / "journal.jsonl")
             if len(found) == 2:
                 break
             time.sleep(0.5)

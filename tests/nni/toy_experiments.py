@@ -136,6 +136,22 @@ def tuning(folder: Path, train: Path, validation: Path) -> Any:
     return _run(lambda: Experiment(config), listed)
 
 
+def own(folder: Path) -> Any:
+    """Tune the folder's own trial over its own space, two trials; give parameters and metrics as NNI lists them."""
+    from nni.experiment import Experiment, ExperimentConfig
+
+    config = ExperimentConfig.load(str(ROOT / "examples" / "nni_trial" / "config.yml"))
+    config.trial_command = shlex.join([sys.executable, "my_trial.py"])
+    config.trial_code_directory = str(folder)
+    config.search_space_file = str(folder / "search_space.json")
+    config.experiment_working_directory = str(folder / "experiments")
+    config.max_trial_number = 2
+    return _run(
+        lambda: Experiment(config),
+        lambda experiment: [[dict(trial.parameter), trial.value] for trial in experiment.export_data()],
+    )
+
+
 if __name__ == "__main__":
     name, folder, *files = sys.argv[1:]
     result = globals()[name](Path(folder), *map(Path, files))
