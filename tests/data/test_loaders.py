@@ -127,7 +127,8 @@ def test_a_subset_is_told_by_positions_of_any_kind(index: Any) -> None:
 
 def test_a_subset_is_told_by_truths() -> None:
     data = numbered([0, 2, 1, 2])
-    for truths in (data.targets == 2, [False, True, False, True], np.array([False, True, False, True])):
+    kinds: list[Any] = [data.targets == 2, [False, True, False, True], np.array([False, True, False, True])]
+    for truths in kinds:
         assert torch.equal(data.subset(truths).inputs, data.inputs[[1, 3]])
     assert len(data.subset([])) == 0
 
