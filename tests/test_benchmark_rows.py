@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import runpy
 import shutil
@@ -17,7 +18,7 @@ from ddplug.evaluation.learned import evaluate_as_learned
 from ddplug.registry import resolve
 from examples.benchmarks import distillation, stored_bytes
 from examples.benchmarks.distillation import BENCHMARKS, Benchmark, Entry, measure
-from examples.benchmarks.results import OUT, ResultFile, chosen, in_order_of
+from examples.benchmarks.results import OUT, ResultFile, add_set_options, chosen, in_order_of
 
 ROOT = Path(__file__).parents[1]
 NETWORK = "convnet:width=4,depth=1"
@@ -103,6 +104,18 @@ def test_the_published_table_has_the_rows_of_the_script(name: str) -> None:
     assert found["rows"] == [
         distillation._shown(row, key, BENCHMARKS[name]) for row, key in zip(found["rows"], found["keys"], strict=True)
     ]
+
+
+def test_the_folder_of_sets_is_made_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_set_options(parser, ["mnist"])
+    given = ["mnist", "--data", "mnist", "--sets"]
+    assert parser.parse_args([*given, str(tmp_path / "a" / "b")]).sets == tmp_path / "a" / "b"
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit):
+        parser.parse_args([*given, str(tmp_path / "file")])
+    assert f"cannot make the folder {tmp_path / 'file'}: File exists" in capsys.readouterr().err
 
 
 def test_rows_are_chosen_by_name() -> None:

@@ -54,7 +54,7 @@ class Row:
 _NETWORK = "convnet:width=8"
 _ONE = {"images_per_class": 1}
 _LEARNED = {**_ONE, "network": _NETWORK}
-_PRIVATE = {**_ONE, "steps": 200, "pool_size": 20}
+_PRIVATE = {**_ONE, "steps": 400, "pool_size": 20}
 
 TRAINED = "a trained network"
 """What the sets are held against: nothing is stored but the weights of a network that was trained on the records."""

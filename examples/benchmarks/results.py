@@ -51,6 +51,16 @@ def add_row_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _folder(path: str) -> Path:
+    """Make a folder, before hours are spent on what it is to hold."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot make the folder {folder}: {error.strerror}") from None
+    return folder
+
+
 def add_set_options(parser: argparse.ArgumentParser, benchmarks: Collection[str]) -> None:
     """Add the options of a benchmark that makes sets of some data and trains networks on them, and those of all."""
     parser.add_argument("benchmark", choices=benchmarks)
@@ -61,7 +71,7 @@ def add_set_options(parser: argparse.ArgumentParser, benchmarks: Collection[str]
         "--network", default="convnet:width=32", help="that is trained on the sets (default: %(default)s)"
     )
     parser.add_argument("--seeds", type=int, default=3, help="sets and networks of each row (default: %(default)s)")
-    parser.add_argument("--sets", type=Path, help="folder to keep the sets in, for another network")
+    parser.add_argument("--sets", type=_folder, help="folder to keep the sets in, for another network; made if need be")
     add_row_options(parser)
 
 

@@ -11,12 +11,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 import ddplug
 from ddplug.cli.program import main
 from ddplug.errors import OptionError
 from ddplug.synthetic.card import card
 from ddplug.synthetic.ready import NOT_READY, READY, SOURCES, locate
+from ddplug.utils.randomness import seeded
 from examples.benchmarks.gallery import page
 from examples.benchmarks.stored_bytes import BENCHMARKS
 
@@ -60,6 +62,14 @@ def test_the_package_takes_the_files_and_their_licenses_along() -> None:
     assert all(source.license_url in notice and source.authors in notice for source in SOURCES.values())
 
 
+def draws_otherwise() -> bool:
+    """Say whether torch draws large whole numbers as before: 2.4 takes 32 bits for what now takes 64."""
+    rng = seeded(0)
+    torch.randint(2**31 - 1, (), generator=rng)
+    return float(torch.rand((), generator=rng)) != pytest.approx(0.0884774)
+
+
+@pytest.mark.skipif(draws_otherwise(), reason="this version of torch draws other numbers from the same seed")
 def test_the_command_of_a_card_makes_the_set_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([*shlex.split(READY["digits-dm"].command)[1:], "--device", "cpu"]) == 0
