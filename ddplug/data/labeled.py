@@ -286,7 +286,7 @@ class LabeledData:
     def _positions(self, index: Tensor | Sequence[int]) -> Tensor:
         """Return what samples are chosen by as ``(n,)`` int64 positions."""
         try:
-            found = torch.as_tensor(index)
+            found = index if isinstance(index, Tensor) else torch.as_tensor(index, device="cpu")
         except (TypeError, ValueError, RuntimeError):
             raise OptionError(f"index is {reprlib.repr(index)}; give positions of samples, as [0, 2]") from None
         if found.dtype == torch.bool and found.shape == (len(self),):

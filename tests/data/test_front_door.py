@@ -120,7 +120,9 @@ OF_A_SET: dict[str, Callable[[Any], Any]] = {
         )[0].parameters()
     ],
     "audit": lambda s: (
-        audit(s, data(), data(), shadows=0, network="mlp:width=4", device="cpu").nearest[0].positions.tolist()
+        audit(s, data(), data().split(0.5)[1], shadows=0, network="mlp:width=4", device="cpu")
+        .nearest[0]
+        .positions.tolist()
     ),
     "inspect": lambda s: inspect(s)["samples"],
 }
