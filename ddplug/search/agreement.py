@@ -212,10 +212,11 @@ class Study:
         """Return an untrained score of each candidate, computed once; ``None`` where it cannot be."""
         samples, make = self.candidates.samples, self.candidates.make
         if len(self._untrained.get(name, ())) != len(samples):
-            train, channels = self.full.sets()[0], self.full.protocol.channels
+            train = self.full.sets()[0]
             index = torch.randperm(len(train), generator=seeded(0))[:64]
             x, y = train[index]
-            self._untrained[name] = [_untrained(name, make(sample), x, y, channels, train) for sample in samples]
+            x = widened(x, self.full.protocol.channels)
+            self._untrained[name] = [_untrained(name, make(sample), x, y, train) for sample in samples]
         return self._untrained[name]
 
     def _both(self) -> list[int]:
@@ -315,18 +316,15 @@ class Study:
         return scatter(scores["full"], {name: scores[name] for name in notes}, notes)
 
 
-def _untrained(
-    name: str, candidate: Candidate, x: Tensor, y: Tensor, channels: int | None, train: SyntheticSet
-) -> float | None:
+def _untrained(name: str, candidate: Candidate, x: Tensor, y: Tensor, train: SyntheticSet) -> float | None:
     """Return an untrained score of a candidate; ``None`` where it fails, as training it does, or has none."""
     network = parted(candidate)[0]
     if is_estimator(network):
         raise OptionError(
             f"{name!r} is a score of networks, and a candidate is a {type(network).__name__}; leave it out"
         )
-    inputs = widened(x, channels)
     try:
-        score = zero_cost(name, partial(build, network, train.shape, train.num_classes, seeded(0)), inputs, y)
+        score = zero_cost(name, partial(build, network, train.shape, train.num_classes, seeded(0)), x, y)
     except Exception:  # a user's network may raise anything
         return None
     return score if math.isfinite(score) else None

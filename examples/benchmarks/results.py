@@ -53,12 +53,13 @@ def add_row_options(parser: argparse.ArgumentParser) -> None:
 
 def _folder(path: str) -> Path:
     """Make a folder, before hours are spent on what it is to hold."""
-    folder = Path(path)
+    from ddplug.errors import OptionError
+    from ddplug.search.sets import folder_at
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot make the folder {folder}: {error.strerror}") from None
-    return folder
+        return folder_at(path)
+    except OptionError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_set_options(parser: argparse.ArgumentParser, benchmarks: Collection[str]) -> None:
