@@ -71,12 +71,13 @@ def add_set_options(parser: argparse.ArgumentParser, benchmarks: Collection[str]
     parser.add_argument(
         "--network", default="convnet:width=32", help="that is trained on the sets (default: %(default)s)"
     )
+    parser.add_argument("--precision", default="float32", help="in which networks are trained (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="sets and networks of each row (default: %(default)s)")
     parser.add_argument("--sets", type=_folder, help="folder to keep the sets in, for another network; made if need be")
     add_row_options(parser)
 
 
-def judged(pairs: Sequence[tuple[Any, Any]], test: Any, network: str, precision: str = "float32") -> dict[str, Any]:
+def judged(pairs: Sequence[tuple[Any, Any]], test: Any, network: str, precision: str) -> dict[str, Any]:
     """Train a network on each of some data by the recipe beside it, and test it; return what a row says of that."""
     from ddplug.evaluation.results import judge
     from ddplug.utils.devices import pick_device
@@ -92,6 +93,7 @@ def judged(pairs: Sequence[tuple[Any, Any]], test: Any, network: str, precision:
         "accuracy (%)": round(statistics.fmean(accuracies), 2),
         "deviation": round(statistics.stdev(accuracies), 2) if len(accuracies) > 1 else None,
         "sets": len(pairs),
+        "precision": precision,
     }
 
 

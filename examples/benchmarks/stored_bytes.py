@@ -191,7 +191,6 @@ def measure(row: Row, sets: list[Any], test: Any, network: str, precision: str) 
         "bits per class": round(statistics.fmean(made.bits_per_class for made in sets)),
         "making (s)": round(statistics.fmean(made.provenance["seconds"] for made in sets), 1),
         **judged([(made, made.recipe) for made in sets], test, network, precision),
-        "precision": precision,
     }
 
 
@@ -209,7 +208,6 @@ def measure_whole(train: Any, test: Any, network: str, seeds: int, steps: int, p
         "bits per class": round(8 * (train.inputs.nbytes + len(train)) / train.num_classes),
         "making (s)": 0.0,
         **judged([(train, recipe)] * seeds, test, network, precision),
-        "precision": precision,
     }
 
 
@@ -251,7 +249,6 @@ def main() -> None:
     """Run a benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_set_options(parser, BENCHMARKS)
-    parser.add_argument("--precision", default="float32", help="in which networks are trained (default: %(default)s)")
     arguments = parser.parse_args()
     ddplug.keep_memory()
     run(arguments.benchmark, arguments)
