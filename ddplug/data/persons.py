@@ -14,6 +14,7 @@ from torch import Tensor
 from ddplug.data.labeled import LabeledData
 from ddplug.data.tables import MAX_LIST, cells, text_lines
 from ddplug.errors import DataError, OptionError
+from ddplug.utils.checks import as_python
 from ddplug.utils.paths import local
 
 __all__ = ["Persons", "Whose", "owned", "whose"]
@@ -45,7 +46,7 @@ def whose(persons: Whose) -> Persons:
     if isinstance(persons, (str, os.PathLike)):
         return Path(local(persons))
     try:
-        return tuple(map(str, persons.tolist() if hasattr(persons, "tolist") else list(persons)))
+        return tuple(map(str, as_python(persons)))
     except TypeError:
         raise OptionError(
             f"persons is a {type(persons).__name__}; give a column, a file, or a list with one for each record"
