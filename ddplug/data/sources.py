@@ -286,10 +286,10 @@ def _persons_of(folder: Folder, path: Path, wanted: Wanted) -> tuple[str, ...]:
         return persons_of(folder, path, wanted.persons)
     if isinstance(wanted.persons, str) and isinstance(folder, Listed):
         return persons_of(folder, path, folder.labels, wanted.persons)
-    what = f"persons is {wanted.persons!r}: there is no such file" if isinstance(wanted.persons, str) else "a list"
+    what = f"{wanted.persons!r}: there is no such file" if isinstance(wanted.persons, str) else "a list"
     raise OptionError(
-        f"{what}, and pictures of {path} go by their names; give a CSV file with a column of file names and one of "
-        "persons"
+        f"persons is {what}, and pictures of {path} go by their names; give a CSV file with a column of file names and "
+        "one of persons"
     )
 
 

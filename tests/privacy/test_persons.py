@@ -254,7 +254,10 @@ def test_what_is_wrong_is_said_in_one_line(words: str, said: str, capsys: pytest
         ({"name": "digits", "persons": Path("who.txt")}, "cannot read who.txt"),
         ({"name": "digits", "persons": 3}, "persons is a int; give a column, a file, or a list"),
         ({"name": "imagefolder:all", "persons": "who.csv"}, "there is no such file, and pictures of all go by their"),
-        ({"name": "imagefolder:all", "persons": ["x"] * 60}, "a list, and pictures of all go by their names; give a"),
+        (
+            {"name": "imagefolder:all", "persons": ["x"] * 60},
+            "persons is a list, and pictures of all go by their names",
+        ),
     ],
 )
 def test_what_cannot_say_whose_records_are(options: dict[str, Any], said: str) -> None:
