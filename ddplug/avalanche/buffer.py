@@ -44,23 +44,22 @@ from ddplug.avalanche.groups import (
     GroupMemory,
     by_label,
     dataset_of,
+    drawn,
     label_bytes,
     rows_of,
     soft_targets_of,
     stored_bytes,
 )
 from ddplug.avalanche.latent import Latent, latent_rows
-from ddplug.avalanche.learner import outputs, with_heads_for, working_device
+from ddplug.avalanche.learner import with_heads_for, working_device
+from ddplug.avalanche.logits import bytes_of_logits, logits_of
 from ddplug.avalanche.maker import Maker
 from ddplug.avalanche.options import MemoryKeywords, MemoryOptions, shows_memory_options
 from ddplug.avalanche.reservoir import Reservoir, by_group, joined
 from ddplug.avalanche.rules import Choice, Replayed, replayed
 from ddplug.avalanche.schema import Rows, Schema, read, some_of_each, write
-from ddplug.data.preprocess import Identity
-from ddplug.errors import DataError, OptionError
+from ddplug.errors import OptionError
 from ddplug.functional.resize import reduced_shape
-from ddplug.synthetic.dataset import SyntheticSet
-from ddplug.synthetic.pictures import grid
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.checks import at_least, values_at_least
 from ddplug.utils.randomness import nth_generator
@@ -256,13 +255,7 @@ class DistilledBuffer(ExemplarsBuffer):
             DataError: nothing is remembered, or no images of one or three channels.
             OptionError: ``per_row`` is below 1.
         """
-        held = sorted((memory for memory in self.groups.values() if len(memory)), key=lambda memory: memory.group.place)
-        if not held:
-            raise DataError("the memory is empty; train on an experience first")
-        parts = [memory.images() for memory in held]
-        labels = torch.arange(len(held)).repeat_interleave(torch.tensor([len(part) for part in parts]))
-        names = tuple(memory.group.title for memory in held)
-        return grid(SyntheticSet(torch.cat(parts), labels, len(held), Identity(), class_names=names), per_row)
+        return drawn(self.groups.values(), per_row)
 
     def update_from_dataset(self, new_data: Any) -> None:
         """Take a dataset in, without a learner, as stock buffers do; items of another kind get the task label 0."""
@@ -462,28 +455,18 @@ class DistilledBuffer(ExemplarsBuffer):
             warnings.warn(f"{what}{advice}", stacklevel=5)
 
     def _bytes_of_logits(self, new: Mapping[GroupKey, Reservoir], maker: Maker) -> int:
-        """Return the bytes that the learner's outputs for an image take."""
+        """Return the bytes that the learner's outputs for an image take, where they are kept."""
         if not self.options.logits:
             return 0
-        if maker.learner is None:
-            raise OptionError("logits=True needs the model being trained as agent.model; set it, or leave logits out")
         held = {group: memory.images() for group, memory in self.groups.items()}
         samples = {**held, **{group: reservoir.x for group, reservoir in new.items()}}
-        group, x = next((group, x) for group, x in samples.items() if len(x))
-        return 2 * outputs(maker.learner, x[:1], group.task, maker.device).shape[1]
+        return bytes_of_logits(samples, maker.learner, maker.device)
 
     def _take_logits(self, maker: Maker) -> None:
-        """Ask the learner for its outputs for all images."""
-        if not self.options.logits or maker.learner is None:
-            return
-        learner, device = maker.learner, maker.device
-        parts = [outputs(learner, own.images(), group.task, device) for group, own in self.groups.items() if len(own)]
-        if len({part.shape[1] for part in parts}) > 1:
-            raise OptionError(
-                "logits=True needs a model with one head; this one has outputs of different widths: leave logits out"
-            )
-        self._logits = torch.cat(parts).half()
-        self._dataset = None
+        """Keep the learner's outputs for all images, where they are wanted."""
+        if self.options.logits and maker.learner is not None:
+            self._logits = logits_of(self.groups.values(), maker.learner, maker.device)
+            self._dataset = None
 
     def _recode(self, new: Mapping[GroupKey, Reservoir], maker: Maker, extra: int) -> None:
         """Code new samples, and drop layers of the others."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,9 +13,14 @@ from torch.nn.functional import pad
 
 from ddplug.avalanche.schema import Rows, Schema, write
 from ddplug.data.preprocess import Identity
+from ddplug.errors import DataError
 from ddplug.functional.resize import enlarge
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.synthetic.pictures import grid
 from ddplug.synthetic.recipe import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "ClassMemory",
@@ -23,6 +28,7 @@ __all__ = [
     "GroupMemory",
     "by_label",
     "dataset_of",
+    "drawn",
     "label_bytes",
     "pack",
     "rows_of",
@@ -171,6 +177,26 @@ def soft_targets_of(groups: Iterable[GroupMemory]) -> Tensor | None:
 def dataset_of(groups: Sequence[GroupMemory]) -> Any:
     """Return some groups, at least one, as an ``AvalancheDataset`` whose items look like the stream's."""
     return write(rows_of(groups), groups[-1].schema, soft_targets_of(groups))
+
+
+def drawn(groups: Iterable[GroupMemory], per_row: int) -> Figure:
+    """Draw some groups, each a row with its label before it, small images enlarged.
+
+    Args:
+        groups: in any order; they are drawn by task, class and experience.
+        per_row: images of a group to show, at least 1.
+
+    Raises:
+        DataError: they hold nothing, or no images of one or three channels.
+        OptionError: ``per_row`` is below 1.
+    """
+    held = sorted((memory for memory in groups if len(memory)), key=lambda memory: memory.group.place)
+    if not held:
+        raise DataError("the memory is empty; train on an experience first")
+    parts = [memory.images() for memory in held]
+    labels = torch.arange(len(held)).repeat_interleave(torch.tensor([len(part) for part in parts]))
+    names = tuple(memory.group.title for memory in held)
+    return grid(SyntheticSet(torch.cat(parts), labels, len(held), Identity(), class_names=names), per_row)
 
 
 def label_bytes(label: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ddplug.cli.commands import Answer
-from ddplug.cli.data import add_data_options, add_run_options, check_held_out, load
+from ddplug.cli.data import add_data_options, add_persons_option, add_run_options, check_held_out, load
 from ddplug.utils.arguments import Parser, number, path
 from ddplug.utils.streams import complain
 
@@ -33,6 +33,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         help="mislabeled and shuffled records to hide in the data of shadow sets and then look for; the more, the "
         "larger a bound on epsilon can be (default: 0)",
     )
+    add_persons_option(parser)
     parser.add_argument(
         "--network",
         default="auto",
@@ -73,6 +74,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         test,
         shadows=arguments.shadows,
         canaries=arguments.canaries,
+        persons=train.persons or None,
         network=arguments.network,
         beside=arguments.beside,
         seed=arguments.seed,

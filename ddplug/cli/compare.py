@@ -14,7 +14,6 @@ from ddplug.cli.data import add_data_options, add_run_options
 from ddplug.cli.judging import BASELINES, add_judging_options, judging, names_of, real, tested_on
 from ddplug.errors import OptionError
 from ddplug.utils.arguments import Parser, path
-from ddplug.utils.text import table
 
 if TYPE_CHECKING:
     from ddplug.evaluation.rows import Comparison
@@ -83,7 +82,6 @@ def _check(arguments: argparse.Namespace) -> None:
 def run(arguments: argparse.Namespace) -> Answer:
     """Compare, write and print the table."""
     from ddplug.evaluation.comparison import compare
-    from ddplug.evaluation.row import HEAD, protocols
     from ddplug.synthetic.dataset import SyntheticSet
     from ddplug.utils.files import write_file
 
@@ -101,6 +99,6 @@ def run(arguments: argparse.Namespace) -> Answer:
         **found.to_json(),
         "written": arguments.to,
     }
-    about = f"{tested_on(arguments, test)}; trained: {found.network}, {protocols(found.rows)}"
-    parts = [about, table([HEAD, *(row.cells() for row in found.rows)]), *(f"wrote {file}" for file in arguments.to)]
-    return Answer(values, "\n\n".join([parts[0], parts[1], *(["\n".join(parts[2:])] if arguments.to else [])]))
+    written = "\n".join(f"wrote {file}" for file in arguments.to)
+    text = f"{tested_on(arguments, test)}; {found.text}"
+    return Answer(values, f"{text}\n\n{written}" if written else text)

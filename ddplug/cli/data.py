@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_data_options",
+    "add_persons_option",
     "add_precision_option",
     "add_run_options",
     "add_shard_option",
@@ -87,6 +88,22 @@ def add_data_options(parser: Parser, taken: Iterable[str] = (), *, required: boo
         type=number(float, 0, 1),
         metavar="FRACTION",
         help="hold out this share of the training data: it is not distilled, and replaces the test data",
+    )
+
+
+def add_persons_option(parser: argparse._ActionsContainer, more: str = "") -> None:
+    """Add whose each record is.
+
+    Args:
+        parser: of the command, or a group of it.
+        more: to say of it first.
+    """
+    parser.add_argument(
+        "--persons",
+        metavar="COLUMN|FILE",
+        help=f"{more}guess from shadow sets which persons are in the data, too: a column of the table or of "
+        "--label-file, not learned from, that says whose each record is; or a text file with a name a line, in the "
+        "order of the records; for folders of images, a CSV file of file names and persons",
     )
 
 
@@ -213,6 +230,7 @@ def load_whole(arguments: argparse.Namespace, split: str) -> LabeledData:
         target=arguments.target,
         ignore=arguments.ignore,
         labels=arguments.labels,
+        persons=getattr(arguments, "persons", None),
         cache=arguments.cache,
         progress=show_progress(),
     )

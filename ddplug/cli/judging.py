@@ -127,4 +127,5 @@ def names_of(sets: dict[str, SyntheticSet]) -> dict[str, SyntheticSet] | list[Sy
     if len(told) == len(sets) and not {method for method, _ in told} & set(BASELINES):
         return list(sets.values())
     short = {os.path.splitext(os.path.basename(file))[0]: own for file, own in sets.items()}
-    return short if len(short) == len(sets) else sets
+    found = short if len(short) == len(sets) else sets
+    return {f"{name} (file)" if name in BASELINES else name: own for name, own in found.items()}

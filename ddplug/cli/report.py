@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddplug._version import __version__
 from ddplug.cli.commands import Answer
-from ddplug.cli.data import add_data_options, add_run_options
+from ddplug.cli.data import add_data_options, add_persons_option, add_run_options
 from ddplug.cli.judging import BASELINES, add_judging_options, judging, names_of, real, tested_on
 from ddplug.errors import OptionError
 from ddplug.utils.arguments import Parser, number, path
@@ -51,6 +51,7 @@ def configure(parser: Parser, argv: list[str]) -> list[str]:
         help="with --data, attack the sets as `ddplug audit --shadows N` does and show what was found; 0 for those "
         "attacks that need no shadow sets",
     )
+    add_persons_option(parser, "with --audit, ")
     add_judging_options(parser)
     parser.add_argument(
         "--journal",
@@ -119,6 +120,8 @@ def run(arguments: argparse.Namespace) -> Answer:
     _check(arguments.output, arguments.files)
     if arguments.audit is not None and arguments.data is None:
         raise OptionError("--audit compares a set with the data that it was made from; give --data")
+    if arguments.persons is not None and arguments.audit is None:
+        raise OptionError("--persons says whom --audit is to look for; add --audit 16, or leave it out")
     sets = {file: SyntheticSet.load(file) for file in arguments.files}
     data = None if arguments.data is None else real(arguments, sets)
     cpu = pick_device("cpu")
@@ -157,6 +160,7 @@ def _attacked(
             own,
             *data,
             network=(arguments.network or ["auto"])[0],
+            persons=data[0].persons or None,
             say=lambda text: complain(f"report: {text}"),
             **options,
         )

@@ -19,6 +19,7 @@ from ddplug import registry
 from ddplug.data.decoding import MAX_MEMORY
 from ddplug.data.labeled import LabeledData
 from ddplug.data.loaders import from_arrays, from_dataset, sides
+from ddplug.data.persons import Whose, owned, whose
 from ddplug.data.preprocess import Preprocess, Standardize
 from ddplug.data.sources import Wanted, held_out, read, source_of
 from ddplug.errors import DataError, OptionError
@@ -72,6 +73,7 @@ def load(
     target: str | None = None,
     ignore: str | Sequence[str] = (),
     labels: str | Path | None = None,
+    persons: Whose | None = None,
     cache: str | Path | None = None,
     max_memory: int = MAX_MEMORY,
     progress: bool = False,
@@ -102,6 +104,11 @@ def load(
         target: name of the column that holds the labels, for tables and for ``labels``.
         ignore: names of columns to leave out, or one name, for tables only.
         labels: CSV file with a column of file names and one of classes, for ``images:DIR`` only.
+        persons: whose each record is, to be asked about by :func:`ddplug.privacy.audit`; nothing is learned from it. A
+            column of a table or of ``labels``; or, where a file of that name is there, a text file with a name a line,
+            or a CSV file with a head and names alone, in the order of the records (of a table, before a fifth is held
+            out; of a data set by name, and where there is a test part, those to train on); or a list in that order.
+            Of pictures in folders it is a CSV file with a column of file names, as in ``labels``, and one of persons.
         cache: folder for memory-mapped decoded images; see :func:`ddplug.data.from_dataset`. Data sets that come
             decoded have no use for it.
         max_memory: bytes that decoded data may take without a cache.
@@ -120,17 +127,21 @@ def load(
         (1438, (1, 8, 8), 10)
     """
     one_of("split", split, ("train", "test"))
-    options: dict[str, Any] = {"cache": cache, "max_memory": max_memory, "progress": progress}
+    options: dict[str, Any] = {
+        "download": download,
+        "cache": cache,
+        "max_memory": max_memory,
+        "progress": progress,
+    }
     ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
-    own = Wanted(
-        split=split, size=sides(size), target=target, ignore=ignore, labels=labels, download=download, **options
-    )
+    own = Wanted(split, sides(size), target, ignore, labels, None if persons is None else whose(persons), **options)
     source = source_of(name, registry.names("dataset"))
     if source is not None:
         return read(source, own)
     own.check(os.fspath(name), ())
     loader: Loader = registry.resolve("dataset", os.fspath(name))
-    return loader(root=root, split=split, download=download, **options)
+    found = loader(root=root, split=split, **options)
+    return owned(found, own.persons) if split == "train" else found
 
 
 def digits(*, split: str = "train", **_: Any) -> LabeledData:

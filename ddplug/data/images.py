@@ -139,6 +139,11 @@ class Folder:
         return len(self._samples)
 
     @property
+    def paths(self) -> list[str]:
+        """Paths of the images, in their order."""
+        return [path for path, _ in self._samples]
+
+    @property
     def key(self) -> str:
         """What stays the same when files change: where they are and how they are read."""
         wanted = () if self._wanted is None else (self._wanted,)

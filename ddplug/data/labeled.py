@@ -80,6 +80,7 @@ class LabeledData:
             keeps subsets in memory.
         columns: names of the numbers of a row, where the data came as a table with a head; ``()`` otherwise.
         target: name of the column of labels there.
+        persons: ``(N,)`` whose each sample is, where that was said; ``()`` otherwise. Nothing is learned from it.
     """
 
     inputs: Tensor
@@ -92,6 +93,7 @@ class LabeledData:
     scratch: str | None = None
     columns: tuple[str, ...] = ()
     target: str = ""
+    persons: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -281,7 +283,8 @@ class LabeledData:
         """
         index = self._positions(index)
         inputs = take(self.inputs, index.to(self.inputs.device), self.scratch)
-        return replace(self, inputs=inputs, targets=self.labels(index))
+        persons = tuple(self.persons[k] for k in index.tolist()) if self.persons else ()
+        return replace(self, inputs=inputs, targets=self.labels(index), persons=persons)
 
     def _positions(self, index: Tensor | Sequence[int]) -> Tensor:
         """Return what samples are chosen by as ``(n,)`` int64 positions."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ddplug.data.images import Folder
 from ddplug.data.labels import Names
-from ddplug.data.tables import cells, numbers_if_whole, place_of, tell_of_missing
+from ddplug.data.tables import MAX_LIST, cells, numbers_if_whole, place_of, place_of_persons, tell_of_missing
 from ddplug.errors import DataError, OptionError
 from ddplug.utils.notes import note
 
-__all__ = ["Listed"]
+__all__ = ["Listed", "persons_of"]
 
 _FILES = ("filename", "file_name", "file", "image", "image_id", "image_path", "filepath", "path", "id", "name")
 _LABELS = ("label", "class", "target", "diagnosis", "dx", "category", "y")
@@ -24,8 +25,31 @@ _ENDINGS = ("", *_LOWER, *map(str.upper, _LOWER))
 _PARTS = ("split", "subset", "fold", "partition", "set", "phase", "dataset")
 """What columns are called that say which part of the data a picture belongs to."""
 
-_MAX_LIST = 256 << 20
-"""Bytes that the list may have."""
+
+@dataclass(frozen=True)
+class _Told:
+    """What a list tells of pictures.
+
+    Attributes:
+        one: of a picture.
+        all: of all pictures.
+        usual: names of its column.
+        ask: what to do where it may be one of several columns.
+    """
+
+    one: str
+    all: str
+    usual: tuple[str, ...]
+    ask: str
+
+
+_CLASSES = _Told("class", "classes", _LABELS, "add target=COLUMN (--target COLUMN), one of")
+_PERSONS = _Told(
+    "person",
+    "persons",
+    ("person", "person_id", "patient", "patient_id", "patientid", "subject", "subject_id"),
+    "call it person; there are",
+)
 
 
 class Listed(Folder):
@@ -49,26 +73,7 @@ class Listed(Folder):
     ) -> None:
         if not path.is_dir():
             raise DataError(f"{path} is not a folder; give the one that holds the pictures")
-        classes: dict[str, str] = {}
-        again = 0
-        rows = cells(labels, _MAX_LIST)
-        head = [name.strip() for name in next(rows, (0, []))[1]]
-        file, label = _columns(labels, head, target)
-        self._tell_of_parts(labels, head, label)
-        if _is_picture(path, head[file]):
-            raise DataError(f"{labels} begins with a picture, {head[file]}; put a row of column names first")
-        for line, row in rows:
-            picture, text = _found(path, row[file].strip(), labels, line), row[label].strip()
-            if not text:
-                raise DataError(f"{labels}, line {line}: column {head[label]!r} is empty; fill it in or drop the row")
-            again += picture in classes
-            if classes.setdefault(picture, text) != text:
-                raise DataError(
-                    f"{labels}, line {line}: {row[file].strip()} has class {text!r}, and {classes[picture]!r} in a "
-                    "line before; keep one"
-                )
-        if not classes:
-            raise DataError(f"{labels} names no picture; give a header row and one row for each picture")
+        classes, again = _said(path, labels, target, _CLASSES)
         if again:
             note(f"{labels}: {again} lines name a picture that was named before; each picture is read once")
         texts = list(classes.values())
@@ -76,21 +81,12 @@ class Listed(Folder):
         self.path, self.size, self.progress, self._wanted = path, size, progress, None
         numbers, self.classes = Names().encode(numbers_if_whole(texts), path.resolve().name)
         self._samples = sorted(zip(classes, numbers.tolist(), strict=True))
-        self._list = labels
-
-    def _tell_of_parts(self, labels: Path, head: Sequence[str], label: int) -> None:
-        """Tell of a column that divides the pictures, and is not read."""
-        said = [name for k, name in enumerate(head) if k != label and name.casefold() in _PARTS]
-        if said:
-            note(
-                f"{labels}: column {said[0]!r} is not read, and a fifth of each class is the test part; if it says "
-                "which picture is for tests, put the pictures of each class into folders within train and test"
-            )
+        self.labels = labels
 
     @property
     def key(self) -> str:
         """What stays the same when files change."""
-        return repr((super().key, str(self._list.resolve())))
+        return repr((super().key, str(self.labels.resolve())))
 
     def source(self) -> Iterator[str]:
         """Describe the files and their classes, line by line."""
@@ -98,24 +94,80 @@ class Listed(Folder):
         yield hashlib.sha256(repr((self.classes, [label for _, label in self._samples])).encode()).hexdigest()
 
 
-def _columns(path: Path, head: Sequence[str], target: str | None) -> tuple[int, int]:
-    """Return the positions of the columns of names and of classes."""
+def persons_of(folder: Folder, root: Path, file: Path, column: str | None = None) -> tuple[str, ...]:
+    """Return whose each picture of a folder is.
+
+    Args:
+        folder: of pictures, in their order.
+        root: folder that names of pictures are relative to.
+        file: CSV file with a head: a column of names, as of :class:`Listed`, and one of persons.
+        column: name of that of the persons; ``None`` where it is called as usual, or is the only other one.
+
+    Raises:
+        DataError: the file cannot be read, or a picture has no person.
+        OptionError: a column is not known.
+    """
+    found, _ = _said(root, file, column, _PERSONS)
+    for picture in folder.paths:
+        if os.path.normpath(picture) not in found:
+            name = os.path.relpath(picture, root)
+            raise DataError(f"{file} does not say whose {name} is; add a row for each picture")
+    return tuple(found[os.path.normpath(picture)] for picture in folder.paths)
+
+
+def _said(path: Path, file: Path, column: str | None, told: _Told) -> tuple[dict[str, str], int]:
+    """Return what a list says of each picture, and how many of its lines name one again."""
+    found: dict[str, str] = {}
+    again = 0
+    rows = cells(file, MAX_LIST)
+    head = [name.strip() for name in next(rows, (0, []))[1]]
+    name, own = _columns(file, head, column, told)
+    if told is _CLASSES:
+        _tell_of_parts(file, head, own)
+    if _is_picture(path, head[name]):
+        raise DataError(f"{file} begins with a picture, {head[name]}; put a row of column names first")
+    for line, row in rows:
+        picture, text = _found(path, row[name].strip(), file, line), row[own].strip()
+        if not text:
+            raise DataError(f"{file}, line {line}: column {head[own]!r} is empty; fill it in or drop the row")
+        again += picture in found
+        if found.setdefault(picture, text) != text:
+            raise DataError(
+                f"{file}, line {line}: {row[name].strip()} has {told.one} {text!r}, and {found[picture]!r} in a "
+                "line before; keep one"
+            )
+    if not found:
+        raise DataError(f"{file} names no picture; give a header row and one row for each picture")
+    return found, again
+
+
+def _tell_of_parts(file: Path, head: Sequence[str], label: int) -> None:
+    """Tell of a column that divides the pictures, and is not read."""
+    said = [name for k, name in enumerate(head) if k != label and name.casefold() in _PARTS]
+    if said:
+        note(
+            f"{file}: column {said[0]!r} is not read, and a fifth of each class is the test part; if it says "
+            "which picture is for tests, put the pictures of each class into folders within train and test"
+        )
+
+
+def _columns(path: Path, head: Sequence[str], column: str | None, told: _Told) -> tuple[int, int]:
+    """Return the positions of the columns of names and of what is told of pictures."""
     if len(head) < 2:
-        raise DataError(f"{path} has {len(head)} columns; it must have one of file names and one of classes")
+        raise DataError(f"{path} has {len(head)} columns; it must have one of file names and one of {told.all}")
     plain = [name.casefold() for name in head]
     file = next((place_of(path, name, plain) for name in _FILES if name in plain), 0)
-    if target is not None:
-        label = place_of(path, target, head)
-        if label == file:
-            raise OptionError(f"column {target!r} of {path} holds the names of the pictures; give that of the classes")
-        return file, label
-    usual = [place_of(path, name, plain) for name in _LABELS if name in plain]
+    if column is not None:
+        own = (place_of_persons if told is _PERSONS else place_of)(path, column, head)
+        if own == file:
+            raise OptionError(
+                f"column {column!r} of {path} holds the names of the pictures; give that of the {told.all}"
+            )
+        return file, own
+    usual = [place_of(path, name, plain) for name in told.usual if name in plain]
     others = usual[:1] or [k for k in range(len(head)) if k != file]
     if len(others) != 1:
-        raise OptionError(
-            f"which column of {path} holds the classes is not given; add target=COLUMN (--target COLUMN), one of: "
-            f"{', '.join(head)}"
-        )
+        raise OptionError(f"which column of {path} holds the {told.all} is not given; {told.ask}: {', '.join(head)}")
     return file, others[0]
 
 

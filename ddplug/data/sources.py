@@ -21,9 +21,10 @@ from ddplug.data.decoding import MAX_MEMORY
 from ddplug.data.images import Folder
 from ddplug.data.items import LABELS
 from ddplug.data.labeled import LabeledData
-from ddplug.data.listed import Listed
+from ddplug.data.listed import Listed, persons_of
 from ddplug.data.loaders import from_arrays, from_dataset, read_folder
 from ddplug.data.npz import opened_npz
+from ddplug.data.persons import Persons, owned
 from ddplug.data.preprocess import Preprocess, fit
 from ddplug.data.scan import parts, roles
 from ddplug.data.tables import Table, read_csv, read_parquet
@@ -59,6 +60,7 @@ class Wanted:
     target: str | None = None
     ignore: Sequence[str] = ()
     labels: str | os.PathLike[str] | None = None
+    persons: Persons | None = None
     download: bool = False
     cache: str | Path | None = None
     max_memory: int = MAX_MEMORY
@@ -210,11 +212,11 @@ def _in_parts(
     if test is None:
         whole = make("train", "identity")
         assert whole is not None
-        return held_out(whole, wanted.split)
+        return held_out(owned(whole, wanted.persons), wanted.split)
     train = make("train", "standardize")
     assert train is not None
     if wanted.split == "train":
-        return train
+        return owned(train, wanted.persons)
     _check_classes(train.name, train.class_names, test.class_names)
     if test.shape[1:] == train.shape[1:] and {len(test.inputs[0]), len(train.inputs[0])} == {1, 3}:
         # as in folders, pictures to test are gray where those to train on are, and in color where those are
@@ -260,9 +262,10 @@ def _image_folder(place: str, wanted: Wanted) -> LabeledData:
     if not found:
         otherwise = f"add some, or put what there is into {path}/train and {path}/test"
         return _pictures(Folder(path, wanted.size, wanted.progress), path, name, wanted, otherwise)
-    train = read_folder(Folder(found["train"], wanted.size, wanted.progress), "standardize", name, **wanted.decoding)
+    folder = Folder(found["train"], wanted.size, wanted.progress)
+    train = read_folder(folder, "standardize", name, **wanted.decoding)
     if wanted.split == "train":
-        return train
+        return replace(train, persons=_persons_of(folder, path, wanted))
     # read as the training part is, whatever the pictures themselves are
     folder = Folder(found["test"], wanted.size, wanted.progress, mode="L" if train.shape[0] == 1 else "RGB")
     _check_classes(path, train.class_names, folder.classes)
@@ -272,7 +275,22 @@ def _image_folder(place: str, wanted: Wanted) -> LabeledData:
             f"{path}: the pictures of train are {_sides(train)}, those of test {_sides(test)} (height x width); give "
             "size=(height, width) (--size) to resize all images"
         )
-    return replace(test, preprocess=train.preprocess)
+    return replace(test, preprocess=train.preprocess, persons=_persons_of(folder, path, wanted))
+
+
+def _persons_of(folder: Folder, path: Path, wanted: Wanted) -> tuple[str, ...]:
+    """Return whose each picture is, as far as it is said; ``path`` is what names of pictures are relative to."""
+    if wanted.persons is None:
+        return ()
+    if isinstance(wanted.persons, Path):
+        return persons_of(folder, path, wanted.persons)
+    if isinstance(wanted.persons, str) and isinstance(folder, Listed):
+        return persons_of(folder, path, folder.labels, wanted.persons)
+    what = f"{wanted.persons!r}: there is no such file" if isinstance(wanted.persons, str) else "a list"
+    raise OptionError(
+        f"persons is {what}, and pictures of {path} go by their names; give a CSV file with a column of file names and "
+        "one of persons"
+    )
 
 
 def _sides(data: LabeledData) -> str:
@@ -287,7 +305,8 @@ def _pictures(folder: Folder, path: Path, name: str, wanted: Wanted, otherwise: 
             f"{path}: class {fewest!r} has {count} image; a fifth of each class is held out as the test part, "
             f"which takes at least 2: {otherwise}"
         )
-    return held_out(read_folder(folder, "identity", name, **wanted.decoding), wanted.split)
+    whole = read_folder(folder, "identity", name, **wanted.decoding)
+    return held_out(replace(whole, persons=_persons_of(folder, path, wanted)), wanted.split)
 
 
 def _images(place: str, wanted: Wanted) -> LabeledData:
@@ -301,18 +320,19 @@ def _images(place: str, wanted: Wanted) -> LabeledData:
     return _pictures(folder, path, path.resolve().name, wanted, "add some, or drop the rows of that class")
 
 
-_ReadTable: TypeAlias = Callable[[Path, str | None, Sequence[str], int], Table]
+_ReadTable: TypeAlias = Callable[[Path, str | None, Sequence[str], int, str | None], Table]
 
 
 def _table(read_table: _ReadTable, ending: str, place: str, wanted: Wanted) -> LabeledData:
     path = Path(place)
+    column = wanted.persons if isinstance(wanted.persons, str) else None
     files = {part: path / f"{part}{ending}" if path.is_dir() else path for part in ("train", "test")}
 
     def make(part: str, preprocess: str | Preprocess) -> LabeledData | None:
         if part == "test" and not (path.is_dir() and files["test"].exists()):
             return None
         try:
-            found = read_table(files[part], wanted.target, wanted.ignore, wanted.max_memory)
+            found = read_table(files[part], wanted.target, wanted.ignore, wanted.max_memory, column)
         except OptionError as error:
             if part == "train":
                 raise
@@ -321,7 +341,7 @@ def _table(read_table: _ReadTable, ending: str, place: str, wanted: Wanted) -> L
             ) from None
         _check_labels(files[part], found)
         made = from_arrays(found.inputs, found.labels, preprocess=preprocess, name=path.stem)
-        return replace(made, columns=found.columns, target=found.target)
+        return replace(made, columns=found.columns, target=found.target, persons=found.persons)
 
     return _in_parts(make, wanted)
 
@@ -365,14 +385,25 @@ def _hugging_face(place: str, wanted: Wanted) -> LabeledData:
         if part == "test" and not tests:
             return None
         own = whole[tests[0] if part == "test" else parts_of["train"][0]]
+        persons = _persons_in(own, wanted.persons, f"hf:{place}") if isinstance(wanted.persons, str) else ()
         if wanted.target is not None:
             own = _with_label(own, wanted.target, f"hf:{place}")
         if wanted.size is not None or mode is not None:
             own = own.with_transform(partial(_changed, wanted.size, mode))
         name = os.path.basename(os.path.normpath(place))
-        return from_dataset(own, preprocess=preprocess, name=name, progress=wanted.progress, **wanted.decoding)
+        made = from_dataset(own, preprocess=preprocess, name=name, progress=wanted.progress, **wanted.decoding)
+        return replace(made, persons=persons)
 
     return _in_parts(make, wanted, lambda mode: make("test", "identity", mode))
+
+
+def _persons_in(own: Any, column: str, where: str) -> tuple[str, ...]:
+    """Return what a column says whose each item is."""
+    if column not in own.column_names:
+        raise OptionError(
+            f"{unknown(f'column of {where}', column, own.column_names)}; nor is there a file of that name"
+        )
+    return tuple(map(str, own[column]))
 
 
 def _with_label(own: Any, target: str, where: str) -> Any:

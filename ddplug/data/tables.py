@@ -9,6 +9,7 @@ import re
 import shlex
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -22,7 +23,21 @@ from ddplug.utils.notes import note
 from ddplug.utils.paths import check_regular
 from ddplug.utils.text import known_by, one_line, os_reason
 
-__all__ = ["Table", "cells", "numbers_if_whole", "place_of", "read_csv", "read_parquet", "tell_of_missing"]
+__all__ = [
+    "MAX_LIST",
+    "Table",
+    "cells",
+    "numbers_if_whole",
+    "place_of",
+    "place_of_persons",
+    "read_csv",
+    "read_parquet",
+    "tell_of_missing",
+    "text_lines",
+]
+
+MAX_LIST = 256 << 20
+"""Bytes that a list may have, of pictures or of persons."""
 
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 """What stands in cells that have no value."""
@@ -58,12 +73,14 @@ class Table:
         labels: ``(N,)`` integers or texts.
         columns: names of the ``F`` columns.
         target: name of the column of labels.
+        persons: ``(N,)`` whose each row is, where a column says so; ``()`` otherwise.
     """
 
     inputs: NDArray[np.float32]
     labels: NDArray[Any]
     columns: tuple[str, ...]
     target: str
+    persons: tuple[str, ...] = ()
 
 
 def cells(path: Path, max_memory: int) -> Iterator[tuple[int, list[str]]]:
@@ -81,13 +98,11 @@ def cells(path: Path, max_memory: int) -> Iterator[tuple[int, list[str]]]:
     Raises:
         DataError: the file cannot be read, is too large, or a row has more or fewer cells than the head.
     """
-    _check_size(path, max_memory)
-    try:
-        check_regular(path)
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            separator = _separator(file)
-            reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
-            width = 0
+    with _opened(path, max_memory) as file:
+        separator = _separator(file)
+        reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
+        width = 0
+        try:
             for row in reader:
                 if not any(row):
                     continue
@@ -97,12 +112,36 @@ def cells(path: Path, max_memory: int) -> Iterator[tuple[int, list[str]]]:
                         f"{path}, line {reader.line_num}: {len(row)} cells under {width} names; make them as many"
                     )
                 yield reader.line_num, row
+        except csv.Error as error:
+            raise DataError(f"{path} is not a CSV file that can be read ({one_line(error)}); fix it") from None
+
+
+def text_lines(path: Path, max_memory: int) -> list[str]:
+    """Read the lines of a text file, without empty ones at its end.
+
+    Args:
+        path: the file, in UTF-8.
+        max_memory: bytes that it may have.
+
+    Raises:
+        DataError: the file cannot be read, or is too large.
+    """
+    with _opened(path, max_memory) as file:
+        return file.read().rstrip().splitlines()
+
+
+@contextmanager
+def _opened(path: Path, max_memory: int) -> Iterator[TextIO]:
+    """Open a text file, and say in one line what keeps it from being read."""
+    _check_size(path, max_memory)
+    try:
+        check_regular(path)
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            yield file
     except OSError as error:
         raise DataError(f"cannot read {path}: {os_reason(error)}; check the path") from None
     except UnicodeDecodeError:
         raise DataError(f"{path} is not text in UTF-8; save it so, or name what it is, as npz:FILE") from None
-    except csv.Error as error:
-        raise DataError(f"{path} is not a CSV file that can be read ({one_line(error)}); fix it") from None
 
 
 def _separator(file: TextIO) -> str:
@@ -120,7 +159,9 @@ def _separator(file: TextIO) -> str:
     return max(_SEPARATORS, key=_QUOTED.sub("", head).count)
 
 
-def read_csv(path: Path, target: str | None, ignore: Sequence[str], max_memory: int) -> Table:
+def read_csv(
+    path: Path, target: str | None, ignore: Sequence[str], max_memory: int, persons: str | None = None
+) -> Table:
     """Read a CSV file with a head.
 
     Args:
@@ -128,6 +169,7 @@ def read_csv(path: Path, target: str | None, ignore: Sequence[str], max_memory: 
         target: name of the column of labels.
         ignore: names of columns to leave out.
         max_memory: bytes that the file may have.
+        persons: name of the column that says whose each row is, which is not learned from.
 
     Raises:
         OptionError: no target is given, or a column is not there.
@@ -135,23 +177,25 @@ def read_csv(path: Path, target: str | None, ignore: Sequence[str], max_memory: 
     """
     rows = cells(path, max_memory)
     names = [name.strip() for name in next(rows, (0, []))[1]]
-    label, kept = _columns(path, names, target, ignore)
-    numbers, labels, lines = array("f"), list[str](), array("q")
+    label, kept, person = _columns(path, names, target, ignore, persons)
+    numbers, labels, lines, owners = array("f"), list[str](), array("q"), list[str]()
     for line, row in rows:
         lines.append(line)
         labels.append(_label(path, line, names[label], row[label]))
+        owners += [] if person is None else [_person(path, line, names[person], row[person])]
         try:
             numbers.extend([_number(row[k]) for k in kept])
         except ValueError:
             raise _no_number(path, line, names, row, kept) from None
     inputs = np.frombuffer(numbers, np.float32).reshape(-1, len(kept)) if labels else np.zeros((0, 1), np.float32)
-    return _table(path, inputs, labels, names, label, kept, lines)
+    return _table(path, inputs, labels, owners, names, label, kept, lines)
 
 
 def _table(
     path: Path,
     inputs: NDArray[np.float32],
     labels: Sequence[Any],
+    owners: Sequence[str],
     names: Sequence[str],
     label: int,
     kept: Sequence[int],
@@ -162,7 +206,7 @@ def _table(
     _check_finite(path, inputs, columns, lines)
     _tell_of_counts(path, inputs, columns)
     tell_of_missing(path, labels)
-    return Table(inputs, numbers_if_whole(labels), columns, names[label])
+    return Table(inputs, numbers_if_whole(labels), columns, names[label], tuple(owners))
 
 
 def _told_apart(names: Sequence[str]) -> tuple[str, ...]:
@@ -201,7 +245,9 @@ def _tell_of_counts(path: Path, inputs: NDArray[np.float32], columns: Sequence[s
             )
 
 
-def read_parquet(path: Path, target: str | None, ignore: Sequence[str], max_memory: int) -> Table:
+def read_parquet(
+    path: Path, target: str | None, ignore: Sequence[str], max_memory: int, persons: str | None = None
+) -> Table:
     """Read a Parquet file; see :func:`read_csv`.
 
     Raises:
@@ -230,7 +276,7 @@ def read_parquet(path: Path, target: str | None, ignore: Sequence[str], max_memo
             else DataError(f"{path} is not a Parquet file that can be read ({one_line(error, most=200)}); fix it")
         ) from None
     names = list(table.column_names)
-    label, kept = _columns(path, names, target, ignore)
+    label, kept, person = _columns(path, names, target, ignore, persons)
     columns = []
     for k in kept:
         values = table.column(k).to_numpy()
@@ -239,7 +285,11 @@ def read_parquet(path: Path, target: str | None, ignore: Sequence[str], max_memo
         columns.append(values.astype(np.float32))
     inputs = np.stack(columns, 1) if len(table) else np.zeros((0, 1), np.float32)
     labels = [_label(path, row, names[label], value) for row, value in enumerate(table.column(label).to_pylist())]
-    return _table(path, inputs, labels, names, label, kept, range(len(inputs)))
+    owners = list[str]()
+    if person is not None:
+        said = enumerate(table.column(person).to_pylist())
+        owners = [_person(path, row, names[person], value) for row, value in said]
+    return _table(path, inputs, labels, owners, names, label, kept, range(len(inputs)))
 
 
 def _check_size(path: Path, max_memory: int) -> None:
@@ -255,8 +305,10 @@ def _too_large(size: int, max_memory: int) -> str:
     )
 
 
-def _columns(path: Path, names: list[str], target: str | None, ignore: Sequence[str]) -> tuple[int, list[int]]:
-    """Return the positions of the column of labels and of those to learn from."""
+def _columns(
+    path: Path, names: list[str], target: str | None, ignore: Sequence[str], persons: str | None
+) -> tuple[int, list[int], int | None]:
+    """Return the positions of the column of labels, of those to learn from, and of that of the persons."""
     if len(names) < 2:
         raise DataError(
             f"{path} has {len(names)} columns; it must have a header row of column names, one of them for the "
@@ -271,10 +323,21 @@ def _columns(path: Path, names: list[str], target: str | None, ignore: Sequence[
             f"of the last: {some}"
         )
     label, *ignored = (place_of(path, name, names) for name in (target, *ignore))
-    kept = [k for k in range(len(names)) if k != label and k not in ignored]
+    person = None if persons is None else place_of_persons(path, persons, names)
+    if person == label:
+        raise OptionError(f"column {persons!r} of {path} holds the labels; give that of the persons, or a file")
+    kept = [k for k in range(len(names)) if k not in (label, person) and k not in ignored]
     if not kept:
         raise OptionError(f"{path}: no column is left to learn from; ignore fewer")
-    return label, kept
+    return label, kept, person
+
+
+def place_of_persons(path: Path, name: str, names: Sequence[str]) -> int:
+    """Return the position of the column that says whose each row is; see :func:`place_of`."""
+    try:
+        return place_of(path, name, names)
+    except OptionError as error:
+        raise OptionError(f"{error}; nor is there a file of that name") from None
 
 
 def place_of(path: Path, name: Any, names: Sequence[str]) -> int:
@@ -320,6 +383,13 @@ def _label(path: Path, line: int, name: str, value: Any) -> Any:
     if value is None or (isinstance(value, str) and not value.strip()):
         raise DataError(f"{path}, line {line}: column {name!r} of the labels is empty; fill it in or drop the row")
     return value.strip() if isinstance(value, str) else value
+
+
+def _person(path: Path, line: int, name: str, value: Any) -> str:
+    """Take a person as a text, unless there is none."""
+    if value is None or not str(value).strip():
+        raise DataError(f"{path}, line {line}: column {name!r} of the persons is empty; fill it in or drop the row")
+    return str(value).strip()
 
 
 def numbers_if_whole(labels: Sequence[Any]) -> NDArray[Any]:

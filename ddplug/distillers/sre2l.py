@@ -13,7 +13,6 @@ via Curriculum Data Augmentation" (CDA), 2023.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ from ddplug.distillers.parts.training import POOL
 from ddplug.distillers.presets import Preset
 from ddplug.errors import OptionError
 from ddplug.functional.crops import check_images, draw_boxes, resample
-from ddplug.functional.optim import adam_start, adam_step
+from ddplug.functional.optim import adam_start, adam_step, cosine_fall
 from ddplug.functional.types import Tensors
 from ddplug.networks.functional import prefixed, unprefixed
 from ddplug.synthetic.dataset import SyntheticSet
@@ -194,7 +193,7 @@ class SRe2L(metaclass=TakesFormerSpellings):
             for rows, part in zip(batches, spread(len(batches), moved, data.device), strict=True):
                 gradient[rows] = part["gradient"]
                 total += part["loss"] * len(rows) / len(labels)
-        rate = self.learning_rate * (1 + math.cos(math.pi * past)) / 2
+        rate = self.learning_rate * cosine_fall(past)
         after = adam_step(state, {"inputs": gradient}, rate, _BETAS)
         after["inputs"] = clamped(after["inputs"], data.preprocess, state["range"])
         return {**state, **after}, {"loss": total}
@@ -246,7 +245,7 @@ class SRe2L(metaclass=TakesFormerSpellings):
         """
         flips, boxes, flip, shifts = self._flips(data), None, None, list[int]()
         if self.least_area < 1 or flips:
-            whole = (1 + math.cos(math.pi * past)) / 2 if self.curriculum else 0.0
+            whole = cosine_fall(past) if self.curriculum else 0.0
             least = self.least_area + (1 - self.least_area) * whole
             boxes = draw_boxes(n, data.shape, least, rng, stretch=_STRETCH)
             flip = torch.rand(n, generator=rng) < 0.5 if flips else None

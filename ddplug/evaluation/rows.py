@@ -10,7 +10,7 @@ from ddplug.evaluation import outputs
 from ddplug.evaluation.row import HEAD, Row, protocols
 from ddplug.synthetic.recipe import Recipe
 from ddplug.utils.page import Table, table_html
-from ddplug.utils.text import markdown
+from ddplug.utils.text import markdown, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,6 +35,15 @@ class Comparison:
     recipe: Recipe
     seconds: float
     across: tuple[Row, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The rows for a terminal, below the network and how it was trained; what ``ddplug compare`` prints."""
+        found = f"trained: {self.network}, {protocols(self.rows)}\n\n{table([HEAD, *map(Row.cells, self.rows)])}"
+        if self.across:
+            others = ((row.method, row.evaluation.network, row.evaluation.text, row.n) for row in self.across)
+            found += f"\n\n{table([('training data', 'network', 'accuracy (%)', 'networks'), *others])}"
+        return found
 
     def table(self) -> str:
         """Return a Markdown table; accuracies in percent, mean and standard deviation over the networks."""

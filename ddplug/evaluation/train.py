@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from ddplug.data.labeled import LabeledData
 from ddplug.errors import DivergedError
 from ddplug.evaluation.protocols import settled
 from ddplug.functional import augmentation as augment
-from ddplug.functional.optim import descend
+from ddplug.functional.optim import cosine_fall, descend
 from ddplug.networks.batching import batch_pieces, go_together
 from ddplug.networks.factory import Network, build, check_outputs
 from ddplug.networks.precision import applied
@@ -102,7 +101,7 @@ def rate_at(recipe: Recipe, step: int, total: int, drop: int) -> float:
     """Return the learning rate of a step (counted from 0) of ``total``; ``"step"`` divides it by ten at ``drop``."""
     factors = {
         "constant": 1.0,
-        "cosine": 0.5 * (1 + math.cos(math.pi * step / total)),
+        "cosine": cosine_fall(step, total),
         "cycle": min((step + 1) / (_WARM_UP * total), (1 - step / total) / (1 - _WARM_UP), 1.0),
         "step": 0.1 if step >= drop else 1.0,
     }

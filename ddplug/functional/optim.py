@@ -1,13 +1,30 @@
-"""Optimizer steps as functions: SGD with momentum, and Adam."""
+"""Optimizer steps as functions: SGD with momentum, and Adam; and the fall of their rate."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-__all__ = ["adam_start", "adam_step", "descend", "momentum_step"]
+__all__ = ["adam_start", "adam_step", "cosine_fall", "descend", "momentum_step"]
+
+
+def cosine_fall(step: float, total: float = 1.0) -> float:
+    """Return the share of a learning rate that is left on its way to zero along half a wave of the cosine.
+
+    Args:
+        step: that is to be taken, from 0 to ``total``; or the share of the steps that are done.
+        total: number of steps.
+
+    Reference: Loshchilov & Hutter, "SGDR", ICLR 2017, equation 5, without restarts.
+
+    Example:
+        >>> cosine_fall(0), cosine_fall(0.5), cosine_fall(20, 20)
+        (1.0, 0.5, 0.0)
+    """
+    return (1 + math.cos(math.pi * step / total)) / 2
 
 
 @torch.no_grad()

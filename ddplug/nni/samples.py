@@ -8,6 +8,9 @@ from typing import Any
 from nni.common.serializer import is_traceable
 from nni.mutable import Mutable
 
+from ddplug.utils.checks import as_python
+from ddplug.utils.text import lasting
+
 __all__ = ["describe_space", "plain"]
 
 
@@ -32,8 +35,9 @@ def plain(value: Any) -> Any:
     """
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
-    if hasattr(value, "tolist"):  # of numpy or torch
-        return value.tolist()
+    own = as_python(value)
+    if own is not value:
+        return own
     if isinstance(value, Mapping):
         return {str(name): plain(entry) for name, entry in value.items()}
     if isinstance(value, Set):
@@ -51,8 +55,8 @@ def _described(value: Any) -> Any:
         return {"class": _name(value.trace_symbol), "arguments": plain([value.trace_args, value.trace_kwargs])}
     if hasattr(value, "__qualname__"):
         return _name(value)
-    text = repr(value)
-    return _name(type(value)) if " at 0x" in text else text
+    text = lasting(value)
+    return _name(type(value)) if text is None else text
 
 
 def describe_space(model: Any) -> Any:

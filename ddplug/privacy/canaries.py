@@ -87,7 +87,7 @@ def joined(data: LabeledData, canaries: LabeledData) -> LabeledData:
     if inputs[0].dtype != inputs[1].dtype:
         inputs = [to_pixels(each) for each in inputs]
     targets = torch.cat([data.targets, canaries.targets.to(data.device)])
-    return replace(data, inputs=torch.cat(inputs), targets=targets, scratch=None)
+    return replace(data, inputs=torch.cat(inputs), targets=targets, scratch=None, persons=())
 
 
 def judge_canaries(signal: str, seen: Tensor, inside: Tensor, delta: float) -> list[Membership]:

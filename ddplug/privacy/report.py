@@ -258,7 +258,24 @@ def _numbered(persons: Sequence[Any] | Tensor | None, records: int) -> Tensor | 
     if len(listed) != records:
         raise OptionError(f"persons names {len(listed)}, and there are {records} training records; name one for each")
     numbers = {name: number for number, name in enumerate(dict.fromkeys(listed))}
+    if len(numbers) == records:
+        raise OptionError(
+            f"persons names a different one for each of the {records} training records, so records are asked about "
+            "already; leave persons out (--persons)"
+        )
     return torch.tensor([numbers[name] for name in listed])
+
+
+def _tell_of_both_sides(train: Sequence[str], held_out: Sequence[str]) -> None:
+    """Say where held-out records are of persons who have training records too, and so are no strangers."""
+    known = set(train)
+    theirs = [person for person in held_out if person in known]
+    if theirs:
+        note(
+            f"{len(theirs)} of {len(held_out)} held-out records are of {len(set(theirs))} persons who have training "
+            "records too: they are nobody new, and less is found beside them; hold out whole persons, as by parts "
+            "train and test that share none"
+        )
 
 
 def _some(data: LabeledData, number: int, rng: torch.Generator) -> Tensor:
@@ -373,7 +390,8 @@ def audit(
         canaries: records made to be found, which are put among the data of shadow sets
             (:mod:`ddplug.privacy.canaries`), an even number of at least 8; 0 for none. The more, the larger a bound on
             epsilon can be.
-        persons: whose each training record is, to guess whether a person is among the data; by default it is nobody's.
+        persons: whose each training record is, to guess whether a person is among the data, as ``data.persons`` where
+            they were loaded with it; by default it is nobody's.
         distiller: the method that made the set; by default what its provenance says.
         network: to train on sets, and at random for features; ``"auto"`` for convnet:width=32 where the set holds
             images, conv1d where it holds series, and mlp where it holds rows of numbers.
@@ -404,7 +422,10 @@ def audit(
     _check_number("shadows", shadows, _LEAST)
     _check_number("canaries", canaries, _FEWEST)
     if not shadows and (canaries or persons is not None):
-        raise OptionError("canaries and persons are looked for in shadow sets, and shadows is 0; make at least 4")
+        raise OptionError(
+            "canaries and persons are looked for in shadow sets, and shadows is 0; make at least 4 (--shadows 4, or "
+            "--audit 4 of a report)"
+        )
     method = (distiller or _method(synthetic)) if shadows else None
     network = _NETWORKS[form_of(synthetic.shape)] if network == AUTO else network
     place = pick_device(device)
@@ -413,6 +434,8 @@ def audit(
     _tell_of_others(synthetic, train)
     _check_canaries(canaries, rest)
     whose = _numbered(persons, len(train))
+    if whose is not None:
+        _tell_of_both_sides(train.persons, rest.persons)
     rng = nth_generator(seed, 0)
     order = torch.randperm(len(rest), generator=rng)
     parts = [

@@ -20,6 +20,7 @@ from typing import Any
 
 from ddplug.errors import FormatError, OptionError
 from ddplug.search.protocol import Result
+from ddplug.utils.checks import as_python
 from ddplug.utils.files import check_writable
 from ddplug.utils.text import os_reason
 
@@ -90,9 +91,10 @@ class Record:
 
 def _own(value: Any) -> Any:
     """Return a number or an array of numpy or torch as Python's own, for JSON."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+    found = as_python(value)
+    if found is value:
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+    return found
 
 
 def _canonical(value: Any, what: str) -> str:

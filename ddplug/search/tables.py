@@ -13,7 +13,9 @@ from torch import nn
 from ddplug.errors import DivergedError
 from ddplug.search.protocol import Protocol, Result, reason
 from ddplug.synthetic.dataset import SyntheticSet
+from ddplug.utils.checks import as_python
 from ddplug.utils.surroundings import own_surroundings
+from ddplug.utils.text import lasting
 
 __all__ = ["fit_and_score", "is_estimator", "is_told", "parameters"]
 
@@ -56,8 +58,7 @@ def _kinds(described: Any) -> str:
 
 def _described(value: Any) -> Any:
     """Put parameters in the place of estimators, as of steps of a pipeline, and text in that of NaN and functions."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
+    value = as_python(value)
     if isinstance(value, list | tuple):
         return [_described(one) for one in value]
     if isinstance(value, Mapping):
@@ -73,8 +74,8 @@ def _name(value: Any) -> str:
     """Name a function or a class; anything else by how it is made, if it says so."""
     name = getattr(value, "__qualname__", getattr(value, "__name__", None))
     if name is None:
-        text = repr(value)
-        return text if " at 0x" not in text else _Kind(f"<{type(value).__qualname__}>")
+        text = lasting(value)
+        return _Kind(f"<{type(value).__qualname__}>") if text is None else text
     return f"{value.__module__}.{name}" if "<" not in name else _Kind(f"<{type(value).__qualname__}>")
 
 

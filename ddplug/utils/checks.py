@@ -9,7 +9,17 @@ from typing import Any
 
 from ddplug.errors import OptionError, unknown
 
-__all__ = ["at_least", "image_shape", "one_of", "out_of_memory", "real", "scalar", "values_at_least", "whole"]
+__all__ = [
+    "as_python",
+    "at_least",
+    "image_shape",
+    "one_of",
+    "out_of_memory",
+    "real",
+    "scalar",
+    "values_at_least",
+    "whole",
+]
 
 
 def at_least(options: object, **limits: float) -> None:
@@ -108,6 +118,17 @@ def scalar(value: Any) -> Any:
         (2, 0.5, 'kmeans')
     """
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
+def as_python(value: Any) -> Any:
+    """Return numbers of numpy or torch as Python's own, in lists where there are many; anything else as it is.
+
+    Example:
+        >>> import numpy as np
+        >>> as_python(np.float32(0.5)), as_python(np.arange(3)), as_python("kmeans")
+        (0.5, [0, 1, 2], 'kmeans')
+    """
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def whole(name: str, value: Any) -> int:

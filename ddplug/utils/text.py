@@ -14,6 +14,7 @@ __all__ = [
     "command",
     "duration",
     "known_by",
+    "lasting",
     "markdown",
     "one_line",
     "os_reason",
@@ -43,6 +44,17 @@ def one_line(value: object, *, most: int | None = None) -> str:
     if not text.isprintable():
         text = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     return text if most is None or len(text) <= most else f"{text[:most]}..."
+
+
+def lasting(value: object) -> str | None:
+    """Return how a value describes itself; ``None`` where that is by an address, which is another in each process.
+
+    Example:
+        >>> lasting(range(3)), lasting(object())
+        ('range(0, 3)', None)
+    """
+    text = repr(value)
+    return None if " at 0x" in text else text
 
 
 def os_reason(error: OSError) -> str:

@@ -145,12 +145,18 @@ def _whole() -> tuple[dict[str, Any], float]:
     """Search without being killed; return accuracies by key, and the seconds that it took."""
     with tempfile.TemporaryDirectory() as own:
         _judge(Path(own))(NAMES[0])  # every child has what it imports: a second or more, and a search takes a tenth
-    with tempfile.TemporaryDirectory() as own:
-        began = time.monotonic()
-        os.waitpid(_child(Path(own)), 0)
-        seconds = time.monotonic() - began
-        records = Journal(Path(own) / "journal.jsonl").read()
-    return {record.key: record.result.accuracies for record in records}, seconds
+    seconds = []
+    for _ in range(3):  # the least of them: a strike after the end is none
+        with tempfile.TemporaryDirectory() as own:
+            began = time.monotonic()
+            os.waitpid(_child(Path(own)), 0)
+            seconds.append(time.monotonic() - began)
+            records = Journal(Path(own) / "journal.jsonl").read()
+    return {record.key: record.result.accuracies for record in records}, min(seconds)
+
+
+def _strikes(count: Counter[str]) -> int:
+    return sum(count[name] for name in ("one process", "worker", "main of a worker"))
 
 
 def campaign(times: int, seed: int = 0) -> dict[str, Any]:
@@ -162,7 +168,7 @@ def campaign(times: int, seed: int = 0) -> dict[str, Any]:
     while count["one process"] < times or count["searches in a worker"] < warm:
         with tempfile.TemporaryDirectory() as own:
             folder = Path(own)
-            fault = None
+            fault, before = None, _strikes(count)
             if count["searches in a worker"] < warm:
                 count["searches in a worker"] += 1
                 began = time.monotonic()
@@ -174,6 +180,8 @@ def campaign(times: int, seed: int = 0) -> dict[str, Any]:
                 if not _strike(folder, seconds, rng):
                     break
                 count["one process"] += 1
+            if _strikes(count) == before:
+                continue  # it was over: there is nothing to go on with
             _, status = os.waitpid(_child(folder), 0)
             fault = fault or _compared(folder, status, expected)
             if fault:
@@ -182,5 +190,10 @@ def campaign(times: int, seed: int = 0) -> dict[str, Any]:
                 left = times * seconds + (warm - 1) * sum(spent)
                 sys.stderr.write(f"search: about {roughly(left)} for {times} strikes\n")
             count["runs"] += 1
-    strikes = sum(count[name] for name in ("one process", "worker", "main of a worker"))
-    return {"campaign": "search", "strikes": strikes, **count, "right": count["runs"] - len(wrong), "wrong": wrong}
+    return {
+        "campaign": "search",
+        "strikes": _strikes(count),
+        **count,
+        "right": count["runs"] - len(wrong),
+        "wrong": wrong,
+    }

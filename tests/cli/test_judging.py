@@ -89,6 +89,14 @@ def test_sets_that_methods_do_not_tell_apart_have_the_names_of_their_files(capsy
     assert [line.split()[0] for line in out.splitlines()[3:5]] == ["set-1", "other"]
 
 
+@pytest.mark.parametrize("file", ["random.safetensors", "random"])
+def test_a_set_never_has_the_name_of_a_baseline(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy("set-1.safetensors", file)
+    assert main(["compare", file, *QUICK]) == 0
+    rows = capsys.readouterr().out.splitlines()[3:]
+    assert [row.split("  ")[0] for row in rows] == ["random (file)", *FEW, "whole data, 2 steps"]
+
+
 def test_outputs_of_compare_are_checked_first(capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["compare", "set-1.safetensors", *QUICK]
     assert "--to is a.xlsx; its ending must be one of .csv, .tex" in refusal(capsys, *argv, "--to", "a.xlsx")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -62,6 +63,17 @@ def test_several_sets_share_the_baselines_of_their_bytes(several: Comparison) ->
     assert [row.budget for row in several.rows] == [small] * 4 + [large] * 2 + [None]
     again = {(row.evaluation.network, row.kind) for row in several.across}
     assert (again, len(several.across)) == ({("mlp:width=3", "set")}, 4)
+
+
+def test_the_text_has_every_cell_in_a_column_of_its_own(several: Comparison) -> None:
+    about, rows, across = several.text.split("\n\n")
+    assert about == "trained: mlp:width=4, own (2 epochs)"
+    lines = rows.splitlines()[1:]
+    assert [re.split(" {2,}", line) for line in lines] == [row.cells() for row in several.rows]
+    places = {line.index(row.evaluation.text) for line, row in zip(lines, several.rows, strict=True)}
+    assert len(places) == 1
+    others = [re.split(" {2,}", line) for line in across.splitlines()[1:]]
+    assert [line[:2] for line in others] == [[row.method, "mlp:width=3"] for row in several.across]
 
 
 def test_a_set_has_the_row_that_it_has_alone(several: Comparison) -> None:
