@@ -101,7 +101,8 @@ class DPDM(ImageDistiller):
         epsilon: epsilon of the guarantee, for one record added or removed; 1 is strict, 10 is lenient.
         delta: delta of the guarantee; it must be below 1 over the number of records.
         pool_size: networks, each with an augmentation, through which the data are seen. The noise of each of them
-            grows with the root of their number, and all of them together tell as much: more cost time alone.
+            grows with the root of their number, and all of them together tell as much: more cost time alone. Give
+            ``steps`` in proportion, forty for each.
 
     Raises:
         OptionError: an option is unknown or outside its range, or the data, their preprocessing or the network would
@@ -125,13 +126,13 @@ class DPDM(ImageDistiller):
         "network": {**ImageDistiller.suits["network"], "image": "convnet:width=16,depth=2"},
     }
     small: ClassVar[Mapping[str, Any]] = {**ImageDistiller.small, "pool_size": 2, "epsilon": 1000.0}
-    steps: int = 2400
+    steps: int = 8000
     learning_rate: float = 0.1
     init_from: str = "noise"
     factor: int | Literal["auto"] = "auto"
     epsilon: float = 1.0
     delta: float = 1e-5
-    pool_size: int = 60
+    pool_size: int = 200
 
     def __post_init__(self) -> None:
         super().__post_init__()

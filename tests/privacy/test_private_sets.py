@@ -44,11 +44,11 @@ def test_sets_have_the_guarantee_of_the_row_and_are_kept(monkeypatch: pytest.Mon
     again, none = sets_of(row, "toys", data, 2, tmp_path)
     assert none == [] and len(asked) == 2
     assert all(torch.equal(one.inputs, other.inputs) for one, other in zip(sets, again, strict=True))
-    found = measure(row, sets, seconds, data, NETWORK, 1)
+    found = measure(row, sets, seconds, data, NETWORK, 1, "bfloat16")
     assert (found["images"], found["side"], found["bytes"]) == (24, 4, 24 * 17 + 8)
     assert found["set"] == "epsilon 2, 3 a class"
-    assert (found["steps"], found["sets"]) == (1, 2)
-    assert measure(row, sets[:1], none, data, NETWORK, 1)["deviation"] is None
+    assert (found["steps"], found["sets"], found["precision"]) == (1, 2, "bfloat16")
+    assert measure(row, sets[:1], none, data, NETWORK, 1, "float32")["deviation"] is None
 
 
 def test_a_mean_that_was_computed_from_the_data_is_replaced_by_a_published_one() -> None:
@@ -65,18 +65,28 @@ def test_a_mean_that_was_computed_from_the_data_is_replaced_by_a_published_one()
 def test_rows_are_measured_once_and_stand_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     measured: list[tuple[str, int]] = []
 
-    def known(row: Row, sets: Any, seconds: Any, test: Any, network: str, steps: int) -> dict[str, Any]:
+    def known(row: Row, sets: Any, seconds: Any, test: Any, network: str, steps: int, precision: str) -> dict[str, Any]:
         measured.append((row.name, steps))
         return {"set": row.name, "network": network, "steps": steps}
 
     monkeypatch.setattr("ddplug.load_dataset", lambda *given, **options: toy_images())
     monkeypatch.setattr(private_sets, "sets_of", lambda *given: ([], []))
     monkeypatch.setattr(private_sets, "measure", known)
-    given = {"data": "x", "data_root": None, "cache": None, "network": "mlp", "seeds": 1, "sets": None}
+    given = {
+        "data": "x",
+        "data_root": None,
+        "cache": None,
+        "network": "mlp",
+        "seeds": 1,
+        "sets": None,
+        "precision": "float32",
+    }
     for names, steps in ((["epsilon 1, 10 a class"], 5), (None, 5), (None, 5), (["epsilon 0.1, 10 a class"], 3)):
         private_sets.run("mnist", Namespace(**given, row=names, steps=steps, out=tmp_path))
     every = [row.name for row in BENCHMARKS["mnist"].rows]
-    assert measured == [(every[1], 5), (every[0], 5), (every[2], 5), (every[0], 3)]
+    others = [(name, 5) for name in every if name != "epsilon 1, 10 a class"]
+    assert measured == [("epsilon 1, 10 a class", 5), *others, ("epsilon 0.1, 10 a class", 3)]
+    assert every[0] == "epsilon 0.1, 10 a class"
     written = json.loads((tmp_path / "private-mnist.json").read_text())
     assert [(row["set"], row["steps"]) for row in written["rows"]] == [(every[0], 3), *((name, 5) for name in every)]
 
