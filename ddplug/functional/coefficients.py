@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddplug.errors import FormatError
-from ddplug.functional.contexts import ContextModel, Contexts
+from ddplug.functional.contexts import ContextModel, Contexts, Counts
 from ddplug.functional.entropy import Reader, Writer, check_stream, doubling, filled
 
 __all__ = ["MOST_SIZE", "decode", "encode"]
 
 Array = NDArray[np.int64]
-Visit = Callable[[Array, "Array | None"], Array]
+Visit = Callable[[Counts, "NDArray[Any] | None"], NDArray[Any]]
 
 MOST_SIZE = (1 << 16) - 1
 """Largest size of a coefficient."""
@@ -70,11 +70,13 @@ class _Field:
         found = 2 * (f[u + 1, v + 2] + f[u + 2, v + 1]) + f[u + 1, v + 1] + f[u, v + 2] + f[u + 2, v]
         for before in range(channel):
             found = found + (1 + before) * np.minimum(self.sizes[before, u + 2, v + 2], 2)
-        return np.minimum((found + 1) >> 1, _NEAR - 1).astype(np.int64)
+        near: Array = np.minimum((found + 1) >> 1, _NEAR - 1).astype(np.int64)
+        return near
 
     def activity(self, channel: int) -> Array:
         """Return how much of the block is not zero so far, below :data:`_ACTIVE`."""
-        return _DEGREE.take(self.sums[channel])
+        degree: Array = _DEGREE.take(self.sums[channel])
+        return degree
 
     def take(self, channel: int, u: int, v: int, values: Array) -> None:
         sizes = np.minimum(np.abs(values), 3)
@@ -137,7 +139,7 @@ class _Coder:
         found = np.zeros(len(some), np.int64)
         if len(at):
             own = None if values is None else values[at]
-            half = np.full(len(at), _HALF, np.int64)
+            half = np.full(len(at), float(_HALF))
             negative = self.visit(half, None if own is None else (own < 0).astype(np.int64))
             sizes = self._sizes(number, channel, near[at], None if own is None else np.abs(own))
             found[at] = np.where(negative == 1, -sizes, sizes)
@@ -165,7 +167,7 @@ class _Coder:
         rest = np.zeros(len(left), np.int64)
         for shift in reversed(range(16)):
             known = None if sizes is None else (sizes[left] - _UNARY) >> shift & 1
-            rest = rest * 2 + self.visit(np.full(len(left), _HALF, np.int64), known)
+            rest = rest * 2 + self.visit(np.full(len(left), float(_HALF)), known)
         found[left] += rest
         return found
 

@@ -43,7 +43,7 @@ _NEIGHBORS = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0), (-1, -2), (
 _CELLS = 7
 """Parts of an image along each side that statistics are kept apart for."""
 
-_DENSE_KNOWN, _DENSE_NEXT = 4, 1
+_DENSE_KNOWN, _DENSE_NEXT = 2, 1
 """Contexts of a bit for each lane up to which all are looked at, and not those of each lane: in coding, in decoding."""
 
 
@@ -68,9 +68,10 @@ class Places:
     def at(self, down: int, right: int, channels_before: int = 0) -> NDArray[np.int16]:
         """Return the neighbors in a direction."""
         channel, top, left = self.channel - channels_before, self.row + 2 + down, self.column + 2 + right
-        if not self.lines:
-            return self.known[top, left, channel]
-        return self.known[top : top + self.lines, left : self.known.shape[1] - 2 + right, channel]
+        rows = slice(top, top + self.lines) if self.lines else top
+        columns = slice(left, self.known.shape[1] - 2 + right) if self.lines else left
+        found: NDArray[np.int16] = self.known[rows, columns, channel]
+        return found
 
     @property
     def before(self) -> NDArray[np.int16]:
@@ -113,7 +114,8 @@ def _neighborhood(places: Places) -> Array:
     context = places.at(*_NEIGHBORS[0])
     for k, way in enumerate(_NEIGHBORS[1:], 1):
         context = context | places.at(*way) << k
-    return context.astype(np.int64)
+    found: Array = context.astype(np.int64)
+    return found
 
 
 def _tones(places: Places) -> Array:
@@ -125,7 +127,8 @@ def _tones(places: Places) -> Array:
     around = (left >> few) * 4 + (above >> few)
     if places.known.shape[2] > 1:
         around = around * min(8, 1 << bits) + (places.before >> max(0, bits - 3))
-    return (around * min(16, 1 << bits) + prediction).astype(np.int64)
+    found: Array = (around * min(16, 1 << bits) + prediction).astype(np.int64)
+    return found
 
 
 def _none(places: Places) -> Array:
@@ -188,7 +191,7 @@ class ContextModel:
             chance = _mixed(chance, weight, seen.take(place), ones.take(place))
         return _bounded(chance)
 
-    def count(self, contexts: Contexts, seen: Array, ones: Array) -> None:
+    def count(self, contexts: Contexts, seen: NDArray[Any], ones: NDArray[Any]) -> None:
         """Take note of numbers of bits, and of the ones among them, that came in each context."""
         came = seen.astype(np.float64), ones * float(ONE)
         for (_, _, place), own in zip(contexts, self.counts, strict=True):
@@ -258,7 +261,7 @@ class _Bit(ContextModel):
 
         Args:
             finest: ``(lines, passes, lanes)`` contexts of the last order.
-            part: ``(lines, passes)`` of the image; none comes back in a line.
+            part: ``(lines, passes)`` of the image, ascending in a line.
             bit: ``(lines, passes, lanes)`` what comes.
         """
         lanes = finest.shape[2]
@@ -277,15 +280,15 @@ class _Bit(ContextModel):
         passes, most = len(finest), self.sizes[-1]
         place = finest + most * np.arange(passes)[:, None]
         came = _came(place, bit, passes * most).reshape(2, passes, most)
-        runs = np.flatnonzero(np.diff(part, prepend=-1))
-        run = np.repeat(runs, np.diff(runs, append=passes))
+        first = np.searchsorted(part, part)  # pass of the same part
+        runs = np.flatnonzero(first == np.arange(passes))
         before = []
         for size, own in zip(self.sizes, self.by_part, strict=True):
             summed = came if size == most else came.reshape(2, passes, -1, size).sum(2)
             earlier = np.cumsum(summed, 1)
             earlier -= summed
             if own.shape[1] > 1:
-                before.append(own[:, part] + (earlier - earlier[:, run]))
+                before.append(own[:, part] + (earlier - earlier[:, first]))
                 own[:, part[runs]] += np.add.reduceat(summed, runs, 1)
             else:
                 before.append(own + earlier)

@@ -49,7 +49,7 @@ def doubling(rows: int) -> Iterator[slice]:
     return (slice(first, min(last, rows)) for first, last in pairwise(edges))
 
 
-def _encode(codes: Array, bits: int, visit: Callable[[Counts, Array], Array]) -> None:
+def _encode(codes: Array, bits: int, visit: Callable[[Counts, NDArray[Any]], NDArray[Any]]) -> None:
     """Go through all bits of all numbers in the order of the stream; they are known, so that lines are taken at once.
 
     Args:
@@ -106,8 +106,9 @@ class Writer:
     def __init__(self) -> None:
         self._coder = constriction.stream.queue.RangeEncoder()
 
-    def visit(self, chance: Counts, bit: Array) -> Array:
+    def visit(self, chance: Counts, bit: NDArray[Any] | None) -> NDArray[Any]:
         """Take bits ``(lanes,)`` whose probabilities of being one, times 2**16, are given; return them."""
+        assert bit is not None
         self._coder.encode(bit.astype(np.int32, copy=False), _BERNOULLI, chance / ONE)
         return bit
 
@@ -126,7 +127,7 @@ class Reader:
     def __init__(self, stream: bytes) -> None:
         self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(stream, "<u4").astype(np.uint32))
 
-    def visit(self, chance: Counts, _: Array | None = None) -> Array:
+    def visit(self, chance: Counts, _: NDArray[Any] | None = None) -> Array:
         """Read bits ``(lanes,)`` whose probabilities of being one, times 2**16, are given.
 
         Raises:

@@ -36,7 +36,12 @@ ROWS: dict[int, dict[str, Entry]] = {
         "DistilledReplay, batch_size_mem=50": Entry("DistilledReplay", 10, options={"batch_size_mem": 50}),
         "DistilledReplay, finetune_steps=200": Entry("DistilledReplay", 10, options={"finetune_steps": 200}),
     },
-    100: {STOCK: Entry("Replay", 100), "DistilledReplay, defaults": Entry("DistilledReplay", 100)},
+    100: {
+        STOCK: Entry("Replay", 100),
+        "DistilledReplay, defaults": Entry("DistilledReplay", 100),
+        "DistilledReplay, finetune_steps=300": Entry("DistilledReplay", 100, options={"finetune_steps": 300}),
+        "DistilledReplay, finetune_steps=200": Entry("DistilledReplay", 100, options={"finetune_steps": 200}),
+    },
     500: {STOCK: Entry("Replay", 500), "DistilledReplay, defaults": Entry("DistilledReplay", 500)},
 }
 """By images whose bytes the memory may take."""
