@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddplug.errors import FormatError
-from ddplug.functional.entropy import ContextModel, Reader, Writer, check_stream, doubling, filled
+from ddplug.functional.contexts import ContextModel, Contexts, Counts
+from ddplug.functional.entropy import Reader, Writer, check_stream, doubling, filled
 
 __all__ = ["MOST_SIZE", "decode", "encode"]
 
 Array = NDArray[np.int64]
-Visit = Callable[[Array, "Array | None"], Array]
+Visit = Callable[[Counts, "NDArray[Any] | None"], NDArray[Any]]
 
 MOST_SIZE = (1 << 16) - 1
 """Largest size of a coefficient."""
@@ -43,6 +44,12 @@ _NEAR, _ACTIVE, _BANDS = 12, 8, len(_PRIOR)
 _EDGES = np.array([1, 3, 7, 15, 31, 63, 127])
 """Sums of sizes in a block from which on the next degree of activity begins."""
 
+_DEGREE = np.searchsorted(_EDGES, np.arange(_EDGES[-1] + 1), side="right")
+"""Degree of each sum."""
+
+_EACH_NEAR, _EACH_ACTIVE = np.arange(_NEAR).repeat(_ACTIVE), np.tile(np.arange(_ACTIVE), _NEAR)
+"""All that can be near, with all degrees of activity."""
+
 
 class _Field:
     """What is known of the coefficients of a group of blocks.
@@ -54,8 +61,8 @@ class _Field:
 
     def __init__(self, lanes: int, shape: tuple[int, int, int]) -> None:
         channels, height, width = shape
-        self.sizes = np.zeros((channels, height + 2, width + 2, lanes), np.int64)  # up to 3
-        self.sums = np.zeros((channels, lanes), np.int64)
+        self.sizes = np.zeros((channels, height + 2, width + 2, lanes), np.int8)  # up to 3
+        self.sums = np.zeros((channels, lanes), np.int64)  # up to the last of the edges
 
     def near(self, channel: int, u: int, v: int) -> Array:
         """Return how large the neighbors of lower frequency are, below :data:`_NEAR`."""
@@ -63,18 +70,20 @@ class _Field:
         found = 2 * (f[u + 1, v + 2] + f[u + 2, v + 1]) + f[u + 1, v + 1] + f[u, v + 2] + f[u + 2, v]
         for before in range(channel):
             found = found + (1 + before) * np.minimum(self.sizes[before, u + 2, v + 2], 2)
-        near: Array = np.minimum((found + 1) // 2, _NEAR - 1)
+        near: Array = np.minimum((found + 1) >> 1, _NEAR - 1).astype(np.int64)
         return near
 
     def activity(self, channel: int) -> Array:
         """Return how much of the block is not zero so far, below :data:`_ACTIVE`."""
-        degree: Array = np.searchsorted(_EDGES, self.sums[channel], side="right")
+        degree: Array = _DEGREE.take(self.sums[channel])
         return degree
 
     def take(self, channel: int, u: int, v: int, values: Array) -> None:
         sizes = np.minimum(np.abs(values), 3)
         self.sizes[channel, u + 2, v + 2] = sizes
-        self.sums[channel] += sizes
+        sums = self.sums[channel]
+        sums += sizes
+        np.minimum(sums, _EDGES[-1], out=sums)
 
 
 def _order(shape: tuple[int, int, int]) -> list[tuple[int, int, int, int]]:
@@ -92,9 +101,9 @@ def _used(values: Array, order: list[tuple[int, int, int, int]], visit: Visit, *
     model, before = ContextModel(), (1, 1)
     for channel, u, v, band in order:
         context = np.array([(channel * _BANDS + band) * 4 + before[0] * 2 + before[1]])
-        chance, places = model.probability([(2, 3 * _BANDS * 4, context)], np.zeros(1, np.int64), 0)
-        bit = visit(chance, np.array([int(values[:, channel, u, v].any())]) if known else None)
-        model.count(places, bit)
+        contexts = [(2, 3 * _BANDS * 4, context)]
+        bit = visit(model.probability(contexts), np.array([int(values[:, channel, u, v].any())]) if known else None)
+        model.count(contexts, np.ones_like(bit), bit)
         before = (before[1], int(bit[0]))
         yield bool(bit[0])
 
@@ -107,27 +116,30 @@ class _Coder:
         self.zero = ContextModel()
         self.larger = [ContextModel() for _ in range(6)]
 
-    def bit(self, model: ContextModel, contexts: list[tuple[int, int, Array]], bit: Array | None, prior: int) -> Array:
-        chance, places = model.probability(contexts, np.zeros_like(contexts[0][2]), 0, prior)
-        found = self.visit(chance, bit)
-        model.count(places, found)
+    def bit(self, model: ContextModel, contexts: Contexts, which: Array, bit: Array | None, prior: int) -> Array:
+        """Code a bit of each lane, by the chains of all that is possible, and which of these a lane has."""
+        found = self.visit(model.probability(contexts, prior).take(which), bit)
+        number = len(contexts[0][2])
+        model.count(contexts, np.bincount(which, minlength=number), np.bincount(which, found, number))
         return found
 
     def code(self, number: int, place: tuple[int, int, int, int], field: _Field, values: Array | None) -> Array:
         """Code the coefficients ``(lanes,)`` of a frequency, which are given or found."""
         channel, u, v, band = place
-        near, active = field.near(channel, u, v), field.activity(channel)
+        near, active = _EACH_NEAR, _EACH_ACTIVE
         contexts = [
             (4, 3 * _BANDS * _NEAR * _ACTIVE, ((channel * _BANDS + band) * _NEAR + near) * _ACTIVE + active),
             (8, self.frequencies * _NEAR, number * _NEAR + near),
-            (12, self.frequencies * _NEAR * 4, (number * _NEAR + near) * 4 + np.minimum(active // 2, 3)),
+            (12, self.frequencies * _NEAR * 4, (number * _NEAR + near) * 4 + active // 2),
         ]
-        some = self.bit(self.zero, contexts, None if values is None else (values != 0).astype(np.int64), _PRIOR[band])
+        near = field.near(channel, u, v)
+        known = None if values is None else (values != 0).astype(np.int64)
+        some = self.bit(self.zero, contexts, near * _ACTIVE + field.activity(channel), known, _PRIOR[band])
         at = np.flatnonzero(some)
         found = np.zeros(len(some), np.int64)
         if len(at):
             own = None if values is None else values[at]
-            half = np.full(len(at), _HALF, np.int64)
+            half = np.full(len(at), float(_HALF))
             negative = self.visit(half, None if own is None else (own < 0).astype(np.int64))
             sizes = self._sizes(number, channel, near[at], None if own is None else np.abs(own))
             found[at] = np.where(negative == 1, -sizes, sizes)
@@ -137,13 +149,13 @@ class _Coder:
         """Code sizes of at least 1."""
         found = np.ones(len(near), np.int64)
         left = np.arange(len(near))
+        contexts = [
+            (2, 3 * _NEAR, channel * _NEAR + np.arange(_NEAR)),
+            (4, self.frequencies, np.full(_NEAR, number, np.int64)),
+        ]
         for size in range(1, _UNARY):
-            contexts = [
-                (2, 3 * _NEAR, channel * _NEAR + near[left]),
-                (4, self.frequencies, np.full(len(left), number, np.int64)),
-            ]
             known = None if sizes is None else (sizes[left] > size).astype(np.int64)
-            more = self.bit(self.larger[min(size, 6) - 1], contexts, known, _HALF)
+            more = self.bit(self.larger[min(size, 6) - 1], contexts, near[left], known, _HALF)
             left = left[more == 1]
             if not len(left):
                 return found
@@ -155,7 +167,7 @@ class _Coder:
         rest = np.zeros(len(left), np.int64)
         for shift in reversed(range(16)):
             known = None if sizes is None else (sizes[left] - _UNARY) >> shift & 1
-            rest = rest * 2 + self.visit(np.full(len(left), _HALF, np.int64), known)
+            rest = rest * 2 + self.visit(np.full(len(left), float(_HALF)), known)
         found[left] += rest
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import zlib
 
@@ -10,7 +11,7 @@ import pytest
 
 from ddplug.errors import FormatError
 from ddplug.functional.coefficients import MOST_SIZE, decode, encode
-from tests.functional.test_entropy import SlowRangeDecoder
+from tests.functional.test_entropy import SlowRangeDecoder, wavy
 
 
 def sparse(rows: int, channels: int, height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -144,6 +145,18 @@ def test_streams_stay_readable() -> None:
 
 
 CHECKSUM = 1751485954
+
+
+@pytest.mark.parametrize(
+    ("shape", "digest"), [((700, 1, 8, 8), "e6d486f208c28fab"), ((300, 3, 6, 5), "c4ca2093a8fc966f")]
+)
+def test_streams_of_many_blocks_are_those_of_earlier_versions(shape: tuple[int, int, int, int], digest: str) -> None:
+    m, c, u, v = np.ogrid[: shape[0], : shape[1], : shape[2], : shape[3]]
+    values = (wavy(*shape) % 23 - 11) * 12 // (4 + (u + v) ** 2 + 6 * c)
+    values = np.where((m * 7 + u * 3 + v * 5) % 4 == 0, values, values // 3)
+    stream = encode(values)
+    assert hashlib.sha256(stream).hexdigest()[:16] == digest
+    assert (decode(stream, shape) == values).all()
 
 
 @pytest.mark.parametrize("stream", [b"", b"\0" * 3, b"\0" * 8])

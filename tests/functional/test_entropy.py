@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -142,6 +144,37 @@ def test_streams_of_earlier_versions_decode_for_ever() -> None:
 
 
 STRIPES = "6955047980f9a0c7"
+
+
+def wavy(rows: int, channels: int, height: int, width: int) -> np.ndarray:
+    """Made of whole numbers, so that they are the same everywhere."""
+    m, c, y, x = np.ogrid[:rows, :channels, :height, :width]
+    found: np.ndarray = (y * (m % 7 + 1) + x * (m % 5 + 1) + 3 * c + (m * m * 31 + y * 17 + x * 13) % 5) // 4
+    return found
+
+
+@pytest.mark.parametrize(
+    ("bits", "shape", "digest"),
+    [
+        (1, (600, 1, 8, 9), "00f6a92481f68f8c"),
+        (1, (300, 2, 5, 6), "8f3c69079050c94d"),
+        (2, (300, 1, 9, 8), "9c1d35e682608da4"),
+        (2, (600, 3, 4, 5), "67320739a4fb1f18"),
+        (4, (2100, 1, 6, 4), "1d02e37873398c7d"),
+        (5, (90, 3, 4, 5), "df6443673bcb01a0"),
+        (6, (900, 1, 1, 5), "5b38e59f03a125ad"),
+        (8, (40, 4, 1, 9), "80edeb00328aabb5"),
+        (8, (520, 1, 3, 4), "5b4835ee432fc7d8"),
+    ],
+)
+def test_streams_of_many_images_are_those_of_earlier_versions(
+    bits: int, shape: tuple[int, int, int, int], digest: str
+) -> None:
+    """Groups of few images and of many are foreseen in different ways."""
+    codes = wavy(*shape) % 2**bits
+    stream = encode(codes, bits)
+    assert hashlib.sha256(stream).hexdigest()[:16] == digest
+    assert (decode(stream, shape, bits) == codes).all()
 
 
 @pytest.mark.parametrize(
