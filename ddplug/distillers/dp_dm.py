@@ -225,7 +225,7 @@ class DPDM(ImageDistiller):
         sums = _class_sums(module, views, data, self.reduction)
         noisy = sums + self._sigma * secret_normal(tuple(sums.shape))
         counts = noisy[:, -1:].clamp_min(1)
-        self._say_small(counts[:, 0], data, noisy.shape[1] // self.pool_size)
+        self._say_small(counts[:, 0], data, (noisy.shape[1] - 1) // self.pool_size)
         means = (noisy[:, :-1] / counts).float().view(data.num_classes, self.pool_size, -1).to(data.device)
         return stack_views([{**view, "means": means[:, k].contiguous()} for k, view in enumerate(views)])
 
@@ -242,15 +242,19 @@ class DPDM(ImageDistiller):
         return views
 
     def _say_small(self, counts: Tensor, data: LabeledData, dimension: int) -> None:
-        """Say which classes are too small for the noise, by their noisy counts."""
-        least = self._sigma * math.sqrt(dimension)
+        """Say which classes are too small for the noise, by their noisy counts.
+
+        They are compared with what the noise of one network alone would be, whose ``dimension`` features would share
+        the guarantee with the count: that of many averages out.
+        """
+        least = gaussian_sigma(self.epsilon, self.delta) * math.sqrt(2 * dimension)
         small = [name for name, count in zip(data.class_names, counts.tolist(), strict=True) if count < least]
         if small:
             note(
                 f"{data.name}: the noise is larger than the mean features of {len(small)} of {data.num_classes} "
                 f"classes ({', '.join(map(repr, small[:3]))}{', ...' if len(small) > 3 else ''}), whose images will "
-                f"show little; give at least {math.ceil(3 * least)} records a class, a larger epsilon, or a smaller "
-                "pool_size or network"
+                f"show little; give at least {math.ceil(3 * least)} records a class, a larger epsilon, or a narrower "
+                "network"
             )
 
 

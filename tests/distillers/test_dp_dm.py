@@ -98,6 +98,18 @@ def test_the_noise_is_that_of_the_guarantee() -> None:
         assert torch.allclose(noised["pool.means"][:, label], expected.float(), atol=1e-5)
 
 
+@pytest.mark.parametrize("pool_size", [1, 30])
+def test_classes_too_small_for_the_noise_of_one_network_are_named(pool_size: int) -> None:
+    with known_secrets(silent):
+        width = SMALL.init(toy_images(), torch.Generator().manual_seed(0))["pool.means"].shape[2]
+        least = 3.730 * math.sqrt(2 * width)  # the deviation that Balle & Wang give for epsilon 1 and delta 1e-5
+        data = toy_images((math.floor(least), math.ceil(least)))
+        with pytest.warns(
+            Note, match=f"of 1 of 2 classes .'class0'.*; give at least {math.ceil(3 * least)} records a class"
+        ):
+            replace(SMALL, pool_size=pool_size).init(data, torch.Generator().manual_seed(0))
+
+
 def test_secret_noise_is_normal_and_new_each_time() -> None:
     drawn = secret_normal((40_000,))
     assert drawn.dtype == torch.float64 and len(drawn.unique()) == 40_000
