@@ -101,8 +101,9 @@ class DPDM(ImageDistiller):
         epsilon: epsilon of the guarantee, for one record added or removed; 1 is strict, 10 is lenient.
         delta: delta of the guarantee; it must be below 1 over the number of records.
         pool_size: networks, each with an augmentation, through which the data are seen. The noise of each of them
-            grows with the root of their number, and all of them together tell as much: more cost time alone. Give
-            ``steps`` in proportion, forty for each.
+            grows with the root of their number, and all of them together tell as much: more cost time and no privacy.
+            Give ``steps`` in proportion, forty for each. The default suits an epsilon of 1 or more; under more noise
+            so many steps fit the noise, and 60 networks are better (MNIST at 0.1: 93.5 %, with 200 90.4).
 
     Raises:
         OptionError: an option is unknown or outside its range, or the data, their preprocessing or the network would
