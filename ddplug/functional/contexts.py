@@ -219,7 +219,7 @@ class ContextModel:
 
 
 def _mixed(coarser: Any, weight: int, seen: Counts, ones: Counts) -> Counts:
-    """Return the probabilities of an order, from those of the order before and :attr:`ContextModel.counts`."""
+    """Return the probabilities of an order, from those of the order before and ``ContextModel.counts``."""
     found: Counts = ones + coarser * weight
     found /= seen
     return np.floor(found, out=found)
