@@ -128,19 +128,21 @@ def load(
     """
     one_of("split", split, ("train", "test"))
     options: dict[str, Any] = {
+        "split": split,
         "download": download,
         "cache": cache,
         "max_memory": max_memory,
         "progress": progress,
     }
     ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
-    own = Wanted(split, sides(size), target, ignore, labels, None if persons is None else whose(persons), **options)
+    theirs = None if persons is None else whose(persons)
+    own = Wanted(size=sides(size), target=target, ignore=ignore, labels=labels, persons=theirs, **options)
     source = source_of(name, registry.names("dataset"))
     if source is not None:
         return read(source, own)
     own.check(os.fspath(name), ())
     loader: Loader = registry.resolve("dataset", os.fspath(name))
-    found = loader(root=root, split=split, **options)
+    found = loader(root=root, **options)
     return owned(found, own.persons) if split == "train" else found
 
 

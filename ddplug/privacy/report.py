@@ -40,7 +40,7 @@ from ddplug.synthetic.dataset import SyntheticSet
 from ddplug.synthetic.export import holds_real_images
 from ddplug.synthetic.given import AnySet, as_set
 from ddplug.synthetic.statement import in_words, privacy_statement
-from ddplug.utils.checks import whole
+from ddplug.utils.checks import as_python, whole
 from ddplug.utils.devices import pick_device
 from ddplug.utils.forecast import Forecast
 from ddplug.utils.notes import note
@@ -254,7 +254,7 @@ def _numbered(persons: Sequence[Any] | Tensor | None, records: int) -> Tensor | 
     """Number persons in the order of their first records."""
     if persons is None:
         return None
-    listed = persons.tolist() if isinstance(persons, Tensor) else list(persons)
+    listed = list(as_python(persons))
     if len(listed) != records:
         raise OptionError(f"persons names {len(listed)}, and there are {records} training records; name one for each")
     numbers = {name: number for number, name in enumerate(dict.fromkeys(listed))}
