@@ -70,9 +70,9 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         mode: ``"loss"`` or ``"batch"``.
         batch_size_mem: memory rows a step, beside the stream and in the fine-tuning. By default the learner's
             ``train_mb_size``, and of coded images no fewer than :data:`ROWS`, a loss of ten rows being too noisy for
-            its weight; of coded drawings and numbers half as many beside the stream
-            (:attr:`~ddplug.avalanche.buffer.DistilledBuffer.replayed`). A memory that is no larger is used whole; a
-            larger one is gone through in a random order, every row before any comes again.
+            its weight; of coded drawings and numbers half as many beside the stream, and of drawings that have many
+            bytes in the fine-tuning too (:attr:`~ddplug.avalanche.buffer.DistilledBuffer.replayed`). A memory that is
+            no larger is used whole; a larger one is gone through in a random order, every row before any comes again.
         weight: of the memory's loss. ``"experiences"``: the number of experiences that were put into the memory, so
             that each weighs as much as the present one. ``"classes"``: groups in the memory over groups in the present
             experience. Or a number. On the parts of an online stream ``"experiences"`` means ``"classes"``: where an
@@ -94,8 +94,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             memory has been updated (on online streams: made anew), unless it was empty before. Balanced fine-tuning:
             Castro et al., "End-to-End Incremental Learning", ECCV 2018, section 3.2. ``"auto"`` is
             :data:`FINETUNE` with a memory of coded images, half as many of drawings, and of drawings that have many
-            bytes twice as many (:attr:`~ddplug.avalanche.buffer.DistilledBuffer.replayed`); at most twice as many as
-            the stream had since the last time, or four times for these; and else 0.
+            bytes 350 (:attr:`~ddplug.avalanche.buffer.DistilledBuffer.replayed`); at most twice as many as the stream
+            had since the last time, or 3.5 times for these; and else 0.
         **memory: fields of :class:`~ddplug.avalanche.options.MemoryOptions` for the new memory; ``seed`` is of every
             draw from it, too.
 
@@ -175,8 +175,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             stock = ReplayPlugin(len(memory), batch_size_mem=size, storage_policy=_Fixed(memory, len(memory)))
             stock.before_training_exp(strategy, **kwargs)
         else:
-            rows, translate, _ = self._replayed
-            self._memory = self._take(strategy, self._strength(strategy, translate), rows)
+            own = self._replayed
+            self._memory = self._take(strategy, self._strength(strategy, own.translate), own.rows)
             self._factor = self._weigh(strategy, self._memory)
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
@@ -237,7 +237,7 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             return self.batch_size_mem
         return math.ceil(share * max(int(strategy.train_mb_size), ROWS if self._coded else 0))
 
-    def _take(self, strategy: Any, translate: float, share: float = 1.0) -> MemoryBatches:
+    def _take(self, strategy: Any, translate: float, share: float) -> MemoryBatches:
         """Bring the memory to the learner's device, with a generator of its own; batches have a share of the rows."""
         rows, soft = stored_rows(self.storage_policy)
         self._draws += 1
@@ -284,7 +284,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         return loss
 
     def _finetune(self, strategy: Any, steps: int, translate: float) -> None:
-        memory, training = self._take(strategy, translate), strategy.model.training
+        memory = self._take(strategy, translate, self._replayed.tuning)
+        training = strategy.model.training
         if self.augment == "auto" and self._coded and self._latent is None:
             memory.augment = mild
         moves = torch.cat(self._moves) if self._moves else None

@@ -21,9 +21,7 @@ from ddplug.synthetic.codecs.rules import suited
 __all__ = ["FEW", "UNMEASURED", "Choice", "Replayed", "chosen", "replayed", "smaller"]
 
 _FINER = 5_000
-"""Bytes a class from which on drawings are stored in two bits a number rather than one, and fine-tuned on for twice
-as many steps as usual: with 7,840 and with 39,200 these are worth 0.6 to 0.8 points. Below, half the usual steps are
-taken: with 784 the other half is worth 0.7 to 0.9 points, and takes a quarter of stock replay's time or more."""
+"""Bytes a class from which on drawings are stored in two bits a number rather than one."""
 
 FEW = 32
 """Vectors of a class up to which k-means centroids are held: with 2, 5, 13 and 26 of the 8x8 digits 4.2, 4.5, 1.0 and
@@ -37,18 +35,22 @@ class Replayed(NamedTuple):
     """How :class:`~ddplug.avalanche.plugin.DistilledReplayPlugin` replays a memory by default.
 
     Attributes:
-        rows: of a step beside the stream, as a share of those of a step of fine-tuning.
+        rows: of a step beside the stream, as a share of the usual ones.
         translate: strength of translation where an experience brings new classes.
-        longer: how many times as long the fine-tuning is as usual.
+        longer: how many times as many steps the fine-tuning takes as usual.
+        tuning: rows of a step of fine-tuning, as a share of the usual ones.
     """
 
     rows: float
     translate: float
     longer: float = 1
+    tuning: float = 1
 
     def __str__(self) -> str:
-        beside = f"{100 * self.rows:.0f} % of the rows beside the stream, {'' if self.translate else 'not '}translated"
-        return beside if self.longer == 1 else f"{beside}, fine-tuning {self.longer:g} times as long"
+        said = [f"{self.rows:.0%} of the rows beside the stream", f"{'' if self.translate else 'not '}translated"]
+        said += [f"fine-tuning {self.longer:g} times as long"] * (self.longer != 1)
+        said += [f"with {self.tuning:.0%} of the rows"] * (self.tuning != 1)
+        return ", ".join(said).replace("%", " %")
 
 
 UNMEASURED = Replayed(1.0, 1.0)
@@ -64,6 +66,14 @@ _REPLAYED: Mapping[tuple[str, bool], Replayed] = {
     ("features", False): Replayed(1.0, 0.0),
 }
 """Kind of data, and whether these are real samples of whole experiences."""
+
+_FEW_TUNED, _MANY_TUNED = {"longer": 0.5}, {"longer": 1.75, "tuning": 0.5}
+"""The fine-tuning of real drawings, below ``_FINER`` and from there on.
+
+It is cut to what lets a replay end within one and a half times as long as stock replay: with 784 bytes twice the steps
+are worth 0.7 to 0.9 points and a quarter of stock replay's time or more, and with 7,840 whole rows in 400 steps are
+worth 0.5 points and four tenths of that time.
+"""
 
 
 @dataclass(frozen=True)
@@ -106,12 +116,12 @@ def replayed(kind: str, real: bool, each: float = 0.0) -> Replayed:
         >>> print(replayed("drawings", real=True, each=784))
         50 % of the rows beside the stream, not translated, fine-tuning 0.5 times as long
         >>> print(replayed("drawings", real=True, each=7840))
-        50 % of the rows beside the stream, not translated, fine-tuning 2 times as long
+        50 % of the rows beside the stream, not translated, fine-tuning 1.75 times as long, with 50 % of the rows
     """
     found = _REPLAYED.get((kind, real), UNMEASURED)
     if (kind, real) != ("drawings", True):
         return found
-    return found._replace(longer=2 if each >= _FINER else 0.5)
+    return found._replace(**(_FEW_TUNED if each < _FINER else _MANY_TUNED))
 
 
 def chosen(

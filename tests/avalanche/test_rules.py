@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ddplug.avalanche import DistilledBuffer, DistilledReplayPlugin
 from ddplug.avalanche.plugin import FINETUNE, ROWS
-from ddplug.avalanche.rules import replayed
+from ddplug.avalanche.rules import Replayed, replayed
 from tests.avalanche.streams import dataset, nc, seeded
 
 pytestmark = pytest.mark.filterwarnings("ignore:No loggers specified:UserWarning")
@@ -73,9 +73,9 @@ def held(bench: Any, **options: Any) -> DistilledBuffer:
     ],
 )
 def test_the_rule_of_each_kind(kind: str, real: bool, wanted: tuple[float, float]) -> None:
-    few, many = (0.5, 2) if (kind, real) == ("drawings", True) else (1, 1)
-    assert [replayed(kind, real, each) for each in (0, 4_999)] == [(*wanted, few)] * 2
-    assert [replayed(kind, real, each) for each in (5_000, 1e9)] == [(*wanted, many)] * 2
+    few, many = ((0.5, 1), (1.75, 0.5)) if (kind, real) == ("drawings", True) else ((1, 1), (1, 1))
+    assert [replayed(kind, real, each) for each in (0, 4_999)] == [(*wanted, *few)] * 2
+    assert [replayed(kind, real, each) for each in (5_000, 1e9)] == [(*wanted, *many)] * 2
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_the_rule_of_each_kind(kind: str, real: bool, wanted: tuple[float, float
         (lambda: DistilledBuffer(max_bytes=100), WHOLE),  # nothing is known yet
     ],
 )
-def test_the_rule_follows_what_is_held(make: Any, wanted: tuple[float, float]) -> None:
-    assert make().replayed == (*wanted, 1)[:3]
+def test_the_rule_follows_what_is_held(make: Any, wanted: tuple[float, ...]) -> None:
+    assert make().replayed == Replayed(*wanted)
 
 
 def test_the_rule_is_reported_and_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -107,7 +107,7 @@ def test_the_rule_is_reported_and_logged(caplog: pytest.LogCaptureFixture) -> No
     assert (
         held(drawings().train_stream, max_bytes=20_000)
         .memory_report()
-        .endswith(f"{beside}, fine-tuning 2 times as long")
+        .endswith(f"{beside}, fine-tuning 1.75 times as long, with 50 % of the rows")
     )
     few = held(drawings().train_stream, codec="pixels:bits=1", distiller="kmeans")
     assert few.memory_report().endswith("; by default 100 % of the rows beside the stream, translated")
@@ -155,18 +155,18 @@ def test_small_batches_meet_half_of_the_least_rows() -> None:
     assert sizes == [60] * 4 + [60, 50] * 4 + [100, 100]
 
 
-@pytest.mark.parametrize(("nbytes", "steps"), [(2_000, 2), (20_000, 4)])
-def test_many_bytes_of_drawings_are_fine_tuned_on_for_longer(nbytes: int, steps: int) -> None:
+@pytest.mark.parametrize(("nbytes", "steps", "rows"), [(2_000, 2, 240), (20_000, 4, 120)])
+def test_many_bytes_of_drawings_are_fine_tuned_on_for_longer(nbytes: int, steps: int, rows: int) -> None:
     sizes, _ = rows_and_weights(drawings().train_stream, mem_bytes=nbytes, finetune_steps="auto")
-    assert sizes == [240, 240, 120, *[240] * steps]  # at most two for each of the stream
+    assert sizes == [240, 240, 120, *[rows] * steps]  # at most two for each of the stream, or 3.5
     assert FINETUNE == 200
 
 
-@pytest.mark.parametrize(("nbytes", "steps"), [(2_000, 100), (20_000, 400)])
-def test_the_steps_of_a_long_stream(nbytes: int, steps: int) -> None:
+@pytest.mark.parametrize(("nbytes", "steps", "rows"), [(2_000, 100, 100), (20_000, 350, 50)])
+def test_the_steps_of_a_long_stream(nbytes: int, steps: int, rows: int) -> None:
     sizes, _ = rows_and_weights(drawings(each=204).train_stream, 4, mem_bytes=nbytes, finetune_steps="auto")
     beside = 2 * 204 // 4
-    assert sizes == [4] * beside + [4, 50] * beside + [100] * steps
+    assert sizes == [4] * beside + [4, 50] * beside + [rows] * steps
 
 
 def test_translation_is_left_out_unless_it_is_asked_for() -> None:
