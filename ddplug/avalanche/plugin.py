@@ -94,8 +94,8 @@ class DistilledReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             memory has been updated (on online streams: made anew), unless it was empty before. Balanced fine-tuning:
             Castro et al., "End-to-End Incremental Learning", ECCV 2018, section 3.2. ``"auto"`` is
             :data:`FINETUNE` with a memory of coded images, half as many of drawings, and of drawings that have many
-            bytes 350 (:attr:`~ddplug.avalanche.buffer.DistilledBuffer.replayed`); at most twice as many as the stream
-            had since the last time, or 3.5 times for these; and else 0.
+            bytes 300 (:attr:`~ddplug.avalanche.buffer.DistilledBuffer.replayed`); at most twice as many as the stream
+            had since the last time, or three times for these; and else 0.
         **memory: fields of :class:`~ddplug.avalanche.options.MemoryOptions` for the new memory; ``seed`` is of every
             draw from it, too.
 

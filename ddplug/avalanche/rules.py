@@ -67,12 +67,12 @@ _REPLAYED: Mapping[tuple[str, bool], Replayed] = {
 }
 """Kind of data, and whether these are real samples of whole experiences."""
 
-_FEW_TUNED, _MANY_TUNED = {"longer": 0.5}, {"longer": 1.75, "tuning": 0.5}
+_FEW_TUNED, _MANY_TUNED = {"longer": 0.5}, {"longer": 1.5, "tuning": 0.5}
 """The fine-tuning of real drawings, below ``_FINER`` and from there on.
 
 It is cut to what lets a replay end within one and a half times as long as stock replay: with 784 bytes twice the steps
 are worth 0.7 to 0.9 points and a quarter of stock replay's time or more, and with 7,840 whole rows in 400 steps are
-worth 0.5 points and four tenths of that time.
+worth 0.6 points and four tenths of that time.
 """
 
 
@@ -116,7 +116,7 @@ def replayed(kind: str, real: bool, each: float = 0.0) -> Replayed:
         >>> print(replayed("drawings", real=True, each=784))
         50 % of the rows beside the stream, not translated, fine-tuning 0.5 times as long
         >>> print(replayed("drawings", real=True, each=7840))
-        50 % of the rows beside the stream, not translated, fine-tuning 1.75 times as long, with 50 % of the rows
+        50 % of the rows beside the stream, not translated, fine-tuning 1.5 times as long, with 50 % of the rows
     """
     found = _REPLAYED.get((kind, real), UNMEASURED)
     if (kind, real) != ("drawings", True):

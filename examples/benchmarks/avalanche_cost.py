@@ -39,8 +39,9 @@ ROWS: dict[int, dict[str, Entry]] = {
     100: {
         STOCK: Entry("Replay", 100),
         "DistilledReplay, defaults": Entry("DistilledReplay", 100),
-        "DistilledReplay, finetune_steps=300": Entry("DistilledReplay", 100, options={"finetune_steps": 300}),
-        "DistilledReplay, finetune_steps=200": Entry("DistilledReplay", 100, options={"finetune_steps": 200}),
+        "DistilledReplay, batch_size_mem=100, finetune_steps=400": Entry(
+            "DistilledReplay", 100, options={"batch_size_mem": 100, "finetune_steps": 400}
+        ),
     },
     500: {STOCK: Entry("Replay", 500), "DistilledReplay, defaults": Entry("DistilledReplay", 500)},
 }
