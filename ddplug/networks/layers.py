@@ -43,7 +43,8 @@ class AveragePool(nn.Module):
         # unbind, as slices are slow backwards: each fills a map of zeros and adds it to the others
         top, bottom = x[..., : 2 * height, : 2 * width].unflatten(-2, (height, 2)).unbind(-2)
         left, right = (top + bottom).unflatten(-1, (width, 2)).unbind(-1)
-        return (left + right) * 0.25
+        pooled: Tensor = (left + right) * 0.25
+        return pooled
 
 
 POOLS: Mapping[str, Callable[[], nn.Module]] = {

@@ -110,6 +110,21 @@ def test_classes_too_small_for_the_noise_of_one_network_are_named(pool_size: int
             replace(SMALL, pool_size=pool_size).init(data, torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize(
+    ("epsilon", "given", "networks"),
+    [(10.0, "auto", 200), (1.0, "auto", 200), (0.99, "auto", 60), (0.1, "auto", 60), (0.1, 3, 3)],
+)
+def test_under_much_noise_fewer_networks_look_at_the_data(epsilon: float, given: Any, networks: int) -> None:
+    method = replace(SMALL, epsilon=epsilon, pool_size=given, steps=1)
+    with known_secrets(silent):
+        state = method.init(toy_images(), torch.Generator().manual_seed(0))
+    assert len(state["pool.means"]) == networks
+    made = ddplug.distill(toy_images(), method, device="cpu")
+    assert f"in {networks} random networks" in made.provenance["privacy"]["mechanism"]
+    deviation = gaussian_sigma(epsilon, 1e-5) * math.sqrt(networks + 1)
+    assert f"standard deviation {deviation:.6g}" in made.provenance["privacy"]["mechanism"]
+
+
 def test_secret_noise_is_normal_and_new_each_time() -> None:
     drawn = secret_normal((40_000,))
     assert drawn.dtype == torch.float64 and len(drawn.unique()) == 40_000
@@ -354,6 +369,7 @@ def test_what_is_fitted_is_marked_and_nothing_else() -> None:
         ({"delta": 0.0}, "delta is 0.0; it must be above 0"),
         ({"delta": 1.0}, "delta is 1.0"),
         ({"pool_size": 0}, "pool_size is 0; it must be at least 1"),
+        ({"pool_size": "many"}, "pool_size is 'many'; it must be a whole number"),
         ({"init_from": "real"}, "init_from is 'real', which shows real images; dp-dm starts from 'noise'"),
         ({"init_from": "kmeans"}, "init_from is 'kmeans'"),
     ],
