@@ -26,7 +26,7 @@ from ddplug.distillation.settling import Suits, settled
 from ddplug.distillers.parts.images import balanced_labels, initial_images, small_images, to_set
 from ddplug.distillers.presets import Preset
 from ddplug.errors import OptionError
-from ddplug.functional.optim import adam_start, adam_step, cosine_fall
+from ddplug.functional.optim import adam_start, adam_step, cosine_fall, share_done
 from ddplug.functional.resize import enlarge
 from ddplug.functional.types import Tensors
 from ddplug.functional.unrolling import unroll
@@ -250,7 +250,7 @@ class DD(metaclass=TakesFormerSpellings):
         """Return the share of the learning rate that is left after ``done`` updates."""
         if self.halve_every:
             return float(0.5 ** (done // self.halve_every))
-        return cosine_fall(min(done / max(self.steps, 1), 1))
+        return cosine_fall(share_done(done, self.steps))
 
     def _clipped(self, gradient: Tensor) -> Tensor:
         return gradient * (self.clip / (gradient.norm() + 1e-6)).clamp(max=1) if self.clip else gradient

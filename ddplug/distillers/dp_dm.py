@@ -56,7 +56,7 @@ from ddplug.distillers.parts.views import class_outputs, draw_view
 from ddplug.errors import OptionError
 from ddplug.functional import augmentation as augment
 from ddplug.functional.losses import mean_matching
-from ddplug.functional.optim import adam_start, adam_step, cosine_fall
+from ddplug.functional.optim import adam_start, adam_step, cosine_fall, share_done
 from ddplug.functional.privacy import check_guarantee, gaussian_sigma
 from ddplug.functional.resize import reduce, reduced_shape
 from ddplug.functional.types import Tensors
@@ -162,7 +162,7 @@ class DPDM(ImageDistiller):
         return mean_matching(view["means"], normalize(features - view["center"][:, None], dim=-1).mean(1))
 
     def _moved(self, state: State, gradients: Mapping[str, Tensor]) -> Tensors:
-        past = min(int(state["done"]) / max(self.steps, 1), 1)
+        past = share_done(int(state["done"]), self.steps)
         return adam_step(state, gradients, self.learning_rate * cosine_fall(past))
 
     def result(self, state: State, data: LabeledData) -> SyntheticSet:

@@ -28,7 +28,7 @@ from ddplug.distillers.base import AgedPool
 from ddplug.distillers.parts.images import balanced_labels
 from ddplug.distillers.parts.training import trained_on_set
 from ddplug.distillers.presets import Preset
-from ddplug.functional.optim import adam_step
+from ddplug.functional.optim import adam_step, share_done
 from ddplug.functional.resize import enlarge
 from ddplug.functional.ridge import best_labels, centered, nearest_distribution, predict
 from ddplug.functional.types import Tensors
@@ -141,7 +141,7 @@ class FRePo(AgedPool):
 
     def _moved(self, state: State, gradients: Mapping[str, Tensor]) -> Tensors:
         done = int(state["done"]) + 1
-        share = 0.55 + 0.45 * math.cos(math.pi * min(done / max(self.steps, 1), 1))
+        share = 0.55 + 0.45 * math.cos(math.pi * share_done(done, self.steps))
         rates = {"inputs": self.learning_rate * share, "labels": self.label_rate * share}
         moved: Tensors = {}
         for name, gradient in gradients.items():

@@ -8,7 +8,17 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-__all__ = ["adam_start", "adam_step", "cosine_fall", "descend", "momentum_step"]
+__all__ = ["adam_start", "adam_step", "cosine_fall", "descend", "momentum_step", "share_done"]
+
+
+def share_done(done: int, steps: int) -> float:
+    """Return the share of a run's steps that are done, no more than 1, however many more were asked for.
+
+    Example:
+        >>> share_done(1, 4), share_done(9, 4), share_done(0, 0)
+        (0.25, 1.0, 0.0)
+    """
+    return min(done / max(steps, 1), 1.0)
 
 
 def cosine_fall(step: float, total: float = 1.0) -> float:

@@ -77,7 +77,7 @@ def test_the_loss_is_that_of_the_samples_themselves(counts_rows: bool) -> None:
     plugin.batch_size_mem = 1000
     statistics = copy.deepcopy(model.stage.state_dict())
     model.rows.clear()
-    loss = plugin._loss(strategy, plugin._take(strategy, 0.0), None)
+    loss = plugin._loss(strategy, plugin._take(strategy, 0.0, 1.0), None)
     loss.backward()
     assert model.rows == [len(policy.rows()) if counts_rows else 1]
     assert model.training

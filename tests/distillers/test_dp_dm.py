@@ -68,7 +68,7 @@ def test_one_record_moves_the_sums_by_no_more_than_the_sensitivity(what: str, fa
     method = replace(SMALL, factor=factor)
     change = sums(plain, method) - sums(without_one(plain, 4), method)
     moved = change.norm(dim=1)
-    bound = math.sqrt(SMALL.pool_size + 1)
+    bound = math.sqrt(3 + 1)
     assert bool(change.isfinite().all())
     assert moved.max() <= bound * (1 + 1e-6)
     assert int((moved > 1e-4).sum()) == 1  # classes are disjoint
