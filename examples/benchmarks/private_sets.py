@@ -75,6 +75,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         (
             Row(0.1, 10),
             Row(0.1, 10, _SHORTER),
+            Row(0.1, 10, {"pool_size": 200}),
             Row(1.0, 10),
             Row(1.0, 10, _SHORTER),
             Row(1.0, 50, _HALF),
