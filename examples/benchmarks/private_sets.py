@@ -91,6 +91,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
             Row(10.0, 10),
             Row(10.0, 10, _SHORTER),
             Row(10.0, 50),
+            Row(10.0, 50, _HALF),
         ),
     ),
 }
