@@ -143,8 +143,7 @@ class DPDM(ImageDistiller):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pool_size != AUTO:
-            values_at_least(1, pool_size=whole("pool_size", self.pool_size))
+        values_at_least(1, pool_size=self._networks)
         check_guarantee(self.epsilon, self.delta)
         if self.init_from != "noise":
             raise OptionError(f"init_from is {self.init_from!r}, which shows real images; dp-dm starts from 'noise'")
@@ -197,8 +196,8 @@ class DPDM(ImageDistiller):
     @property
     def _networks(self) -> int:
         """Networks in the pool: what was given, or what suits epsilon, which is public."""
-        if isinstance(self.pool_size, int):
-            return self.pool_size
+        if self.pool_size != AUTO:
+            return whole("pool_size", self.pool_size)
         return _NETWORKS if self.epsilon >= 1 else _NETWORKS_IN_NOISE
 
     @property

@@ -112,7 +112,7 @@ def test_classes_too_small_for_the_noise_of_one_network_are_named(pool_size: int
 
 @pytest.mark.parametrize(
     ("epsilon", "given", "networks"),
-    [(10.0, "auto", 200), (1.0, "auto", 200), (0.99, "auto", 60), (0.1, "auto", 60), (0.1, 3, 3)],
+    [(10.0, "auto", 200), (1.0, "auto", 200), (0.99, "auto", 60), (0.1, "auto", 60), (0.1, 3, 3), (9.0, 3.0, 3)],
 )
 def test_under_much_noise_fewer_networks_look_at_the_data(epsilon: float, given: Any, networks: int) -> None:
     method = replace(SMALL, epsilon=epsilon, pool_size=given, steps=1)
