@@ -39,7 +39,7 @@ from ddplug.distillers.parts.training import POOL
 from ddplug.distillers.presets import Preset
 from ddplug.errors import OptionError
 from ddplug.functional.crops import check_images, draw_boxes, resample
-from ddplug.functional.optim import adam_start, adam_step, cosine_fall
+from ddplug.functional.optim import adam_start, adam_step, cosine_fall, share_done
 from ddplug.functional.types import Tensors
 from ddplug.networks.functional import prefixed, unprefixed
 from ddplug.synthetic.dataset import SyntheticSet
@@ -178,7 +178,7 @@ class SRe2L(metaclass=TakesFormerSpellings):
         return {**adam_start({"inputs": inputs}), **prefixed("teacher.", tensors), "range": _valid_range(data)}
 
     def step(self, state: Mapping[str, Tensor], data: LabeledData, rng: torch.Generator) -> tuple[Tensors, Tensors]:
-        past = min(int(state["done"]) / max(1, self.steps), 1.0)
+        past = share_done(int(state["done"]), self.steps)
         labels, gradient = balanced_labels(data, self.images_per_class), torch.zeros_like(state["inputs"])
         total = torch.zeros((), device=data.device)
         batches = self._batches(data)
