@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import runpy
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -198,3 +204,48 @@ def test_a_benchmark_whose_rows_are_there_says_so(
     monkeypatch.setattr("sys.argv", [name, *rest, "--row", "no such row"])
     with pytest.raises(SystemExit, match="--row is no such row; it must be one of .*" + row):
         runpy.run_path(str(ROOT / "examples" / "benchmarks" / name), run_name="__main__")
+
+
+_SLOW = """
+import os, sys, time
+from pathlib import Path
+from examples.benchmarks.results import each_in_its_process
+
+def measure(arguments):
+    Path(arguments).write_text(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    list(each_in_its_process(measure, [()], sys.argv[1], 1))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_benchmark_that_is_stopped_leaves_no_process_behind(tmp_path: Path) -> None:
+    script, said = tmp_path / "slow.py", tmp_path / "pid"
+    script.write_text(_SLOW)
+    run = subprocess.Popen([sys.executable, script, said], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        _until(lambda: said.exists() and said.read_text() != "")
+        child = int(said.read_text())
+        run.terminate()
+        assert run.wait(60) == -signal.SIGTERM
+        _until(lambda: not _lives(child))
+    finally:
+        run.kill()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if holds():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it took longer than a minute")

@@ -224,15 +224,19 @@ def each_in_its_process(
 ) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
     """Measure each job in a fresh process, some at once; yield each with what was found, as it ends.
 
+    A request to stop ends these processes too.
+
     Args:
         measure: what to call with the parts of a job and the arguments; of a module, since processes import it.
         jobs: parts of each.
         arguments: of the command line.
         processes: at once.
     """
+    from ddplug.utils.signals import stoppable
+
     if not jobs:
         return
-    with get_context("spawn").Pool(min(processes, len(jobs)), maxtasksperchild=1) as pool:
+    with stoppable(), get_context("spawn").Pool(min(processes, len(jobs)), maxtasksperchild=1) as pool:
         calls = [(measure, place, (*job, arguments)) for place, job in enumerate(jobs)]
         for place, found in pool.imap_unordered(_numbered, calls):
             yield jobs[place], found
