@@ -262,12 +262,13 @@ class RenewedPool(ImageDistiller):
         return with_pool(stages, pool, sizes.seen(self.batch_real))
 
     def work(self, most: int = sys.maxsize) -> dict[str, int]:
-        """Return how often ``init`` repeats each part of its work, for an estimate of the time.
+        """Return how often each part of the work is done that is not in every step, for an estimate of the time.
 
         Args:
             most: samples that a class has, at most.
         """
-        return {"views": self.pool_size}
+        renewed = max(0, self.steps - 1) // self.renew if self.renew and self.pool_size else 0
+        return {"views": self.pool_size + renewed}
 
     def trial(self, **more: int) -> Self:
         """Return the method with next to no work in ``init``, or with more of some parts, for timing them.

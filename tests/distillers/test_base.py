@@ -94,6 +94,16 @@ def test_the_oldest_goal_is_renewed_in_turn() -> None:
     assert changed == [[], [], [], [1], [], [], [0], [], [], [1]]
 
 
+@pytest.mark.parametrize(("steps", "renew"), [(0, 3), (1, 3), (6, 3), (7, 3), (7, 0)])
+def test_estimates_count_the_goals_that_are_drawn(steps: int, renew: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    look = RenewedPull.view
+    monkeypatch.setattr(RenewedPull, "view", lambda *given: seen.append(1) or look(*given))
+    method = RenewedPull(images_per_class=1, pool_size=2, renew=renew, steps=steps)
+    distill(toy_images(), method, device="cpu")
+    assert method.work() == {"views": len(seen)}
+
+
 def test_adams_first_step_moves_every_number_by_the_rate() -> None:
     method = Pull(images_per_class=1, init_from="noise", learning_rate=0.03)
     first, second = (distill(toy_images(), method, steps=steps, device="cpu").inputs for steps in (0, 1))
