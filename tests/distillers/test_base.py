@@ -96,9 +96,13 @@ def test_the_oldest_goal_is_renewed_in_turn() -> None:
 
 @pytest.mark.parametrize(("steps", "renew"), [(0, 3), (1, 3), (6, 3), (7, 3), (7, 0)])
 def test_estimates_count_the_goals_that_are_drawn(steps: int, renew: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    look = RenewedPull.view
-    monkeypatch.setattr(RenewedPull, "view", lambda *given: seen.append(1) or look(*given))
+    view, seen = RenewedPull.view, []
+
+    def counted(*given: Any) -> dict[str, Tensor]:
+        seen.append(given)
+        return view(*given)
+
+    monkeypatch.setattr(RenewedPull, "view", counted)
     method = RenewedPull(images_per_class=1, pool_size=2, renew=renew, steps=steps)
     distill(toy_images(), method, device="cpu")
     assert method.work() == {"views": len(seen)}
