@@ -76,7 +76,7 @@ def over_bytes(results: Sequence[Mapping[str, Any]], size: tuple[float, float] =
                 [row["bytes"] for row in own],
                 [row["accuracy (%)"] for row in own],
                 [row["deviation"] or 0.0 for row in own],
-                label=f"ddplug: {stored}, {network}",
+                label=f"ddplug: {stored.partition(' (')[0]}, {network}",  # options are in the table
                 color=f"C{k}",  # one method is one color in all panels
                 marker="os^DvPX"[k % 7],
                 markerfacecolor=f"C{k}" if network == networks[-1] else "none",
